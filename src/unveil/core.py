@@ -1,0 +1,295 @@
+"""The types every part of unveil speaks in, and the protocols its parts fulfil.
+
+    Batch -LocalTraining-> Update -Obfuscation-> Update -Attack(model, ., Knowledge)-> Reconstruction
+          -align-> Metrics -> Trial -> report
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn import Module
+
+from unveil.errors import UsageError
+from unveil.thin import Candidate
+
+Tensors = Mapping[str, Tensor]
+"""Tensors keyed by parameter name, never matched by position."""
+
+Images = Float[Tensor, "n c h w"]
+"""RGB pictures, float32 in [0, 1]; normalisation belongs to the model."""
+
+Family = Literal["none", "quantise", "sparsify", "perturb", "pipeline"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a client trains on. Private: no attack is ever handed one that it did not make itself.
+
+    Args:
+        images: The pictures, n x c x h x w in [0, 1].
+        labels: A class index for each picture, or (for an attacker's own guess) a row of class probabilities.
+    """
+
+    images: Images
+    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"]
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise UsageError(
+                f"Batch: expected one label a picture, got {len(self.images)} pictures and {len(self.labels)} labels"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coding:
+    """How an update is written on the wire, which is all that its size depends on.
+
+    Args:
+        bits_per_value: Bits for each value sent.
+        sparse: Only non-zero values are sent, each with its position.
+        side_bits: Everything sent once beside the values: norms, scales, minima. Total, in bits.
+    """
+
+    bits_per_value: float = 32.0
+    sparse: bool = False
+    side_bits: float = 0.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """What travels from a client to the server, decoded to plain tensors.
+
+    Args:
+        tensors: One tensor a parameter.
+        coding: How they were written on the wire.
+    """
+
+    tensors: Tensors
+    coding: Coding = field(default_factory=Coding)
+
+    @property
+    def wire_bits(self) -> int:
+        """Size on the wire in bits; a position costs what the cheaper of an index and a bitmap costs."""
+        total = self.coding.side_bits
+        for tensor in self.tensors.values():
+            size = tensor.numel()
+            if self.coding.sparse:
+                sent = int(torch.count_nonzero(tensor))
+                total += min(sent * math.ceil(math.log2(max(size, 2))), size)
+                total += sent * self.coding.bits_per_value
+            else:
+                total += size * self.coding.bits_per_value
+        return math.ceil(total)
+
+    def check(self) -> None:
+        """Raise a `UsageError` that names the first tensor with a NaN or an infinity in it."""
+        for name, tensor in self.tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise UsageError(
+                    f"update: tensor {name!r} holds NaN or infinite values, so nothing can be matched to it; "
+                    "check the client's learning rate and input for overflow, or send a finite update"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """What the attacker is assumed to know besides the public model and the update.
+
+    Args:
+        training: The client's local training, which the attacker simulates.
+        image_shape: (channels, height, width).
+        num_images: Pictures in the batch.
+        classes: Number of classes.
+        labels: The batch's labels in batch order, or None if the attacker must infer them.
+        obfuscation: The channel, or None if the attacker must treat the update as exact.
+    """
+
+    training: LocalTraining
+    image_shape: tuple[int, int, int]
+    num_images: int
+    classes: int
+    labels: Int[Tensor, "n"] | None = None
+    obfuscation: Obfuscation | None = None
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What was granted to the attacker, a sentence each; printed with every result."""
+        c, h, w = self.image_shape
+        return (
+            f"The attacker knows the client's local training ({self.training}) and the weights before it.",
+            f"The attacker knows that the batch holds {self.num_images} images of {c} x {h} x {w}.",
+            "The attacker knows the labels of the batch."
+            if self.labels is not None
+            else "The attacker does not know the labels of the batch.",
+            f"The attacker knows the obfuscation ({self.obfuscation})."
+            if self.obfuscation is not None
+            else "The attacker does not know which obfuscation was used.",
+        )
+
+
+class Stop(Enum):
+    """Why an attack ended; the value is the sentence that the user reads."""
+
+    FINISHED = "finished: every planned step was taken"
+    STALLED = "stalled: the loss no longer changed, so the remaining steps were not taken"
+    DIVERGED = "diverged: the loss became NaN or infinite; the best images before that were kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What an attack rebuilt, in its own order.
+
+    Args:
+        images: The rebuilt pictures, in [0, 1].
+        labels: The label the attack believed each picture to have.
+        losses: The attack's own loss after each step.
+        stop: Why the attack ended.
+        notes: What else a reader must know of this run, a sentence each.
+    """
+
+    images: Images
+    labels: Int[Tensor, "n"]
+    losses: Sequence[float]
+    stop: Stop = Stop.FINISHED
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A measure of how much of an image came back.
+
+    Args:
+        name: Its key in results.
+        unit: Its unit, empty for a pure number.
+        leak: Whether a high or a low value means leakage.
+        score: (originals, reconstructions) -> one value per image.
+    """
+
+    name: str
+    unit: str
+    leak: Literal["high", "low"]
+    score: Callable[[Images, Images], Float[Tensor, "n"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One client, one channel, one attack, one seed, and what came of it; plain JSON throughout.
+
+    Args:
+        settings: SPEC strings and names: scene, model, images, batch, training, obfuscation, attack, knowledge.
+        seed: The seed of the channel's and the attack's randomness.
+        wire_bits: Size of what was sent, in bits.
+        raw_bits: Size of the same update as plain float32, in bits.
+        seconds: Wall time of the attack.
+        iterations: Optimisation steps taken.
+        peak_mib: Peak memory of the process during the attack, MiB; None where it cannot be measured.
+        stop: Why the attack ended, a sentence.
+        scores: Metric name -> one value per image, in batch order.
+        floor: Metric name -> the same, for a blind guess (a mid-grey picture) that never saw the update.
+        losses: The attack's loss curve, thinned to at most 200 points.
+        originals: Paths of the original pictures, relative to the results' folder.
+        images: Paths of the reconstructions, aligned to the originals.
+        labels: The labels the attack used, aligned to the originals.
+        assumptions: What was granted to the attacker, a sentence each.
+        notes: What else a reader must know, a sentence each.
+        versions: Package -> version.
+    """
+
+    settings: Mapping[str, str]
+    seed: int
+    wire_bits: int
+    raw_bits: int
+    seconds: float
+    iterations: int
+    peak_mib: float | None
+    stop: str
+    scores: Mapping[str, list[float]]
+    floor: Mapping[str, list[float]]
+    losses: list[float]
+    originals: list[str]
+    images: list[str]
+    labels: list[int]
+    assumptions: list[str]
+    notes: list[str]
+    versions: Mapping[str, str]
+
+
+Misfit = Callable[[Candidate], Float[Tensor, ""]]
+"""How badly a candidate explains what was received; lowest, in expectation, at the truth."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A look at a running attack. `images` is a function so that nobody pays for a decoding that nobody wants."""
+
+    step: int
+    steps: int
+    loss: float
+    images: Callable[[], Any]
+
+
+Watch = Callable[[Progress], None]
+
+
+@runtime_checkable
+class LocalTraining(Protocol):
+    """What a client does with its batch before it sends anything. Never changes the model."""
+
+    def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
+        """The client's side: what is sent, with the client's own noise drawn from the generator."""
+        ...
+
+    def simulate(self, model: Module, batch: Batch) -> Candidate:
+        """The attacker's side: the same, noise-free and differentiable with respect to the batch."""
+        ...
+
+
+@runtime_checkable
+class Obfuscation(Protocol):
+    """A channel: what happens to an update between client and server, and what can be inferred from its output."""
+
+    @property
+    def family(self) -> Family:
+        """Which of the paper's families it belongs to."""
+        ...
+
+    def __call__(self, update: Update, *, generator: Generator) -> Update:
+        """Obfuscate; keeps names, shapes and types, and leaves its input alone."""
+        ...
+
+    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
+        """The observation model: prepare once for what was received, then judge candidates.
+
+        Args:
+            received: What came out of this channel.
+            sent_only: Judge only the non-zero entries, because an earlier stage chose which ones are sent.
+        """
+        ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Rebuilds a batch from the public model, the update and the knowledge; it never sees the private batch."""
+
+    def __call__(
+        self,
+        model: Module,
+        update: Update,
+        knowledge: Knowledge,
+        *,
+        generator: Generator,
+        watch: Watch | None = None,
+    ) -> Reconstruction:
+        """Run the attack; `watch` is called after each step and its time is nobody's concern but the caller's."""
+        ...

@@ -1,0 +1,49 @@
+"""The channels between client and server: quantisation, sparsification, perturbation, and pipelines of them.
+
+To add one: write its file and add its class to `CATALOGUE`. The contract tests, TOML, `unveil list` and the report
+pick it up from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from unveil.core import Obfuscation
+from unveil.obfuscations.clip import DPSGD, Clip
+from unveil.obfuscations.half import BF16, FP16
+from unveil.obfuscations.noise import Gaussian, Laplace
+from unveil.obfuscations.none import Identity
+from unveil.obfuscations.pipeline import Pipeline
+from unveil.obfuscations.qsgd import QSGD
+from unveil.obfuscations.randomk import RandomK
+from unveil.obfuscations.sign import Sign
+from unveil.obfuscations.ternary import Ternary
+from unveil.obfuscations.topk import TopK
+from unveil.obfuscations.uniform import Uniform
+from unveil.spec import build
+
+CATALOGUE: Mapping[str, type] = {
+    "none": Identity,
+    "qsgd": QSGD,
+    "uniform": Uniform,
+    "sign": Sign,
+    "ternary": Ternary,
+    "fp16": FP16,
+    "bf16": BF16,
+    "topk": TopK,
+    "randomk": RandomK,
+    "gaussian": Gaussian,
+    "laplace": Laplace,
+    "clip": Clip,
+    "dpsgd": DPSGD,
+}
+
+
+def parse(text: str) -> Obfuscation:
+    """Build an obfuscation from its SPEC; stages joined by `+` make a pipeline.
+
+    Raises:
+        UsageError: An unknown name or setting, or a value out of range.
+    """
+    stages: list[Obfuscation] = [build("obfuscation", CATALOGUE, part) for part in text.split("+")]
+    return stages[0] if len(stages) == 1 else Pipeline(tuple(stages))

@@ -1,0 +1,30 @@
+"""No obfuscation: the control that every audit runs beside the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Generator
+
+from unveil.core import Family, Misfit, Update
+from unveil.obfuscations.observation import squared
+from unveil.spec import spec_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Send the update as it is. Wire cost: 32 bits a value."""
+
+    name: ClassVar[str] = "none"
+    family: ClassVar[Family] = "none"
+
+    def __call__(self, update: Update, *, generator: Generator) -> Update:
+        """Return the update itself; see `Obfuscation`."""
+        return update
+
+    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
+        """Squared error: what was received is exact; see `Obfuscation`."""
+        return squared(received, sent_only=sent_only)
+
+    __str__ = spec_of

@@ -1,0 +1,220 @@
+"""What a client does before it sends: FedSGD's one gradient, or FedAvg's several local steps.
+
+Both are one differentiable operator from a batch to named tensors. The attacker simulates the very object the client
+ran, from the weights before local training, so no attack has a branch for either.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from unveil.core import Batch, LocalTraining, Tensors
+from unveil.errors import UsageError
+from unveil.gradient import Mode, gradient, in_mode, thin_weights
+from unveil.spec import build, spec_of
+from unveil.thin import Candidate, Thin, dense, square_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedSGD:
+    """Send the gradient of the mean cross-entropy on the whole batch.
+
+    Args:
+        mode: The client's mode: `eval`, or `train` with BatchNorm using the batch's own statistics.
+        clip: DP-SGD: each example's gradient is clipped to this L2 norm before the mean; None for no clipping.
+        noise: DP-SGD: noise multiplier; the mean gets Gaussian noise of standard deviation noise * clip / n.
+
+    Reference:
+        McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017;
+        Abadi et al., Deep Learning with Differential Privacy, CCS 2016 (clip and noise).
+    """
+
+    name: ClassVar[str] = "fedsgd"
+    mode: Mode = "eval"
+    clip: float | None = None
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_privacy("FedSGD", self.clip, self.noise)
+
+    def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
+        """The gradient the client sends; see `LocalTraining`."""
+        client = in_mode(model, self.mode)
+        sent = _private_gradient(client, {}, batch, self.clip, False, thin_weights(client))
+        return _noised(_detached(sent), self.noise * (self.clip or 0.0) / len(batch), generator)
+
+    def simulate(self, model: Module, batch: Batch) -> Candidate:
+        """The same without noise, differentiable with respect to the batch, large Linear weights thin."""
+        client = in_mode(model, self.mode)
+        return _private_gradient(client, {}, batch, self.clip, True, thin_weights(client))
+
+    __str__ = spec_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvg:
+    """Train locally with SGD and send the received weights minus the local ones.
+
+    Args:
+        steps: Local steps; give either steps or epochs.
+        epochs: Passes over the client's pictures.
+        lr: Local learning rate.
+        batch_size: Pictures a step; None for all of them. A last, smaller mini-batch is used too.
+        momentum: Heavy-ball momentum in [0, 1).
+        weight_decay: L2 penalty added to each gradient.
+        shuffle: Seed of the order of the pictures, drawn anew each epoch; None keeps their order.
+        mode: The client's mode: `eval`, or `train` with BatchNorm using each mini-batch's own statistics.
+        clip: DP-SGD's per-example clipping norm in every step; None for no clipping.
+        noise: DP-SGD's noise multiplier in every step.
+
+    Reference:
+        McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017.
+    """
+
+    name: ClassVar[str] = "fedavg"
+    steps: int | None = None
+    epochs: int | None = None
+    lr: float
+    batch_size: int | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    shuffle: int | None = None
+    mode: Mode = "eval"
+    clip: float | None = None
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise UsageError("FedAvg: expected either steps or epochs; give exactly one of them")
+        for field in ("steps", "epochs", "batch_size"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise UsageError(f"FedAvg: expected {field} >= 1, got {value}; use 1 for the least")
+        if not self.lr > 0:
+            raise UsageError(f"FedAvg: expected lr > 0, got {self.lr}; with 0 the client would send zeros")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"FedAvg: expected 0 <= momentum < 1, got {self.momentum}; 0 switches it off")
+        if self.weight_decay < 0:
+            raise UsageError(
+                f"FedAvg: expected weight_decay >= 0, got {self.weight_decay}; 0 switches it off"
+            )
+        _check_privacy("FedAvg", self.clip, self.noise)
+
+    def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
+        """The weight difference the client sends; see `LocalTraining`."""
+        return _detached(self._run(model, batch, differentiable=False, generator=generator))
+
+    def simulate(self, model: Module, batch: Batch) -> Candidate:
+        """The same without noise, differentiated through every local step, large Linear weights thin."""
+        return self._run(model, batch, differentiable=True, generator=None)
+
+    __str__ = spec_of
+
+    def _run(
+        self, model: Module, batch: Batch, *, differentiable: bool, generator: Generator | None
+    ) -> Candidate:
+        client = in_mode(model, self.mode)
+        # Weight decay adds the weights themselves, which are not thin.
+        thin = frozenset[str]() if self.weight_decay else thin_weights(client)
+        parameters = dict(client.named_parameters())
+        delta: dict[str, Tensor | Thin] = {}
+        velocity: dict[str, Tensor | Thin] = {}
+        for rows in self._order(len(batch)):
+            part = Batch(batch.images[rows], batch.labels[rows])
+            step: Candidate = _private_gradient(client, delta, part, self.clip, differentiable, thin)
+            if generator is not None and self.noise and self.clip:
+                step = _noised(_detached(step), self.noise * self.clip / len(part), generator)
+            for name, slope in step.items():
+                if self.weight_decay:
+                    moved = dense(delta[name]) if name in delta else 0.0
+                    slope = dense(slope) + self.weight_decay * (parameters[name].detach() - moved)
+                velocity[name] = slope if name not in velocity else _sum(velocity[name] * self.momentum, slope)
+                change = velocity[name] * self.lr
+                delta[name] = change if name not in delta else _sum(delta[name], change)
+        return delta
+
+    def _order(self, n: int) -> Iterator[Tensor]:
+        """The rows of each mini-batch, over all epochs or until the steps are used up."""
+        size = min(self.batch_size or n, n)
+        per_epoch = -(-n // size)
+        total = self.steps if self.steps is not None else (self.epochs or 0) * per_epoch
+        rng = None if self.shuffle is None else Generator().manual_seed(self.shuffle)
+
+        def endless() -> Iterator[Tensor]:
+            while True:
+                rows = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
+                yield from rows.split(size)
+
+        return itertools.islice(endless(), total)
+
+
+CATALOGUE: Mapping[str, type] = {cls.name: cls for cls in (FedSGD, FedAvg)}
+
+
+def parse(text: str) -> LocalTraining:
+    """Build a local training from its SPEC, such as `fedavg:steps=5,lr=0.003`."""
+    training: LocalTraining = build("training", CATALOGUE, text)
+    return training
+
+
+def _private_gradient(
+    client: Module,
+    delta: Candidate,
+    batch: Batch,
+    clip: float | None,
+    differentiable: bool,
+    thin: frozenset[str],
+) -> dict[str, Tensor | Thin]:
+    """The mean gradient, each example's clipped first where a clipping norm is given."""
+    if clip is None:
+        return gradient(client, delta, batch, differentiable=differentiable, thin=thin)
+    if client.training and any(isinstance(m, _BatchNorm) for m in client.modules()):
+        raise UsageError(
+            "training: per-example clipping has no meaning with BatchNorm in train mode, which mixes the examples; "
+            "use mode=eval or a model with GroupNorm"
+        )
+    total: dict[str, Tensor | Thin] = {}
+    for i in range(len(batch)):
+        one = Batch(batch.images[i : i + 1], batch.labels[i : i + 1])
+        slopes = gradient(client, delta, one, differentiable=differentiable, thin=thin)
+        norm = torch.stack([square_norm(slope) for slope in slopes.values()]).sum().clamp_min(1e-24).sqrt()
+        share = (clip / norm).clamp(max=1.0) / len(batch)
+        for name, slope in slopes.items():
+            total[name] = slope * share if name not in total else _sum(total[name], slope * share)
+    return total
+
+
+def _sum(a: Tensor | Thin, b: Tensor | Thin) -> Tensor | Thin:
+    return a + b if isinstance(a, Thin) and isinstance(b, Thin) else dense(a) + dense(b)
+
+
+def _detached(candidate: Candidate) -> Tensors:
+    return {name: dense(value).detach() for name, value in candidate.items()}
+
+
+def _noised(tensors: Tensors, sigma: float, generator: Generator | None) -> Tensors:
+    if not sigma:
+        return tensors
+    if generator is None:
+        raise UsageError("training: noise needs a generator; pass generator=torch.Generator().manual_seed(0)")
+    return {
+        name: t + sigma * torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device)
+        for name, t in tensors.items()
+    }
+
+
+def _check_privacy(who: str, clip: float | None, noise: float) -> None:
+    if clip is not None and not clip > 0:
+        raise UsageError(f"{who}: expected clip > 0, got {clip}; leave it out for no clipping")
+    if noise < 0:
+        raise UsageError(f"{who}: expected noise >= 0, got {noise}; 0 switches it off")
+    if noise and clip is None:
+        raise UsageError(f"{who}: noise is a multiple of the clipping norm; give clip as well, such as clip=1")
