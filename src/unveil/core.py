@@ -1,7 +1,7 @@
 """The types every part of unveil speaks in, and the protocols its parts fulfil.
 
-    Batch -LocalTraining-> Update -Obfuscation-> Update -Attack(model, ., Knowledge)-> Reconstruction
-          -align-> Metrics -> Trial -> report
+Batch -LocalTraining-> Update -Obfuscation-> Update -Attack(model, ., Knowledge)-> Reconstruction
+      -align-> Metrics -> Trial -> report
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Batch:
     """
 
     images: Images
-    labels: Int[Tensor, "n"] | Float[Tensor, "n classes"]
+    labels: Int[Tensor, " labels"] | Float[Tensor, "labels classes"]
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -119,7 +119,7 @@ class Knowledge:
     image_shape: tuple[int, int, int]
     num_images: int
     classes: int
-    labels: Int[Tensor, "n"] | None = None
+    labels: Int[Tensor, " n"] | None = None
     obfuscation: Obfuscation | None = None
 
     @property
@@ -143,6 +143,7 @@ class Stop(Enum):
 
     FINISHED = "finished: every planned step was taken"
     STALLED = "stalled: the loss no longer changed, so the remaining steps were not taken"
+    EMPTY = "nothing to match: the received update is all zeros"
     DIVERGED = "diverged: the loss became NaN or infinite; the best images before that were kept"
 
 
@@ -159,7 +160,7 @@ class Reconstruction:
     """
 
     images: Images
-    labels: Int[Tensor, "n"]
+    labels: Int[Tensor, " n"]
     losses: Sequence[float]
     stop: Stop = Stop.FINISHED
     notes: tuple[str, ...] = ()
@@ -179,7 +180,7 @@ class Metric:
     name: str
     unit: str
     leak: Literal["high", "low"]
-    score: Callable[[Images, Images], Float[Tensor, "n"]]
+    score: Callable[[Images, Images], Float[Tensor, " n"]]
 
 
 @dataclass(frozen=True, kw_only=True)

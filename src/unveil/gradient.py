@@ -31,7 +31,7 @@ class NotThinError(Exception):
 
 
 def in_mode(model: Module, mode: Mode) -> Module:
-    """A copy of the module tree in the given mode that shares every parameter and buffer, so the model stays as it is."""
+    """A copy of the module tree in the given mode, sharing every parameter and buffer: the model stays as it is."""
     shared: dict[int, Any] = {id(t): t for t in [*model.parameters(), *model.buffers()]}
     return copy.deepcopy(model, shared).train(mode == "train")
 
@@ -133,9 +133,7 @@ def _gradient(
 
     names = [n for n, p in model.named_parameters() if p.requires_grad and n not in thin]
     wanted = [weights[n] for n in names] + [output for *_, output in tape.seen]
-    grads = torch.autograd.grad(
-        loss, wanted, create_graph=differentiable, allow_unused=True, materialize_grads=True
-    )
+    grads = torch.autograd.grad(loss, wanted, create_graph=differentiable, allow_unused=True, materialize_grads=True)
     result: dict[str, Tensor | Thin] = dict(zip(names, grads, strict=False))
     for (name, features, _), errors in zip(tape.seen, grads[len(names) :], strict=True):
         inside, out = features.shape[-1], errors.shape[-1]

@@ -22,7 +22,8 @@ def spec_of(component: Any) -> str:
         value = getattr(component, item.name)
         if value != item.default:
             settings.append(f"{item.name}={_printed(value)}")
-    return component.name + (":" + ",".join(settings) if settings else "")
+    name: str = component.name
+    return name + (":" + ",".join(settings) if settings else "")
 
 
 def build(kind: str, catalogue: Mapping[str, type], text: str) -> Any:
@@ -75,9 +76,7 @@ def construct(kind: str, catalogue: Mapping[str, type], name: str, settings: Map
     missing = [
         key
         for key, item in known.items()
-        if key not in values
-        and item.default is dataclasses.MISSING
-        and item.default_factory is dataclasses.MISSING
+        if key not in values and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise UsageError(f"{kind} {name!r} needs {', '.join(missing)}; write {name}:{missing[0]}=…")

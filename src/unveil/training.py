@@ -103,9 +103,7 @@ class FedAvg:
         if not 0 <= self.momentum < 1:
             raise UsageError(f"FedAvg: expected 0 <= momentum < 1, got {self.momentum}; 0 switches it off")
         if self.weight_decay < 0:
-            raise UsageError(
-                f"FedAvg: expected weight_decay >= 0, got {self.weight_decay}; 0 switches it off"
-            )
+            raise UsageError(f"FedAvg: expected weight_decay >= 0, got {self.weight_decay}; 0 switches it off")
         _check_privacy("FedAvg", self.clip, self.noise)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
@@ -118,9 +116,7 @@ class FedAvg:
 
     __str__ = spec_of
 
-    def _run(
-        self, model: Module, batch: Batch, *, differentiable: bool, generator: Generator | None
-    ) -> Candidate:
+    def _run(self, model: Module, batch: Batch, *, differentiable: bool, generator: Generator | None) -> Candidate:
         client = in_mode(model, self.mode)
         # Weight decay adds the weights themselves, which are not thin.
         thin = frozenset[str]() if self.weight_decay else thin_weights(client)
@@ -151,7 +147,7 @@ class FedAvg:
         def endless() -> Iterator[Tensor]:
             while True:
                 rows = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
-                yield from rows.split(size)
+                yield from torch.split(rows, size)
 
         return itertools.islice(endless(), total)
 

@@ -6,6 +6,7 @@ pick it up from there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from unveil.core import Obfuscation
@@ -45,5 +46,6 @@ def parse(text: str) -> Obfuscation:
     Raises:
         UsageError: An unknown name or setting, or a value out of range.
     """
-    stages: list[Obfuscation] = [build("obfuscation", CATALOGUE, part) for part in text.split("+")]
+    parts = re.split(r"\+(?=\s*[a-z])", text)  # not the plus of 1e+06
+    stages: list[Obfuscation] = [build("obfuscation", CATALOGUE, part) for part in parts]
     return stages[0] if len(stages) == 1 else Pipeline(tuple(stages))

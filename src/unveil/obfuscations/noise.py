@@ -94,9 +94,7 @@ class Laplace:
     __str__ = spec_of
 
 
-def _perturbed(
-    update: Update, sigma: float | None, relative: float | None, draw: Callable[[Tensor], Tensor]
-) -> Update:
+def _perturbed(update: Update, sigma: float | None, relative: float | None, draw: Callable[[Tensor], Tensor]) -> Update:
     tensors = {}
     for name, t in update.tensors.items():
         size = sigma if sigma is not None else (relative or 0.0) * t.std(correction=0)

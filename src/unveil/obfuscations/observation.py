@@ -32,8 +32,7 @@ def squared(received: Update, weights: Mapping[str, float] | None = None, *, sen
 
     def misfit(candidate: Candidate) -> Tensor:
         terms = [
-            weight[name] * square_distance(candidate[name], y, norms[name])
-            for name, y in received.tensors.items()
+            weight[name] * square_distance(candidate[name], y, norms[name]) for name, y in received.tensors.items()
         ]
         return torch.stack(terms).sum() / entries
 

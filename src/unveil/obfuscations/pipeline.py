@@ -49,9 +49,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         if len(self.stages) < 2:
-            raise UsageError(
-                f"Pipeline: expected at least two stages, got {len(self.stages)}; use the stage itself"
-            )
+            raise UsageError(f"Pipeline: expected at least two stages, got {len(self.stages)}; use the stage itself")
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Apply every stage; see `Obfuscation`."""

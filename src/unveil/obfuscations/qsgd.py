@@ -70,9 +70,7 @@ class QSGD:
             penalties = {n: partial(stochastic_penalty, step=s) for n, s in steps.items() if s > 0}
             return penalised(received, penalties, sent_only=sent_only)
         per_entry = each_group(received.tensors, self.scope, self._step, self.bucket)
-        return penalised(
-            received, dict.fromkeys(received.tensors, stochastic_penalty), per_entry, sent_only=sent_only
-        )
+        return penalised(received, dict.fromkeys(received.tensors, stochastic_penalty), per_entry, sent_only=sent_only)
 
     __str__ = spec_of
 

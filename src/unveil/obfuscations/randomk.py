@@ -25,7 +25,7 @@ class RandomK:
 
     Args:
         density: Share of the entries sent, in (0, 1].
-        unbiased: Divide what is sent by the density, so that the mean is right.
+        unbiased: Multiply what is sent by n / ceil(density n), so that the mean is right.
         scope: Chosen within each tensor, or over the whole update.
 
     Reference:
@@ -40,16 +40,14 @@ class RandomK:
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
-            raise UsageError(
-                f"RandomK: expected 0 < density <= 1, got {self.density:g}; 0.05 sends 5 % of the entries"
-            )
+            raise UsageError(f"RandomK: expected 0 < density <= 1, got {self.density:g}; 0.05 sends 5 % of the entries")
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Sparsify; see `Obfuscation`."""
-        gain = 1 / self.density if self.unbiased else 1.0
 
         def keep(rows: Tensor) -> Tensor:
             count = math.ceil(self.density * rows.shape[1])
+            gain = rows.shape[1] / count if self.unbiased else 1.0
             kept = uniform_like(rows, generator).topk(count, dim=1, sorted=False).indices
             return torch.zeros_like(rows).scatter_(1, kept, rows.gather(1, kept) * gain)
 
@@ -57,14 +55,19 @@ class RandomK:
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """What was sent is exact; what was not says nothing; see `Obfuscation`."""
-        true_size = {n: t * self.density for n, t in received.tensors.items()} if self.unbiased else received.tensors
-        return squared(Update(true_size, received.coding), sent_only=True)
+        if self.unbiased:
+            true_size = each_group(received.tensors, self.scope, self._undo)
+            received = Update(true_size, received.coding)
+        return squared(received, sent_only=True)
 
     def unsent(self, received: Update) -> Misfit:
         """Nothing: the choice did not depend on the values."""
         return _nothing
 
     __str__ = spec_of
+
+    def _undo(self, rows: Tensor) -> Tensor:
+        return rows * (math.ceil(self.density * rows.shape[1]) / rows.shape[1])
 
 
 def _nothing(candidate: Candidate) -> Tensor:

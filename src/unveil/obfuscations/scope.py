@@ -27,7 +27,7 @@ def each_group(
     """
     if scope == "update":
         flat = torch.cat([t.reshape(-1) for t in tensors.values()])
-        parts = _rowwise(flat, change, bucket).split([t.numel() for t in tensors.values()])
+        parts = torch.split(_rowwise(flat, change, bucket), [t.numel() for t in tensors.values()])
         return {name: part.reshape(t.shape) for (name, t), part in zip(tensors.items(), parts, strict=True)}
     return {name: _rowwise(t.reshape(-1), change, bucket).reshape(t.shape) for name, t in tensors.items()}
 
@@ -48,13 +48,9 @@ def count_groups(tensors: Tensors, scope: Scope, bucket: int | None = None) -> i
 
 def uniform_like(values: Tensor, generator: Generator) -> Tensor:
     """Uniform numbers in [0, 1) of the same shape, drawn on the generator's device."""
-    return torch.rand(values.shape, generator=generator, dtype=values.dtype, device=generator.device).to(
-        values.device
-    )
+    return torch.rand(values.shape, generator=generator, dtype=values.dtype, device=generator.device).to(values.device)
 
 
 def normal_like(values: Tensor, generator: Generator) -> Tensor:
     """Standard normal numbers of the same shape, drawn on the generator's device."""
-    return torch.randn(values.shape, generator=generator, dtype=values.dtype, device=generator.device).to(
-        values.device
-    )
+    return torch.randn(values.shape, generator=generator, dtype=values.dtype, device=generator.device).to(values.device)

@@ -38,9 +38,7 @@ class TopK:
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
-            raise UsageError(
-                f"TopK: expected 0 < density <= 1, got {self.density:g}; 0.05 sends the largest 5 %"
-            )
+            raise UsageError(f"TopK: expected 0 < density <= 1, got {self.density:g}; 0.05 sends the largest 5 %")
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Sparsify; see `Obfuscation`."""

@@ -56,9 +56,7 @@ class Uniform:
             return torch.where(step > 0, level * step + origin, rows)
 
         numbers = count_groups(update.tensors, self.scope) * (1 if self.range == "symmetric" else 2)
-        coding = replace(
-            update.coding, bits_per_value=self.bits, side_bits=update.coding.side_bits + 32 * numbers
-        )
+        coding = replace(update.coding, bits_per_value=self.bits, side_bits=update.coding.side_bits + 32 * numbers)
         return Update(each_group(update.tensors, self.scope, quantise), coding)
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:

@@ -1,0 +1,165 @@
+"""Attack the published batch once and print what came back as one JSON object.
+
+    python benchmarks/anchor.py --anchor DIR --attack rog --obfuscation qsgd:levels=16,norm=max --json
+
+DIR holds anchor.json (labels, classes) and original/N.png. Scoring time is not counted in any figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator
+
+from unveil import attacks, obfuscations, training
+from unveil.alignment import align
+from unveil.core import Batch, Images, Progress, Update, Watch
+from unveil.errors import UsageError
+from unveil.meter import Meter
+from unveil.metrics import CATALOGUE as METRICS
+from unveil.metrics.pixel import psnr
+from unveil.models import build_model
+from unveil.scenes import Scene
+
+THRESHOLDS = (18, 20, 22, 24, 25, 26, 28)  # dB, whose first time is noted
+
+
+def anchor_scene(folder: Path, *, model: str, batch: int, training_spec: str, seed: int) -> Scene:
+    """The published batch as a scene; the model's weights are drawn from the seed."""
+    facts = json.loads((folder / "anchor.json").read_text())
+    if not 1 <= batch <= len(facts["labels"]):
+        raise UsageError(f"--batch: expected 1 to {len(facts['labels'])}, got {batch}")
+    pictures = [np.asarray(Image.open(folder / "original" / f"{i}.png").convert("RGB")) for i in range(batch)]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div(255).contiguous()
+    classes = facts["classes"]
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    return Scene(
+        name="anchor",
+        model_name=model,
+        model=build_model(model, image_shape=shape, classes=classes, seed=seed),
+        batch=Batch(images, torch.tensor(facts["labels"][:batch])),
+        classes=classes,
+        training=training.parse(training_spec),
+        source="anchor",
+    )
+
+
+def eight_bit(images: Images) -> Images:
+    """The pictures as they would be saved."""
+    return images.clamp(0, 1).mul(255).round().div(255)
+
+
+def first_times(scene: Scene, seconds_to: dict[str, float | None]) -> Watch:
+    """A watch that notes when the mean PSNR first reaches each threshold, its own time left out."""
+    started, watched = time.perf_counter(), 0.0
+
+    def watch(progress: Progress) -> None:
+        nonlocal watched
+        now = time.perf_counter()
+        mse = (eight_bit(progress.images()) - scene.batch.images).square().flatten(1).mean(1)
+        reached = float((-10 * mse.log10()).mean())  # batch order: the labels are known and distinct
+        for threshold in THRESHOLDS:
+            if reached >= threshold and seconds_to[str(threshold)] is None:
+                seconds_to[str(threshold)] = round(now - started - watched, 2)
+        watched += time.perf_counter() - now
+
+    return watch
+
+
+def run(
+    folder: Path,
+    *,
+    attack: str,
+    obfuscation: str,
+    training_spec: str = "fedsgd",
+    model: str = "lenet",
+    batch: int = 16,
+    seed: int = 0,
+    save: Path | None = None,
+) -> dict[str, Any]:
+    """One run of one attack on the anchor; see the module's docstring."""
+    scene = anchor_scene(folder, model=model, batch=batch, training_spec=training_spec, seed=seed)
+    channel, attacker = obfuscations.parse(obfuscation), attacks.parse(attack)
+    sent = Update(scene.training(scene.model, scene.batch, generator=Generator().manual_seed(seed)))
+    received = channel(sent, generator=Generator().manual_seed(seed + 1))
+    del sent
+
+    seconds_to: dict[str, float | None] = {str(threshold): None for threshold in THRESHOLDS}
+    meter = Meter(torch.device("cpu"))
+    with meter:
+        guess = attacker(
+            scene.model,
+            received,
+            scene.knowledge(channel),
+            generator=Generator().manual_seed(seed + 2),
+            watch=meter.unmetered(first_times(scene, seconds_to)),
+        )
+    images = eight_bit(align(scene.batch.images, guess).images)
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images):
+            Image.fromarray(image.permute(1, 2, 0).mul(255).round().byte().numpy()).save(save / f"{i}.png")
+    scores = psnr(scene.batch.images, images)
+    iterations = len(guess.losses)
+    return {
+        "attack": str(attacker),
+        "obfuscation": str(channel),
+        "training": str(scene.training),
+        "model": model,
+        "batch": batch,
+        "seed": seed,
+        "psnr": round(float(scores.mean()), 3),
+        "psnr_min": round(float(scores.min()), 3),
+        "ssim": round(float(METRICS["ssim"].score(scene.batch.images, images).mean()), 4),
+        "ssim_global": round(float(METRICS["ssim_global"].score(scene.batch.images, images).mean()), 4),
+        "lpips": None,
+        "seconds": round(meter.seconds, 2),
+        "iterations": iterations,
+        "seconds_per_iteration": round(meter.seconds / max(iterations, 1), 4),
+        "peak_mib": None if meter.peak_mib is None else round(meter.peak_mib),
+        "seconds_to": seconds_to,
+        "stop": guess.stop.value,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--anchor", type=Path, required=True, help="the folder of the published batch")
+    parser.add_argument("--attack", required=True, metavar="SPEC", help="such as rog or inverting_gradients:steps=50")
+    parser.add_argument("--obfuscation", default="none", metavar="SPEC")
+    parser.add_argument("--training", default="fedsgd", metavar="SPEC")
+    parser.add_argument("--model", default="lenet")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", type=Path, help="write the reconstructions as PNGs into this folder")
+    parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
+    args = parser.parse_args()
+    try:
+        result = run(
+            args.anchor,
+            attack=args.attack,
+            obfuscation=args.obfuscation,
+            training_spec=args.training,
+            model=args.model,
+            batch=args.batch,
+            seed=args.seed,
+            save=args.save,
+        )
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result, indent=None if args.json else 2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What an attack searches: pixels, or a smaller code that is decoded to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from unveil.core import Images
+
+
+class Latent(Protocol):
+    """A parametrisation of a batch of pictures."""
+
+    def init(self, n: int, image_shape: tuple[int, int, int], *, generator: Generator) -> Tensor:
+        """A random start for n pictures."""
+        ...
+
+    def decode(self, z: Tensor, image_shape: tuple[int, int, int]) -> Images:
+        """The pictures a code stands for."""
+        ...
+
+    def project(self, z: Tensor) -> None:
+        """Bring a code back to where it is allowed to be, in place, after each step."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """Search the pixels themselves.
+
+    Args:
+        start: `normal` or `uniform` random numbers, or `grey`: 0.5 with a little noise.
+        box: Hold the pixels in [0, 1] after each step.
+    """
+
+    start: Literal["normal", "uniform", "grey"] = "uniform"
+    box: bool = False
+
+    def init(self, n: int, image_shape: tuple[int, int, int], *, generator: Generator) -> Tensor:
+        """Random pixels."""
+        if self.start == "uniform":
+            return torch.rand((n, *image_shape), generator=generator, device=generator.device)
+        z = torch.randn((n, *image_shape), generator=generator, device=generator.device)
+        return z if self.start == "normal" else 0.5 + 0.05 * z
+
+    def decode(self, z: Tensor, image_shape: tuple[int, int, int]) -> Images:
+        """The code is the picture."""
+        return z
+
+    def project(self, z: Tensor) -> None:
+        """Clamp to [0, 1] where boxed."""
+        if self.box:
+            z.clamp_(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """Search a smaller picture; bicubic interpolation brings it to full size.
+
+    Args:
+        factor: How much smaller, at least 1; the code has ceil(side / factor) pixels a side.
+
+    Reference:
+        Yue et al., Gradient Obfuscation Gives a False Sense of Security in Federated Learning, USENIX Security 2023.
+    """
+
+    factor: float
+
+    def init(self, n: int, image_shape: tuple[int, int, int], *, generator: Generator) -> Tensor:
+        """Uniform random numbers in [0, 1)."""
+        c, h, w = image_shape
+        size = (n, c, int(-(-h // self.factor)), int(-(-w // self.factor)))
+        return torch.rand(size, generator=generator, device=generator.device)
+
+    def decode(self, z: Tensor, image_shape: tuple[int, int, int]) -> Images:
+        """Interpolate to full size."""
+        return F.interpolate(z, size=image_shape[1:], mode="bicubic", align_corners=False)
+
+    def project(self, z: Tensor) -> None:
+        """Anywhere is allowed."""

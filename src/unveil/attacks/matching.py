@@ -1,0 +1,123 @@
+"""Update matching: the one optimisation loop behind every preset."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import Module
+
+from unveil.attacks.labels import infer_labels
+from unveil.attacks.latents import Latent
+from unveil.attacks.objectives import OBJECTIVES, ObjectiveName, check_names
+from unveil.attacks.optimisers import Optimiser
+from unveil.attacks.priors import TotalVariation
+from unveil.core import Batch, Knowledge, Progress, Reconstruction, Stop, Update, Watch
+
+PATIENCE = 25  # steps without any change of the loss before a run counts as stalled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matching:
+    """Find the pictures whose simulated update looks like the received one.
+
+    Minimises ``objective(training(model, decode(z)), received) + prior(decode(z))`` over the code z.
+
+    Args:
+        latent: What is searched.
+        objective: How far a candidate's update is from the received one.
+        optimiser: How the search walks.
+        steps: Steps it takes, at least 0.
+        prior: What is assumed of pictures.
+        soft_labels: Search the labels too, as class probabilities, where they are not known.
+    """
+
+    latent: Latent
+    objective: ObjectiveName
+    optimiser: Optimiser
+    steps: int
+    prior: TotalVariation | None = None
+    soft_labels: bool = False
+
+    def __call__(
+        self,
+        model: Module,
+        update: Update,
+        knowledge: Knowledge,
+        *,
+        generator: Generator,
+        watch: Watch | None = None,
+    ) -> Reconstruction:
+        """Run the search; see `Attack`."""
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        check_names(update.tensors, parameters)
+        update.check()
+        device = next(iter(parameters.values())).device
+        shape, n = knowledge.image_shape, knowledge.num_images
+
+        z = self.latent.init(n, shape, generator=generator).to(device).requires_grad_()
+        notes: list[str] = []
+        labels = knowledge.labels
+        if labels is None and not self.soft_labels:
+            labels, note = infer_labels(model, update, knowledge)
+            notes.append(note)
+        logits = None
+        if labels is None:
+            logits = torch.randn((n, knowledge.classes), generator=generator, device=generator.device)
+            logits = logits.to(device).requires_grad_()
+            notes.append("The labels were searched together with the pictures, as class probabilities.")
+
+        def believed() -> Tensor:
+            return labels.to(device) if labels is not None else torch.as_tensor(logits).softmax(1)
+
+        def pictures() -> Tensor:
+            return self.latent.decode(z, shape).detach().clamp(0, 1)
+
+        def result(losses: list[float], stop: Stop) -> Reconstruction:
+            final = believed().detach()
+            return Reconstruction(
+                images=pictures(),
+                labels=final if final.dim() == 1 else final.argmax(1),
+                losses=losses,
+                stop=stop,
+                notes=tuple(notes),
+            )
+
+        if not any(bool(tensor.any()) for tensor in update.tensors.values()):
+            return result([], Stop.EMPTY)
+        misfit = OBJECTIVES[self.objective](update, knowledge)
+        variables = [z] if logits is None else [z, logits]
+        step = self.optimiser.start(variables, self.steps)
+
+        def closure() -> Tensor:
+            images = self.latent.decode(z, shape)
+            loss = misfit(knowledge.training.simulate(model, Batch(images, believed())))
+            if self.prior is not None:
+                loss = loss + self.prior(images)
+            for variable, slope in zip(variables, torch.autograd.grad(loss, variables), strict=True):
+                variable.grad = slope
+            return loss.detach()
+
+        losses: list[float] = []
+        best, best_z = math.inf, z.detach().clone()
+        unchanged = 0
+        for index in range(self.steps):
+            before = z.detach().clone()
+            loss = float(step(closure))
+            if not math.isfinite(loss) or not bool(torch.isfinite(z).all()):
+                with torch.no_grad():
+                    z.copy_(best_z)
+                return result(losses, Stop.DIVERGED)
+            if loss < best:
+                best, best_z = loss, before
+            with torch.no_grad():
+                self.latent.project(z)
+            unchanged = unchanged + 1 if losses and loss == losses[-1] else 0
+            losses.append(loss)
+            if watch is not None:
+                watch(Progress(index + 1, self.steps, loss, pictures))
+            if unchanged >= PATIENCE:
+                return result(losses, Stop.STALLED)
+        return result(losses, Stop.FINISHED)

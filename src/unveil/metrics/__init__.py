@@ -1,0 +1,10 @@
+"""Measures of how much of an image came back: one value an image, never pooled over a batch."""
+
+from collections.abc import Mapping
+
+from unveil.core import Metric
+from unveil.metrics.pixel import PSNR, SSIM, SSIM_GLOBAL
+
+CATALOGUE: Mapping[str, Metric] = {metric.name: metric for metric in (PSNR, SSIM, SSIM_GLOBAL)}
+
+__all__ = ["CATALOGUE", "PSNR", "SSIM", "SSIM_GLOBAL"]

@@ -1,0 +1,121 @@
+"""Scores that compare pictures pixel by pixel; they are taken on the pictures as given."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unveil.core import Images, Metric
+from unveil.errors import UsageError
+
+ROUNDING = 1 / (12 * 255**2)
+"""Mean squared error of rounding to 8 bits: the variance of a uniform error one grey level wide."""
+
+WINDOW = 11
+"""Side of SSIM's Gaussian window, pixels."""
+
+
+def psnr(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+    """Peak signal-to-noise ratio in dB, ``-10 log10(mse)`` for pictures in [0, 1], at most 58.9 dB.
+
+    A picture equal to the last bit would score infinity and make every mean infinite. The pictures were 8-bit
+    files, so an error below that of rounding to 8 bits says nothing more: there, at ``10 log10(12 * 255^2)``,
+    the score is capped.
+
+    Args:
+        originals: The private pictures.
+        rebuilt: Their reconstructions, in the same order.
+    """
+    error: Tensor = (originals.double() - rebuilt.double()).square().flatten(1).mean(1)
+    return -10 * error.clamp(min=ROUNDING).log10()
+
+
+def ssim(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+    """Structural similarity in [-1, 1] under a Gaussian window of 11 x 11, sigma 1.5, mean over the channels.
+
+    Args:
+        originals: The private pictures, at least 11 x 11.
+        rebuilt: Their reconstructions, in the same order.
+
+    Raises:
+        UsageError: Pictures smaller than the window.
+
+    Reference:
+        Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004.
+    """
+    from skimage.metrics import structural_similarity
+
+    height, width = originals.shape[2:]
+    if min(height, width) < WINDOW:
+        raise UsageError(
+            f"ssim: expected pictures of at least {WINDOW} x {WINDOW}, got {height} x {width}; "
+            "use larger pictures or leave ssim out of the metrics"
+        )
+    return torch.tensor(
+        [
+            structural_similarity(  # type: ignore[no-untyped-call]
+                original,
+                guess,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+                data_range=1,
+                channel_axis=0,
+            )
+            for original, guess in zip(_numpy(originals), _numpy(rebuilt), strict=True)
+        ],
+        dtype=torch.float64,
+    )
+
+
+def ssim_global(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+    """Structural similarity with ONE window over the whole picture: reads high, kept to compare with ROG.
+
+    As ROG's authors score: 8-bit YCrCb, the three channels weighted .8, .1, .1. A grey picture has its
+    luma only.
+
+    Args:
+        originals: The private pictures, of one or three channels.
+        rebuilt: Their reconstructions, in the same order.
+
+    Raises:
+        UsageError: Pictures of another number of channels.
+
+    Reference:
+        Yue et al., Gradient Obfuscation Gives a False Sense of Security in Federated Learning, USENIX
+        Security 2023.
+    """
+    x, y = _ycrcb(originals).flatten(2), _ycrcb(rebuilt).flatten(2)
+    weights = x.new_tensor([0.8, 0.1, 0.1] if x.shape[1] == 3 else [1.0])
+    mean_x, mean_y = x.mean(2), y.mean(2)
+    spread_x, spread_y = x.var(2, correction=0), y.var(2, correction=0)
+    covariance = (x * y).mean(2) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (spread_x + spread_y + c2)
+    return (luminance * structure) @ weights
+
+
+def _numpy(images: Images) -> list[object]:
+    return list(images.detach().cpu().double().numpy())
+
+
+def _ycrcb(images: Images) -> Float[Tensor, "n k h w"]:
+    """Full-range BT.601 in 8 bits; chroma is taken from the rounded luma, as imaging libraries do."""
+    grey_levels = (images.detach().double() * 255).round()
+    if images.shape[1] == 1:
+        return grey_levels
+    if images.shape[1] != 3:
+        raise UsageError(
+            f"ssim_global: expected pictures of 1 or 3 channels, got {images.shape[1]}; "
+            "leave it out of the metrics"
+        )
+    red, green, blue = grey_levels.unbind(1)
+    luma = (0.299 * red + 0.587 * green + 0.114 * blue).round()
+    return torch.stack([luma, 128 + (0.713 * (red - luma)).round(), 128 + (0.564 * (blue - luma)).round()], 1)
+
+
+PSNR = Metric(name="psnr", unit="dB", leak="high", score=psnr)
+SSIM = Metric(name="ssim", unit="", leak="high", score=ssim)
+SSIM_GLOBAL = Metric(name="ssim_global", unit="", leak="high", score=ssim_global)

@@ -1,0 +1,105 @@
+"""A scene: one client's model, batch and local training, before any channel or attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.nn import Module
+
+from unveil.core import Batch, Knowledge, LocalTraining, Obfuscation
+from unveil.errors import UsageError
+from unveil.models import build_model
+from unveil.pictures import load_pictures
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """What a client holds and does.
+
+    Args:
+        name: Its name in results.
+        model_name: What the model was built from.
+        model: The public model, before local training.
+        batch: The private batch.
+        classes: Number of classes.
+        training: The client's local training.
+        source: Where the pictures came from.
+    """
+
+    name: str
+    model_name: str
+    model: Module
+    batch: Batch
+    classes: int
+    training: LocalTraining
+    source: str
+
+    def knowledge(self, obfuscation: Obfuscation | None, *, labels_known: bool = True) -> Knowledge:
+        """What an attacker on this scene is granted.
+
+        Args:
+            obfuscation: The channel, or None for an attacker who does not know it.
+            labels_known: Whether the labels of the batch are granted too.
+        """
+        _, channels, height, width = self.batch.images.shape
+        return Knowledge(
+            training=self.training,
+            image_shape=(channels, height, width),
+            num_images=len(self.batch),
+            classes=self.classes,
+            labels=self.batch.labels.clone() if labels_known else None,
+            obfuscation=obfuscation,
+        )
+
+
+def make_scene(
+    *,
+    name: str,
+    model: str,
+    images: str,
+    size: int,
+    batch: int,
+    classes: int | None = None,
+    training: LocalTraining,
+    labels_csv: str | None = None,
+    seed: int = 0,
+) -> Scene:
+    """Load the pictures, build the model, and check that they fit together.
+
+    Args:
+        name: Its name in results.
+        model: A name of the model zoo, or `package.module:factory`.
+        images: `builtin`, or a folder; see `load_pictures`.
+        size: Height and width of the pictures, pixels.
+        batch: Pictures in the batch.
+        classes: Number of classes, at least 2; None for as many as the pictures' source has.
+        training: The client's local training.
+        labels_csv: Labels instead of sub-folders; see `load_pictures`.
+        seed: Seed of the model's weights and of the choice of pictures.
+
+    Raises:
+        UsageError: Pictures, labels and model that cannot be used, or not together.
+    """
+    pictures = load_pictures(images, count=batch, size=size, labels_csv=labels_csv, seed=seed)
+    classes = len(pictures.class_names) if classes is None else classes
+    if classes < 2:
+        raise UsageError(
+            f"scene {name!r}: expected at least 2 classes, got {classes}, with which every gradient is zero; "
+            "set classes or add a class"
+        )
+    highest = int(pictures.labels.max())
+    if highest >= classes:
+        raise UsageError(
+            f"scene {name!r}: label {highest} ({pictures.class_names[highest]!r}) is out of range for "
+            f"{classes} classes; set classes to at least {highest + 1} or leave it out"
+        )
+    channels, height, width = pictures.images.shape[1:]
+    return Scene(
+        name=name,
+        model_name=model,
+        model=build_model(model, image_shape=(channels, height, width), classes=classes, seed=seed),
+        batch=Batch(pictures.images, pictures.labels),
+        classes=classes,
+        training=training,
+        source=str(images),
+    )

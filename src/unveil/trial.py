@@ -1,0 +1,165 @@
+"""One trial: a client trains and sends, a channel obfuscates, an attack rebuilds, metrics score."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator
+
+from unveil import __version__
+from unveil.alignment import align
+from unveil.core import Attack, Batch, Images, Knowledge, Obfuscation, Reconstruction, Stop, Trial, Update, Watch
+from unveil.errors import UsageError
+from unveil.meter import Meter
+from unveil.metrics import CATALOGUE as METRICS
+from unveil.results import save_pictures, trial_key
+from unveil.scenes import Scene
+
+CURVE = 200  # points of a loss curve that are kept
+GREY = 0.5  # the blind guess: what one would answer without having seen the update
+NOTHING_LEFT = (
+    "The obfuscation left nothing but zeros, so the attack was not run; its pictures are the blind guess, mid-grey."
+)
+
+
+def run_trial(
+    scene: Scene,
+    obfuscation: Obfuscation,
+    attack: Attack,
+    *,
+    seed: int,
+    folder: Path,
+    labels_known: bool = True,
+    channel_known: bool = True,
+    watch: Watch | None = None,
+) -> Trial:
+    """One client, one channel, one attack, one seed, from the client's training to the scores.
+
+    Args:
+        scene: The client.
+        obfuscation: The channel.
+        attack: The attack.
+        seed: Seed of the client's noise, the channel and the attack, each with a generator of its own.
+        folder: Where the pictures are saved.
+        labels_known: The attacker is given the labels.
+        channel_known: The attacker is told the obfuscation.
+        watch: Called after each step of the attack; its time does not count.
+
+    Raises:
+        UsageError: The update is all zeros or not finite, or a component cannot work with this scene.
+    """
+    settings = settings_of(scene, obfuscation, attack, labels_known=labels_known, channel_known=channel_known)
+    knowledge = scene.knowledge(obfuscation if channel_known else None, labels_known=labels_known)
+    device = scene.batch.images.device
+    client, channel, attacker = generators(seed, device)
+
+    sent = Update(scene.training(scene.model, scene.batch, generator=client))
+    _refuse_zeros(sent)
+    received = obfuscation(sent, generator=channel)
+    received.check()
+    with Meter(device) as meter:
+        if _is_zero(received):
+            guess = _blind(knowledge, device)
+        else:
+            guess = attack(scene.model, received, knowledge, generator=attacker, watch=meter.unmetered(watch))
+    guess = align(scene.batch.images, _as_saved(guess))
+
+    key = trial_key(settings, seed)
+    return Trial(
+        settings=settings,
+        seed=seed,
+        wire_bits=received.wire_bits,
+        raw_bits=Update(sent.tensors).wire_bits,
+        seconds=meter.seconds,
+        iterations=len(guess.losses),
+        peak_mib=meter.peak_mib,
+        stop=guess.stop.value,
+        scores=_scores(scene.batch.images, guess.images),
+        floor=_scores(scene.batch.images, torch.full_like(scene.batch.images, GREY)),
+        losses=_thinned(guess.losses),
+        originals=save_pictures(folder, key, "original", scene.batch.images),
+        images=save_pictures(folder, key, "reconstruction", guess.images),
+        labels=guess.labels.tolist(),
+        assumptions=list(knowledge.assumptions),
+        notes=list(guess.notes),
+        versions=_versions(device),
+    )
+
+
+def settings_of(
+    scene: Scene, obfuscation: Obfuscation, attack: Attack, *, labels_known: bool, channel_known: bool
+) -> dict[str, str]:
+    """The settings of one trial, which together with its seed are its identity."""
+    known = [name for name, is_known in (("labels", labels_known), ("channel", channel_known)) if is_known]
+    return {
+        "scene": scene.name,
+        "model": scene.model_name,
+        "images": str(scene.source),
+        "batch": shape_of(scene.batch),
+        "training": str(scene.training),
+        "obfuscation": str(obfuscation),
+        "attack": str(attack),
+        "knowledge": f"{'+'.join(known) or 'neither labels nor channel'} known",
+    }
+
+
+def generators(seed: int, device: torch.device) -> tuple[Generator, Generator, Generator]:
+    """Generators for the client, the channel and the attack, so that none shifts what the others draw."""
+    client, channel, attack = np.random.SeedSequence(seed).generate_state(3, np.uint64)
+    return (
+        Generator(device).manual_seed(int(client)),
+        Generator(device).manual_seed(int(channel)),
+        Generator(device).manual_seed(int(attack)),
+    )
+
+
+def _is_zero(update: Update) -> bool:
+    return not any(bool(tensor.any()) for tensor in update.tensors.values())
+
+
+def _refuse_zeros(sent: Update) -> None:
+    if _is_zero(sent):
+        raise UsageError(
+            "the update is all zeros, so there is nothing in it to attack; "
+            "check that the client's model is not frozen and that its pictures reach the loss"
+        )
+
+
+def _blind(knowledge: Knowledge, device: torch.device) -> Reconstruction:
+    n = knowledge.num_images
+    labels = torch.zeros(n, dtype=torch.long, device=device) if knowledge.labels is None else knowledge.labels
+    images = torch.full((n, *knowledge.image_shape), GREY, device=device)
+    return Reconstruction(images=images, labels=labels, losses=[], stop=Stop.STALLED, notes=(NOTHING_LEFT,))
+
+
+def _as_saved(guess: Reconstruction) -> Reconstruction:
+    """The guess as the 8-bit picture that the reader sees, which is what the scores are of."""
+    # A diverged attack may hand back NaN, which no picture can show and no matching can order.
+    images = guess.images.detach().float().nan_to_num(nan=GREY).clamp(0, 1)
+    return dataclasses.replace(guess, images=(images * 255).round() / 255)
+
+
+def _scores(originals: Images, guess: Images) -> dict[str, list[float]]:
+    return {name: metric.score(originals, guess).tolist() for name, metric in METRICS.items()}
+
+
+def _thinned(losses: Sequence[float]) -> list[float]:
+    if len(losses) <= CURVE:
+        return [float(loss) for loss in losses]
+    return [float(losses[round(i * (len(losses) - 1) / (CURVE - 1))]) for i in range(CURVE)]
+
+
+def shape_of(batch: Batch) -> str:
+    """Pictures, channels, height and width, as results name a batch."""
+    return " x ".join(map(str, batch.images.shape))
+
+
+def _versions(device: torch.device) -> dict[str, str]:
+    packages = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
+    return {"unveil": __version__, "python": platform.python_version(), **packages, "device": str(device)}

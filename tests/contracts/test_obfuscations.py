@@ -1,0 +1,268 @@
+"""The laws that every obfuscation obeys, over every entry of the catalogue and pipelines of them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from conftest import small_client, small_update
+from torch import Generator, Tensor
+
+from unveil import gradient
+from unveil.core import Batch, Obfuscation, Update
+from unveil.obfuscations import CATALOGUE, parse
+from unveil.thin import Candidate, Thin, dense
+from unveil.training import FedSGD
+
+SPECS = [
+    "none",
+    "qsgd:levels=16,norm=max",
+    "qsgd:levels=2,norm=max",
+    "qsgd:levels=64",
+    "qsgd:levels=16,norm=max,bucket=100",
+    "qsgd:levels=4,bucket=64,scope=update",
+    "qsgd:levels=16,norm=max,scope=update",
+    "uniform:bits=8",
+    "uniform:bits=4,range=minmax",
+    "uniform:bits=4,scope=update",
+    "sign",
+    "sign:scale=true",
+    "ternary",
+    "ternary:clip=none",
+    "fp16",
+    "bf16",
+    "topk:density=0.05",
+    "topk:density=0.1,scope=update",
+    "randomk:density=0.1",
+    "randomk:density=0.1,unbiased=true",
+    "randomk:density=0.1,scope=update",
+    "gaussian:relative=1",
+    "gaussian:sigma=0.01",
+    "laplace:relative=1",
+    "laplace:sigma=0.01",
+    "clip:norm=0.1",
+    "clip:norm=1000",
+    "dpsgd:clip=0.5,noise=0.01",
+    "topk:density=0.2+qsgd:levels=16,norm=max",
+    "clip:norm=0.1+gaussian:sigma=0.001",
+    "topk:density=0.2+fp16",
+    "qsgd:levels=16,norm=max+topk:density=0.2",
+    "randomk:density=0.5+sign",
+]
+
+everyone = pytest.mark.parametrize("channel", [parse(spec) for spec in SPECS], ids=str)
+
+
+def send(channel: Obfuscation, update: Update, seed: int = 0) -> Update:
+    return channel(update, generator=Generator().manual_seed(seed))
+
+
+def test_every_catalogued_obfuscation_is_tried_here() -> None:
+    assert {part.partition(":")[0] for spec in SPECS for part in spec.split("+")} == set(CATALOGUE)
+
+
+@everyone
+def test_names_shapes_and_types_are_kept_and_the_input_left_alone(channel: Obfuscation) -> None:
+    update = small_update()
+    before = copy.deepcopy(dict(update.tensors))
+    received = send(channel, update)
+    assert list(received.tensors) == list(before)
+    for name, tensor in received.tensors.items():
+        assert tensor.shape == before[name].shape
+        assert tensor.dtype == before[name].dtype
+        assert torch.isfinite(tensor).all()
+        assert torch.equal(update.tensors[name], before[name])
+
+
+@everyone
+def test_the_same_seed_gives_the_same_update_and_global_randomness_is_untouched(channel: Obfuscation) -> None:
+    update = small_update()
+    state = torch.get_rng_state()
+    first, second = send(channel, update), send(channel, update)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.wire_bits == second.wire_bits
+    for name, tensor in first.tensors.items():
+        assert torch.equal(tensor, second.tensors[name])
+
+
+@everyone
+def test_a_printed_obfuscation_gives_its_spec_back(channel: Obfuscation) -> None:
+    assert parse(str(channel)) == channel
+    assert str(channel) in SPECS
+
+
+@everyone
+def test_an_all_zero_tensor_passes(channel: Obfuscation) -> None:
+    update = small_update()
+    update = Update({**update.tensors, "head.bias": torch.zeros(10)})
+    received = send(channel, update)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in received.tensors.values())
+    assert torch.isfinite(channel.misfit(received)(update.tensors))
+
+
+def rivals(truth: Candidate) -> dict[str, Candidate]:
+    """Updates of other clients, and the true one gone wrong."""
+    model, batch = small_client()
+    generator = Generator().manual_seed(5)
+    noisy = (batch.images + 0.2 * torch.randn(batch.images.shape, generator=generator)).clamp(0, 1)
+    return {
+        "nothing": {name: 0 * dense(value) for name, value in truth.items()},
+        "opposite": {name: -dense(value) for name, value in truth.items()},
+        "other pictures": FedSGD()(model, small_client(seed=1)[1]),
+        "noisy pictures": FedSGD()(model, Batch(noisy, batch.labels)),
+        "other labels": FedSGD()(model, Batch(batch.images, batch.labels.roll(1))),
+    }
+
+
+@everyone
+def test_the_misfit_is_lowest_at_the_truth(channel: Obfuscation) -> None:
+    """In the mean over what the channel may have drawn: one draw of a random channel can favour a rival."""
+    update = small_update()
+    draws = [channel.misfit(send(channel, update, seed)) for seed in range(20)]
+
+    def mean(candidate: Candidate) -> float:
+        return float(torch.stack([misfit(candidate) for misfit in draws]).mean())
+
+    truth = mean(update.tensors)
+    worse = {name: mean(rival) - truth for name, rival in rivals(update.tensors).items()}
+    assert min(worse.values()) > 0, worse
+
+
+@everyone
+def test_the_misfit_of_a_thin_candidate_is_that_of_the_plain_one(
+    channel: Obfuscation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = small_client()
+    received = send(channel, small_update())
+    misfit = channel.misfit(received)
+    values, slopes = [], []
+    for worth_it in (1, 1 << 40):
+        monkeypatch.setattr(gradient, "WORTH_IT", worth_it)
+        images = (batch.images * 0.8).requires_grad_()
+        candidate = FedSGD().simulate(model, Batch(images, batch.labels))
+        assert any(isinstance(value, Thin) for value in candidate.values()) == (worth_it == 1)
+        value = misfit(candidate)
+        values.append(value.detach())
+        slopes.append(torch.autograd.grad(value, images)[0])
+    torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-3, atol=1e-3 * float(slopes[0].abs().max()))
+
+
+@everyone
+def test_the_wire_is_never_longer_than_plain_floats_unless_positions_are_sent(channel: Obfuscation) -> None:
+    update = small_update()
+    received = send(channel, update)
+    assert 0 < received.wire_bits <= update.wire_bits + 32 * len(update.tensors)
+
+
+@pytest.mark.parametrize("density", [0.001, 0.05, 0.33, 1.0])
+@pytest.mark.parametrize("kind", ["topk", "randomk"])
+def test_sparsifiers_keep_exactly_their_share(kind: str, density: float) -> None:
+    values = torch.randperm(1000, generator=Generator().manual_seed(0)).float().reshape(10, 100) + 1
+    update = Update({"a": values, "b": values[0, :7]})
+    kept = send(parse(f"{kind}:density={density}"), update).tensors
+    for name, size in (("a", 1000), ("b", 7)):
+        assert int(torch.count_nonzero(kept[name])) == -int(-density * size // 1)
+    if kind == "topk":
+        share = kept["a"][kept["a"] != 0]
+        assert float(share.min()) > 1000 - len(share)
+    whole = send(parse(f"{kind}:density={density},scope=update"), update).tensors
+    assert sum(int(torch.count_nonzero(t)) for t in whole.values()) == -int(-density * 1007 // 1)
+
+
+@pytest.mark.parametrize(
+    "spec", ["qsgd:levels=4", "qsgd:levels=2,norm=max", "ternary:clip=none", "randomk:density=0.3,unbiased=true"]
+)
+def test_unbiased_channels_are_right_in_the_mean(spec: str) -> None:
+    channel, values = parse(spec), torch.linspace(-1, 1, 21)
+    draws = torch.stack([send(channel, Update({"a": values}), seed).tensors["a"] for seed in range(4000)])
+    error = (draws.mean(0) - values).abs() / (draws.std(0) / 4000**0.5).clamp_min(1e-3)
+    assert float(error.max()) < 4.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "bits"),
+    [
+        ("none", 32 * 1000),
+        ("fp16", 16 * 1000),
+        ("qsgd:levels=16,norm=max", 5 * 1000 + 32),
+        ("qsgd:levels=2", 2 * 1000 + 32),
+        ("qsgd:levels=16,bucket=300", 5 * 1000 + 32 * 4),
+        ("uniform:bits=8", 8 * 1000 + 32),
+        ("uniform:bits=8,range=minmax", 8 * 1000 + 64),
+        ("sign", 1000),
+        ("sign:scale=true", 1000 + 32),
+        ("topk:density=0.01", 10 * (32 + 10)),
+        ("topk:density=0.5", 500 * 32 + 1000),  # a bitmap is shorter than 500 positions
+        ("topk:density=0.01+uniform:bits=8", 10 * (8 + 10) + 32),
+    ],
+)
+def test_wire_bits_by_hand(spec: str, bits: int) -> None:
+    update = Update({"a": torch.linspace(0.5, 1, 1000)})
+    assert send(parse(spec), update).wire_bits == bits
+
+
+def test_qsgd_levels_are_multiples_of_the_largest_entry() -> None:
+    values = torch.randn(500, generator=Generator().manual_seed(0))
+    received = send(parse("qsgd:levels=5,norm=max"), Update({"a": values})).tensors["a"]
+    level = received / values.abs().max() * 4
+    torch.testing.assert_close(level, level.round())
+    assert float((received - values).abs().max()) <= float(values.abs().max()) / 4 * (1 + 1e-6)
+
+
+def test_noise_has_the_size_it_names() -> None:
+    values = torch.randn(200_000, generator=Generator().manual_seed(0)) * 3
+    for spec, expected in [("gaussian:relative=2.5", 7.5), ("gaussian:sigma=2", 2), ("laplace:sigma=2", 2)]:
+        noise = send(parse(spec), Update({"a": values})).tensors["a"] - values
+        assert float(noise.std()) == pytest.approx(expected, rel=0.02)
+        assert float(noise.mean()) == pytest.approx(0, abs=0.05)
+
+
+def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
+    update = small_update()
+    received = send(parse("clip:norm=0.1"), update).tensors
+    flat = torch.cat([t.reshape(-1) for t in received.values()])
+    before = torch.cat([t.reshape(-1) for t in update.tensors.values()])
+    assert float(flat.norm()) == pytest.approx(0.1, rel=1e-4)
+    assert float(torch.cosine_similarity(flat, before, dim=0)) == pytest.approx(1, abs=1e-5)
+    same = send(parse("clip:norm=1000"), update).tensors
+    assert all(torch.equal(same[name], t) for name, t in update.tensors.items())
+
+
+def test_clipping_is_judged_up_to_length() -> None:
+    update = small_update()
+    channel = parse("clip:norm=0.1")
+    misfit = channel.misfit(send(channel, update))
+    longer: dict[str, Tensor] = {name: 3 * t for name, t in update.tensors.items()}
+    assert float(misfit(longer)) == pytest.approx(float(misfit(update.tensors)), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("topk:density=0", r"TopK: expected 0 < density <= 1, got 0;"),
+        ("topk:density=1.5", r"TopK: expected 0 < density <= 1, got 1.5;"),
+        ("randomk:density=-1", r"RandomK: expected 0 < density <= 1, got -1;"),
+        ("qsgd:levels=1", "QSGD: expected levels >= 2, got 1"),
+        ("qsgd:levels=4,bucket=0", "expected bucket >= 1"),
+        ("qsgd", "needs levels"),
+        ("qsgd:levels=four", "levels=four does not fit"),
+        ("qsgd:level=4", "did you mean 'levels'"),
+        ("qsgd:levels=4,norm=l1", "norm=l1 does not fit"),
+        ("qsgd:levels", "expected key=value, got 'levels'"),
+        ("qsgd:levels=4,levels=5", "given twice"),
+        ("uniform:bits=1", "expected 2 <= bits <= 16"),
+        ("ternary:clip=0", "expected clip > 0"),
+        ("gaussian", "exactly one"),
+        ("gaussian:sigma=1,relative=1", "exactly one"),
+        ("laplace:sigma=0", "expected noise > 0"),
+        ("clip:norm=0", "expected norm > 0"),
+        ("dpsgd:clip=1,noise=0", "expected clip > 0 and noise > 0"),
+        ("topkk:density=0.1", "unknown obfuscation 'topkk'; did you mean 'topk'"),
+        ("none:x=1", "has no settings"),
+    ],
+)
+def test_bad_settings_are_one_clear_sentence(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(spec)

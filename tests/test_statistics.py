@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from unveil.errors import UsageError
+from unveil.statistics import bootstrap_mean
+
+
+def test_interval_equals_a_bootstrap_written_out():
+    values = np.random.default_rng(5).normal(20, 4, size=40)
+    rng = np.random.default_rng(6)
+    means = [rng.choice(values, size=40).mean() for _ in range(4000)]
+    interval = bootstrap_mean(list(values), confidence=0.9)
+    assert interval.mean == pytest.approx(values.mean())
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(means, [0.05, 0.95]), abs=0.1)
+
+
+def test_more_confidence_is_wider_and_the_seed_decides():
+    values = [2.0**power for power in np.linspace(0, 3, 12)]
+    wide, narrow = bootstrap_mean(values, confidence=0.99), bootstrap_mean(values, confidence=0.5)
+    assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
+    assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3)
+    assert bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
+
+
+def test_it_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    intervals = [bootstrap_mean(list(rng.normal(size=30)), confidence=0.8, resamples=400) for _ in range(200)]
+    covered = sum(interval.low <= 0 <= interval.high for interval in intervals)
+    assert 0.7 < covered / 200 < 0.88
+
+
+@pytest.mark.parametrize("values", [[21.3], [0.1, 0.1, 0.1]], ids=["one value", "constant"])
+def test_no_spread_no_width(values):
+    interval = bootstrap_mean(values)
+    assert interval.low == interval.mean == interval.high == pytest.approx(values[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "message"),
+    [
+        ([], {}, r"expected at least one value, got none"),
+        ([1.0, 2.0], {"confidence": 1.0}, r"expected 0 < confidence < 1, got 1.0"),
+        ([1.0, 2.0], {"resamples": 0}, r"expected resamples >= 1, got 0"),
+    ],
+)
+def test_what_cannot_be_used(values, settings, message):
+    with pytest.raises(UsageError, match=message):
+        bootstrap_mean(values, **settings)
