@@ -92,6 +92,11 @@ class Update:
                 total += size * self.coding.bits_per_value
         return math.ceil(total)
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing at all was sent."""
+        return not any(bool(tensor.any()) for tensor in self.tensors.values())
+
     def check(self) -> None:
         """Raise a `UsageError` that names the first tensor with a NaN or an infinity in it."""
         for name, tensor in self.tensors.items():
@@ -143,7 +148,7 @@ class Stop(Enum):
 
     FINISHED = "finished: every planned step was taken"
     STALLED = "stalled: the loss no longer changed, so the remaining steps were not taken"
-    EMPTY = "nothing to match: the received update is all zeros"
+    EMPTY = "nothing to match: the received update is all zeros, so the pictures are the blind guess, mid-grey"
     DIVERGED = "diverged: the loss became NaN or infinite; the best images before that were kept"
 
 

@@ -14,7 +14,7 @@ from torch import Generator
 
 from unveil import __version__
 from unveil.alignment import align
-from unveil.core import Attack, Batch, Images, Knowledge, Obfuscation, Reconstruction, Stop, Trial, Update, Watch
+from unveil.core import Attack, Batch, Images, Obfuscation, Reconstruction, Trial, Update, Watch
 from unveil.errors import UsageError
 from unveil.meter import Meter
 from unveil.metrics import CATALOGUE as METRICS
@@ -23,9 +23,6 @@ from unveil.scenes import Scene
 
 CURVE = 200  # points of a loss curve that are kept
 GREY = 0.5  # the blind guess: what one would answer without having seen the update
-NOTHING_LEFT = (
-    "The obfuscation left nothing but zeros, so the attack was not run; its pictures are the blind guess, mid-grey."
-)
 
 
 def run_trial(
@@ -64,10 +61,7 @@ def run_trial(
     received = obfuscation(sent, generator=channel)
     received.check()
     with Meter(device) as meter:
-        if _is_zero(received):
-            guess = _blind(knowledge, device)
-        else:
-            guess = attack(scene.model, received, knowledge, generator=attacker, watch=meter.unmetered(watch))
+        guess = attack(scene.model, received, knowledge, generator=attacker, watch=meter.unmetered(watch))
     guess = align(scene.batch.images, _as_saved(guess))
 
     key = trial_key(settings, seed)
@@ -119,23 +113,12 @@ def generators(seed: int, device: torch.device) -> tuple[Generator, Generator, G
     )
 
 
-def _is_zero(update: Update) -> bool:
-    return not any(bool(tensor.any()) for tensor in update.tensors.values())
-
-
 def _refuse_zeros(sent: Update) -> None:
-    if _is_zero(sent):
+    if sent.is_zero:
         raise UsageError(
             "the update is all zeros, so there is nothing in it to attack; "
             "check that the client's model is not frozen and that its pictures reach the loss"
         )
-
-
-def _blind(knowledge: Knowledge, device: torch.device) -> Reconstruction:
-    n = knowledge.num_images
-    labels = torch.zeros(n, dtype=torch.long, device=device) if knowledge.labels is None else knowledge.labels
-    images = torch.full((n, *knowledge.image_shape), GREY, device=device)
-    return Reconstruction(images=images, labels=labels, losses=[], stop=Stop.STALLED, notes=(NOTHING_LEFT,))
 
 
 def _as_saved(guess: Reconstruction) -> Reconstruction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from unveil.core import Images
 
 
+@runtime_checkable
 class Latent(Protocol):
     """A parametrisation of a batch of pictures."""
 

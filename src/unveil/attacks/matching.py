@@ -56,6 +56,8 @@ class Matching:
         update.check()
         device = next(iter(parameters.values())).device
         shape, n = knowledge.image_shape, knowledge.num_images
+        if update.is_zero:
+            return _blind_guess(knowledge, device)
 
         z = self.latent.init(n, shape, generator=generator).to(device).requires_grad_()
         notes: list[str] = []
@@ -97,7 +99,7 @@ class Matching:
             if self.prior is not None:
                 loss = loss + self.prior(images)
             for variable, slope in zip(variables, torch.autograd.grad(loss, variables), strict=True):
-                variable.grad = slope
+                variable.grad = slope.contiguous()  # L-BFGS takes flat views
             return loss.detach()
 
         losses: list[float] = []
@@ -121,3 +123,10 @@ class Matching:
             if unchanged >= PATIENCE:
                 return result(losses, Stop.STALLED)
         return result(losses, Stop.FINISHED)
+
+
+def _blind_guess(knowledge: Knowledge, device: torch.device) -> Reconstruction:
+    n = knowledge.num_images
+    labels = torch.zeros(n, dtype=torch.long, device=device) if knowledge.labels is None else knowledge.labels
+    grey = torch.full((n, *knowledge.image_shape), 0.5, device=device)
+    return Reconstruction(images=grey, labels=labels, losses=[], stop=Stop.EMPTY)

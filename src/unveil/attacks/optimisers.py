@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ Step = Callable[[Callable[[], Tensor]], Tensor]
 """Takes a closure that computes the loss and its gradients, moves the variables, returns the loss before the move."""
 
 
+@runtime_checkable
 class Optimiser(Protocol):
     """Settings of an optimiser."""
 

@@ -1,0 +1,45 @@
+# Everything happens in .venv, made once with the first Python of at least 3.11 that is found.
+# Another one:  make demo PYTHON=/path/to/python3.12
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+
+.PHONY: demo test check bench clean
+
+demo: .venv/.installed  ## run the demo and say where its report is
+	$(BIN)/unveil demo
+
+test: check  ## the whole suite
+	$(BIN)/pytest
+
+check: .venv/.installed-dev  ## style and types only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/.installed-dev  ## measure the figures of the README again
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## remove the environment and what tools left behind; results are kept
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing unveil and what it needs into .venv, once. PyTorch is large: this can take some minutes."
+	$(PIP) -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing unveil and its tools into .venv, once. PyTorch is large: this can take some minutes."
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/.installed
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    $$python -m venv .venv || { rm -rf .venv; exit 1; }; \
+	    exit 0; \
+	  fi; \
+	done; \
+	echo "unveil needs Python 3.11 or newer, found $$(python3 --version 2>&1); install one, or name it: make demo PYTHON=/path/to/python3.12" >&2; \
+	exit 1

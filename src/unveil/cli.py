@@ -1,0 +1,213 @@
+"""The command line. Commands import what they need when they run, so that `unveil --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from unveil import __version__
+from unveil.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from unveil.audit import Audit
+    from unveil.core import Trial
+
+KINDS = ("models", "trainings", "obfuscations", "attacks", "metrics")
+TEMPLATE = Path(__file__).with_name("template.toml")
+USAGE, INTERNAL, NOTHING, INTERRUPTED = 2, 3, 5, 130
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        args: The arguments; None for those of the process.
+    """
+    options = {"debug": bool(os.environ.get("UNVEIL_DEBUG"))}
+    try:
+        code = unveil.main(args, prog_name="unveil", standalone_mode=False, obj=options)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        code = INTERRUPTED
+    except UsageError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = USAGE
+    except Exception as error:
+        if options["debug"]:
+            traceback.print_exc()
+        click.echo(
+            f"Internal error: {type(error).__name__}: {error}\nThis is a bug in unveil: run the same command as "
+            "`unveil --debug ...` and report what it prints to the project's issue tracker.",
+            err=True,
+        )
+        code = INTERNAL
+    sys.exit(code or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an internal error; also UNVEIL_DEBUG=1.")
+@click.version_option(__version__)
+@click.pass_obj
+def unveil(options: dict[str, bool], debug: bool) -> None:
+    """Show what a federated-learning update gives away: rebuild the client's images from it and score them."""
+    options["debug"] |= debug
+
+
+@unveil.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="unveil-demo", show_default=True, help="Results folder."
+)
+def demo(out: Path) -> None:
+    """Attack built-in pictures in under a minute."""
+    from unveil.demo import demo as demo_audit
+
+    _run(demo_audit(), out, as_json=False)
+
+
+@unveil.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Results folder.  [default: audits/FILE's name]")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as in attack.0.steps=50."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+def audit(file: Path, out: Path | None, overrides: tuple[str, ...], device: str, as_json: bool) -> None:
+    """Run the audit that FILE describes.
+
+    FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on.
+    """
+    from unveil.config import load
+
+    _run(load(file, overrides).to(_device(device)), out or Path("audits", file.stem), as_json=as_json)
+
+
+@unveil.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write the report of DIR anew.
+
+    DIR is the results folder of an audit, finished or not.
+    """
+    from unveil.results import read_trials
+
+    _present(folder, read_trials(folder), as_json=False)
+
+
+@unveil.command("list")
+@click.argument("kind", required=False, type=click.Choice(KINDS))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def list_(kind: str | None, as_json: bool) -> None:
+    """Show what an audit file can name.
+
+    Every component with its settings and their defaults; ... stands for one that must be given.
+    """
+    import dataclasses
+    import json
+    import shutil
+
+    from unveil.listing import entries
+
+    found = entries(kind)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=2, ensure_ascii=False))
+        return
+    shown, width = "", max(shutil.get_terminal_size().columns, 60)
+    for entry in found:
+        if entry.kind != shown:
+            click.echo(f"{entry.kind}:" if not shown else f"\n{entry.kind}:")
+            shown = entry.kind
+        settings = (f"{key}=..." if value is None else f"{key}={value}" for key, value in entry.settings.items())
+        indent = " " * 24
+        click.echo(click.wrap_text(entry.summary, width, f"  {entry.name:22}", indent))
+        if entry.settings:
+            click.echo(click.wrap_text(", ".join(settings), width, indent, indent))
+
+
+@unveil.command()
+@click.argument("path", type=click.Path(path_type=Path), default="audit.toml")
+def init(path: Path) -> None:
+    """Write an audit file to start from.
+
+    It goes to PATH, audit.toml if not given, is commented, and runs as it is.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise UsageError(f"{path} exists and is left as it is; give another path, or move it away") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; give a path that can be written") from None
+    click.echo(f"Wrote {path}. Run it with: unveil audit {path}")
+
+
+def _run(audit: Audit, folder: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from unveil.audit import run
+    from unveil.progress import shown
+
+    try:
+        with shown(Console(stderr=True)) as listener:
+            trials = run(audit, folder, listener)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted: {_kept(folder)} of {len(audit)} trials are kept in {folder}; "
+            "run the same command again to go on.",
+            err=True,
+        )
+        sys.exit(INTERRUPTED)
+    _present(folder, trials, as_json=as_json)
+
+
+def _kept(folder: Path) -> int:
+    from unveil.results import read_trials
+
+    try:
+        return len(read_trials(folder))
+    except UsageError:  # interrupted before the folder was there
+        return 0
+
+
+def _present(folder: Path, trials: list[Trial], *, as_json: bool) -> None:
+    """Write the report, then print the results and where it is."""
+    import dataclasses
+
+    from pydantic_core import to_json
+    from rich.console import Console
+
+    from unveil.report import print_table, write_report
+
+    if not trials:
+        click.echo(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
+        sys.exit(NOTHING)
+    path = write_report(folder, trials)
+    if as_json:
+        results = {"folder": str(folder), "report": str(path), "trials": [dataclasses.asdict(t) for t in trials]}
+        click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
+    else:
+        print_table(trials, Console())
+        click.echo(f"Report: {path}")
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise UsageError(f"--device {name} cannot be used: {reason}; use cpu") from None
+    return device

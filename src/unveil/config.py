@@ -1,0 +1,206 @@
+"""The audit file: TOML to `Audit`, strict. What is not understood is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from unveil import attacks, obfuscations, training
+from unveil.audit import Audit
+from unveil.core import Attack
+from unveil.errors import UsageError, nearest
+from unveil.pictures import BUILTIN
+from unveil.scenes import Scene, make_scene
+from unveil.spec import construct
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+AtLeastZero = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneTable:
+    """A `[[scene]]`: one client.
+
+    Args:
+        name: Its name in results; no two scenes share one.
+        model: A model of the zoo, or `package.module:factory`.
+        images: `builtin`, or a folder relative to the TOML file.
+        size: Height and width of the pictures in pixels.
+        batch: Pictures in the batch.
+        classes: Classes the model tells apart; None for as many as the pictures have.
+        training: SPEC of the local training.
+        labels_csv: A CSV of labels relative to the TOML file; None for labels from sub-folders.
+        seed: Seed of the choice of pictures and of the model's weights.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    name: str
+    model: str = "lenet"
+    images: str = BUILTIN
+    size: AtLeastOne = 64
+    batch: AtLeastOne = 8
+    classes: AtLeastOne | None = None
+    training: str = "fedsgd"
+    labels_csv: str | None = None
+    seed: AtLeastZero = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditTable:
+    """The whole file.
+
+    Args:
+        scene: The clients.
+        attack: The attacks, each a name and its settings.
+        obfuscations: SPECs of the channels.
+        seeds: Seeds of the channel's and the attack's randomness.
+        labels: Whether the attacker is given the labels.
+        channel: Whether the attacker is told the obfuscation.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    scene: list[SceneTable]
+    attack: list[dict[str, Any]]
+    obfuscations: list[str] = dataclasses.field(default_factory=lambda: ["none"])
+    seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
+    labels: Literal["known", "inferred"] = "known"
+    channel: Literal["known", "unknown"] = "known"
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Audit:
+    """Read an audit file.
+
+    Args:
+        path: The TOML file; paths in it are relative to its folder.
+        overrides: `key=value` each, as in `attack.0.steps=50`; the value is TOML, or else a plain string.
+
+    Raises:
+        UsageError: The file cannot be read, or something in it is unknown, missing or does not fit.
+    """
+    data = _read(path)
+    for override in overrides:
+        _override(data, override)
+    with _naming(" with ".join([str(path), *(f"--set {override}" for override in overrides)])):
+        table = _checked(data)
+        channels = [obfuscations.parse(spec) for spec in table.obfuscations]
+        attackers = [_attack(number, settings) for number, settings in enumerate(table.attack)]
+        return Audit(
+            scenes=[_scene(scene, path.parent) for scene in table.scene],
+            obfuscations=channels,
+            attacks=attackers,
+            seeds=table.seeds,
+            labels_known=table.labels == "known",
+            channel_known=table.channel == "known",
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist; write one to start from with `unveil init {path}`") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; give a TOML file") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}; correct it there") from None
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Set one value in place, its key dotted and tables counted from 0."""
+    key, equals, raw = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: expected KEY=VALUE, such as attack.0.steps=50")
+    *parents, last = key.strip().split(".")
+    place: Any = data
+    for part in parents:
+        try:
+            place = place[int(part)] if isinstance(place, list) else place[part]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise UsageError(
+                f"--set {text}: the file has no {part!r} there; write KEY as in attack.0.steps, counting from 0"
+            ) from None
+    if not isinstance(place, dict):
+        raise UsageError(f"--set {text}: {'.'.join(parents)} is not a table; write KEY as in attack.0.steps")
+    place[last] = _value(raw.strip())
+
+
+def _value(raw: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {raw}")
+    except ValueError:
+        return raw
+    return parsed["value"] if len(parsed) == 1 else raw
+
+
+def _checked(data: dict[str, Any]) -> AuditTable:
+    try:
+        # Through JSON because a strict dataclass takes tables, and arrays for lists, only from there.
+        table: AuditTable = TypeAdapter(AuditTable).validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        # A misspelt key is also a missing one: the former is what the user can see.
+        errors = sorted(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
+        raise UsageError(_explain(errors[0])) from None
+    return table
+
+
+def _explain(error: ErrorDetails) -> str:
+    *parents, key = map(str, error["loc"])
+    where = f" in {'.'.join(parents)}" if parents else ""
+    if error["type"] == "unexpected_keyword_argument":
+        schema = SceneTable if parents else AuditTable
+        return f"unknown key {key!r}{where}; {nearest(key, [item.name for item in dataclasses.fields(schema)])}"
+    if error["type"] == "missing":
+        example = f"a [[{key}]] table" if not parents else f'{key} = "…"'
+        return f"{key!r} is missing{where}; add {example}"
+    reason = error["msg"].replace("Input should be", "expected").replace("array", "list").lower()
+    return f"{'.'.join([*parents, key])}: {reason}, got {json.dumps(error['input'])}; correct it"
+
+
+def _attack(number: int, table: dict[str, Any]) -> Attack:
+    settings = dict(table)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise UsageError(f"attack.{number} needs a name; {nearest(str(name), list(attacks.CATALOGUE))}")
+    attack: Attack = construct("attack", attacks.CATALOGUE, name, settings)
+    return attack
+
+
+def _scene(table: SceneTable, folder: Path) -> Scene:
+    scene = make_scene(
+        name=table.name,
+        model=table.model,
+        images=BUILTIN if table.images == BUILTIN else _beside(folder, table.images),
+        size=table.size,
+        batch=table.batch,
+        classes=table.classes,
+        training=training.parse(table.training),
+        labels_csv=None if table.labels_csv is None else _beside(folder, table.labels_csv),
+        seed=table.seed,
+    )
+    # Results name the folder as the file does: the way to it from here is nobody's business.
+    return dataclasses.replace(scene, source=table.images)
+
+
+def _beside(folder: Path, path: str) -> str:
+    return str(folder / Path(path).expanduser())
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Put where it came from before the message of a `UsageError`."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None

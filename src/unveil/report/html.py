@@ -1,0 +1,219 @@
+"""One self-contained HTML file: no script, no font, no picture and no style from anywhere else."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
+from unveil.core import Stop, Trial
+from unveil.errors import UsageError
+from unveil.report import words
+from unveil.report.charts import leakage_chart, legend, loss_chart
+from unveil.report.headline import NOT_PROVED, headline, recommendation
+from unveil.report.summary import Row, summarise
+from unveil.report.verdict import Level, Verdict, judge
+
+NAME = "report.html"
+SETTINGS = "audit.json"
+TEMPLATE = "report.html.j2"
+BAND = 8
+"""Pictures beside one another; originals stand again above the next band, so that every pair is close."""
+
+WALL = 32
+"""Pictures of a batch that are shown; the scores are of all of them."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture in the page: its data URI (None where the file is missing), its alternative text and its caption."""
+
+    uri: str | None
+    alt: str
+    caption: str
+    coarse: bool
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A line of pictures; `row` is None for the originals."""
+
+    row: Row | None
+    verdict: Verdict | None
+    pictures: Sequence[Shown]
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that is said about one scene, training, attack and knowledge."""
+
+    anchor: str
+    rows: Sequence[tuple[Row, Verdict]]
+    bands: Sequence[Sequence[Strip]]
+    leakage: Markup
+    losses: Markup
+    legend: Sequence[tuple[str, str, str]]
+    common: Sequence[str]
+    own: Sequence[tuple[Row, Sequence[str]]]
+
+
+def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "") -> Path:
+    """Write `report.html` into the results folder, whole or not at all.
+
+    Args:
+        folder: The results folder, to which the trials' pictures are relative.
+        trials: What to report; they need not be complete.
+        reproduce: The command that ran the audit, for the reader to repeat it.
+        settings: The resolved settings as text; without it the folder's `audit.json` is shown, if there is one.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        UsageError: The folder cannot be written, or trials of the same settings do not fit one another.
+    """
+    page = render(folder, trials, reproduce=reproduce, settings=settings or _kept_settings(folder))
+    try:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, suffix=".part", delete=False) as part:
+            try:
+                part.write(page)
+                part.close()
+                os.chmod(part.name, 0o644)  # a temporary file is its owner's alone, a report is to be passed on
+                os.replace(part.name, folder / NAME)
+            except BaseException:
+                part.close()
+                Path(part.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {folder / NAME}: {error.strerror or error}; make {folder} a folder that can be written"
+        ) from None
+    return folder / NAME
+
+
+def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "") -> str:
+    """The page as text; arguments as in `write_report`."""
+    rows = summarise(trials)
+    sections = [list(members) for _, members in groupby(rows, key=lambda row: row.section)]
+    environment = Environment(
+        loader=PackageLoader("unveil", "report"),
+        autoescape=select_autoescape(enabled_extensions=("html", "html.j2")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        bits=words.bits, ratio=words.ratio, seconds=words.seconds, bounds=words.bounds, prose=_prose, spec=_spec
+    )
+    return environment.get_template(TEMPLATE).render(
+        headline=headline(rows),
+        title=words.plain(headline(rows)).partition(". ")[0],
+        recommendation=recommendation(rows),
+        facts=_facts(rows, trials),
+        sections=[_section(folder, index, members) for index, members in enumerate(sections, start=1)],
+        levels=list(Level),
+        not_proved=NOT_PROVED,
+        reproduce=reproduce,
+        settings=settings,
+        versions=_versions(trials),
+        finished=Stop.FINISHED.value,
+        wall=WALL,
+    )
+
+
+def _section(folder: Path, index: int, rows: list[Row]) -> Section:
+    judged = [(row, judge(row)) for row in rows]
+    common = [text for text in rows[0].assumptions if all(text in row.assumptions for row in rows)]
+    own = [(row, [text for text in row.assumptions if text not in common]) for row in rows]
+    return Section(
+        anchor=f"section-{index}",
+        rows=judged,
+        bands=_bands(folder, judged),
+        leakage=Markup(leakage_chart(rows)),
+        losses=Markup(loss_chart(rows)),
+        legend=legend(rows),
+        common=common,
+        own=[(row, texts) for row, texts in own if texts],
+    )
+
+
+def _bands(folder: Path, judged: list[tuple[Row, Verdict]]) -> list[list[Strip]]:
+    """The picture wall: the originals, and below them what came back through each obfuscation."""
+    size = min(max((len(row.first) for row, _ in judged), default=0), WALL)
+    longest = max((row.first for row, _ in judged), key=len)
+    bands = []
+    for start in range(0, size, BAND):
+        part = slice(start, min(start + BAND, size))
+        strips = [Strip(None, None, [_shown(folder, p.original, f"original {p.position + 1}") for p in longest[part]])]
+        for row, verdict in judged:
+            pictures = []
+            for p in row.first[part]:
+                caption = "" if p.psnr is None else f"{p.psnr:.1f}"
+                alt = f"picture {p.position + 1} rebuilt through {row.obfuscation}" + (caption and f", {caption} dB")
+                pictures.append(_shown(folder, p.rebuilt, alt, caption))
+            strips.append(Strip(row, verdict, pictures))
+        bands.append(strips)
+    return bands if any(p.uri for band in bands for strip in band for p in strip.pictures) else []
+
+
+def _shown(folder: Path, path: str, alt: str, caption: str = "") -> Shown:
+    """Embed one PNG; anything else, and anything outside the folder, counts as missing."""
+    file = (folder / path).resolve()
+    inside = bool(path) and file.is_relative_to(folder.resolve())
+    try:
+        content = file.read_bytes() if inside else b""
+    except OSError:
+        content = b""
+    if not content.startswith(PNG):
+        return Shown(None, alt, caption, False)
+    width = int.from_bytes(content[16:20], "big")
+    uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return Shown(uri, alt, caption, coarse=width <= 128)
+
+
+def _facts(rows: Sequence[Row], trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    """What the audit consisted of, for the head of the page."""
+    seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    tested = {row.obfuscation for row in rows if not row.is_control}
+    control = any(row.is_control for row in rows)
+    return [
+        ("Scenes", ", ".join(dict.fromkeys(row.scene for row in rows)) or "none"),
+        ("Attacks", ", ".join(dict.fromkeys(row.attack for row in rows)) or "none"),
+        ("Obfuscations", f"{len(tested)}{' and the control without any' if control else ', no control'}"),
+        ("Trials", f"{len(trials)}, seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds)) or 'none'}"),
+    ]
+
+
+def _versions(trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    found: dict[str, dict[str, None]] = {}
+    for trial in trials:
+        for package, number in trial.versions.items():
+            found.setdefault(package, {})[number] = None
+    return [(package, ", ".join(numbers)) for package, numbers in found.items()]
+
+
+def _kept_settings(folder: Path) -> str:
+    try:
+        return (folder / SETTINGS).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _spec(text: str) -> Markup:
+    """A SPEC that may be broken after its punctuation."""
+    return Markup(re.sub(r"([:,+])", r"\1<wbr>", str(escape(text))))
+
+
+def _prose(text: str) -> Markup:
+    """A sentence whose backticks mark names; everything in it is escaped first."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

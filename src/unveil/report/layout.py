@@ -1,0 +1,121 @@
+"""Where things go in a chart: scales, their ticks, and labels that do not cover one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A map from values to pixels.
+
+    Args:
+        low, high: Values at the two ends; on a logarithmic scale both above zero.
+        start, end: Their pixels.
+        log: Whether equal ratios, rather than equal differences, are equally long.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value."""
+        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Round values from end to end, about five of them."""
+        return _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)
+
+
+def _linear_ticks(low: float, high: float) -> list[float]:
+    raw = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= raw * 0.999)
+    return [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = (1, 2, 5) if len(decades) <= 3 else (1,)
+    ticks = [factor * 10.0**decade for decade in decades for factor in fine]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside[:: math.ceil(len(inside) / 7)] if inside else [low]
+
+
+@dataclass(frozen=True)
+class Box:
+    """An upright rectangle in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlap(self, other: Box) -> float:
+        """The area that both cover."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(width, 0.0) * max(height, 0.0)
+
+    def outside(self, frame: Box) -> float:
+        """The area that lies outside the frame."""
+        return (self.right - self.left) * (self.bottom - self.top) - self.overlap(frame)
+
+
+DISTANCES = (10.0, 20.0, 32.0, 46.0, 62.0, 80.0)
+DIRECTIONS = ((1, 0), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1), (0, -1), (0, 1))
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    frame: Box,
+    obstacles: Sequence[Box],
+) -> list[Box]:
+    """A place for each point's label: the nearest that covers nothing, one label after the other.
+
+    Args:
+        points: Pixels of the points.
+        sizes: Width and height of each label.
+        frame: Where labels may be.
+        obstacles: What they must not cover, such as markers and error bars.
+    """
+    taken = list(obstacles)
+    placed = []
+    for point, size in zip(points, sizes, strict=True):
+        candidates = [_beside(point, size, d, direction) for d in DISTANCES for direction in DIRECTIONS]
+        costs = [
+            sum(box.overlap(other) for other in taken) + 10 * box.outside(frame) + 0.01 * index
+            for index, box in enumerate(candidates)
+        ]
+        best = candidates[costs.index(min(costs))]
+        taken.append(best)
+        placed.append(best)
+    return placed
+
+
+def _beside(point: tuple[float, float], size: tuple[float, float], distance: float, direction: tuple[int, int]) -> Box:
+    (x, y), (width, height), (across, down) = point, size, direction
+    centre_x = x + across * (distance + width / 2)
+    reach = distance + height / 2 if across == 0 else distance
+    centre_y = y + down * reach
+    return Box(centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
+
+
+def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Heights moved apart to at least `gap`, in their order, between `low` and `high` where there is room."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    moved = list(heights)
+    for before, index in zip([None, *order], order, strict=False):
+        moved[index] = max(heights[index], low if before is None else moved[before] + gap)
+    limit = high
+    for index in reversed(order):
+        moved[index] = min(moved[index], limit)
+        limit = moved[index] - gap
+    return moved

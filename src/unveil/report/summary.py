@@ -1,0 +1,258 @@
+"""Trials to rows: what came back through one obfuscation, over all its seeds.
+
+A picture's score is first averaged over the seeds, then the pictures are averaged: scores of one picture under several
+seeds are not independent, and an interval that counted them as such would be too narrow. PSNR is never pooled over the
+pixels of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from unveil.core import Trial
+from unveil.errors import UsageError
+from unveil.statistics import Interval, bootstrap_mean
+
+CONTROL = "none"
+CEILING = {"psnr": 100.0}
+"""An exact copy has infinite PSNR; it counts as this, so that one such picture does not make the mean infinite."""
+
+Curve = Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One metric of one row.
+
+    Args:
+        mean: Mean over the pictures, with its interval.
+        floor: The same mean for a blind guess that never saw the update; None if it was not measured.
+        gain: Score minus blind guess, paired by picture.
+        by_picture: Position in the batch -> mean over the seeds; what is NaN is left out.
+        floor_by_picture: The same for the blind guess.
+    """
+
+    mean: Interval
+    floor: float | None
+    gain: Interval | None
+    by_picture: Mapping[int, float]
+    floor_by_picture: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An original beside what one run rebuilt of it.
+
+    Args:
+        position: Place in the batch, from 0.
+        seed: The run's seed.
+        original: Path of the original, relative to the results folder; empty if none was kept.
+        rebuilt: Path of the reconstruction, likewise.
+        psnr: Its PSNR in dB; None if it was not measured.
+    """
+
+    position: int
+    seed: int
+    original: str
+    rebuilt: str
+    psnr: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One scene, training, obfuscation, attack and knowledge: everything the report says about it.
+
+    Args:
+        scene, model, batch, training, obfuscation, attack, knowledge: As in `Trial.settings`.
+        family: Family of the obfuscation, `other` where this version does not know the obfuscation.
+        seeds: The seeds, in order of first appearance.
+        pictures: Number of pictures in the batch.
+        scores: Metric name -> score.
+        wire_bits: Mean size of what was sent, in bits.
+        raw_bits: Mean size of the same as plain float32, in bits.
+        seconds: Mean wall time of the attack.
+        iterations: Mean number of optimisation steps.
+        peak_mib: Highest peak memory of any run, MiB; None if it was not measured.
+        stops: Why each run ended, a sentence each.
+        curves: Seed and loss curve of each run.
+        first: The pictures of the first seed, in batch order.
+        most, least: The picture of any run with the highest and with the lowest PSNR; None without PSNR.
+        assumptions: What was granted to the attacker, a sentence each.
+        notes: What else a reader must know, a sentence each.
+        control: The row of the same attack on the bare update; None if there is none, and for the control itself.
+        cost: PSNR of the control minus PSNR of this row, paired by picture, in dB; None without a control.
+    """
+
+    scene: str
+    model: str
+    batch: str
+    training: str
+    obfuscation: str
+    attack: str
+    knowledge: str
+    family: str
+    seeds: tuple[int, ...]
+    pictures: int
+    scores: Mapping[str, Score]
+    wire_bits: float
+    raw_bits: float
+    seconds: float
+    iterations: float
+    peak_mib: float | None
+    stops: tuple[str, ...]
+    curves: tuple[tuple[int, Curve], ...]
+    first: tuple[Picture, ...]
+    most: Picture | None
+    least: Picture | None
+    assumptions: tuple[str, ...]
+    notes: tuple[str, ...]
+    control: Row | None = None
+    cost: Interval | None = None
+
+    @property
+    def section(self) -> tuple[str, str, str, str]:
+        """What rows must share to be compared with one another."""
+        return (self.scene, self.training, self.attack, self.knowledge)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is the attack on the bare update."""
+        return self.obfuscation == CONTROL
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller than float32 the update was sent; infinite if nothing was sent."""
+        return self.raw_bits / self.wire_bits if self.wire_bits else math.inf
+
+
+def summarise(trials: Sequence[Trial]) -> list[Row]:
+    """One row for each scene, training, obfuscation, attack and knowledge, the control first in its section.
+
+    Args:
+        trials: In any order; seeds of the same settings are pooled.
+
+    Raises:
+        UsageError: Trials of the same settings disagree about the number of pictures.
+    """
+    groups: dict[tuple[str, ...], list[Trial]] = {}
+    for trial in trials:
+        key = tuple(trial.settings.get(k, "") for k in ("scene", "training", "attack", "knowledge", "obfuscation"))
+        groups.setdefault(key, []).append(trial)
+    rows = [_row(group) for group in groups.values()]
+    controls = {row.section: row for row in rows if row.is_control}
+    order = {section: place for place, section in enumerate(dict.fromkeys(row.section for row in rows))}
+    rows.sort(key=lambda row: (order[row.section], not row.is_control))
+    return [row if row.is_control else _beside(row, controls.get(row.section)) for row in rows]
+
+
+def _beside(row: Row, control: Row | None) -> Row:
+    """The same row with its control, where there is one."""
+    if control is None:
+        return row
+    cost = None
+    if "psnr" in row.scores and "psnr" in control.scores:
+        cost = _paired(control.scores["psnr"].by_picture, row.scores["psnr"].by_picture)
+    return replace(row, control=control, cost=cost)
+
+
+def _row(trials: list[Trial]) -> Row:
+    first, settings = trials[0], trials[0].settings
+    sizes = {len(values) for trial in trials for values in trial.scores.values()}
+    if len(sizes) > 1:
+        raise UsageError(
+            f"results: the trials of scene {settings.get('scene')!r} with obfuscation "
+            f"{settings.get('obfuscation')!r} hold batches of different sizes "
+            f"({', '.join(map(str, sorted(sizes)))}); give each batch size a scene of its own"
+        )
+    scores = {name: score for name in first.scores if (score := _score(name, trials)) is not None}
+    shown = [picture for trial in trials for picture in _pictures(trial)]
+    ranked = sorted((p for p in shown if p.psnr is not None), key=lambda p: p.psnr or 0.0)
+    peaks = [trial.peak_mib for trial in trials if trial.peak_mib is not None]
+    notes = list(dict.fromkeys(note for trial in trials for note in trial.notes))
+    if any(math.isnan(value) for trial in trials for values in trial.scores.values() for value in values):
+        notes.append("Scores that are NaN were left out of the means.")
+    return Row(
+        scene=settings.get("scene", ""),
+        model=settings.get("model", ""),
+        batch=settings.get("batch", ""),
+        training=settings.get("training", ""),
+        obfuscation=settings.get("obfuscation", ""),
+        attack=settings.get("attack", ""),
+        knowledge=settings.get("knowledge", ""),
+        family=_family(settings.get("obfuscation", "")),
+        seeds=tuple(dict.fromkeys(trial.seed for trial in trials)),
+        pictures=max(sizes, default=len(first.images)),
+        scores=scores,
+        wire_bits=fmean(trial.wire_bits for trial in trials),
+        raw_bits=fmean(trial.raw_bits for trial in trials),
+        seconds=fmean(trial.seconds for trial in trials),
+        iterations=fmean(trial.iterations for trial in trials),
+        peak_mib=max(peaks, default=None),
+        stops=tuple(trial.stop for trial in trials),
+        curves=tuple((trial.seed, tuple(trial.losses)) for trial in trials),
+        first=tuple(_pictures(first)),
+        most=ranked[-1] if ranked else None,
+        least=ranked[0] if ranked else None,
+        assumptions=tuple(dict.fromkeys(text for trial in trials for text in trial.assumptions)),
+        notes=tuple(notes),
+    )
+
+
+def _score(name: str, trials: list[Trial]) -> Score | None:
+    """The pooled score, or None where not one picture has a number."""
+    values = _by_picture(name, [trial.scores[name] for trial in trials if name in trial.scores])
+    floors = _by_picture(name, [trial.floor[name] for trial in trials if name in trial.floor])
+    if not values:
+        return None
+    return Score(
+        mean=bootstrap_mean(list(values.values())),
+        floor=fmean(floors.values()) if floors else None,
+        gain=_paired(values, floors),
+        by_picture=values,
+        floor_by_picture=floors,
+    )
+
+
+def _by_picture(name: str, runs: list[list[float]]) -> dict[int, float]:
+    """Each picture's mean over the runs."""
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        for position, value in enumerate(run):
+            capped = min(value, CEILING.get(name, math.inf))
+            if math.isfinite(capped):
+                values.setdefault(position, []).append(capped)
+    return {position: fmean(values[position]) for position in sorted(values)}
+
+
+def _paired(one: Mapping[int, float], other: Mapping[int, float]) -> Interval | None:
+    """Mean difference over the pictures that both have."""
+    differences = [value - other[position] for position, value in one.items() if position in other]
+    return bootstrap_mean(differences) if differences else None
+
+
+def _pictures(trial: Trial) -> list[Picture]:
+    values = trial.scores.get("psnr", [])
+    size = max(len(values), len(trial.images))
+    return [
+        Picture(
+            position=position,
+            seed=trial.seed,
+            original=trial.originals[position] if position < len(trial.originals) else "",
+            rebuilt=trial.images[position] if position < len(trial.images) else "",
+            psnr=values[position] if position < len(values) and not math.isnan(values[position]) else None,
+        )
+        for position in range(size)
+    ]
+
+
+def _family(obfuscation: str) -> str:
+    """The component's own word for it; results of a newer or an extended unveil may name one that is unknown here."""
+    from unveil.obfuscations import parse
+
+    try:
+        return parse(obfuscation).family
+    except UsageError:
+        return "other"

@@ -1,0 +1,61 @@
+"""The rows of the report for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unveil.core import Trial
+from unveil.report import words
+from unveil.report.headline import headline
+from unveil.report.summary import Row, Score, summarise
+from unveil.report.verdict import Level, judge
+
+STYLES = {
+    Level.LEAKS: "bold red",
+    Level.PARTLY: "yellow",
+    Level.LITTLE: "blue",
+    Level.INCONCLUSIVE: "dim",
+}
+"""No level is green: that little was found is no promise."""
+
+
+def print_table(trials: Sequence[Trial], console: Console) -> None:
+    """Print the headline and one table a section; fits 100 columns."""
+    rows = summarise(trials)
+    console.print(Text(words.plain(headline(rows)), style="bold"))
+    for section, members in groupby(rows, key=lambda row: row.section):
+        console.print()
+        console.print(Text(" · ".join(filter(None, section)), style="dim"))
+        console.print(_table(list(members)))
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("obfuscation", overflow="fold", ratio=1)
+    table.add_column("verdict", no_wrap=True)
+    for name in ("PSNR, dB", "blind", "SSIM", "sent", "ratio", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        level = judge(row).level
+        psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
+        table.add_row(
+            # Text, so that a name with square brackets is not taken for markup.
+            Text(row.obfuscation),
+            Text(level.value, style=STYLES[level]),
+            _mean(psnr, 1),
+            "–" if psnr is None or psnr.floor is None else f"{psnr.floor:.1f}",
+            "–" if ssim is None else f"{ssim.mean.mean:.2f}",
+            words.bits(row.wire_bits),
+            words.ratio(row.compression),
+            words.seconds(row.seconds),
+        )
+    return table
+
+
+def _mean(score: Score | None, digits: int) -> Text:
+    return Text("–" if score is None else f"{score.mean.mean:.{digits}f} {words.bounds(score.mean, digits)}")

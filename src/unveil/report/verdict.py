@@ -1,0 +1,252 @@
+"""What the numbers of one row allow one to say, in plain words.
+
+A leak that was measured is a fact. That nothing was found is only a fact about the attack, and no fact at all where the
+same attack fails on the bare update. So the verdicts say what came back; none of them is a promise of privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from unveil.core import Stop
+from unveil.report import words
+from unveil.report.summary import Row, Score
+
+LEAK_GAIN_DB = 6.0
+"""Pictures came back if PSNR lies this far above the blind guess: a quarter of its squared error or less."""
+
+LEAK_SSIM = 0.3
+"""... and if SSIM is at least this ..."""
+
+LEAK_SSIM_GAIN = 0.1
+"""... and this far above the blind guess, which scores high by itself on pictures with large flat areas."""
+
+TRACE_GAIN_DB = 2.0
+"""Something came back if PSNR lies this far above the blind guess: under two thirds of its squared error."""
+
+TRACE_SSIM_GAIN = 0.1
+"""... or SSIM lies this far above the blind guess."""
+
+LEAK_SHARE = 0.5
+"""Pictures came back, too, if this share of them meets all three conditions one by one, whatever the means are."""
+
+FEW_PICTURES = 8
+"""With fewer pictures than this the interval is rough and nothing is recommended."""
+
+
+class Level(Enum):
+    """How much was found; the value is what the reader sees."""
+
+    LEAKS = "LEAKS"
+    PARTLY = "PARTLY LEAKS"
+    LITTLE = "LITTLE FOUND"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+    @property
+    def meaning(self) -> str:
+        """What the level stands for, with its thresholds."""
+        return MEANINGS[self]
+
+
+MEANINGS = {
+    Level.LEAKS: (
+        f"The pictures came back: PSNR at least {LEAK_GAIN_DB:g} dB above a blind guess and SSIM at least "
+        f"{LEAK_SSIM:g}, both at the lower end of the interval, and mean SSIM at least {LEAK_SSIM_GAIN:g} above a "
+        "blind guess; or at least half of the pictures, counted singly, meet these conditions."
+    ),
+    Level.PARTLY: (
+        f"Something came back, such as colours, layout or single pictures: PSNR at least {TRACE_GAIN_DB:g} dB or "
+        f"SSIM at least {TRACE_SSIM_GAIN:g} above a blind guess at the lower end of the interval, or one picture "
+        "that meets the conditions of LEAKS by itself."
+    ),
+    Level.LITTLE: (
+        "This attack found little here, while it did find something in the bare update. A stronger attack may find "
+        "more."
+    ),
+    Level.INCONCLUSIVE: (
+        "Nothing was learned about the obfuscation: the same attack fails on the bare update too, or was not run "
+        "on it, or every run diverged, or the scores are missing."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said about one row.
+
+    Args:
+        level: How much was found.
+        sentence: The verdict in one sentence.
+        reasons: What it rests on, a sentence each.
+        caveats: What weakens it, a sentence each.
+    """
+
+    level: Level
+    sentence: str
+    reasons: tuple[str, ...]
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A verdict and when it holds; the first rule that holds is taken.
+
+    Args:
+        level: The verdict's level.
+        holds: Whether the row meets it.
+        sentence: The verdict's words, given the row.
+    """
+
+    level: Level
+    holds: Callable[[Row], bool]
+    sentence: Callable[[Row], str]
+
+
+def judge(row: Row) -> Verdict:
+    """The verdict on one row."""
+    rule = next(rule for rule in RULES if rule.holds(row))
+    return Verdict(rule.level, rule.sentence(row), _reasons(row), _caveats(row))
+
+
+def came_back(row: Row) -> int:
+    """How many pictures meet the conditions of LEAKS by themselves."""
+    psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
+    if psnr is None:
+        return 0
+    return sum(
+        value - psnr.floor_by_picture.get(position, float("inf")) >= LEAK_GAIN_DB
+        and (ssim is None or _similar(ssim, position))
+        for position, value in psnr.by_picture.items()
+    )
+
+
+def _similar(ssim: Score, position: int) -> bool:
+    value, floor = ssim.by_picture.get(position, -1.0), ssim.floor_by_picture.get(position, 0.0)
+    return value >= LEAK_SSIM and value - floor >= LEAK_SSIM_GAIN
+
+
+def _unmeasured(row: Row) -> bool:
+    return "psnr" not in row.scores or row.scores["psnr"].gain is None
+
+
+def _leaks(row: Row) -> bool:
+    gain, ssim = row.scores["psnr"].gain, row.scores.get("ssim")
+    if came_back(row) >= LEAK_SHARE * row.pictures:
+        return True
+    if gain is None or gain.low < LEAK_GAIN_DB:
+        return False
+    if ssim is None:
+        return True
+    return ssim.mean.low >= LEAK_SSIM and (ssim.gain is None or ssim.gain.mean >= LEAK_SSIM_GAIN)
+
+
+def _partly(row: Row) -> bool:
+    gain, ssim = row.scores["psnr"].gain, row.scores.get("ssim")
+    layout = ssim is not None and ssim.gain is not None and ssim.gain.low >= TRACE_SSIM_GAIN
+    return (gain is not None and gain.low >= TRACE_GAIN_DB) or layout or came_back(row) > 0
+
+
+def found_something(row: Row) -> bool:
+    """Whether the attack brought anything back at all, whatever the control did."""
+    return not _unmeasured(row) and (_leaks(row) or _partly(row))
+
+
+def all_diverged(row: Row) -> bool:
+    """Whether not one run came to an end."""
+    return all(stop == Stop.DIVERGED.value for stop in row.stops)
+
+
+def _numbers(row: Row) -> str:
+    psnr = row.scores["psnr"]
+    text = words.decibels(psnr.mean.mean)
+    return text if psnr.floor is None else f"{text}, where a blind guess scores {words.decibels(psnr.floor)}"
+
+
+def _single(row: Row) -> str:
+    """Says so where some pictures came back and some did not."""
+    number = came_back(row)
+    return f"; counted singly, {number} of {row.pictures} came back" if 0 < number < row.pictures else ""
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(Level.INCONCLUSIVE, _unmeasured, lambda row: "PSNR or the blind guess beside it is missing from the results."),
+    Rule(Level.LEAKS, _leaks, lambda row: f"The pictures came back: {_numbers(row)}{_single(row)}."),
+    Rule(Level.PARTLY, _partly, lambda row: f"Something came back: {_numbers(row)}{_single(row)}."),
+    Rule(
+        Level.INCONCLUSIVE,
+        all_diverged,
+        lambda row: f"Every run of the attack diverged, so its failure says nothing: {_numbers(row)}.",
+    ),
+    Rule(
+        Level.INCONCLUSIVE,
+        lambda row: row.is_control,
+        lambda row: f"This attack fails even on the bare update: {_numbers(row)}.",
+    ),
+    Rule(
+        Level.INCONCLUSIVE,
+        lambda row: row.control is None,
+        lambda row: (
+            f"This attack found little ({_numbers(row)}), but was never tried on the bare update, "
+            "so the obfuscation is untested."
+        ),
+    ),
+    Rule(
+        Level.INCONCLUSIVE,
+        lambda row: row.control is not None and not found_something(row.control),
+        lambda row: f"This attack fails even on the bare update, so the obfuscation is untested: {_numbers(row)}.",
+    ),
+    Rule(Level.LITTLE, lambda row: True, lambda row: f"This attack found little: {_numbers(row)}."),
+)
+"""In order of precedence: what was found comes before every doubt about what was not."""
+
+
+def _reasons(row: Row) -> tuple[str, ...]:
+    reasons = []
+    psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
+    if psnr is not None and psnr.gain is not None:
+        reasons.append(
+            f"PSNR is {psnr.gain.mean:+.1f} dB against a blind guess, and {psnr.gain.low:+.1f} dB at the lower "
+            f"end of the interval (LEAKS needs {LEAK_GAIN_DB:g})."
+        )
+    if ssim is not None:
+        against = "" if ssim.floor is None else f", a blind guess {ssim.floor:.2f}"
+        reasons.append(
+            f"SSIM is {ssim.mean.mean:.2f}, and {ssim.mean.low:.2f} at the lower end of the interval "
+            f"(LEAKS needs {LEAK_SSIM:g}){against}."
+        )
+    if row.cost is not None and row.control is not None:
+        bare = words.decibels(row.control.scores["psnr"].mean.mean)
+        reasons.append(
+            f"The same attack reaches {bare} without the obfuscation, "
+            f"a difference of {row.cost.mean:.1f} dB {words.bounds(row.cost, 1)}."
+        )
+    return tuple(reasons)
+
+
+def _caveats(row: Row) -> tuple[str, ...]:
+    """Each with its condition; only those that hold are said."""
+    diverged = sum(stop == Stop.DIVERGED.value for stop in row.stops)
+    weak = row.control is not None and not found_something(row.control)
+    conditions = (
+        (
+            not row.is_control and row.control is None,
+            "There is no control: the same attack was not run without the obfuscation.",
+        ),
+        (
+            weak and found_something(row),
+            "The same attack found nothing in the bare update, so look at the seeds before comparing.",
+        ),
+        (
+            diverged > 0,
+            f"{diverged} of {words.count(len(row.stops), 'run')} diverged; the best images before that were kept.",
+        ),
+        (
+            len(row.seeds) == 1,
+            "One seed only: the interval is across pictures, not across repetitions of the obfuscation's randomness.",
+        ),
+        (row.pictures < FEW_PICTURES, f"Only {words.count(row.pictures, 'picture')}: the interval is rough."),
+        ("ssim" not in row.scores, "SSIM was not measured: judged by PSNR alone."),
+    )
+    return tuple(sentence for holds, sentence in conditions if holds)

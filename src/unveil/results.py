@@ -1,0 +1,220 @@
+"""The results folder: one JSON line a trial, its pictures, and the settings that all of them share.
+
+DIR/audit.json              the resolved settings; a run with other settings is refused
+DIR/results.jsonl           one trial a line, on disk before the next trial starts
+DIR/images/<trial>/*.png    originals and reconstructions
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from unveil.core import Images, Trial
+from unveil.errors import UsageError, nearest
+
+SETTINGS = "audit.json"
+RESULTS = "results.jsonl"
+IMAGES = "images"
+
+log = logging.getLogger(__name__)
+_TRIAL = TypeAdapter(Trial)
+
+
+def trial_key(settings: Mapping[str, str], seed: int) -> str:
+    """The twelve characters that stand for one trial: a hash of its settings and seed."""
+    text = json.dumps([dict(settings), seed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder ready for an audit, new or continued.
+
+    Args:
+        folder: Where the results go; created if missing.
+        settings: The audit's resolved settings, plain JSON.
+
+    Raises:
+        UsageError: The folder cannot be written, or holds the results of other settings.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _mend_last_line(folder / RESULTS)
+        if not (folder / SETTINGS).exists():
+            if (folder / RESULTS).exists() and (folder / RESULTS).stat().st_size:
+                raise UsageError(
+                    f"{folder} holds results but not {SETTINGS}, which says what they are results of; "
+                    "choose another folder with --out, or delete this one"
+                )
+            _write_whole(folder / SETTINGS, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
+    _refuse_other_settings(folder, settings)
+
+
+def append(folder: Path, trial: Trial) -> None:
+    """Add one trial to the folder; when this returns, the trial is on the disk.
+
+    Raises:
+        UsageError: The disk is full or the folder cannot be written.
+    """
+    line = to_json(dataclasses.asdict(trial), inf_nan_mode="strings") + b"\n"
+    with _writing(folder):
+        # Unbuffered, so that the line goes out in one piece and nothing is left to a later flush.
+        with (folder / RESULTS).open("ab", buffering=0) as file:
+            written = file.write(line)
+            os.fsync(file.fileno())
+        if written != len(line):
+            raise OSError(None, "the disk took only a part of the trial")
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Read every finished trial, oldest first; a last line cut short by a crash is dropped with a warning.
+
+    Raises:
+        UsageError: The folder is not a results folder, or a line of it cannot be understood.
+    """
+    path = folder / RESULTS
+    if not path.exists():
+        if (folder / SETTINGS).exists():
+            return []
+        raise UsageError(f"{folder} holds no results ({RESULTS} is missing); give the --out folder of an audit")
+    lines, tail = _split(path)
+    trials = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if tail:
+        try:
+            trials.append(_parse(path, len(lines) + 1, tail))
+        except UsageError:
+            log.warning("%s: the last line was cut short, so that trial does not count", path)
+    # Two runs at once into one folder can both finish a trial; it counts once.
+    return list({trial_key(trial.settings, trial.seed): trial for trial in trials}.values())
+
+
+def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str]:
+    """Write a PNG for each picture and return their paths relative to the folder.
+
+    Args:
+        folder: The results folder.
+        key: The trial's key, which names their sub-folder.
+        stem: Start of each file name, such as `original`.
+        images: n x 3 x h x w (or one channel) in [0, 1].
+
+    Raises:
+        UsageError: The disk is full or the folder cannot be written.
+    """
+    from PIL import Image
+
+    pixels = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    paths = []
+    with _writing(folder):
+        (folder / IMAGES / key).mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(pixels):
+            path = f"{IMAGES}/{key}/{stem}-{number:02d}.png"
+            Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(folder / path)
+            paths.append(path)
+    return paths
+
+
+def _parse(path: Path, number: int, line: bytes) -> Trial:
+    where = f"{path}, line {number}"
+    fix = "repair or delete that line, or delete the folder"
+    known = [item.name for item in dataclasses.fields(Trial)]
+    try:
+        record = from_json(line)
+        if isinstance(record, dict) and (unknown := [key for key in record if key not in known]):
+            raise UsageError(f"{where}: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}; {fix}")
+        trial: Trial = _TRIAL.validate_python(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ".".join(map(str, first["loc"])) or "the line"
+        raise UsageError(f"{where}: {what} is not what a trial holds: {first['msg'].lower()}; {fix}") from None
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON ({error}); {fix}") from None
+    for picture in (*trial.originals, *trial.images):
+        # The report embeds these files, so a results file must not be able to point it at anything else.
+        parts = PurePosixPath(picture).parts
+        if not parts or parts[0] != IMAGES or ".." in parts or "\\" in picture:
+            raise UsageError(f"{where}: picture {picture!r} is not inside {IMAGES}/; {fix}")
+    return trial
+
+
+def _split(path: Path) -> tuple[list[bytes], bytes]:
+    """The whole lines, and whatever follows the last line end."""
+    try:
+        *lines, tail = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; check that it is a readable file") from None
+    return lines, tail
+
+
+def _mend_last_line(path: Path) -> None:
+    """Complete or remove a last line without a line end, so that the next trial starts on a line of its own."""
+    if not path.exists():
+        return
+    lines, tail = _split(path)
+    if not tail:
+        return
+    try:
+        _parse(path, len(lines) + 1, tail)
+    except UsageError:
+        log.warning("%s: the last line was cut short; it is removed and its trial will be run again", path)
+        os.truncate(path, sum(len(line) + 1 for line in lines))
+    else:
+        with path.open("ab") as file:
+            file.write(b"\n")
+
+
+def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    path = folder / SETTINGS
+    try:
+        before = _flat(from_json(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); delete {folder}, or choose another with --out") from None
+    now = _flat(json.loads(json.dumps(settings)))
+    for key in [*now, *before]:
+        if now.get(key) != before.get(key):
+            raise UsageError(
+                f"{folder} holds the results of other settings: {key} was {before.get(key, 'absent')}, "
+                f"now it is {now.get(key, 'absent')}; choose another folder with --out, or delete this one"
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested JSON as one level of dotted keys."""
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = {str(number): item for number, item in enumerate(value)}.items()
+    else:
+        return {prefix: value}
+    return {key: leaf for name, item in pairs for key, leaf in _flat(item, f"{prefix}.{name}".strip(".")).items()}
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there in full or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror or error}; free the disk, or choose another folder with --out"
+        ) from None

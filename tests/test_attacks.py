@@ -1,0 +1,222 @@
+"""Every preset runs by the contract, and its pictures come back above a floor that a control does not reach."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+
+import pytest
+import torch
+from conftest import small_client, small_update
+from torch import Generator, Tensor, nn
+
+from unveil.alignment import align
+from unveil.attacks import CATALOGUE, parse
+from unveil.attacks.labels import infer_labels
+from unveil.attacks.latents import Code
+from unveil.attacks.matching import PATIENCE, Matching
+from unveil.attacks.optimisers import Adam
+from unveil.core import Attack, Batch, Knowledge, LocalTraining, Progress, Reconstruction, Stop, Update
+from unveil.errors import UsageError
+from unveil.metrics.pixel import psnr
+from unveil.models import build_model
+from unveil.obfuscations import parse as channel_of
+from unveil.pictures import load_pictures
+from unveil.training import FedAvg, FedSGD
+
+SPECS = ["rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]
+everyone = pytest.mark.parametrize("spec", SPECS)
+
+
+def knowing(batch: Batch, training: LocalTraining | None = None, *, labels: bool = True, **more: object) -> Knowledge:
+    shape = batch.images.shape
+    return Knowledge(
+        training=training or FedSGD(),
+        image_shape=(shape[1], shape[2], shape[3]),
+        num_images=len(batch),
+        classes=10,
+        labels=batch.labels if labels else None,
+        obfuscation=more.get("obfuscation"),
+    )
+
+
+def short(spec: str, steps: int = 3) -> Attack:
+    return parse(f"{spec}{',' if ':' in spec else ':'}steps={steps}")
+
+
+def rng(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def test_every_catalogued_attack_is_tried_here() -> None:
+    assert {spec.partition(":")[0] for spec in SPECS} == set(CATALOGUE)
+
+
+@everyone
+def test_the_contract(spec: str) -> None:
+    model, batch = small_client()
+    update, before = small_update(), copy.deepcopy(model.state_dict())
+    steps: list[Progress] = []
+    state = torch.get_rng_state()
+    first = short(spec)(model, update, knowing(batch), generator=rng(), watch=steps.append)
+    second = short(spec)(model, update, knowing(batch), generator=rng())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.images, second.images)
+    assert first.images.shape == batch.images.shape
+    assert 0 <= float(first.images.min()) <= float(first.images.max()) <= 1
+    assert torch.equal(first.labels, batch.labels)
+    assert [s.step for s in steps] == list(range(1, len(first.losses) + 1))
+    assert steps[-1].images().shape == batch.images.shape
+    assert first.stop is Stop.FINISHED
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(a, b) for a, b in zip(update.tensors.values(), small_update().tensors.values(), strict=True))
+
+
+@everyone
+def test_a_printed_attack_gives_its_spec_back(spec: str) -> None:
+    assert str(parse(spec)) == spec
+    assert str(short(spec, 7)).count("steps=7") == 1
+
+
+@pytest.mark.parametrize("cls", CATALOGUE.values(), ids=str)
+def test_no_attack_can_be_handed_the_private_batch(cls: type) -> None:
+    parameters = inspect.signature(cls.__call__).parameters
+    assert list(parameters) == ["self", "model", "update", "knowledge", "generator", "watch"]
+    assert not any("Batch" in str(p.annotation) for p in parameters.values())
+
+
+def photographs(n: int = 2, size: int = 32) -> tuple[nn.Module, Batch]:
+    pictures = load_pictures("builtin", count=n, size=size)
+    model = build_model("lenet", image_shape=(3, size, size), classes=10, seed=0)
+    return model, Batch(pictures.images, pictures.labels)
+
+
+def quality(spec: str, training: LocalTraining, obfuscation: str = "none", *, control: bool = False) -> float:
+    """Mean PSNR of an attack on two photographs, or (the control) on an update made from two other pictures."""
+    model, batch = photographs()
+    seen = Batch(torch.rand(batch.images.shape, generator=rng(9)), batch.labels) if control else batch
+    channel = channel_of(obfuscation)
+    received = channel(Update(training(model, seen)), generator=rng())
+    knowledge = knowing(batch, training, obfuscation=channel)
+    guess = align(batch.images, parse(spec)(model, received, knowledge, generator=rng()))
+    return float(psnr(batch.images, guess.images).mean())
+
+
+@pytest.mark.parametrize(
+    ("spec", "training", "obfuscation", "floor"),
+    [
+        ("rog:factor=2", FedSGD(), "none", 18),
+        ("rog:factor=2", FedSGD(), "qsgd:levels=16,norm=max", 17.5),
+        ("rog:factor=2,objective=misfit", FedSGD(), "qsgd:levels=16,norm=max", 17.5),
+        ("rog:factor=2,steps=60", FedAvg(steps=3, lr=0.01), "none", 17),
+        ("inverting_gradients", FedSGD(), "none", 17.5),
+        ("inverting_gradients", FedSGD(), "topk:density=0.1", 16),
+    ],
+)
+def test_photographs_come_back_and_not_without_their_update(
+    spec: str, training: LocalTraining, obfuscation: str, floor: float
+) -> None:
+    assert quality(spec, training, obfuscation) > floor
+    assert quality(spec, training, obfuscation, control=True) < floor - 3
+
+
+@pytest.mark.parametrize("spec", ["dlg", "idlg"])
+def test_lbfgs_rebuilds_a_picture_of_a_smooth_net_almost_exactly(spec: str) -> None:
+    model, batch = small_client(n=1)
+    update = Update(FedSGD()(model, batch))
+    guess = parse(f"{spec}:steps=60")(model, update, knowing(batch, labels=False), generator=rng(1))
+    assert int(guess.labels) == int(batch.labels)
+    assert float(psnr(batch.images, guess.images)) > 35
+
+
+def matching(steps: int, lr: float = 0.05) -> Matching:
+    return Matching(latent=Code(factor=2), objective="squared", optimiser=Adam(lr=lr, decay="cosine"), steps=steps)
+
+
+def run(attack: Matching) -> Reconstruction:
+    model, batch = small_client()
+    return attack(model, small_update(), knowing(batch), generator=rng())
+
+
+def test_divergence_is_a_result_that_keeps_finite_images() -> None:
+    model, batch = photographs()
+    update = Update(FedSGD()(model, batch))
+    guess = matching(50, lr=1e25)(model, update, knowing(batch), generator=rng())
+    assert guess.stop is Stop.DIVERGED
+    assert bool(torch.isfinite(guess.images).all())
+    assert len(guess.losses) < 50
+
+
+def test_a_loss_that_no_longer_moves_ends_the_run() -> None:
+    guess = run(matching(500, lr=1e-30))
+    assert guess.stop is Stop.STALLED
+    assert len(guess.losses) == PATIENCE + 1
+
+
+def test_an_all_zero_update_is_said_to_be_one() -> None:
+    model, batch = small_client()
+    zeros = Update({name: torch.zeros_like(t) for name, t in small_update().tensors.items()})
+    guess = parse("rog")(model, zeros, knowing(batch, labels=False), generator=rng())
+    assert guess.stop is Stop.EMPTY
+    assert bool((guess.images == 0.5).all())
+    assert not guess.losses
+
+
+def test_a_nan_or_foreign_update_is_one_clear_sentence() -> None:
+    model, batch = small_client()
+    tensors = dict(small_update().tensors)
+    broken = {**tensors, "head.bias": torch.full((10,), torch.nan)}
+    with pytest.raises(UsageError, match="tensor 'head.bias' holds NaN"):
+        parse("rog")(model, Update(broken), knowing(batch), generator=rng())
+    with pytest.raises(UsageError, match="'other' is not a parameter"):
+        parse("rog")(model, Update({**tensors, "other": torch.ones(1)}), knowing(batch), generator=rng())
+    with pytest.raises(UsageError, match=r"has shape \(3,\), the model's has \(10,\)"):
+        parse("rog")(model, Update({**tensors, "head.bias": torch.ones(3)}), knowing(batch), generator=rng())
+
+
+@pytest.mark.parametrize("labels", [[3], [0, 1, 2, 9], [4, 4, 4, 7], [5, 5, 5, 5, 5, 5]], ids=str)
+@pytest.mark.parametrize("training", [FedSGD(), FedAvg(steps=3, lr=0.01)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_label_counts_are_read_off_the_update(labels: list[int], training: LocalTraining, bias: bool) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 10, bias=bias))
+    images = torch.rand((len(labels), 3, 8, 8), generator=rng())
+    update = Update(training(model, Batch(images, torch.tensor(labels))))
+    found, note = infer_labels(model, update, knowing(Batch(images, torch.tensor(labels)), training, labels=False))
+    assert found.tolist() == sorted(labels)
+    assert "inferred" in note
+
+
+def test_labels_without_a_linear_head_are_one_clear_sentence() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())
+    batch = small_client()[1]
+    update = Update(FedSGD()(model, batch))
+    with pytest.raises(UsageError, match="no Linear layer that gives the class scores"):
+        parse("rog")(model, update, knowing(batch, labels=False), generator=rng())
+
+
+def test_unknown_labels_are_noted_and_the_channel_may_be_unknown() -> None:
+    model, batch = small_client()
+    knowledge = knowing(batch, labels=False)
+    guess = short("rog:objective=misfit")(model, small_update(), knowledge, generator=rng())
+    assert any("inferred" in note for note in guess.notes)
+    assert "does not know the labels" in " ".join(knowledge.assumptions)
+    assert "does not know which obfuscation" in " ".join(knowledge.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("rog:steps=0", "ROG: expected steps >= 1, got 0"),
+        ("rog:factor=0.5", "expected factor >= 1"),
+        ("rog:lr=0", "expected lr > 0"),
+        ("rog:objective=cosine", "objective=cosine does not fit"),
+        ("inverting_gradients:tv=-1", "expected tv >= 0"),
+        ("rogg", "did you mean 'rog'"),
+        ("dlg:stpes=3", "did you mean 'steps'"),
+    ],
+)
+def test_bad_settings_are_one_clear_sentence(spec: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(spec)
