@@ -7,9 +7,9 @@ import inspect
 
 import pytest
 import torch
-from conftest import small_client, small_update
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
+from conftest import small_client, small_update
 from unveil.alignment import align
 from unveil.attacks import CATALOGUE, parse
 from unveil.attacks.labels import infer_labels

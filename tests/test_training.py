@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import small_client
 from torch import Generator, Tensor, nn
 
+from conftest import small_client
 from unveil import gradient
 from unveil.core import Batch, LocalTraining
 from unveil.errors import UsageError

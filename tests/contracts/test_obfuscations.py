@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from conftest import small_client, small_update
 from torch import Generator, Tensor
 
+from conftest import small_client, small_update
 from unveil import gradient
 from unveil.core import Batch, Obfuscation, Update
 from unveil.obfuscations import CATALOGUE, parse

@@ -110,7 +110,7 @@ def _only_controls(rows: Sequence[Row]) -> str:
 
 def _most(rows: Sequence[Row]) -> str:
     """The case that a reader must know: the obfuscation behind which most came back."""
-    row = max(rows, key=_psnr)
+    row = max(rows, key=lambda row: (row.cost is not None, _gain(row)))
     sends = f"sends {words.ratio(row.compression)} fewer bits" if row.compression > 1.05 else "saves no bits"
     reached = words.decibels(_psnr(row))
     if row.control is None or row.cost is None:
@@ -127,6 +127,11 @@ def _doubt(tested: Sequence[Row]) -> str:
     if all(row.control is not None and not found_something(row.control) for row in tested):
         return "the attack fails even on the bare update, so nothing was learned about the obfuscations."
     return "no test says anything about its obfuscation; the reason stands with each."
+
+
+def _gain(row: Row) -> float:
+    gain = row.scores["psnr"].gain if "psnr" in row.scores else None
+    return float("-inf") if gain is None else gain.mean
 
 
 def _psnr(row: Row) -> float:

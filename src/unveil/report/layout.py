@@ -42,10 +42,10 @@ def _linear_ticks(low: float, high: float) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    fine = (1, 2, 5) if len(decades) <= 3 else (1,)
+    fine = (1, 2, 5) if high < 200 * low else (1,)
     ticks = [factor * 10.0**decade for decade in decades for factor in fine]
     inside = [tick for tick in ticks if low <= tick <= high]
-    return inside[:: math.ceil(len(inside) / 7)] if inside else [low]
+    return inside[:: math.ceil(len(inside) / 8)] if inside else [low]
 
 
 @dataclass(frozen=True)

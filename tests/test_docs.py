@@ -1,0 +1,67 @@
+"""What the documentation shows must run."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from torch import Generator
+
+from conftest import small_update
+from unveil import obfuscations
+from unveil.core import Obfuscation
+from unveil.spec import build
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def walked_through(monkeypatch: pytest.MonkeyPatch) -> Obfuscation:
+    """The obfuscation that CONTRIBUTING.md builds, from its own text."""
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
+    module = types.ModuleType("threshold")
+    monkeypatch.setitem(sys.modules, "threshold", module)
+    exec(compile(code[0], "CONTRIBUTING.md", "exec"), module.__dict__)
+    entry = eval("{" + code[1] + "}", module.__dict__)
+    channel: Obfuscation = build("obfuscation", {**obfuscations.CATALOGUE, **entry}, "threshold:least=0.01")
+    return channel
+
+
+def test_the_walk_through_of_contributing_works(walked_through: Obfuscation) -> None:
+    update = small_update()
+    received = walked_through(update, generator=Generator().manual_seed(0))
+    assert 0 < received.wire_bits < update.wire_bits
+    assert all(float(t[t != 0].abs().min()) >= 0.01 for t in received.tensors.values() if bool(t.any()))
+    misfit = walked_through.misfit(received)
+    other = small_update(seed=1)
+    assert float(misfit(update.tensors)) == pytest.approx(0, abs=1e-12)
+    assert float(misfit(other.tensors)) > 1e-6
+    assert str(walked_through) == "threshold:least=0.01"
+    with pytest.raises(ValueError, match="expected least > 0"):
+        type(walked_through)(least=0.0)  # type: ignore[call-arg]
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = re.findall(r"`([a-z_]+/?)`", text.split("## Levels")[1].split("## Thin")[0])
+    source = ROOT / "src" / "unveil"
+    missing = [
+        room
+        for room in set(rooms)
+        if not any(
+            (folder / room).is_dir() or (folder / f"{room}.py").is_file() for folder in (source, *source.iterdir())
+        )
+    ]
+    assert not missing
+    tops = {path.stem for path in source.glob("[a-z]*.py")} | {p.name for p in source.iterdir() if p.is_dir()}
+    assert tops - {room.rstrip("/") for room in rooms} <= {"__pycache__"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
