@@ -166,7 +166,7 @@ def test_a_nan_or_foreign_update_is_one_clear_sentence() -> None:
     model, batch = small_client()
     tensors = dict(small_update().tensors)
     broken = {**tensors, "head.bias": torch.full((10,), torch.nan)}
-    with pytest.raises(UsageError, match="tensor 'head.bias' holds NaN"):
+    with pytest.raises(UsageError, match=r"tensor 'head\.bias' holds NaN"):
         parse("rog")(model, Update(broken), knowing(batch), generator=rng())
     with pytest.raises(UsageError, match="'other' is not a parameter"):
         parse("rog")(model, Update({**tensors, "other": torch.ones(1)}), knowing(batch), generator=rng())

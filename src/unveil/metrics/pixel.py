@@ -108,8 +108,7 @@ def _ycrcb(images: Images) -> Float[Tensor, "n k h w"]:
         return grey_levels
     if images.shape[1] != 3:
         raise UsageError(
-            f"ssim_global: expected pictures of 1 or 3 channels, got {images.shape[1]}; "
-            "leave it out of the metrics"
+            f"ssim_global: expected pictures of 1 or 3 channels, got {images.shape[1]}; leave it out of the metrics"
         )
     red, green, blue = grey_levels.unbind(1)
     luma = (0.299 * red + 0.587 * green + 0.114 * blue).round()

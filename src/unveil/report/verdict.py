@@ -24,7 +24,10 @@ LEAK_SSIM_GAIN = 0.1
 """... and this far above the blind guess, which scores high by itself on pictures with large flat areas."""
 
 TRACE_GAIN_DB = 2.0
-"""Something came back if PSNR lies this far above the blind guess: under two thirds of its squared error."""
+"""Something came back if mean PSNR lies this far above the blind guess, and the whole interval above it.
+
+Not the lower end alone: with few pictures the interval is wide, and doubt must not read as `LITTLE FOUND`.
+"""
 
 TRACE_SSIM_GAIN = 0.1
 """... or SSIM lies this far above the blind guess."""
@@ -57,9 +60,10 @@ MEANINGS = {
         "blind guess; or at least half of the pictures, counted singly, meet these conditions."
     ),
     Level.PARTLY: (
-        f"Something came back, such as colours, layout or single pictures: PSNR at least {TRACE_GAIN_DB:g} dB or "
-        f"SSIM at least {TRACE_SSIM_GAIN:g} above a blind guess at the lower end of the interval, or one picture "
-        "that meets the conditions of LEAKS by itself."
+        f"Something came back, such as colours, layout or single pictures: mean PSNR at least {TRACE_GAIN_DB:g} dB "
+        "above a blind guess with the whole interval above it; or SSIM at least "
+        f"{TRACE_SSIM_GAIN:g} above it at the lower end of the interval; or one picture, counted singly, meets the "
+        "conditions of LEAKS."
     ),
     Level.LITTLE: (
         "This attack found little here, while it did find something in the bare update. A stronger attack may find "
@@ -145,7 +149,8 @@ def _leaks(row: Row) -> bool:
 def _partly(row: Row) -> bool:
     gain, ssim = row.scores["psnr"].gain, row.scores.get("ssim")
     layout = ssim is not None and ssim.gain is not None and ssim.gain.low >= TRACE_SSIM_GAIN
-    return (gain is not None and gain.low >= TRACE_GAIN_DB) or layout or came_back(row) > 0
+    colours = gain is not None and gain.low > 0 and gain.mean >= TRACE_GAIN_DB
+    return colours or layout or came_back(row) > 0
 
 
 def found_something(row: Row) -> bool:
@@ -207,7 +212,7 @@ def _reasons(row: Row) -> tuple[str, ...]:
     psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
     if psnr is not None and psnr.gain is not None:
         reasons.append(
-            f"PSNR is {psnr.gain.mean:+.1f} dB against a blind guess, and {psnr.gain.low:+.1f} dB at the lower "
+            f"PSNR is {psnr.gain.mean:+z.1f} dB against a blind guess, and {psnr.gain.low:+z.1f} dB at the lower "
             f"end of the interval (LEAKS needs {LEAK_GAIN_DB:g})."
         )
     if ssim is not None:
@@ -220,7 +225,7 @@ def _reasons(row: Row) -> tuple[str, ...]:
         bare = words.decibels(row.control.scores["psnr"].mean.mean)
         reasons.append(
             f"The same attack reaches {bare} without the obfuscation, "
-            f"a difference of {row.cost.mean:.1f} dB {words.bounds(row.cost, 1)}."
+            f"a difference of {row.cost.mean:z.1f} dB {words.bounds(row.cost, 1)}."
         )
     return tuple(reasons)
 

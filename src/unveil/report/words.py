@@ -31,12 +31,12 @@ def seconds(value: float) -> str:
 
 def decibels(value: float) -> str:
     """A PSNR: `22.4 dB`."""
-    return f"{value:.1f} dB"
+    return f"{value:z.1f} dB"
 
 
 def bounds(interval: Interval, digits: int) -> str:
     """The interval without its mean: `[21.9, 22.8]`."""
-    return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    return f"[{interval.low:z.{digits}f}, {interval.high:z.{digits}f}]"
 
 
 def count(number: int, noun: str) -> str:

@@ -1,0 +1,77 @@
+"""A trial as an audit would record it, without running one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unveil.core import Stop, Trial
+
+MakeTrial = Callable[..., Trial]
+
+
+def make_trial(
+    *,
+    scene: str = "demo",
+    obfuscation: str = "none",
+    attack: str = "rog",
+    training: str = "fedsgd",
+    seed: int = 0,
+    psnr: list[float] | None = None,
+    ssim: list[float] | None = None,
+    floor: float = 11.0,
+    wire_bits: int = 1_000_000,
+    losses: list[float] | None = None,
+    stop: Stop = Stop.FINISHED,
+    notes: list[str] | None = None,
+    pictures: bool = False,
+) -> Trial:
+    psnr = [25.0, 26.0, 27.0, 28.0, 25.5, 26.5, 27.5, 24.5] if psnr is None else psnr
+    ssim = [0.8] * len(psnr) if ssim is None else ssim
+    files = [f"images/{number:02d}.png" for number in range(len(psnr))] if pictures else []
+    return Trial(
+        settings={
+            "scene": scene,
+            "model": "lenet",
+            "images": "builtin",
+            "batch": f"{len(psnr)} x 3 x 8 x 8",
+            "training": training,
+            "obfuscation": obfuscation,
+            "attack": attack,
+            "knowledge": "labels+channel known",
+        },
+        seed=seed,
+        wire_bits=wire_bits,
+        raw_bits=8_000_000,
+        seconds=2.0,
+        iterations=4,
+        peak_mib=100.0,
+        stop=stop.value,
+        scores={"psnr": psnr} | ({"ssim": ssim} if ssim else {}),
+        floor={"psnr": [floor] * len(psnr), "ssim": [0.2] * len(psnr)},
+        losses=[8.0, 4.0, 2.0, 1.0] if losses is None else losses,
+        originals=files,
+        images=files,
+        labels=list(range(len(psnr))),
+        assumptions=["The attacker knows the labels of the batch.", f"The attacker knows the channel ({obfuscation})."],
+        notes=notes or [],
+        versions={"unveil": "0.1.0"},
+    )
+
+
+@pytest.fixture
+def trial() -> MakeTrial:
+    return make_trial
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A results folder with eight tiny pictures in it."""
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        Image.new("RGB", (8, 8), (30 * number, 90, 200 - 20 * number)).save(tmp_path / f"images/{number:02d}.png")
+    return tmp_path

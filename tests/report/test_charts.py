@@ -1,0 +1,103 @@
+import math
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import pytest
+
+from unveil.core import Trial
+from unveil.report import summarise
+from unveil.report.charts import leakage_chart, legend, loss_chart
+
+MakeTrial = Callable[..., Trial]
+SPECS = ("none", "qsgd:levels=4", "topk:density=0.1", "gaussian:relative=1", "topk:density=0.1+qsgd:levels=4")
+
+
+def parse(svg: str) -> ElementTree.Element:
+    return ElementTree.fromstring(svg)
+
+
+def classed(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    return [element for element in root.iter() if name in element.get("class", "").split()]
+
+
+def test_leakage_has_one_titled_and_labelled_point_a_row(trial: MakeTrial) -> None:
+    rows = summarise([trial(obfuscation=spec, wire_bits=10**n) for n, spec in enumerate(SPECS, 3)])
+    root = parse(leakage_chart(rows))
+    points = classed(root, "point")
+    assert len(points) == len(SPECS)
+    assert all(spec in (point.findtext("title") or "") for spec, point in zip(SPECS, points, strict=True))
+    assert ["".join(label.itertext()) for label in classed(root, "label")] == list(SPECS)
+    assert [point.get("class") for point in points] == [
+        f"point family-{family}" for family in ("none", "quantise", "sparsify", "perturb", "pipeline")
+    ]
+
+
+def test_families_have_different_markers(trial: MakeTrial) -> None:
+    outlines = [outline for _, outline, _ in legend(summarise([trial(obfuscation=spec) for spec in SPECS]))]
+    assert len(set(outlines)) == len(SPECS)
+
+
+def test_higher_psnr_is_higher_and_fewer_bits_are_further_left(trial: MakeTrial) -> None:
+    rows = summarise([trial(wire_bits=10**7), trial(obfuscation="fp16", psnr=[15.0] * 8, wire_bits=10**5)])
+    places = []
+    for point in classed(parse(leakage_chart(rows)), "marker"):
+        x, y = point.attrib["transform"].removeprefix("translate(").removesuffix(")").split()
+        places.append((float(x), float(y)))
+    (x_none, y_none), (x_half, y_half) = places
+    assert x_half < x_none
+    assert y_half > y_none
+
+
+def test_the_blind_guess_is_a_line_with_its_value(trial: MakeTrial) -> None:
+    (floor,) = classed(parse(leakage_chart(summarise([trial(floor=11.0)]))), "floor")
+    assert floor.findtext("text") == "blind guess 11.0 dB"
+
+
+def test_one_row_without_spread_can_be_drawn(trial: MakeTrial) -> None:
+    root = parse(leakage_chart(summarise([trial(psnr=[20.0], floor=20.0)])))
+    assert len(classed(root, "point")) == 1
+
+
+def test_loss_has_one_curve_a_run_and_one_label_an_obfuscation(trial: MakeTrial) -> None:
+    rows = summarise([trial(seed=seed, obfuscation=spec) for seed in (0, 1) for spec in SPECS])
+    root = parse(loss_chart(rows))
+    assert len(classed(root, "curve")) == 2 * len(SPECS)
+    assert len(classed(root, "label")) == len(SPECS)
+
+
+@pytest.mark.parametrize("hole", [math.nan, math.inf, -math.inf, 0.0, -1.0])
+def test_what_cannot_be_drawn_leaves_a_gap(trial: MakeTrial, hole: float) -> None:
+    (curve,) = classed(parse(loss_chart(summarise([trial(losses=[4.0, 3.0, hole, 2.0, 1.0])]))), "curve")
+    path = curve.attrib["d"]
+    assert path.count("M") == 2
+    assert path.count("L") == 2
+    assert "nan" not in path
+    assert "inf" not in path
+
+
+@pytest.mark.parametrize("losses", [[], [math.nan, math.inf], [-1.0, 0.0]])
+def test_a_curve_of_nothing_is_no_chart(trial: MakeTrial, losses: list[float]) -> None:
+    assert loss_chart(summarise([trial(losses=losses)])) == ""
+
+
+@pytest.mark.parametrize("losses", [[3.0], [3.0, 3.0], [1e-300, 1e300]])
+def test_odd_curves_can_be_drawn(trial: MakeTrial, losses: list[float]) -> None:
+    assert len(classed(parse(loss_chart(summarise([trial(losses=losses)]))), "curve")) == 1
+
+
+def test_no_rows_are_no_charts() -> None:
+    assert leakage_chart([]) == ""
+    assert loss_chart([]) == ""
+
+
+def test_names_are_escaped(trial: MakeTrial) -> None:
+    rows = summarise([trial(obfuscation="<script>&\"'")])
+    for chart in (leakage_chart(rows), loss_chart(rows)):
+        assert "<script" not in chart
+        assert "<script>&\"'" in "".join(parse(chart).itertext())
+
+
+def test_more_lines_than_colours_differ_by_their_dash(trial: MakeTrial) -> None:
+    rows = summarise([trial(obfuscation=f"qsgd:levels={n}") for n in range(2, 12)])
+    curves = classed(parse(loss_chart(rows)), "curve")
+    assert len({curve.get("class") for curve in curves}) == 10

@@ -1,0 +1,201 @@
+import math
+import os
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from unveil.core import Stop, Trial
+from unveil.errors import UsageError
+from unveil.report import write_report
+from unveil.report.headline import NOT_PROVED
+
+MakeTrial = Callable[..., Trial]
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>`"
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, the text, and a check that tags are closed in order."""
+
+    VOID = frozenset({"meta", "img", "br", "wbr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attrs for tag, attrs in self.tags if tag == name]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+def audit(trial: MakeTrial, **settings: object) -> list[Trial]:
+    return [trial(obfuscation=spec, pictures=True, **settings) for spec in ("none", "fp16", "topk:density=0.1")]
+
+
+def read(folder: Path, trials: list[Trial], **settings: str) -> tuple[Page, str]:
+    text = write_report(folder, trials, **settings).read_text(encoding="utf-8")
+    return Page(text), text
+
+
+def test_every_picture_is_inside_and_described(folder: Path, trial: MakeTrial) -> None:
+    page, _ = read(folder, audit(trial))
+    pictures = page.all("img")
+    assert len(pictures) == 4 * 8
+    for picture in pictures:
+        assert picture["alt"]
+        assert (picture["src"] or "").startswith("data:image/png;base64,")
+    assert sum((picture["alt"] or "").startswith("original") for picture in pictures) == 8
+
+
+def test_nothing_is_loaded_and_nothing_runs(folder: Path, trial: MakeTrial) -> None:
+    page, text = read(folder, audit(trial))
+    assert not re.search(r"https?://|//[a-z]+\.|@import|url\(", text)
+    for tag in ("script", "link", "iframe", "object", "form", "base"):
+        assert page.all(tag) == []
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+
+
+def test_hostile_names_stay_text(folder: Path, trial: MakeTrial) -> None:
+    trials = audit(trial, scene=HOSTILE, attack=HOSTILE, training=HOSTILE, notes=[HOSTILE])
+    trials.append(trial(scene=HOSTILE, obfuscation=HOSTILE))
+    page, _ = read(folder, trials, reproduce=HOSTILE, settings=HOSTILE)
+    assert page.all("script") == []
+    assert not any("onerror" in attrs for _, attrs in page.tags)
+    assert HOSTILE in page.text
+
+
+def test_the_parts_stand_in_order(folder: Path, trial: MakeTrial) -> None:
+    page, _ = read(folder, audit(trial), reproduce="unveil audit a.toml", settings="seeds = [0]")
+    parts = [
+        "The pictures came back through all 2 obfuscations tested.",
+        "Verdict",
+        "What came back",
+        "Leakage against bits on the wire",
+        "Loss of the attack",
+        "What the attacker was granted",
+        "What this does not prove",
+        "How to reproduce it",
+        "unveil audit a.toml",
+        "seeds = [0]",
+        "Versions",
+    ]
+    text = page.text[page.text.index("What the update gives away") :]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    for paragraph in NOT_PROVED:
+        assert paragraph in text
+
+
+def test_the_seed_of_the_pictures_is_said(folder: Path, trial: MakeTrial) -> None:
+    page, _ = read(folder, audit(trial, seed=7) + audit(trial, seed=9))
+    assert "Run with seed 7, the first of 2." in page.text
+
+
+def test_every_scene_and_attack_has_a_section(folder: Path, trial: MakeTrial) -> None:
+    trials = [t for scene in "ab" for attack in ("rog", "dlg") for t in audit(trial, scene=scene, attack=attack)]
+    page, _ = read(folder, trials)
+    anchors = [attrs["id"] for attrs in page.all("section") if attrs.get("class") == "scene"]
+    assert len(anchors) == 4
+    assert [attrs["href"] for attrs in page.all("a")] == [f"#{anchor}" for anchor in anchors]
+
+
+def test_ids_are_unique(folder: Path, trial: MakeTrial) -> None:
+    page, _ = read(folder, audit(trial) + audit(trial, scene="other"))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_missing_scores_losses_and_pictures_survive(folder: Path, trial: MakeTrial) -> None:
+    odd = [
+        trial(psnr=[math.nan] * 2, losses=[math.nan, math.inf], stop=Stop.DIVERGED),
+        trial(obfuscation="fp16", psnr=[math.inf, -math.inf], losses=[]),
+        trial(obfuscation="bf16", psnr=[], losses=[0.0]),
+    ]
+    page, _ = read(folder, odd)
+    assert page.all("img") == []
+    assert "INCONCLUSIVE" in page.text
+
+
+def test_a_missing_picture_leaves_a_place(folder: Path, trial: MakeTrial) -> None:
+    (folder / "images/03.png").unlink()
+    page, _ = read(folder, [trial(pictures=True)])
+    assert len(page.all("img")) == 2 * 7
+    assert sum(attrs.get("class") == "absent" for attrs in page.all("span")) == 2
+
+
+@pytest.mark.parametrize("kind", ["outside", "no picture"])
+def test_only_pictures_of_the_folder_are_embedded(folder: Path, trial: MakeTrial, kind: str) -> None:
+    inside = folder / "results"
+    inside.mkdir()
+    path = "../images/00.png" if kind == "outside" else "secret.png"
+    (inside / "secret.png").write_text("not a picture")
+    one = trial(psnr=[20.0])
+    one.images.append(path)
+    one.originals.append(path)
+    page, _ = read(inside, [one])
+    assert page.all("img") == []
+
+
+def test_the_audit_s_own_settings_are_shown(folder: Path, trial: MakeTrial) -> None:
+    (folder / "audit.json").write_text('{"seeds": [41, 42]}', encoding="utf-8")
+    assert '{"seeds": [41, 42]}' in read(folder, [trial()])[0].text
+
+
+def test_without_trials_it_says_so(folder: Path) -> None:
+    assert "Nothing was audited" in read(folder, [])[0].text
+
+
+def test_the_same_trials_give_the_same_bytes(folder: Path, trial: MakeTrial) -> None:
+    assert read(folder, audit(trial))[1] == read(folder, audit(trial))[1]
+
+
+def test_writing_leaves_nothing_else_behind(folder: Path, trial: MakeTrial) -> None:
+    write_report(folder, [trial()])
+    write_report(folder, [trial()])
+    assert sorted(path.name for path in folder.iterdir()) == ["images", "report.html"]
+
+
+def test_a_failed_write_keeps_the_old_report(folder: Path, trial: MakeTrial, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_report(folder, [trial()])
+    before = path.read_bytes()
+
+    def full(source: str, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UsageError, match=r"cannot write .*No space left"):
+        write_report(folder, [trial(scene="new")])
+    assert path.read_bytes() == before
+    assert sorted(entry.name for entry in folder.iterdir()) == ["images", "report.html"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(folder: Path, trial: MakeTrial) -> None:
+    with pytest.raises(UsageError, match=r"^cannot write .*report\.html: .*; make .* a folder that can be written$"):
+        write_report(folder / "images/00.png", [trial()])

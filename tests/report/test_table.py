@@ -1,0 +1,36 @@
+import io
+from collections.abc import Callable
+
+from rich.console import Console
+
+from unveil.core import Trial
+from unveil.report import print_table
+
+
+def printed(trials: list[Trial]) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    print_table(trials, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_one_line_an_obfuscation_within_100_columns(trial: Callable[..., Trial]) -> None:
+    text = printed([trial(obfuscation=spec) for spec in ("none", "fp16", "topk:density=0.05+qsgd:levels=16,norm=max")])
+    assert max(map(len, text.splitlines())) <= 100
+    (line,) = [line for line in text.splitlines() if line.startswith("fp16")]
+    for part in ("LEAKS", "26.2 [", "11.0", "0.80", "1 Mbit", "8×", "2 s"):
+        assert part in line
+
+
+def test_the_headline_stands_above_without_marks(trial: Callable[..., Trial]) -> None:
+    text = printed([trial(), trial(obfuscation="fp16")])
+    assert text.startswith("The pictures came back")
+    assert "`" not in text
+
+
+def test_a_name_with_brackets_is_text(trial: Callable[..., Trial]) -> None:
+    assert "[bold]x[/]" in printed([trial(scene="[bold]x[/]", obfuscation="[bold]x[/]")])
+
+
+def test_missing_scores_are_dashes(trial: Callable[..., Trial]) -> None:
+    assert "–" in printed([trial(psnr=[])])
