@@ -108,6 +108,7 @@ def quality(spec: str, training: LocalTraining, obfuscation: str = "none", *, co
         ("rog:factor=2", FedSGD(), "none", 18),
         ("rog:factor=2", FedSGD(), "qsgd:levels=16,norm=max", 17.5),
         ("rog:factor=2,objective=misfit", FedSGD(), "qsgd:levels=16,norm=max", 17.5),
+        ("rog:factor=2,objective=misfit", FedSGD(), "topk:density=0.2", 16),
         ("rog:factor=2,steps=60", FedAvg(steps=3, lr=0.01), "none", 17),
         ("inverting_gradients", FedSGD(), "none", 17.5),
         ("inverting_gradients", FedSGD(), "topk:density=0.1", 16),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unveil.errors import UsageError
 from unveil.metrics import CATALOGUE
-from unveil.metrics.pixel import psnr, ssim, ssim_global
+from unveil.metrics.pixel import correlation, psnr, ssim, ssim_global
 
 ANCHOR = Path(os.environ.get("UNVEIL_ANCHOR", Path(__file__).parents[2] / "shared" / "anchors" / "rog"))
 
@@ -61,9 +61,18 @@ def ssim_global_in_numpy(x, y):
     return total
 
 
+def correlation_in_numpy(x, y):
+    return np.corrcoef(x.ravel(), y.ravel())[0, 1]
+
+
 @pytest.mark.parametrize(
     ("score", "independent"),
-    [(psnr, psnr_in_numpy), (ssim, ssim_in_numpy), (ssim_global, ssim_global_in_numpy)],
+    [
+        (psnr, psnr_in_numpy),
+        (ssim, ssim_in_numpy),
+        (ssim_global, ssim_global_in_numpy),
+        (correlation, correlation_in_numpy),
+    ],
 )
 @pytest.mark.parametrize("spread", [0.02, 0.2, 0.7])
 def test_each_score_equals_an_independent_implementation(score, independent, spread):
@@ -89,6 +98,13 @@ def test_more_noise_scores_lower_and_order_of_arguments_does_not_matter(metric):
     assert metric.leak == "high"
     assert (metric.score(original, near) > metric.score(original, far)).all()
     assert torch.allclose(metric.score(original, near), metric.score(near, original))
+
+
+def test_correlation_is_blind_to_brightness_and_contrast_and_zero_for_a_flat_picture():
+    original, _ = noisy_pair()
+    assert correlation(original, 0.1 + 0.3 * original).tolist() == pytest.approx([1.0] * 4)
+    assert correlation(original, 1 - original).tolist() == pytest.approx([-1.0] * 4)
+    assert correlation(original, torch.full_like(original, 0.5)).tolist() == [0.0] * 4
 
 
 def test_an_exact_image_is_capped_at_the_level_of_rounding():

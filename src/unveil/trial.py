@@ -60,6 +60,8 @@ def run_trial(
     _refuse_zeros(sent)
     received = obfuscation(sent, generator=channel)
     received.check()
+    # Scored first, so that pictures which no metric can take are refused before the attack and not after it.
+    floor = _scores(scene.batch.images, torch.full_like(scene.batch.images, GREY))
     with Meter(device) as meter:
         guess = attack(scene.model, received, knowledge, generator=attacker, watch=meter.unmetered(watch))
     guess = align(scene.batch.images, _as_saved(guess))
@@ -75,7 +77,7 @@ def run_trial(
         peak_mib=meter.peak_mib,
         stop=guess.stop.value,
         scores=_scores(scene.batch.images, guess.images),
-        floor=_scores(scene.batch.images, torch.full_like(scene.batch.images, GREY)),
+        floor=floor,
         losses=_thinned(guess.losses),
         originals=save_pictures(folder, key, "original", scene.batch.images),
         images=save_pictures(folder, key, "reconstruction", guess.images),

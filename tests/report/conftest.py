@@ -21,6 +21,7 @@ def make_trial(
     seed: int = 0,
     psnr: list[float] | None = None,
     ssim: list[float] | None = None,
+    correlation: list[float] | None = None,
     floor: float = 11.0,
     wire_bits: int = 1_000_000,
     losses: list[float] | None = None,
@@ -49,7 +50,9 @@ def make_trial(
         iterations=4,
         peak_mib=100.0,
         stop=stop.value,
-        scores={"psnr": psnr} | ({"ssim": ssim} if ssim else {}),
+        scores={"psnr": psnr}
+        | ({"ssim": ssim} if ssim else {})
+        | ({"correlation": correlation} if correlation else {}),
         floor={"psnr": [floor] * len(psnr), "ssim": [0.2] * len(psnr)},
         losses=[8.0, 4.0, 2.0, 1.0] if losses is None else losses,
         originals=files,

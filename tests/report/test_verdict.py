@@ -68,6 +68,15 @@ def test_one_picture_that_came_back_is_not_little(trial: MakeTrial) -> None:
     assert "1 of 8 came back" in verdict.sentence
 
 
+def test_a_dark_copy_is_something_although_its_pixels_score_low(trial: MakeTrial) -> None:
+    dark = trial(obfuscation="fp16", correlation=[0.7] * 8, **NOTHING)
+    verdict = judge(summarise([trial(), dark])[1])
+    assert verdict.level is Level.PARTLY
+    assert any("Correlation with the originals is 0.70" in reason for reason in verdict.reasons)
+    chance = trial(obfuscation="fp16", correlation=[0.2] * 8, **NOTHING)
+    assert judge(summarise([trial(), chance])[1]).level is Level.LITTLE
+
+
 def test_half_of_the_pictures_are_a_leak(trial: MakeTrial) -> None:
     half = trial(obfuscation="fp16", psnr=[30.0] * 4 + [8.0] * 4, ssim=[0.9] * 4 + [0.1] * 4)
     assert judge(summarise([trial(), half])[1]).level is Level.LEAKS

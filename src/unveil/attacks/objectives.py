@@ -44,10 +44,16 @@ def cosine(received: Update, knowledge: Knowledge) -> Misfit:
 
 
 def channel(received: Update, knowledge: Knowledge) -> Misfit:
-    """The channel's own observation model where the attacker knows the channel, the squared error where not."""
+    """The channel's own observation model where the attacker knows the channel, the squared error where not.
+
+    In units of what an all-zero candidate scores. Squares of small gradients would otherwise be so small that Adam's
+    epsilon swallows their slopes.
+    """
     if knowledge.obfuscation is None:
         return squared(received, knowledge)
-    return knowledge.obfuscation.misfit(received)
+    misfit = knowledge.obfuscation.misfit(received)
+    nothing = float(misfit({name: torch.zeros_like(y) for name, y in received.tensors.items()}))
+    return (lambda candidate: misfit(candidate) / nothing) if nothing > 0 else misfit
 
 
 OBJECTIVES = {"squared": squared, "cosine": cosine, "misfit": channel}

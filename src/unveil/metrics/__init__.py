@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from unveil.core import Metric
-from unveil.metrics.pixel import PSNR, SSIM, SSIM_GLOBAL
+from unveil.metrics.pixel import CORRELATION, PSNR, SSIM, SSIM_GLOBAL
 
-CATALOGUE: Mapping[str, Metric] = {metric.name: metric for metric in (PSNR, SSIM, SSIM_GLOBAL)}
+CATALOGUE: Mapping[str, Metric] = {metric.name: metric for metric in (PSNR, SSIM, SSIM_GLOBAL, CORRELATION)}
 
-__all__ = ["CATALOGUE", "PSNR", "SSIM", "SSIM_GLOBAL"]
+__all__ = ["CATALOGUE", "CORRELATION", "PSNR", "SSIM", "SSIM_GLOBAL"]

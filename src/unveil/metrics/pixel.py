@@ -97,6 +97,23 @@ def ssim_global(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
     return (luminance * structure) @ weights
 
 
+def correlation(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+    """Pearson correlation of the pixels in [-1, 1]: what came back, whatever its brightness and contrast.
+
+    A rebuilt picture that is merely too dark scores low in PSNR and is undone by anyone with an image editor. A flat
+    picture, original or rebuilt, correlates with nothing: 0.
+
+    Args:
+        originals: The private pictures.
+        rebuilt: Their reconstructions, in the same order.
+    """
+    x, y = originals.double().flatten(1), rebuilt.double().flatten(1)
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    scale = (x.square().sum(1) * y.square().sum(1)).sqrt()
+    flat = scale < x.shape[1] * ROUNDING  # less contrast than rounding to 8 bits makes
+    return torch.where(flat, 0.0, (x * y).sum(1) / scale.where(~flat, 1.0))
+
+
 def _numpy(images: Images) -> list[object]:
     return list(images.detach().cpu().double().numpy())
 
@@ -118,3 +135,4 @@ def _ycrcb(images: Images) -> Float[Tensor, "n k h w"]:
 PSNR = Metric(name="psnr", unit="dB", leak="high", score=psnr)
 SSIM = Metric(name="ssim", unit="", leak="high", score=ssim)
 SSIM_GLOBAL = Metric(name="ssim_global", unit="", leak="high", score=ssim_global)
+CORRELATION = Metric(name="correlation", unit="", leak="high", score=correlation)

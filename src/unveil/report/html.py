@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from unveil.core import Stop, Trial
+from unveil.core import Trial
 from unveil.errors import UsageError
 from unveil.report import words
 from unveil.report.charts import leakage_chart, legend, loss_chart
@@ -126,7 +126,6 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         reproduce=reproduce,
         settings=settings,
         versions=_versions(trials),
-        finished=Stop.FINISHED.value,
         wall=WALL,
     )
 

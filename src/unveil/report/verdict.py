@@ -2,6 +2,9 @@
 
 A leak that was measured is a fact. That nothing was found is only a fact about the attack, and no fact at all where the
 same attack fails on the bare update. So the verdicts say what came back; none of them is a promise of privacy.
+
+The thresholds are conventions, set by eye on scikit-image's pictures at 64 px under blur and noise. They sort results
+for a reader; they are not measured limits of what a person can recognise.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ Not the lower end alone: with few pictures the interval is wide, and doubt must 
 
 TRACE_SSIM_GAIN = 0.1
 """... or SSIM lies this far above the blind guess."""
+
+TRACE_CORRELATION = 0.4
+"""... or the pictures correlate this much with the originals, which a wrong brightness or contrast does not hide."""
 
 LEAK_SHARE = 0.5
 """Pictures came back, too, if this share of them meets all three conditions one by one, whatever the means are."""
@@ -62,8 +68,8 @@ MEANINGS = {
     Level.PARTLY: (
         f"Something came back, such as colours, layout or single pictures: mean PSNR at least {TRACE_GAIN_DB:g} dB "
         "above a blind guess with the whole interval above it; or SSIM at least "
-        f"{TRACE_SSIM_GAIN:g} above it at the lower end of the interval; or one picture, counted singly, meets the "
-        "conditions of LEAKS."
+        f"{TRACE_SSIM_GAIN:g} above it, or correlation at least {TRACE_CORRELATION:g}, at the lower end of the "
+        "interval; or one picture, counted singly, meets the conditions of LEAKS."
     ),
     Level.LITTLE: (
         "This attack found little here, while it did find something in the bare update. A stronger attack may find "
@@ -150,7 +156,9 @@ def _partly(row: Row) -> bool:
     gain, ssim = row.scores["psnr"].gain, row.scores.get("ssim")
     layout = ssim is not None and ssim.gain is not None and ssim.gain.low >= TRACE_SSIM_GAIN
     colours = gain is not None and gain.low > 0 and gain.mean >= TRACE_GAIN_DB
-    return colours or layout or came_back(row) > 0
+    correlation = row.scores.get("correlation")
+    shapes = correlation is not None and correlation.mean.low >= TRACE_CORRELATION
+    return colours or layout or shapes or came_back(row) > 0
 
 
 def found_something(row: Row) -> bool:
@@ -220,6 +228,12 @@ def _reasons(row: Row) -> tuple[str, ...]:
         reasons.append(
             f"SSIM is {ssim.mean.mean:.2f}, and {ssim.mean.low:.2f} at the lower end of the interval "
             f"(LEAKS needs {LEAK_SSIM:g}){against}."
+        )
+    correlation = row.scores.get("correlation")
+    if correlation is not None:
+        reasons.append(
+            f"Correlation with the originals is {correlation.mean.mean:.2f}, and {correlation.mean.low:.2f} at the "
+            f"lower end of the interval (a trace needs {TRACE_CORRELATION:g}), whatever the brightness and contrast."
         )
     if row.cost is not None and row.control is not None:
         bare = words.decibels(row.control.scores["psnr"].mean.mean)
