@@ -52,13 +52,20 @@ class TopK:
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """What was sent is exact, what was not is smaller than the smallest sent; see `Obfuscation`."""
-        sent = squared(received, sent_only=True)
+        unit = _mean_square_sent(received)
+        sent = squared(received, dict.fromkeys(received.tensors, 1 / unit), sent_only=True)
         return sent if sent_only else added(sent, self.unsent(received))
 
     def unsent(self, received: Update) -> Misfit:
-        """The squared excess of entries not sent over the smallest one that was."""
+        """The squared excess of entries not sent over the smallest one that was, in units of what was sent.
+
+        In these units it stands beside the log-likelihood that a quantiser behind it gives to what was sent.
+        """
+        unit = _mean_square_sent(received)
         threshold = each_group(received.tensors, self.scope, _smallest_sent)
-        penalties = {name: partial(_excess, threshold=float(t.reshape(-1)[0])) for name, t in threshold.items()}
+        penalties = {
+            name: partial(_excess, threshold=float(t.reshape(-1)[0]), unit=unit) for name, t in threshold.items()
+        }
         return penalised(received, penalties)
 
     __str__ = spec_of
@@ -69,5 +76,10 @@ def _smallest_sent(rows: Tensor) -> Tensor:
     return torch.where(size > 0, size, torch.inf).amin(1, True)
 
 
-def _excess(x: Tensor, y: Tensor, threshold: float) -> Tensor:
-    return (x.abs() - threshold).clamp_min(0).square() * (y == 0)
+def _mean_square_sent(received: Update) -> float:
+    sent = sum(int(torch.count_nonzero(y)) for y in received.tensors.values())
+    return float(torch.stack([y.square().sum() for y in received.tensors.values()]).sum()) / max(sent, 1) or 1.0
+
+
+def _excess(x: Tensor, y: Tensor, threshold: float, unit: float) -> Tensor:
+    return (x.abs() - threshold).clamp_min(0).square() / unit * (y == 0)
