@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = ("models", "trainings", "obfuscations", "attacks", "metrics")
 TEMPLATE = Path(__file__).with_name("template.toml")
+PAGE = 110  # columns of a table that goes into a file or a pipe
 USAGE, INTERNAL, NOTHING, INTERRUPTED = 2, 3, 5, 130
 
 
@@ -168,7 +170,7 @@ def _run(audit: Audit, folder: Path, *, as_json: bool) -> None:
             err=True,
         )
         sys.exit(INTERRUPTED)
-    _present(folder, trials, as_json=as_json)
+    _present(folder, trials, as_json=as_json, reproduce=shlex.join(["unveil", *sys.argv[1:]]))
 
 
 def _kept(folder: Path) -> int:
@@ -180,7 +182,7 @@ def _kept(folder: Path) -> int:
         return 0
 
 
-def _present(folder: Path, trials: list[Trial], *, as_json: bool) -> None:
+def _present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str = "") -> None:
     """Write the report, then print the results and where it is."""
     import dataclasses
 
@@ -192,12 +194,13 @@ def _present(folder: Path, trials: list[Trial], *, as_json: bool) -> None:
     if not trials:
         click.echo(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
         sys.exit(NOTHING)
-    path = write_report(folder, trials)
+    path = write_report(folder, trials, reproduce=reproduce)
     if as_json:
         results = {"folder": str(folder), "report": str(path), "trials": [dataclasses.asdict(t) for t in trials]}
         click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
     else:
-        print_table(trials, Console())
+        console = Console()
+        print_table(trials, console if console.is_terminal else Console(width=PAGE))
         click.echo(f"Report: {path}")
 
 
