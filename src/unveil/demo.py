@@ -9,7 +9,7 @@ from unveil.scenes import make_scene
 
 MODEL = "lenet"
 PICTURES = 8
-SIZE = 64
+SIZE = 56
 TRAINING = "fedsgd"
 OBFUSCATIONS = ("none", "qsgd:levels=16,norm=max", "topk:density=0.05", "gaussian:relative=2.5")
 ATTACK = "inverting_gradients:steps=100"  # of the published ones the best in the time
