@@ -96,11 +96,13 @@ def table(runs: list[Run]) -> str:
 
         spread = [run["psnr"] for run in found]
         reached = [run["seconds_to"]["22"] for run in found]
-        sent = line.obfuscation if line.training == "fedsgd" else f"{line.training}, {line.obfuscation}"
+        sent = "`, then `".join(spec for spec in (line.training, line.obfuscation) if spec not in ("fedsgd", "none"))
+        sent = sent or "none"
+        range_ = f" ± {max(spread) - min(spread):.2f}" if len(found) > 1 else ""
         goal = f" ({line.target:.1f})" if line.target is not None else ""
         time = f"{statistics.mean(reached):.0f}" if None not in reached else "-"
         rows.append(
-            f"| `{line.attack}` | `{sent}` | {mean('psnr'):.2f} ± {max(spread) - min(spread):.2f}{goal} "
+            f"| `{line.attack}` | `{sent}` | {mean('psnr'):.2f}{range_}{goal} "
             f"| {min(run['psnr_min'] for run in found):.1f} | {mean('ssim'):.3f} | {mean('seconds_per_iteration'):.2f} "
             f"| {found[0]['iterations']} | {time} | {max(run['peak_mib'] or 0 for run in found)} | {len(found)} |"
         )
