@@ -89,6 +89,7 @@ def test_folders_are_relative_to_the_file_and_named_as_in_it(tmp_path: Path) -> 
     [
         ("attack.0.steps=50", "attack 0: rog:steps=50"),
         ("attack.1.name=rog", "attack 1: rog"),
+        ("attack.1.name=rog:steps=9", "attack 1: rog:steps=9"),
         ("seeds=[5]", "seeds [5]"),
         ("seeds = [5, 6]", "seeds [5, 6]"),
         ("scene.0.name=a = b", "scene a = b"),

@@ -20,7 +20,7 @@ from unveil.core import Attack
 from unveil.errors import UsageError, nearest
 from unveil.pictures import BUILTIN
 from unveil.scenes import Scene, make_scene
-from unveil.spec import construct
+from unveil.spec import construct, split
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -62,7 +62,7 @@ class AuditTable:
 
     Args:
         scene: The clients.
-        attack: The attacks, each a name and its settings.
+        attack: The attacks, each a name or SPEC, and settings, which win over those of the SPEC.
         obfuscations: SPECs of the channels.
         seeds: Seeds of the channel's and the attack's randomness.
         labels: Whether the attacker is given the labels.
@@ -173,7 +173,8 @@ def _attack(number: int, table: dict[str, Any]) -> Attack:
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise UsageError(f"attack.{number} needs a name; {nearest(str(name), list(attacks.CATALOGUE))}")
-    attack: Attack = construct("attack", attacks.CATALOGUE, name, settings)
+    name, in_spec = split("attack", name)
+    attack: Attack = construct("attack", attacks.CATALOGUE, name, {**in_spec, **settings})
     return attack
 
 

@@ -8,8 +8,8 @@ product of the weight's size, forward or backward. Nothing is hooked into the mo
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -147,19 +147,12 @@ def _gradient(
     return result
 
 
-def _own_randomness() -> Any:
+@contextmanager
+def _own_randomness() -> Iterator[None]:
     """Dropout masks from a fixed seed, the same for client and attacker, and the global state as it was."""
-    context = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-
-    class Seeded:
-        def __enter__(self) -> None:
-            context.__enter__()
-            torch.manual_seed(0)
-
-        def __exit__(self, *error: Any) -> None:
-            context.__exit__(*error)
-
-    return Seeded()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        yield
 
 
 def check_logits(logits: Tensor, batch: Batch) -> None:

@@ -26,6 +26,24 @@ def spec_of(component: Any) -> str:
     return name + (":" + ",".join(settings) if settings else "")
 
 
+def split(kind: str, text: str) -> tuple[str, dict[str, str]]:
+    """The name and the settings of a SPEC without `+`.
+
+    Raises:
+        UsageError: Something that is not key=value, or a key given twice.
+    """
+    name, _, rest = text.strip().partition(":")
+    settings: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"{kind} {text!r}: expected key=value, got {pair!r}")
+        if key.strip() in settings:
+            raise UsageError(f"{kind} {text!r}: {key.strip()!r} is given twice; keep one of them")
+        settings[key.strip()] = value.strip()
+    return name, settings
+
+
 def build(kind: str, catalogue: Mapping[str, type], text: str) -> Any:
     """Build one component from its SPEC.
 
@@ -37,15 +55,7 @@ def build(kind: str, catalogue: Mapping[str, type], text: str) -> Any:
     Raises:
         UsageError: An unknown name or setting (the nearest valid one is named), or a value that does not fit.
     """
-    name, _, rest = text.strip().partition(":")
-    settings: dict[str, str] = {}
-    for pair in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"{kind} {text!r}: expected key=value, got {pair!r}")
-        if key.strip() in settings:
-            raise UsageError(f"{kind} {text!r}: {key.strip()!r} is given twice; keep one of them")
-        settings[key.strip()] = value.strip()
+    name, settings = split(kind, text)
     return construct(kind, catalogue, name, settings)
 
 

@@ -49,6 +49,7 @@ SPECS = [
     "topk:density=0.2+fp16",
     "qsgd:levels=16,norm=max+topk:density=0.2",
     "randomk:density=0.5+sign",
+    "randomk:density=0.2,unbiased=true+qsgd:levels=16,norm=max",
 ]
 
 everyone = pytest.mark.parametrize("channel", [parse(spec) for spec in SPECS], ids=str)
@@ -228,6 +229,14 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
     assert float(torch.cosine_similarity(flat, before, dim=0)) == pytest.approx(1, abs=1e-5)
     same = send(parse("clip:norm=1000"), update).tensors
     assert all(torch.equal(same[name], t) for name, t in update.tensors.items())
+
+
+def test_the_gain_of_unbiased_random_k_is_undone_behind_a_quantiser_too() -> None:
+    update = small_update()
+    channel = parse("randomk:density=0.2,unbiased=true+qsgd:levels=256,norm=max")
+    misfit = channel.misfit(send(channel, update))
+    wrong: dict[str, Tensor] = {name: 5 * t for name, t in update.tensors.items()}
+    assert float(misfit(update.tensors)) < 1 < float(misfit(wrong))
 
 
 def test_clipping_is_judged_up_to_length() -> None:

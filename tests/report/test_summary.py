@@ -65,7 +65,7 @@ def test_family(trial: Callable[..., Trial], spec: str, family: str) -> None:
 
 def test_one_exact_picture_does_not_make_the_mean_infinite(trial: Callable[..., Trial]) -> None:
     (row,) = summarise([trial(psnr=[math.inf, 20.0])])
-    assert row.scores["psnr"].mean.mean == pytest.approx(60.0)
+    assert row.scores["psnr"].mean.mean == pytest.approx((58.92 + 20) / 2, abs=0.01)
 
 
 def test_nan_scores_are_left_out_and_said(trial: Callable[..., Trial]) -> None:

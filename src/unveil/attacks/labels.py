@@ -8,6 +8,7 @@ from torch.nn import Linear, Module
 
 from unveil.core import Batch, Knowledge, Update
 from unveil.errors import UsageError
+from unveil.gradient import in_mode
 from unveil.thin import dense
 
 NOISE_IMAGES = 16  # pictures of noise on which the public model is calibrated
@@ -73,7 +74,7 @@ def _calibrate(model: Module, knowledge: Knowledge, tensor: str, classes: int) -
     labels = torch.randint(classes, (n,), generator=generator).to(device)
     signal = _per_class(dense(knowledge.training.simulate(model, Batch(images, labels))[tensor])).detach()
     with torch.no_grad():
-        chance = model(images).softmax(1).mean(0)
+        chance = in_mode(model, "eval")(images).softmax(1).mean(0)
     expected = chance - torch.bincount(labels, minlength=classes) / n
     return chance, (signal @ expected) / expected.square().sum()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Generator
 from torch.nn import Module
@@ -16,6 +16,28 @@ from unveil.attacks.priors import TotalVariation
 from unveil.core import Attack, Knowledge, Reconstruction, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import build, spec_of
+
+
+@runtime_checkable
+class Preset(Protocol):
+    """Settings that say how the loop is to run."""
+
+    def matching(self) -> Matching:
+        """The settings as those of the loop."""
+        ...
+
+
+def _run(
+    self: Preset,
+    model: Module,
+    update: Update,
+    knowledge: Knowledge,
+    *,
+    generator: Generator,
+    watch: Watch | None = None,
+) -> Reconstruction:
+    """Run the attack; see `Attack`. Every preset uses it as its `__call__`."""
+    return self.matching()(model, update, knowledge, generator=generator, watch=watch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +68,16 @@ class ROG:
         if self.factor < 1:
             raise UsageError(f"ROG: expected factor >= 1, got {self.factor:g}; 4 is the published value")
 
-    def __call__(
-        self,
-        model: Module,
-        update: Update,
-        knowledge: Knowledge,
-        *,
-        generator: Generator,
-        watch: Watch | None = None,
-    ) -> Reconstruction:
-        """Run the attack; see `Attack`."""
-        attack = Matching(
+    def matching(self) -> Matching:
+        """The settings as those of the loop."""
+        return Matching(
             latent=Code(factor=self.factor),
             objective=self.objective,
             optimiser=Adam(lr=self.lr, decay="cosine", final_lr=self.final_lr),
             steps=self.steps,
         )
-        return attack(model, update, knowledge, generator=generator, watch=watch)
 
+    __call__ = _run
     __str__ = spec_of
 
 
@@ -90,25 +104,17 @@ class InvertingGradients:
         if self.tv < 0:
             raise UsageError(f"InvertingGradients: expected tv >= 0, got {self.tv:g}; 0 switches it off")
 
-    def __call__(
-        self,
-        model: Module,
-        update: Update,
-        knowledge: Knowledge,
-        *,
-        generator: Generator,
-        watch: Watch | None = None,
-    ) -> Reconstruction:
-        """Run the attack; see `Attack`."""
-        attack = Matching(
+    def matching(self) -> Matching:
+        """The settings as those of the loop."""
+        return Matching(
             latent=Pixels(start="normal", box=True),
             objective="cosine",
             optimiser=Adam(lr=self.lr, decay="steps", signed=True),
             steps=self.steps,
             prior=TotalVariation(weight=self.tv),
         )
-        return attack(model, update, knowledge, generator=generator, watch=watch)
 
+    __call__ = _run
     __str__ = spec_of
 
 
@@ -131,25 +137,17 @@ class DLG:
     def __post_init__(self) -> None:
         _check("DLG", self.steps, self.lr)
 
-    def __call__(
-        self,
-        model: Module,
-        update: Update,
-        knowledge: Knowledge,
-        *,
-        generator: Generator,
-        watch: Watch | None = None,
-    ) -> Reconstruction:
-        """Run the attack; see `Attack`."""
-        attack = Matching(
+    def matching(self) -> Matching:
+        """The settings as those of the loop."""
+        return Matching(
             latent=Pixels(start="normal"),
             objective="squared",
             optimiser=LBFGS(lr=self.lr),
             steps=self.steps,
             soft_labels=True,
         )
-        return attack(model, update, knowledge, generator=generator, watch=watch)
 
+    __call__ = _run
     __str__ = spec_of
 
 
@@ -172,24 +170,16 @@ class IDLG:
     def __post_init__(self) -> None:
         _check("IDLG", self.steps, self.lr)
 
-    def __call__(
-        self,
-        model: Module,
-        update: Update,
-        knowledge: Knowledge,
-        *,
-        generator: Generator,
-        watch: Watch | None = None,
-    ) -> Reconstruction:
-        """Run the attack; see `Attack`."""
-        attack = Matching(
+    def matching(self) -> Matching:
+        """The settings as those of the loop."""
+        return Matching(
             latent=Pixels(start="normal"),
             objective="squared",
             optimiser=LBFGS(lr=self.lr),
             steps=self.steps,
         )
-        return attack(model, update, knowledge, generator=generator, watch=watch)
 
+    __call__ = _run
     __str__ = spec_of
 
 

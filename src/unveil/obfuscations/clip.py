@@ -43,9 +43,9 @@ class Clip:
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """Squared error of the clipped candidate: the direction counts, a length beyond the norm does not."""
         explained = squared(received, sent_only=sent_only)
-        return lambda candidate: explained(self.shorten(candidate))
+        return lambda candidate: explained(self.rescale(candidate))
 
-    def shorten(self, candidate: Candidate) -> Candidate:
+    def rescale(self, candidate: Candidate) -> Candidate:
         """What clipping does to a candidate."""
         return scaled(candidate, _share(candidate, self.norm))
 
@@ -86,7 +86,7 @@ class DPSGD:
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """``(clipped x - y)^2 / sigma^2``; see `Obfuscation`."""
         explained = self._noise.misfit(received, sent_only=sent_only)
-        return lambda candidate: explained(self._clip.shorten(candidate))
+        return lambda candidate: explained(self._clip.rescale(candidate))
 
     __str__ = spec_of
 

@@ -24,10 +24,10 @@ class Sparsifier(Protocol):
 
 
 @runtime_checkable
-class Shortener(Protocol):
-    """A stage that changes the length of an update and nothing else."""
+class Rescaler(Protocol):
+    """A stage that multiplies whole tensors by a factor that the attacker can work out."""
 
-    def shorten(self, candidate: Candidate) -> Candidate:
+    def rescale(self, candidate: Candidate) -> Candidate:
         """What the stage does to a candidate."""
         ...
 
@@ -37,7 +37,7 @@ class Pipeline:
     """Apply the stages in order. Wire cost: what the last stage of each kind makes of it.
 
     The observation model is that of the last stage that changes values, on the entries that the last sparsifier
-    chose; what it did not choose is explained by the sparsifier. Candidates are clipped wherever updates are.
+    chose; what it did not choose is explained by the sparsifier. Candidates are rescaled wherever updates are.
 
     Args:
         stages: Two or more obfuscations.
@@ -60,15 +60,15 @@ class Pipeline:
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """The last value-changing stage on what was sent, and the sparsifier on the rest; see `Obfuscation`."""
         choosers = [stage for stage in self.stages if isinstance(stage, Sparsifier)]
-        shorteners = [stage for stage in self.stages if isinstance(stage, Shortener)]
-        changers = [s for s in self.stages if s not in choosers and s not in shorteners] or [Identity()]
+        rescalers = [stage for stage in self.stages if isinstance(stage, Rescaler)]
+        changers = [s for s in self.stages if s not in choosers and s not in rescalers] or [Identity()]
         explained = changers[-1].misfit(received, sent_only=sent_only or bool(choosers))
         if choosers and not sent_only:
             explained = added(explained, choosers[-1].unsent(received))
 
         def misfit(candidate: Candidate) -> Tensor:
-            for stage in shorteners:
-                candidate = stage.shorten(candidate)
+            for stage in rescalers:
+                candidate = stage.rescale(candidate)
             return explained(candidate)
 
         return misfit

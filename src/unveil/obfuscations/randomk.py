@@ -55,19 +55,23 @@ class RandomK:
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """What was sent is exact; what was not says nothing; see `Obfuscation`."""
-        if self.unbiased:
-            true_size = each_group(received.tensors, self.scope, self._undo)
-            received = Update(true_size, received.coding)
-        return squared(received, sent_only=True)
+        explained = squared(received, sent_only=True)
+        return lambda candidate: explained(self.rescale(candidate))
 
     def unsent(self, received: Update) -> Misfit:
         """Nothing: the choice did not depend on the values."""
         return _nothing
 
-    __str__ = spec_of
+    def rescale(self, candidate: Candidate) -> Candidate:
+        """What the gain that keeps the mean right does to a candidate's entries."""
+        if not self.unbiased:
+            return candidate
+        sizes = {name: value.shape.numel() for name, value in candidate.items()}
+        if self.scope == "update":
+            sizes = dict.fromkeys(sizes, sum(sizes.values()))
+        return {n: v * (sizes[n] / math.ceil(self.density * sizes[n])) for n, v in candidate.items()}
 
-    def _undo(self, rows: Tensor) -> Tensor:
-        return rows * (math.ceil(self.density * rows.shape[1]) / rows.shape[1])
+    __str__ = spec_of
 
 
 def _nothing(candidate: Candidate) -> Tensor:

@@ -14,11 +14,12 @@ from statistics import fmean
 
 from unveil.core import Trial
 from unveil.errors import UsageError
+from unveil.metrics.pixel import ROUNDING
 from unveil.statistics import Interval, bootstrap_mean
 
 CONTROL = "none"
-CEILING = {"psnr": 100.0}
-"""An exact copy has infinite PSNR; it counts as this, so that one such picture does not make the mean infinite."""
+CEILING = {"psnr": -10 * math.log10(ROUNDING)}
+"""Results of other tools may hold an infinite PSNR; it counts as the metric here counts an exact copy."""
 
 Curve = Sequence[float]
 
