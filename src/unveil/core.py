@@ -252,6 +252,11 @@ Watch = Callable[[Progress], None]
 class LocalTraining(Protocol):
     """What a client does with its batch before it sends anything. Never changes the model."""
 
+    @property
+    def mode(self) -> Literal["eval", "train"]:
+        """The mode in which the client runs the model."""
+        ...
+
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """The client's side: what is sent, with the client's own noise drawn from the generator."""
         ...

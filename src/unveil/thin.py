@@ -73,6 +73,13 @@ def dense(value: Tensor | Thin) -> Tensor:
     return value.dense() if isinstance(value, Thin) else value
 
 
+def detached(value: Tensor | Thin) -> Tensor | Thin:
+    """The same numbers without their history."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    return Thin(tuple((scale, left.detach(), right.detach()) for scale, left, right in value.terms))
+
+
 def scaled(candidate: Candidate, factor: float | Tensor) -> Candidate:
     """Every tensor of the candidate times the factor."""
     return {name: value * factor for name, value in candidate.items()}

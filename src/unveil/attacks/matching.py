@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
@@ -12,7 +13,7 @@ from torch.nn import Module
 from unveil.attacks.labels import infer_labels
 from unveil.attacks.latents import Latent
 from unveil.attacks.objectives import OBJECTIVES, ObjectiveName, check_names
-from unveil.attacks.optimisers import Optimiser
+from unveil.attacks.optimisers import Optimiser, Step
 from unveil.attacks.priors import TotalVariation
 from unveil.core import Batch, Knowledge, Progress, Reconstruction, Stop, Update, Watch
 
@@ -57,7 +58,7 @@ class Matching:
         device = next(iter(parameters.values())).device
         shape, n = knowledge.image_shape, knowledge.num_images
         if update.is_zero:
-            return _blind_guess(knowledge, device)
+            return blind_guess(knowledge, device)
 
         z = self.latent.init(n, shape, generator=generator).to(device).requires_grad_()
         notes: list[str] = []
@@ -87,8 +88,6 @@ class Matching:
                 notes=tuple(notes),
             )
 
-        if not any(bool(tensor.any()) for tensor in update.tensors.values()):
-            return result([], Stop.EMPTY)
         misfit = OBJECTIVES[self.objective](update, knowledge)
         variables = [z] if logits is None else [z, logits]
         step = self.optimiser.start(variables, self.steps)
@@ -102,30 +101,69 @@ class Matching:
                 variable.grad = slope.contiguous()  # L-BFGS takes flat views
             return loss.detach()
 
-        losses: list[float] = []
+        walk = Walk(steps=self.steps, watch=watch)
+        stop = walk.go(z, closure, self.optimiser.start(variables, self.steps), self.steps, self.latent.project, pictures)
+        return result(walk.losses, stop)
+
+
+@dataclass(kw_only=True)
+class Walk:
+    """The steps of a search so far, over all its stages.
+
+    Args:
+        steps: All that are planned.
+        watch: Told of each step.
+        losses: The loss before each step.
+    """
+
+    steps: int
+    watch: Watch | None = None
+    losses: list[float] = field(default_factory=list)
+
+    def go(
+        self,
+        z: Tensor,
+        closure: Callable[[], Tensor],
+        step: Step,
+        steps: int,
+        project: Callable[[Tensor], None],
+        pictures: Callable[[], Tensor],
+    ) -> Stop:
+        """The one optimisation loop: step, project, tell; z ends at its best where the loss stops being a number.
+
+        Args:
+            z: What is searched, changed in place.
+            closure: Computes the loss and its gradients.
+            step: The optimiser.
+            steps: How many to take.
+            project: Brings z back to where it is allowed to be.
+            pictures: What z stands for.
+        """
         best, best_z = math.inf, z.detach().clone()
-        unchanged = 0
-        for index in range(self.steps):
+        unchanged, last = 0, math.nan
+        for _ in range(steps):
             before = z.detach().clone()
             loss = float(step(closure))
             if not math.isfinite(loss) or not bool(torch.isfinite(z).all()):
                 with torch.no_grad():
                     z.copy_(best_z)
-                return result(losses, Stop.DIVERGED)
+                return Stop.DIVERGED
             if loss < best:
                 best, best_z = loss, before
             with torch.no_grad():
-                self.latent.project(z)
-            unchanged = unchanged + 1 if losses and loss == losses[-1] else 0
-            losses.append(loss)
-            if watch is not None:
-                watch(Progress(index + 1, self.steps, loss, pictures))
+                project(z)
+            unchanged = unchanged + 1 if loss == last else 0
+            last = loss
+            self.losses.append(loss)
+            if self.watch is not None:
+                self.watch(Progress(len(self.losses), self.steps, loss, pictures))
             if unchanged >= PATIENCE:
-                return result(losses, Stop.STALLED)
-        return result(losses, Stop.FINISHED)
+                return Stop.STALLED
+        return Stop.FINISHED
 
 
-def _blind_guess(knowledge: Knowledge, device: torch.device) -> Reconstruction:
+def blind_guess(knowledge: Knowledge, device: torch.device) -> Reconstruction:
+    """Mid-grey pictures: what one would answer without an update."""
     n = knowledge.num_images
     labels = torch.zeros(n, dtype=torch.long, device=device) if knowledge.labels is None else knowledge.labels
     grey = torch.full((n, *knowledge.image_shape), 0.5, device=device)

@@ -33,16 +33,18 @@ class Adam:
         decay: `cosine`: down to `final_lr`; `steps`: times 0.1 after 3/8, 5/8 and 7/8 of the steps.
         final_lr: Where the cosine ends.
         signed: Use only the sign of each gradient entry.
+        memory: Decay of the mean square of the gradient; the lower, the sooner it follows.
     """
 
     lr: float
     decay: Literal["cosine", "steps"]
     final_lr: float = 0.0
     signed: bool = False
+    memory: float = 0.999
 
     def start(self, variables: list[Tensor], steps: int) -> Step:
         """Begin a run; see `Optimiser`."""
-        adam = torch.optim.Adam(variables, lr=self.lr)
+        adam = torch.optim.Adam(variables, lr=self.lr, betas=(0.9, self.memory))
         schedule: LRScheduler
         if self.decay == "cosine":
             schedule = CosineAnnealingLR(adam, T_max=max(steps, 1), eta_min=self.final_lr)

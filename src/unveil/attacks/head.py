@@ -1,0 +1,251 @@
+"""The Linear layers at the end of a network, found by watching it run, and everything that happens behind the features.
+
+body: pictures -> features (a flattened map);   head: features -> logits, through one or more Linear layers.
+
+The gradient of the head's first weight is ``D^T A``: its errors D (images x out) times the features A (images x in). D
+follows from A and the public head alone, and A from the pictures and the public body alone. Neither costs the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+from torch.overrides import TorchFunctionMode
+
+from unveil.core import Batch, Images, LocalTraining
+from unveil.gradient import in_mode
+from unveil.thin import Candidate, detached
+
+
+class NoHeadError(Exception):
+    """Why the batch cannot be separated into single images behind this network; a sentence for the reader."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What one Linear layer of the head sees of a batch.
+
+    Args:
+        weight: Name of its weight.
+        inputs: What goes in, images x in.
+        errors: The mean loss's slope with respect to its output, images x out.
+        pulls: The mean loss's slope with respect to `inputs`, images x in.
+    """
+
+    weight: str
+    inputs: Float[Tensor, "n inside"]
+    errors: Float[Tensor, "n out"]
+    pulls: Float[Tensor, "n inside"]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A network cut in two before the first of its last Linear layers.
+
+    Args:
+        model: The network, in the client's mode; only read.
+        weights: Names of the Linear weights, first to last.
+        image_shape: (channels, height, width) of its pictures.
+        feature_map: (channels, height, width) whose flattening goes into the first weight.
+        rectified: No feature is negative, as behind ReLU.
+    """
+
+    model: Module
+    weights: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    feature_map: tuple[int, int, int]
+    rectified: bool
+
+    def weight(self, layer: int) -> Float[Tensor, "out inside"]:
+        """The weight of a Linear layer, counted from 0."""
+        return _named(self.model, self.weights[layer]).detach()
+
+    def allowed(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n features"]:
+        """The nearest features that the body can give."""
+        return features.clamp_min(0) if self.rectified else features
+
+    def features(self, images: Images) -> Float[Tensor, "n features"]:
+        """The flattened features of pictures, differentiable; the head is not run."""
+        # Detached weights: a first-order step differentiates with respect to the pictures alone.
+        weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        weight = weights[self.weights[0]]
+        if self.model.training:
+            weights |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        images = images.contiguous(memory_format=torch.channels_last)
+        try:
+            with _Cut(weight):
+                torch.func.functional_call(self.model, weights, (images,))
+        except _Reached as reached:
+            return reached.features
+        raise AssertionError("the first weight of the head was not used")
+
+    def layers(self, features: Float[Tensor, "n features"], labels: Tensor) -> list[Layer]:
+        """Inputs and errors of each Linear layer for a batch of features, one gradient of the mean cross-entropy."""
+        with torch.enable_grad():
+            start = features.detach().requires_grad_()
+            tape = _Tape({id(_named(self.model, name)): name for name in self.weights})
+            with tape:
+                logits = _Tail(self.model, self.weights[0], self.image_shape)(start)
+            loss = F.cross_entropy(logits, labels)
+            wanted = [t for _, inputs, output in tape.seen for t in (inputs, output)]
+            slopes = torch.autograd.grad(loss, wanted)
+        return [
+            Layer(name, inputs.detach(), slopes[2 * i + 1], slopes[2 * i])
+            for i, (name, inputs, _) in enumerate(tape.seen)
+        ]
+
+    def simulate(self, training: LocalTraining, features: Float[Tensor, "n features"], labels: Tensor) -> Candidate:
+        """What the client would send for the head alone if its features stayed as they are during local training."""
+        tail = _Tail(self.model, self.weights[0], self.image_shape)
+        sent = training.simulate(tail, Batch(features.detach(), labels))
+        return {name.removeprefix("model."): detached(value) for name, value in sent.items()}
+
+    def slope_of(self, layer: int, values: Float[Tensor, "n inside"]) -> Float[Tensor, "n inside"]:
+        """The activation's slope before Linear `layer` (1 or later), told from what came out of the activation.
+
+        The activation is not named anywhere: it is watched on random inputs, and each value is looked up among what
+        came out of it then. Exact for ReLU, close for what is monotone.
+        """
+        generator = torch.Generator().manual_seed(0)
+        size = prod(self.feature_map)
+        random = torch.randn((8, size), generator=generator).to(values) * 3
+        tape = _Tape({id(_named(self.model, name)): name for name in self.weights})
+        with torch.enable_grad(), tape:
+            _Tail(self.model, self.weights[0], self.image_shape)(random.requires_grad_())
+            before, after = tape.seen[layer - 1][2], tape.seen[layer][1]
+            (slope,) = torch.autograd.grad(after.sum(), before)
+        seen, order = after.detach().flatten().sort()
+        slopes = slope.flatten()[order]
+        return slopes[torch.searchsorted(seen, values.contiguous()).clamp(max=len(seen) - 1)]
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the activation behind the first Linear layer only lets pass or blocks, as ReLU does."""
+        if len(self.weights) == 1:
+            return False
+        probe = torch.linspace(-3, 3, 512, device=_named(self.model, self.weights[0]).device)
+        slopes = self.slope_of(1, probe[None])
+        return bool(((slopes == 0) | (slopes == 1)).all()) and bool((slopes == 0).any())
+
+
+def read_head(model: Module, image_shape: tuple[int, int, int], *, training: LocalTraining) -> Head:
+    """Find the Linear layers at the end of a network.
+
+    Raises:
+        NoHeadError: There are none, or what goes into them is not a flattened map.
+    """
+    client = in_mode(model, training.mode)
+    parameters = {id(p): name for name, p in client.named_parameters() if p.requires_grad}
+    device = next(iter(client.parameters())).device
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((2, *image_shape), generator=generator).to(device)
+    tape = _Tape(parameters, maps=[images])
+    buffers = {name: buffer.clone() for name, buffer in client.named_buffers()}
+    with torch.no_grad(), tape:
+        logits = torch.func.functional_call(client, buffers, (images,))
+    chain: list[tuple[str, Tensor, Tensor]] = []
+    for name, inputs, output in reversed(tape.seen):
+        follows = output.shape == (chain[0][1].shape if chain else logits.shape)
+        if inputs.dim() != 2 or not follows or (not chain and not torch.equal(output, logits)):
+            break
+        chain.insert(0, (name, inputs, output))
+    if not chain:
+        raise NoHeadError("The network does not end in a Linear layer, so the batch cannot be separated.")
+    features = chain[0][1]
+    source = next((m for m in reversed(tape.maps) if torch.equal(m.flatten(1), features)), None)
+    if source is None or source.shape[2:].numel() == 1:
+        raise NoHeadError(
+            "The network pools its last map before its Linear layers, so an image's features are only "
+            f"{features.shape[1]} numbers without a place in the picture: the batch was not separated."
+        )
+    return Head(
+        model=client,
+        weights=tuple(name for name, *_ in chain),
+        image_shape=image_shape,
+        feature_map=(source.shape[1], source.shape[2], source.shape[3]),
+        rectified=bool((features >= 0).all()) and bool((features == 0).any()),
+    )
+
+
+class _Reached(Exception):  # noqa: N818  (not an error: how the body is left)
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+class _Cut(TorchFunctionMode):
+    """Leaves the network where the given weight is about to be used."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and args[1] is self.weight:
+            raise _Reached(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _Feed(TorchFunctionMode):
+    """Puts the given features in the place of what the body made."""
+
+    def __init__(self, weight: Tensor, features: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+        self.features = features
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and args[1] is self.weight:
+            args = (self.features, *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+class _Tape(TorchFunctionMode):
+    """Notes what goes into and comes out of the named Linear weights, and the maps that pass by."""
+
+    def __init__(self, names: Mapping[int, str], maps: list[Tensor] | None = None) -> None:
+        super().__init__()
+        self.names = names
+        self.maps = maps or []
+        self.seen: list[tuple[str, Tensor, Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is F.linear and id(args[1]) in self.names:
+            self.seen.append((self.names[id(args[1])], args[0], result))
+            result = result.clone()  # an activation that works in place must not change what was noted
+        elif isinstance(result, Tensor) and result.dim() == 4:
+            self.maps = [*self.maps[-3:], result]
+        return result
+
+
+class _Tail(Module):
+    """The head as a network of its own: the body runs on one blank picture and its features are replaced."""
+
+    def __init__(self, model: Module, weight: str, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.model = in_mode(model, "eval")
+        self.weight = weight
+        self.image_shape = image_shape
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of features."""
+        weight = _named(self.model, self.weight)
+        with _Feed(weight, features):
+            logits: Tensor = self.model(features.new_zeros((1, *self.image_shape)))
+        return logits
+
+
+def _named(model: Module, name: str) -> Tensor:
+    """A parameter by its dotted name, also while `functional_call` has put another tensor in its place."""
+    tensor: Tensor = reduce(getattr, name.split("."), model)  # type: ignore[arg-type]
+    return tensor
