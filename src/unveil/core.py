@@ -289,6 +289,36 @@ class Obfuscation(Protocol):
         ...
 
 
+Block = tuple[slice, slice]
+"""Some rows and columns of a matrix."""
+
+Belief = Callable[[Tensor, Block], tuple[Tensor, Tensor]]
+"""``(expected, block) -> (target, weight)`` for one block of one matrix of the update.
+
+Given what an attacker expects of the entries, what the channel's output says that they are and how much that counts,
+from 0 to 1 for the surest: the quadratic that stands for the misfit near the expectation.
+"""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An obfuscation after which some entries say more than others; all others leave every entry equally certain."""
+
+    def beliefs(self, received: Update) -> Mapping[str, Belief]:
+        """One belief for each matrix of what was received, by name."""
+        ...
+
+
+@runtime_checkable
+class Shrinking(Protocol):
+    """An obfuscation that may change the length of an update by a factor that its output does not tell."""
+
+    @property
+    def loses_scale(self) -> bool:
+        """Whether it may, with these settings."""
+        ...
+
+
 @runtime_checkable
 class Attack(Protocol):
     """Rebuilds a batch from the public model, the update and the knowledge; it never sees the private batch."""

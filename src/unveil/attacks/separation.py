@@ -17,7 +17,6 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,10 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unveil.attacks.head import Head, Layer
+from unveil.core import Belief, Block
 from unveil.thin import Thin
-
-Belief = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
-"""``(predicted columns, which columns) -> (target, weight)``: what a channel says of entries, given a guess of them."""
 
 WEAK = 1e-3  # ridge of a first solve, in units of the mean eigenvalue: errors are rough and images of a class alike
 COLUMNS = 4096  # features weighted at a time
@@ -93,39 +90,70 @@ def _evenly(errors: Tensor, gradient: Tensor, ridge: float) -> Separated:
 
 
 def _weighted(errors: Tensor, gradient: Tensor, guess: Tensor, belief: Belief, ridge: float) -> Separated:
+    solution = solve_weighted(errors, guess, belief, ridge=ridge, chunk=COLUMNS)
     n, out = errors.shape
-    upper = torch.triu_indices(n, n, device=errors.device)
-    products = errors[upper[0]] * errors[upper[1]]  # pairs x out: M_f = sum_o w_of D_o D_o^T is linear in the weights
-    size = gradient.shape[1]
+    variance = solution.misfit / max(1 - n / out, 1 / out)
+    covariance = variance * torch.linalg.inv(_ridged(solution.grams, 1e-4))
+    return Separated(solution.values, errors, covariance, solution.residual)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Weighted least squares for every column of a matrix.
+
+    Args:
+        values: The solution.
+        grams: The matrix of each column's equations; one for all where there are many unknowns.
+        misfit: Mean weighted squared error in units of a weight of 1.
+        residual: Share of the weighted energy that is left.
+    """
+
+    values: Float[Tensor, "n columns"]
+    grams: Float[Tensor, "one_or_columns n n"]
+    misfit: float
+    residual: float
+
+
+def solve_weighted(
+    known: Float[Tensor, "n rows"], guess: Float[Tensor, "n columns"], belief: Belief, *, ridge: float, chunk: int
+) -> Solution:
+    """Least squares for X in ``known^T X = Y``, each entry of Y a target with a weight.
+
+    Args:
+        known: The matrix on the left.
+        guess: What X is expected to be.
+        belief: Target and weight of some columns of Y, given what is expected there.
+        ridge: In units of the mean eigenvalue of each column's equations.
+        chunk: Columns worked on at a time.
+    """
+    n, size = guess.shape
+    upper = torch.triu_indices(n, n, device=known.device)
     shared = n > MANY
-    features = torch.empty_like(guess)
-    grams = errors.new_zeros((1 if shared else size, n, n))
+    # M_f = sum_o w_of k_o k_o^T is linear in the weights: one product for all columns, pairs x rows.
+    products = None if shared else known[upper[0]] * known[upper[1]]
+    values = torch.empty_like(guess)
+    grams = known.new_zeros((1 if shared else size, n, n))
     left = energy = weights = 0.0
-    for start in range(0, size, COLUMNS):
-        part = slice(start, min(start + COLUMNS, size))
-        target, weight = belief(errors.T @ guess[:, part], part)
-        columns = part.stop - part.start
-        if shared:
-            gram = errors @ (weight.mean(1)[:, None] * errors.T)
-            grams += (gram * columns / size)[None]
-            features[:, part] = guess[:, part] + torch.linalg.solve(
-                _ridged(gram, ridge), errors @ (weight * (target - errors.T @ guess[:, part]))
-            )
+    for start in range(0, size, chunk):
+        part = slice(start, min(start + chunk, size))
+        expected = known.T @ guess[:, part]
+        target, weight = belief(expected, (slice(None), part))
+        if products is None:  # one step towards the weighted solution, with the columns' mean weights
+            gram = (known * weight.mean(1)) @ known.T
+            grams += (gram * (part.stop - part.start) / size)[None]
+            step = torch.linalg.solve(_ridged(gram, ridge), known @ (weight * (target - expected)))
+            values[:, part] = guess[:, part] + step
         else:
-            packed = products @ weight
-            gram = errors.new_empty((columns, n, n))
-            gram[:, upper[0], upper[1]] = packed.T
-            gram[:, upper[1], upper[0]] = packed.T
-            right = errors @ (weight * target)
-            features[:, part] = torch.linalg.solve(_ridged(gram, ridge), right.T[..., None])[..., 0].T
+            gram = known.new_empty((part.stop - part.start, n, n))
+            gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = (products @ weight).T
+            right = known @ (weight * target)
+            values[:, part] = torch.linalg.solve(_ridged(gram, ridge), right.T[..., None])[..., 0].T
             grams[part] = gram
-        off = (weight * (errors.T @ features[:, part] - target).square()).sum(dtype=torch.float64)
-        left += float(off)
+        off = weight * (known.T @ values[:, part] - target).square()
+        left += float(off.sum(dtype=torch.float64))
         energy += float((weight * target.square()).sum(dtype=torch.float64))
         weights += float(weight.sum(dtype=torch.float64))
-    variance = left / max(weights, 1e-300) / max(1 - n / out, 1 / out)
-    covariance = variance * torch.linalg.inv(_ridged(grams, 1e-4))
-    return Separated(features, errors, covariance, left / max(energy, 1e-300))
+    return Solution(values, grams, left / max(weights, 1e-300), left / max(energy, 1e-300))
 
 
 def read_errors(
@@ -136,20 +164,16 @@ def read_errors(
     expected: Float[Tensor, "n out"] | None = None,
 ) -> Float[Tensor, "n out"]:
     """Least squares for D in ``gradient = D^T features``: what the update itself says of the errors."""
-    gram = _ridged(features @ features.T, 1e-4)
-    if belief is None or expected is None or isinstance(gradient, Thin):
+    if belief is None or expected is None:
         product = gradient.times(features) if isinstance(gradient, Thin) else features @ gradient.T
-        return torch.linalg.solve(gram, product)
-    pulls = torch.zeros_like(expected)
-    total = torch.zeros_like(gradient[:, 0])
-    for start in range(0, features.shape[1], COLUMNS):
-        part = slice(start, min(start + COLUMNS, features.shape[1]))
-        predicted = expected.T @ features[:, part]
-        target, weight = belief(predicted, part)
-        pulls += features[:, part] @ (weight * (target - predicted)).T
-        total += weight.sum(1)
-    share = (total / features.shape[1]).clamp_min(1e-3)  # a row of which little was sent says little
-    return expected + torch.linalg.solve(gram, pulls) / share
+        return torch.linalg.solve(_ridged(features @ features.T, 1e-4), product)
+
+    def transposed(entries: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+        target, weight = belief(entries.T, (block[1], block[0]))
+        return target.T, weight.T
+
+    chunk = max(1, COLUMNS * COLUMNS // (16 * features.shape[1]))
+    return solve_weighted(features, expected, transposed, ridge=1e-4, chunk=chunk).values
 
 
 def round_gates(read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"]) -> Float[Tensor, "n out"]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from unveil.attacks.head import Head
-from unveil.attacks.separation import Belief, Separated, read_errors, round_gates, separate, unexplained
-from unveil.core import Images, LocalTraining
+from unveil.attacks.separation import Separated, read_errors, round_gates, separate, unexplained
+from unveil.core import Belief, Images, LocalTraining
 from unveil.thin import Thin
 
 

@@ -19,7 +19,7 @@ from unveil.attacks.optimisers import Adam
 from unveil.attacks.priors import ColourVariation
 from unveil.attacks.separation import first_guess, separate, with_certainty, WEAK
 from unveil.attacks.separator import Separator
-from unveil.core import Images, Knowledge, Reconstruction, Stop, Update, Watch
+from unveil.core import Images, Knowledge, Reconstruction, Stop, Telling, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import spec_of
 
@@ -120,6 +120,7 @@ class Unveil:
     steps: int = 140
     smoothness: float = 12.0
     floor: float = 0.05
+    weigh: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -162,7 +163,8 @@ class Unveil:
         head = read_head(model, knowledge.image_shape, training=knowledge.training)
         gradients = [update.tensors[name] for name in head.weights]
         decoder = fit_decoder(head, generator=generator)
-        belief = None
+        channel = knowledge.obfuscation
+        belief = channel.beliefs(update).get(head.weights[0]) if isinstance(channel, Telling) and self.weigh else None
         gain = 1.0
         features, layers = first_guess(
             head, gradients, labels, gain=gain, classes=gradients[-1].shape[0], rounds=4, ridge=WEAK

@@ -49,6 +49,11 @@ class Clip:
         """What clipping does to a candidate."""
         return scaled(candidate, _share(candidate, self.norm))
 
+    @property
+    def loses_scale(self) -> bool:
+        """A longer update arrives shorter; see `Shrinking`."""
+        return True
+
     __str__ = spec_of
 
 
@@ -87,6 +92,11 @@ class DPSGD:
         """``(clipped x - y)^2 / sigma^2``; see `Obfuscation`."""
         explained = self._noise.misfit(received, sent_only=sent_only)
         return lambda candidate: explained(self._clip.rescale(candidate))
+
+    @property
+    def loses_scale(self) -> bool:
+        """A longer update arrives shorter; see `Shrinking`."""
+        return True
 
     __str__ = spec_of
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Obfuscation, Update
+from unveil.core import Belief, Family, Misfit, Obfuscation, Shrinking, Telling, Update
 from unveil.errors import UsageError
 from unveil.obfuscations.none import Identity
 from unveil.obfuscations.observation import added
@@ -72,6 +73,17 @@ class Pipeline:
             return explained(candidate)
 
         return misfit
+
+    def beliefs(self, received: Update) -> Mapping[str, Belief]:
+        """Those of the last sparsifier, or else of the last stage that has any; see `Telling`."""
+        telling = [stage for stage in self.stages if isinstance(stage, Telling)]
+        choosers = [stage for stage in telling if isinstance(stage, Sparsifier)]
+        return (choosers or telling)[-1].beliefs(received) if telling else {}
+
+    @property
+    def loses_scale(self) -> bool:
+        """Whether any of the stages does; see `Shrinking`."""
+        return any(stage.loses_scale for stage in self.stages if isinstance(stage, Shrinking))
 
     def __str__(self) -> str:
         """The stages' SPECs joined by `+`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
@@ -10,10 +11,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Update
+from unveil.core import Belief, Family, Misfit, Update
 from unveil.errors import UsageError
 from unveil.obfuscations.observation import penalised
-from unveil.obfuscations.rounding import round_stochastically, stochastic_penalty
+from unveil.obfuscations.rounding import round_stochastically, rounded_belief, stochastic_penalty
 from unveil.obfuscations.scope import Scope, count_groups, each_group
 from unveil.spec import spec_of
 
@@ -71,6 +72,11 @@ class QSGD:
             return penalised(received, penalties, sent_only=sent_only)
         per_entry = each_group(received.tensors, self.scope, self._step, self.bucket)
         return penalised(received, dict.fromkeys(received.tensors, stochastic_penalty), per_entry, sent_only=sent_only)
+
+    def beliefs(self, received: Update) -> Mapping[str, Belief]:
+        """Rounding adds the variance ``f (1 - f) step^2`` at fraction f of a step; see `Telling`."""
+        steps = each_group(received.tensors, self.scope, self._step, self.bucket)
+        return {n: partial(rounded_belief, y, steps[n]) for n, y in received.tensors.items() if y.dim() == 2}
 
     __str__ = spec_of
 

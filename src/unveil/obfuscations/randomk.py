@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Update
+from unveil.core import Belief, Block, Family, Misfit, Update
 from unveil.errors import UsageError
 from unveil.obfuscations.observation import squared
 from unveil.obfuscations.scope import Scope, each_group, uniform_like
 from unveil.spec import spec_of
-from unveil.thin import Candidate
+from unveil.thin import Candidate, dense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,21 @@ class RandomK:
             sizes = dict.fromkeys(sizes, sum(sizes.values()))
         return {n: v * (sizes[n] / math.ceil(self.density * sizes[n])) for n, v in candidate.items()}
 
+    def beliefs(self, received: Update) -> Mapping[str, Belief]:
+        """What was sent is exact, what was not counts for nothing; see `Telling`."""
+        gains = self.rescale({name: torch.ones((1, 1)).expand(y.shape) for name, y in received.tensors.items()})
+        return {
+            name: partial(_believed, y / float(dense(gains[name]).flatten()[0]))
+            for name, y in received.tensors.items()
+            if y.dim() == 2
+        }
+
     __str__ = spec_of
+
+
+def _believed(received: Tensor, expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    y = received[block]
+    return y, (y != 0).to(y.dtype)
 
 
 def _nothing(candidate: Candidate) -> Tensor:

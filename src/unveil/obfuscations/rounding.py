@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from unveil.core import Block
 from unveil.obfuscations.scope import uniform_like
 
+SPREAD = 0.05  # least variance of a rounded entry that a belief takes for true, in squared steps
 EDGE = 0.95  # beyond this fraction of a step the log-likelihood goes on as a straight line
 
 
@@ -28,3 +30,15 @@ def stochastic_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
     distance = (x - y).abs() / (step + (1 - known))
     inside = distance.clamp(max=EDGE)
     return known * (-torch.log1p(-inside) + (distance - inside) / (1 - EDGE))
+
+
+def rounded_belief(received: Tensor, step: Tensor, expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    """What was received, weighted by the inverse of the variance ``f (1 - f)`` that rounding has at the expected place.
+
+    Most entries of a tensor scaled by its largest one are nearly certain to be rounded to zero, and those are as good
+    as exact. `SPREAD` keeps the weights bounded where the expectation is wrong.
+    """
+    size = step[block]
+    place = (expected / size.clamp_min(torch.finfo(size.dtype).tiny)).abs()
+    fraction = place - place.floor()
+    return received[block], (size > 0) * SPREAD / (fraction * (1 - fraction) + SPREAD)

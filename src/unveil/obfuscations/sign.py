@@ -66,6 +66,11 @@ class Sign:
 
         return misfit
 
+    @property
+    def loses_scale(self) -> bool:
+        """Signs have no length, and their common size is not that of the entries; see `Shrinking`."""
+        return True
+
     __str__ = spec_of
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Update
+from unveil.core import Belief, Family, Misfit, Update
 from unveil.errors import UsageError
 from unveil.obfuscations.observation import penalised
-from unveil.obfuscations.rounding import round_stochastically, stochastic_penalty
+from unveil.obfuscations.rounding import round_stochastically, rounded_belief, stochastic_penalty
 from unveil.obfuscations.scope import each_group
 from unveil.spec import spec_of
 
@@ -59,6 +60,16 @@ class Ternary:
         steps = {name: float(y.abs().max()) for name, y in received.tensors.items()}
         penalties = {name: partial(_clipped, step=step) for name, step in steps.items() if step > 0}
         return penalised(received, penalties, sent_only=sent_only)
+
+    def beliefs(self, received: Update) -> Mapping[str, Belief]:
+        """As for QSGD with one level; see `Telling`."""
+        matrices = {name: y for name, y in received.tensors.items() if y.dim() == 2}
+        return {n: partial(rounded_belief, y, y.abs().max().expand_as(y)) for n, y in matrices.items()}
+
+    @property
+    def loses_scale(self) -> bool:
+        """Entries beyond the bound are cut; see `Shrinking`."""
+        return self.clip is not None
 
     __str__ = spec_of
 

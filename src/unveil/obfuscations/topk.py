@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -10,11 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Update
+from unveil.core import Belief, Block, Family, Misfit, Update
 from unveil.errors import UsageError
 from unveil.obfuscations.observation import added, penalised, squared
 from unveil.obfuscations.scope import Scope, each_group
 from unveil.spec import spec_of
+
+UNSENT = 0.15  # weight of an entry that was not sent beside one that was, as an observation that it is small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,22 @@ class TopK:
         }
         return penalised(received, penalties)
 
+    def beliefs(self, received: Update) -> Mapping[str, Belief]:
+        """What was sent is exact; of the rest, what is expected, brought below the threshold; see `Telling`."""
+        threshold = each_group(received.tensors, self.scope, _smallest_sent)
+        return {
+            name: partial(_believed, y, float(threshold[name].reshape(-1)[0]))
+            for name, y in received.tensors.items()
+            if y.dim() == 2
+        }
+
     __str__ = spec_of
+
+
+def _believed(received: Tensor, threshold: float, expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    y = received[block]
+    sent = y != 0
+    return torch.where(sent, y, expected.clamp(-threshold, threshold)), torch.where(sent, 1.0, UNSENT)
 
 
 def _smallest_sent(rows: Tensor) -> Tensor:
