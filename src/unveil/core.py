@@ -118,6 +118,7 @@ class Knowledge:
         classes: Number of classes.
         labels: The batch's labels in batch order, or None if the attacker must infer them.
         obfuscation: The channel, or None if the attacker must treat the update as exact.
+        scale: The update is as long as `training` makes it; False where learning rate and steps are not known.
     """
 
     training: LocalTraining
@@ -126,6 +127,7 @@ class Knowledge:
     classes: int
     labels: Int[Tensor, " n"] | None = None
     obfuscation: Obfuscation | None = None
+    scale: bool = True
 
     @property
     def assumptions(self) -> tuple[str, ...]:

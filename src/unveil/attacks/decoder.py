@@ -41,6 +41,7 @@ class Decoder:
         gram: Inputs' second moments.
         cross: Inputs' moments with the patches.
         patch: Pixels a side that one place stands for.
+        examples: Features of the dead leaves it was fitted on.
     """
 
     head: Head
@@ -50,6 +51,7 @@ class Decoder:
     gram: Tensor
     cross: Tensor
     patch: int
+    examples: Tensor
 
     def __call__(self, features: Float[Tensor, "n features"], noise: float) -> Images:
         """Pictures of features.
@@ -93,13 +95,13 @@ def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
     if (rows * patch, columns * patch) != head.image_shape[1:]:
         target = F.interpolate(leaves, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False)
     blocks = F.pixel_unshuffle(target, patch).permute(0, 2, 3, 1).reshape(PICTURES * rows * columns, -1)
-    decoder = Decoder(head, reach, mean, scale, Tensor(), Tensor(), patch)
+    decoder = Decoder(head, reach, mean, scale, Tensor(), Tensor(), patch, features)
     inputs = _windows(decoder._standardised(features), reach)
     if len(inputs) > SAMPLES:
         chosen = torch.randperm(len(inputs), generator=generator, device=generator.device)[:SAMPLES].to(device)
         inputs, blocks = inputs[chosen], blocks[chosen]
     gram, cross = inputs.T @ inputs / len(inputs), inputs.T @ blocks / len(inputs)
-    return Decoder(head, reach, mean, scale, gram, cross, patch)
+    return Decoder(head, reach, mean, scale, gram, cross, patch, features)
 
 
 def _windows(maps: Tensor, reach: int) -> Tensor:

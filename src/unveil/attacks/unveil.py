@@ -19,9 +19,10 @@ from unveil.attacks.optimisers import Adam
 from unveil.attacks.priors import ColourVariation
 from unveil.attacks.separation import first_guess, separate, with_certainty, WEAK
 from unveil.attacks.separator import Separator
-from unveil.core import Images, Knowledge, Reconstruction, Stop, Telling, Update, Watch
+from unveil.core import Images, Knowledge, Reconstruction, Shrinking, Stop, Telling, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import spec_of
+from unveil.thin import dense
 
 
 @dataclass(kw_only=True)
@@ -107,6 +108,23 @@ class MatchFeatures:
         search.pictures = x.detach()
 
 
+def first_gain(
+    head: Head, knowledge: Knowledge, gradients: list[Tensor], labels: Tensor, examples: Tensor, *, known: bool
+) -> float:
+    """How much larger the update is than one gradient: the learning rates of all steps, and what the channel did.
+
+    Told from the last layer, whose gradient is nearly the same for all pictures: once the client is simulated on dead
+    leaves with the batch's labels, or, where its learning rate or the channel's gain is not known, as received.
+    """
+    features = examples[torch.arange(len(labels), device=examples.device) % len(examples)]
+    once = head.layers(features, labels)[-1]
+    slope = once.errors.T @ once.inputs
+    sent = gradients[-1]
+    if known:
+        sent = dense(head.simulate(knowledge.training, features, labels)[head.weights[-1]])
+    return max(float((sent * slope).sum() / slope.square().sum()), 1e-12)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unveil:
     """Separate the batch behind its Linear layers, then rebuild each image from its own features.
@@ -117,8 +135,8 @@ class Unveil:
     """
 
     name: ClassVar[str] = "unveil"
-    steps: int = 140
-    smoothness: float = 12.0
+    steps: int = 80
+    smoothness: float = 8.0
     floor: float = 0.05
     weigh: bool = True
 
@@ -165,7 +183,8 @@ class Unveil:
         decoder = fit_decoder(head, generator=generator)
         channel = knowledge.obfuscation
         belief = channel.beliefs(update).get(head.weights[0]) if isinstance(channel, Telling) and self.weigh else None
-        gain = 1.0
+        known = not (isinstance(channel, Shrinking) and channel.loses_scale) and channel is not None and knowledge.scale
+        gain = first_gain(head, knowledge, gradients, labels, decoder.examples, known=known)
         features, layers = first_guess(
             head, gradients, labels, gain=gain, classes=gradients[-1].shape[0], rounds=4, ridge=WEAK
         )
@@ -178,7 +197,7 @@ class Unveil:
             belief=belief,
             labels=labels,
             training=knowledge.training,
-            gain=gain,
+            gain=1.0 if known else None,
             gated=head.is_gated,
         )
         search = Search(
