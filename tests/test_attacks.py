@@ -24,7 +24,7 @@ from unveil.obfuscations import parse as channel_of
 from unveil.pictures import load_pictures
 from unveil.training import FedAvg, FedSGD
 
-SPECS = ["rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]
+SPECS = ["unveil", "rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]
 everyone = pytest.mark.parametrize("spec", SPECS)
 
 
@@ -105,6 +105,12 @@ def quality(spec: str, training: LocalTraining, obfuscation: str = "none", *, co
 @pytest.mark.parametrize(
     ("spec", "training", "obfuscation", "floor"),
     [
+        ("unveil:steps=200", FedSGD(), "none", 21),
+        ("unveil", FedSGD(), "qsgd:levels=16,norm=max", 20),
+        ("unveil", FedSGD(), "topk:density=0.1", 18),
+        ("unveil", FedSGD(), "gaussian:relative=1", 17),
+        ("unveil", FedSGD(), "clip:norm=0.1", 17),
+        ("unveil", FedAvg(steps=3, lr=0.01), "none", 19),
         ("rog:factor=2", FedSGD(), "none", 18),
         ("rog:factor=2", FedSGD(), "qsgd:levels=16,norm=max", 17.5),
         ("rog:factor=2,objective=misfit", FedSGD(), "qsgd:levels=16,norm=max", 17.5),

@@ -1,8 +1,9 @@
 """A linear decoder from features to pictures, fitted in a second on dead leaves.
 
-Each place of the feature map and its neighbours predict the patch of the picture beneath it, by ridge regression. With the
-features' noise added to the diagonal this is the Wiener filter of the network: what is uncertain is shrunk. It answers
-at once, where a search needs a hundred steps, and so gives the search a start and the separation its first pictures.
+Each place of the feature map and its neighbours predict the patch of the picture beneath it, by ridge regression. With
+the features' noise added to the diagonal this is the Wiener filter of the network: what is uncertain is shrunk. It
+answers at once, where a search needs a hundred steps, and so gives the search a start and the separation its first
+pictures.
 
 Reference:
     Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949; the amortised inversion of one
@@ -65,7 +66,7 @@ class Decoder:
         gram = self.gram.clone()
         gram[:-1, :-1] += extra
         weights = torch.linalg.solve(gram, self.cross)
-        channels, height, width = self.head.image_shape
+        _, height, width = self.head.image_shape
         patches = _windows(self._standardised(features), self.reach) @ weights
         rows, columns = self.head.feature_map[1:]
         blocks = patches.reshape(len(features), rows, columns, -1).permute(0, 3, 1, 2)
@@ -81,10 +82,9 @@ class Decoder:
 
 def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
     """Draw dead leaves, run the body on them, and gather the regression's moments."""
-    device = head.weight(0).device
-    leaves = dead_leaves(PICTURES, head.image_shape, generator=generator).to(device)
+    leaves = dead_leaves(PICTURES, head.image_shape, generator=generator).to(head.weight(0))
     with torch.no_grad():
-        features = torch.cat([head.features(part) for part in leaves.split(16)])
+        features = torch.cat([head.features(part) for part in torch.split(leaves, 16)])
     maps = features.reshape(-1, *head.feature_map)
     channels, rows, columns = head.feature_map
     mean = maps.mean((0, 2, 3))
@@ -98,7 +98,7 @@ def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
     decoder = Decoder(head, reach, mean, scale, Tensor(), Tensor(), patch, features)
     inputs = _windows(decoder._standardised(features), reach)
     if len(inputs) > SAMPLES:
-        chosen = torch.randperm(len(inputs), generator=generator, device=generator.device)[:SAMPLES].to(device)
+        chosen = torch.randperm(len(inputs), generator=generator, device=generator.device)[:SAMPLES].to(inputs.device)
         inputs, blocks = inputs[chosen], blocks[chosen]
     gram, cross = inputs.T @ inputs / len(inputs), inputs.T @ blocks / len(inputs)
     return Decoder(head, reach, mean, scale, gram, cross, patch, features)
@@ -106,7 +106,7 @@ def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
 
 def _windows(maps: Tensor, reach: int) -> Tensor:
     """Each place with its neighbours and a one, places x inputs."""
-    n, channels, rows, columns = maps.shape
+    n, _, rows, columns = maps.shape
     if reach:
         padded = F.pad(maps, (reach,) * 4, mode="replicate")
         maps = F.unfold(padded, 2 * reach + 1).reshape(n, -1, rows, columns)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from math import prod
 from typing import Any
 
@@ -106,7 +105,7 @@ class Head:
     def simulate(self, training: LocalTraining, features: Float[Tensor, "n features"], labels: Tensor) -> Candidate:
         """What the client would send for the head alone if its features stayed as they are during local training."""
         tail = _Tail(self.model, self.weights[0], self.image_shape)
-        sent = training.simulate(tail, Batch(features.detach(), labels))
+        sent = training.simulate(tail, Batch(features.detach()[:, :, None, None], labels))
         return {name.removeprefix("model."): detached(value) for name, value in sent.items()}
 
     def slope_of(self, layer: int, values: Float[Tensor, "n inside"]) -> Float[Tensor, "n inside"]:
@@ -117,7 +116,7 @@ class Head:
         """
         generator = torch.Generator().manual_seed(0)
         size = prod(self.feature_map)
-        random = torch.randn((8, size), generator=generator).to(values) * 3
+        random = 3 * torch.randn((8, size), generator=generator).to(self.weight(0))
         tape = _Tape({id(_named(self.model, name)): name for name in self.weights})
         with torch.enable_grad(), tape:
             _Tail(self.model, self.weights[0], self.image_shape)(random.requires_grad_())
@@ -132,7 +131,7 @@ class Head:
         """Whether the activation behind the first Linear layer only lets pass or blocks, as ReLU does."""
         if len(self.weights) == 1:
             return False
-        probe = torch.linspace(-3, 3, 512, device=_named(self.model, self.weights[0]).device)
+        probe = torch.linspace(-3, 3, 512).to(self.weight(0))
         slopes = self.slope_of(1, probe[None])
         return bool(((slopes == 0) | (slopes == 1)).all()) and bool((slopes == 0).any())
 
@@ -145,9 +144,9 @@ def read_head(model: Module, image_shape: tuple[int, int, int], *, training: Loc
     """
     client = in_mode(model, training.mode)
     parameters = {id(p): name for name, p in client.named_parameters() if p.requires_grad}
-    device = next(iter(client.parameters())).device
+    like = next(iter(client.parameters()))
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand((2, *image_shape), generator=generator).to(device)
+    images = torch.rand((2, *image_shape), generator=generator).to(like)
     tape = _Tape(parameters, maps=[images])
     buffers = {name: buffer.clone() for name, buffer in client.named_buffers()}
     with torch.no_grad(), tape:
@@ -240,12 +239,15 @@ class _Tail(Module):
     def forward(self, features: Tensor) -> Tensor:
         """Logits of features."""
         weight = _named(self.model, self.weight)
-        with _Feed(weight, features):
+        with _Feed(weight, features.flatten(1)):
             logits: Tensor = self.model(features.new_zeros((1, *self.image_shape)))
         return logits
 
 
 def _named(model: Module, name: str) -> Tensor:
     """A parameter by its dotted name, also while `functional_call` has put another tensor in its place."""
-    tensor: Tensor = reduce(getattr, name.split("."), model)  # type: ignore[arg-type]
+    found: Any = model
+    for part in name.split("."):
+        found = getattr(found, part)
+    tensor: Tensor = found
     return tensor

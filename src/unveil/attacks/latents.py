@@ -83,3 +83,41 @@ class Code:
 
     def project(self, z: Tensor) -> None:
         """Anywhere is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pyramid:
+    """Search a picture as the sum of itself at several sizes: coarse to fine in every step.
+
+    Adam moves each number by about the same. One number of a coarse level moves a whole region, so that light and
+    colour of regions settle in a few steps while single pixels still wander; in plain pixels both take equally long.
+
+    Args:
+        shrink: How much smaller each level is a side; 1 is the picture's own size.
+    """
+
+    shrink: tuple[int, ...] = (1, 2, 4, 8)
+
+    def init(self, n: int, image_shape: tuple[int, int, int], *, generator: Generator) -> Tensor:
+        """Zeros: a pyramid is what is added to a first guess."""
+        return torch.zeros((n, sum(c * h * w for c, h, w in self._sizes(image_shape))), device=generator.device)
+
+    def decode(self, z: Tensor, image_shape: tuple[int, int, int]) -> Images:
+        """Interpolate every level to full size and add them up."""
+        sizes = self._sizes(image_shape)
+        levels = torch.split(z, [c * h * w for c, h, w in sizes], dim=1)
+        full = image_shape[1:]
+        total = torch.zeros((), device=z.device)
+        for level, size in zip(levels, sizes, strict=True):
+            part = level.reshape(-1, *size)
+            if size[1:] != full:
+                part = F.interpolate(part, size=full, mode="bilinear", align_corners=False)
+            total = total + part
+        return total
+
+    def project(self, z: Tensor) -> None:
+        """Anywhere is allowed."""
+
+    def _sizes(self, image_shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+        c, h, w = image_shape
+        return [(c, -(-h // s), -(-w // s)) for s in self.shrink]

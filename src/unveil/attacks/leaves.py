@@ -50,7 +50,7 @@ def dead_leaves(count: int, image_shape: tuple[int, int, int], *, generator: Gen
     colour = uniform(*many, 1) + CHROMA * normal(*many, channels) * (channels > 1)
     slope = SHADE * normal(*many, 2) / side
     # Small boxes of pixels by the ten thousand: NumPy's calls cost a fraction of torch's.
-    drawn = [t.cpu().numpy() for t in (radius, stretch, turn, middle, colour, slope)]
+    drawn = [t.tolist() for t in (radius, stretch, turn)] + [t.cpu().numpy() for t in (middle, colour, slope)]
     pictures = np.full((count, height, width, channels), 0.5, np.float32)
     for picture, *leaves in zip(pictures, *drawn, strict=True):
         for leaf in zip(*leaves, strict=True):
@@ -59,9 +59,7 @@ def dead_leaves(count: int, image_shape: tuple[int, int, int], *, generator: Gen
     return (canvas + TEXTURE * normal(count, channels, height, width)).clamp(0, 1)
 
 
-def _cover(
-    picture: Any, radius: float, stretch: float, turn: float, middle: Any, colour: Any, slope: Any
-) -> None:
+def _cover(picture: Any, radius: float, stretch: float, turn: float, middle: Any, colour: Any, slope: Any) -> None:
     """Put one ellipse on top of a picture (height x width x channels), in place."""
     height, width, _ = picture.shape
     y, x = float(middle[0]), float(middle[1])

@@ -90,7 +90,6 @@ class Matching:
 
         misfit = OBJECTIVES[self.objective](update, knowledge)
         variables = [z] if logits is None else [z, logits]
-        step = self.optimiser.start(variables, self.steps)
 
         def closure() -> Tensor:
             images = self.latent.decode(z, shape)
@@ -102,7 +101,9 @@ class Matching:
             return loss.detach()
 
         walk = Walk(steps=self.steps, watch=watch)
-        stop = walk.go(z, closure, self.optimiser.start(variables, self.steps), self.steps, self.latent.project, pictures)
+        stop = walk.go(
+            z, closure, self.optimiser.start(variables, self.steps), self.steps, self.latent.project, pictures
+        )
         return result(walk.losses, stop)
 
 
@@ -119,6 +120,12 @@ class Walk:
     steps: int
     watch: Watch | None = None
     losses: list[float] = field(default_factory=list)
+
+    def note(self, loss: float, pictures: Tensor) -> None:
+        """A step that was taken at once, without a search."""
+        self.losses.append(loss)
+        if self.watch is not None:
+            self.watch(Progress(len(self.losses), self.steps, loss, lambda: pictures))
 
     def go(
         self,

@@ -13,6 +13,7 @@ from unveil.attacks.latents import Code, Pixels
 from unveil.attacks.matching import Matching
 from unveil.attacks.optimisers import LBFGS, Adam
 from unveil.attacks.priors import TotalVariation
+from unveil.attacks.unveil import Unveil
 from unveil.core import Attack, Knowledge, Reconstruction, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import build, spec_of
@@ -183,7 +184,7 @@ class IDLG:
     __str__ = spec_of
 
 
-CATALOGUE: Mapping[str, type] = {cls.name: cls for cls in (ROG, InvertingGradients, DLG, IDLG)}
+CATALOGUE: Mapping[str, type] = {cls.name: cls for cls in (Unveil, ROG, InvertingGradients, DLG, IDLG)}
 
 
 def parse(text: str) -> Attack:

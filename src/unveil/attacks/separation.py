@@ -5,25 +5,26 @@ The gradient of the head's first weight is ``G = gain * D^T A``. Its errors D (i
 
     A -> D = errors of the head at A -> A = (D D^T)^-1 D G / gain -> ...
 
-Every feature is averaged over as many equations as the layer has outputs, which is why quantisation and noise do not stop
-it. Once there are pictures, whose features A(x) are nearly right, D is better *read* from the update than computed from
-noisy features: ReLU's gates are zero or one, so what the least squares say of D needs only to be rounded.
+Every feature is averaged over as many equations as the layer has outputs, which is why quantisation and noise do not
+stop it. Once there are pictures, whose features A(x) are nearly right, D is better *read* from the update than
+computed from noisy features: ReLU's gates are zero or one, so what the least squares say of D needs only to be rounded.
 
 Reference:
-    The two thin factors: Geng et al., Towards General Deep Leakage in Federated Learning, 2021; sparse errors of ReLU as
-    a key: Dimitrov et al., SPEAR: Exact Gradient Inversion of Batches in Federated Learning, NeurIPS 2024. Weights by
-    the channel, gates read from the update, certainty: ours.
+    The two thin factors: Geng et al., Towards General Deep Leakage in Federated Learning, 2021; sparse errors of ReLU
+    as a key: Dimitrov et al., SPEAR: Exact Gradient Inversion of Batches in Federated Learning, NeurIPS 2024. Weights
+    by the channel, gates read from the update, certainty: ours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
-from unveil.attacks.head import Head, Layer
+from unveil.attacks.gates import find_gates
+from unveil.attacks.head import Head
 from unveil.core import Belief, Block
 from unveil.thin import Thin
 
@@ -48,10 +49,16 @@ class Separated:
     covariance: Float[Tensor, "one_or_features n n"]
     residual: float
 
+    @property
+    def noise(self) -> float:
+        """Mean variance of a feature's error."""
+        return float(self.covariance.diagonal(dim1=-2, dim2=-1).mean())
+
 
 def solve(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"], ridge: float) -> Tensor:
     """Least squares for A in ``gradient = errors^T A``, with a ridge in units of the mean eigenvalue."""
-    return torch.linalg.solve(_ridged(errors @ errors.T, ridge), errors @ gradient)
+    solution: Tensor = torch.linalg.solve(_ridged(errors @ errors.T, ridge), errors @ gradient)
+    return solution
 
 
 def separate(
@@ -93,7 +100,8 @@ def _weighted(errors: Tensor, gradient: Tensor, guess: Tensor, belief: Belief, r
     solution = solve_weighted(errors, guess, belief, ridge=ridge, chunk=COLUMNS)
     n, out = errors.shape
     variance = solution.misfit / max(1 - n / out, 1 / out)
-    covariance = variance * torch.linalg.inv(_ridged(solution.grams, 1e-4))
+    even = solution.grams.mean(0, keepdim=True)
+    covariance = variance * torch.linalg.inv(_ridged(solution.grams, 1e-4) + 1e-6 * even)
     return Separated(solution.values, errors, covariance, solution.residual)
 
 
@@ -146,9 +154,12 @@ def solve_weighted(
         else:
             gram = known.new_empty((part.stop - part.start, n, n))
             gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = (products @ weight).T
-            right = known @ (weight * target)
-            values[:, part] = torch.linalg.solve(_ridged(gram, ridge), right.T[..., None])[..., 0].T
             grams[part] = gram
+            # A column of which nothing was sent stays as expected: the step is solved for, not the value.
+            right = known @ (weight * (target - expected))
+            least = 1e-6 * known.square().mean() * known.shape[1] * torch.eye(n, dtype=known.dtype, device=known.device)
+            step = torch.linalg.solve(_ridged(gram, ridge) + least, right.T[..., None])[..., 0].T
+            values[:, part] = guess[:, part] + step
         off = weight * (known.T @ values[:, part] - target).square()
         left += float(off.sum(dtype=torch.float64))
         energy += float((weight * target.square()).sum(dtype=torch.float64))
@@ -166,7 +177,8 @@ def read_errors(
     """Least squares for D in ``gradient = D^T features``: what the update itself says of the errors."""
     if belief is None or expected is None:
         product = gradient.times(features) if isinstance(gradient, Thin) else features @ gradient.T
-        return torch.linalg.solve(_ridged(features @ features.T, 1e-4), product)
+        read: Tensor = torch.linalg.solve(_ridged(features @ features.T, 1e-4), product)
+        return read
 
     def transposed(entries: Tensor, block: Block) -> tuple[Tensor, Tensor]:
         target, weight = belief(entries.T, (block[1], block[0]))
@@ -190,42 +202,76 @@ def unexplained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out fea
 
 
 def first_guess(
-    head: Head, gradients: list[Tensor], labels: Tensor, *, gain: float, classes: int, rounds: int, ridge: float = WEAK
-) -> tuple[Tensor, list[Layer]]:
-    """Features without any picture: walk down the head from equal probabilities, then go round self-consistently.
+    head: Head, gradients: list[Tensor], labels: Tensor, *, gain: float, rounds: int, generator: Generator
+) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
+    """Features without any picture: down the head from equal probabilities, then round and round self-consistently.
 
     Args:
         head: The head.
         gradients: What was received for each of its weights, first to last.
         labels: One class an image.
         gain: How much larger the update is than one gradient.
-        classes: Outputs of the last layer.
         rounds: Times that errors are computed from the features and the features from the errors.
-        ridge: In units of the mean eigenvalue.
+        generator: Randomness of the search for what tells images of one class apart.
 
     Returns:
-        The features, and the head's layers at them.
+        The features, and the errors with the gain in them.
     """
-    n = len(labels)
+    n, classes = len(labels), gradients[-1].shape[0]
     hot = torch.nn.functional.one_hot(labels, classes).to(gradients[0].dtype)
-    errors = (1 / classes - hot) / n
+    errors, opened = descend_head(head, gradients, (1 / classes - hot) / n, gain=gain, ridge=WEAK)
+    if opened is not None and len(gradients) == 2 and head.is_gated:
+        for label in torch.unique(labels):
+            rows = (labels == label).nonzero()[:, 0]
+            if len(rows) > 1:
+                gates = find_gates(gradients[0], opened[rows[0]], len(rows), n, generator=generator)
+                errors[rows[: len(gates)]] = opened[rows[0]] * gates
+                rounds = 0  # gates found together are better than those of features found one by one
+    features = solve(errors * gain, gradients[0], WEAK)
+    return refine(head, gradients, features, errors * gain, labels, gain=gain, rounds=rounds, ridge=WEAK)
+
+
+def descend_head(
+    head: Head, gradients: list[Tensor], errors: Float[Tensor, "n classes"], *, gain: float, ridge: float
+) -> tuple[Float[Tensor, "n out"], Float[Tensor, "n out"] | None]:
+    """Errors of the first Linear layer from those of the last, the inputs of each layer on the way from its gradient.
+
+    Returns:
+        The errors, and what they would be behind open gates; None for a head of one layer.
+    """
+    opened = None
     for layer in range(len(gradients) - 1, 0, -1):
         inputs = solve(errors, gradients[layer] / gain, ridge)
-        weight = head.weight(layer)
-        errors = (errors @ weight) * head.slope_of(layer, inputs)
-    features = solve(errors, gradients[0] / gain, ridge)
-    return refine(head, gradients[0] / gain, features, labels, rounds=rounds, ridge=ridge)
+        opened = errors @ head.weight(layer)
+        errors = opened * head.slope_of(layer, inputs)
+    return errors, opened
 
 
 def refine(
-    head: Head, gradient: Tensor, features: Tensor, labels: Tensor, *, rounds: int, ridge: float
-) -> tuple[Tensor, list[Layer]]:
-    """Errors from features and features from errors, `rounds` times."""
-    layers = head.layers(head.allowed(features), labels)
+    head: Head,
+    gradients: list[Tensor],
+    features: Float[Tensor, "n features"],
+    errors: Float[Tensor, "n out"],
+    labels: Tensor,
+    *,
+    gain: float,
+    rounds: int,
+    ridge: float,
+) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
+    """Errors from features and features from errors, `rounds` times; exact in the end where nothing was obfuscated.
+
+    In a deep head wrong gates can confirm themselves. There the errors are also computed downwards, from the
+    probabilities and each layer's own gradient, and those are taken that explain the update better.
+    """
     for _ in range(rounds):
-        features = solve(layers[0].errors, gradient, ridge)
         layers = head.layers(head.allowed(features), labels)
-    return features, layers
+        errors = layers[0].errors
+        if len(layers) > 2:
+            downwards, _opened = descend_head(head, gradients, layers[-1].errors, gain=gain, ridge=ridge)
+            errors = min((errors, downwards), key=lambda d: unexplained(d, gradients[0]))
+        errors = errors * gain
+        features = solve(errors, gradients[0], ridge)
+    return features, errors
 
 
 def with_certainty(separated: Separated, floor: float) -> Tensor:
@@ -236,17 +282,8 @@ def with_certainty(separated: Separated, floor: float) -> Tensor:
     n = separated.features.shape[0]
     spread = separated.features.var()
     eye = torch.eye(n, dtype=separated.features.dtype, device=separated.features.device)
-    return torch.linalg.inv(separated.covariance + floor**2 * spread * eye)
-
-
-def rescaled(separated: Separated, factor: float) -> Separated:
-    """The same product with its gain shifted from the features to the errors."""
-    return replace(
-        separated,
-        features=separated.features / factor,
-        errors=separated.errors * factor,
-        covariance=separated.covariance / factor**2,
-    )
+    precision: Tensor = torch.linalg.inv(separated.covariance + floor**2 * spread * eye)
+    return precision
 
 
 def _ridged(gram: Tensor, ridge: float) -> Tensor:

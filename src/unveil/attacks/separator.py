@@ -10,7 +10,6 @@ from torch import Tensor
 from unveil.attacks.head import Head
 from unveil.attacks.separation import Separated, read_errors, round_gates, separate, unexplained
 from unveil.core import Belief, Images, LocalTraining
-from unveil.thin import Thin
 
 
 @dataclass(kw_only=True)
@@ -23,7 +22,9 @@ class Separator:
         belief: What the channel says of that weight's entries, None where all are equally certain.
         labels: One class an image.
         training: The client's local training.
-        gain: How much larger the update is than what `training` gives, or None to estimate it with each guess.
+        gain: How much larger the update is than what `training` gives. Where it was estimated it stays as it is: a
+            darker guess would ask for a larger gain, which would ask for a darker guess.
+        estimated: Whether it was estimated.
         gated: Whether the head's first activation only lets pass or blocks.
         chosen: Which errors were used in each round.
     """
@@ -33,10 +34,10 @@ class Separator:
     belief: Belief | None
     labels: Tensor
     training: LocalTraining
-    gain: float | None
+    gain: float
+    estimated: bool
     gated: bool
     chosen: list[str] = field(default_factory=list)
-    estimate: float = 1.0
 
     def __call__(self, pictures: Images) -> tuple[Tensor, Separated]:
         """The features of the pictures, and those that the update says they should have."""
@@ -47,13 +48,12 @@ class Separator:
     def _errors(self, guess: Tensor) -> Tensor:
         """Of the errors computed from the guess and those read from the update, the ones that explain it better.
 
-        In computed ones the gates are as wrong as the guess. Read ones have the noise of the channel, most of which goes
-        where they are rounded; but after several local steps a gate is open for some of them only.
+        In computed ones the gates are as wrong as the guess. Read ones have the noise of the channel, most of which
+        goes where they are rounded; but after several local steps a gate is open for some of them only.
         """
         simulated = self.head.simulate(self.training, guess, self.labels)[self.head.weights[0]]
         computed = read_errors(guess, simulated)
-        self.estimate = self.gain if self.gain is not None else self._scale(computed, guess)
-        computed = computed * self.estimate
+        computed = computed * self.gain
         candidates = {"computed": computed}
         if self.gated:
             layers = self.head.layers(guess, self.labels)
@@ -65,11 +65,17 @@ class Separator:
         self.chosen.append(min(left, key=lambda name: left[name]))
         return candidates[self.chosen[-1]]
 
-    def _scale(self, errors: Tensor, guess: Tensor) -> float:
-        """Least squares for the gain on what was sent, on every eighth feature."""
-        part = slice(None, None, max(1, guess.shape[1] // 8192))
-        expected, received = errors.T @ guess[:, part], self.gradient[:, part]
-        sent = received != 0
-        energy = (expected.square() * sent).sum()
-        scale = float((expected * received).sum() / energy.clamp_min(torch.finfo(energy.dtype).tiny))
-        return scale if scale > 0 else self.estimate
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the separation."""
+        notes = ["The batch was separated into single images through its Linear layers."]
+        if self.estimated:
+            notes.append(
+                f"The update was estimated to be {self.gain:.3g} times as long as the assumed local training makes it "
+                "(unknown learning rate times local steps, or what the channel did to its length)."
+            )
+        if len(self.head.weights) == 1 and len(torch.unique(self.labels)) < len(self.labels):
+            notes.append(
+                "Images of one class have the same errors behind a single Linear layer, so they were not told apart."
+            )
+        return tuple(notes)

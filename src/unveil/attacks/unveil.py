@@ -1,159 +1,71 @@
-"""unveil's own attack: separate the batch, decode each image from its features, and search what the update leaves open."""
+"""unveil's own attack: separate the batch, decode each image from its features, search what the update leaves open.
+
+docs/method.md has the equations and says whose idea is what.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import Module
 
-from unveil.attacks.decoder import Decoder, fit_decoder
+from unveil.attacks.decoder import fit_decoder
 from unveil.attacks.head import Head, NoHeadError, read_head
 from unveil.attacks.labels import infer_labels
 from unveil.attacks.matching import Walk, blind_guess
-from unveil.attacks.objectives import check_names
-from unveil.attacks.optimisers import Adam
-from unveil.attacks.priors import ColourVariation
-from unveil.attacks.separation import first_guess, separate, with_certainty, WEAK
+from unveil.attacks.objectives import OBJECTIVES, check_names
+from unveil.attacks.separation import first_guess, separate
 from unveil.attacks.separator import Separator
-from unveil.core import Images, Knowledge, Reconstruction, Shrinking, Stop, Telling, Update, Watch
+from unveil.attacks.stages import Decode, MatchFeatures, MatchUpdates, Search, Stage
+from unveil.core import Batch, Belief, Knowledge, Reconstruction, Shrinking, Telling, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import spec_of
 from unveil.thin import dense
 
-
-@dataclass(kw_only=True)
-class Search:
-    """What the stages work on.
-
-    Args:
-        separator: Knows the update.
-        decoder: Features to pictures at once.
-        pictures: The present guess.
-        walk: The steps so far.
-        stop: Why the last stage ended.
-    """
-
-    separator: Separator
-    decoder: Decoder
-    pictures: Images
-    walk: Walk
-    stop: Stop = Stop.FINISHED
-
-
-@runtime_checkable
-class Stage(Protocol):
-    """One part of the schedule; settings only."""
-
-    def __call__(self, search: Search) -> None:
-        """Improve the search's pictures."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decode:
-    """Separate with the present pictures, then decode the features again."""
-
-    def __call__(self, search: Search) -> None:
-        """Improve the search's pictures; see `Stage`."""
-        _, separated = search.separator(search.pictures)
-        noise = float(separated.covariance.diagonal(dim1=-2, dim2=-1).mean())
-        search.pictures = search.decoder(separated.features, noise)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchFeatures:
-    """Separate with the present pictures, then search the pictures that have those features and are smooth.
-
-    Minimises ``1/2 sum_f r_f^T P_f r_f + prior(x)`` with ``r = features(x) - A``: the likelihood of the update in the
-    first order of the body alone, since P holds what the head's errors and the channel's noise make of each feature.
-
-    Args:
-        steps: Steps of Adam.
-        lr: Its learning rate at the start; a cosine takes it to a tenth.
-        floor: What the features may be off by in any case, relative to their spread.
-        smoothness: Weight of the prior.
-    """
-
-    steps: int
-    lr: float
-    floor: float
-    smoothness: float
-
-    def __call__(self, search: Search) -> None:
-        """Improve the search's pictures; see `Stage`."""
-        _, separated = search.separator(search.pictures)
-        precision = with_certainty(separated, self.floor)
-        target, head = separated.features, search.separator.head
-        prior = ColourVariation(weight=self.smoothness)
-        x = search.pictures.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
-
-        def closure() -> Tensor:
-            off = head.features(x) - target
-            if len(precision) == 1:
-                weighted = precision[0] @ off
-            else:
-                weighted = torch.bmm(precision, off.T[..., None])[..., 0].T
-            loss = 0.5 * (off * weighted).sum() + prior(x)
-            (x.grad,) = torch.autograd.grad(loss, x)
-            return loss.detach()
-
-        adam = Adam(lr=self.lr, decay="cosine", final_lr=self.lr / 10, memory=0.99)
-        search.stop = search.walk.go(
-            x, closure, adam.start([x], self.steps), self.steps, lambda z: z.clamp_(0, 1), lambda: x.detach()
-        )
-        search.pictures = x.detach()
-
-
-def first_gain(
-    head: Head, knowledge: Knowledge, gradients: list[Tensor], labels: Tensor, examples: Tensor, *, known: bool
-) -> float:
-    """How much larger the update is than one gradient: the learning rates of all steps, and what the channel did.
-
-    Told from the last layer, whose gradient is nearly the same for all pictures: once the client is simulated on dead
-    leaves with the batch's labels, or, where its learning rate or the channel's gain is not known, as received.
-    """
-    features = examples[torch.arange(len(labels), device=examples.device) % len(examples)]
-    once = head.layers(features, labels)[-1]
-    slope = once.errors.T @ once.inputs
-    sent = gradients[-1]
-    if known:
-        sent = dense(head.simulate(knowledge.training, features, labels)[head.weights[-1]])
-    return max(float((sent * slope).sum() / slope.square().sum()), 1e-12)
+ROUNDS = 4  # of errors from features and features from errors, before there are pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unveil:
     """Separate the batch behind its Linear layers, then rebuild each image from its own features.
 
+    Where the batch cannot be separated (pooled features, more images than equations, no Linear layer) it says so and
+    matches updates instead.
+
     Args:
         steps: Steps of the search, over all its stages.
-        smoothness: Weight of the prior.
+        smoothness: Weight of the prior beside the update's log-likelihood; in nats a unit of slope.
+
+    Reference:
+        docs/method.md; the separation after Geng et al., Towards General Deep Leakage in Federated Learning, 2021.
     """
 
     name: ClassVar[str] = "unveil"
-    steps: int = 80
-    smoothness: float = 8.0
-    floor: float = 0.05
-    weigh: bool = True
+    steps: int = 100
+    smoothness: float = 5.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise UsageError(f"Unveil: expected steps >= 1, got {self.steps}; 140 is the usual number")
+            raise UsageError(f"Unveil: expected steps >= 1, got {self.steps}; 100 is the usual number")
+        if not self.smoothness >= 0:
+            raise UsageError(f"Unveil: expected smoothness >= 0, got {self.smoothness:g}; 0 switches it off")
 
-    def stages(self) -> tuple[Stage, ...]:
-        """The schedule."""
-        coarse, finer = self.steps * 2 // 7, self.steps * 2 // 7
+    def stages(self, *, separated: bool) -> tuple[Stage, ...]:
+        """The schedule, with or without the features of single images."""
+        if not separated:
+            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 60),)
+        coarse, finer = self.steps * 3 // 10, self.steps * 3 // 10
         fine = self.steps - coarse - finer
         return (
             Decode(),
             Decode(),
-            MatchFeatures(steps=coarse, lr=0.05, floor=4 * self.floor, smoothness=self.smoothness),
-            MatchFeatures(steps=finer, lr=0.03, floor=2 * self.floor, smoothness=self.smoothness),
-            MatchFeatures(steps=fine, lr=0.018, floor=self.floor, smoothness=self.smoothness),
+            MatchFeatures(steps=coarse, lr=0.03, floor=0.2, smoothness=self.smoothness),
+            MatchFeatures(steps=finer, lr=0.025, floor=0.1, smoothness=self.smoothness),
+            MatchFeatures(steps=fine, lr=0.02, floor=0.05, smoothness=self.smoothness),
         )
 
     def __call__(
@@ -177,39 +89,114 @@ class Unveil:
         if labels is None:
             labels, note = infer_labels(model, update, knowledge)
             notes.append(note)
-        labels = labels.to(device)
-        head = read_head(model, knowledge.image_shape, training=knowledge.training)
-        gradients = [update.tensors[name] for name in head.weights]
-        decoder = fit_decoder(head, generator=generator)
-        channel = knowledge.obfuscation
-        belief = channel.beliefs(update).get(head.weights[0]) if isinstance(channel, Telling) and self.weigh else None
-        known = not (isinstance(channel, Shrinking) and channel.loses_scale) and channel is not None and knowledge.scale
-        gain = first_gain(head, knowledge, gradients, labels, decoder.examples, known=known)
-        features, layers = first_guess(
-            head, gradients, labels, gain=gain, classes=gradients[-1].shape[0], rounds=4, ridge=WEAK
-        )
-        separated = separate(layers[0].errors * gain, gradients[0], ridge=WEAK)
-        noise = float(separated.covariance.diagonal(dim1=-2, dim2=-1).mean())
-        walk = Walk(steps=self.steps, watch=watch)
-        separator = Separator(
-            head=head,
-            gradient=gradients[0],
-            belief=belief,
-            labels=labels,
-            training=knowledge.training,
-            gain=1.0 if known else None,
-            gated=head.is_gated,
-        )
         search = Search(
-            separator=separator,
-            decoder=decoder,
-            pictures=decoder(head.allowed(features), noise),
-            walk=walk,
+            model=model,
+            update=update,
+            knowledge=knowledge,
+            labels=labels.to(device),
+            pictures=blind_guess(knowledge, device).images,
+            walk=Walk(steps=self.steps, watch=watch),
+            generator=generator,
         )
-        for stage in self.stages():
+        try:
+            separate_first(search)
+        except NoHeadError as reason:
+            notes.append(f"{reason} The attack matched updates instead.")
+        stages = self.stages(separated=search.separator is not None)
+        search.walk.steps = len(search.walk.losses) + sum(stage.steps for stage in stages)
+        for stage in stages:
             stage(search)
+        if search.separator is not None:
+            notes += search.separator.notes
         return Reconstruction(
-            images=search.pictures, labels=labels, losses=walk.losses, stop=search.stop, notes=tuple(notes)
+            images=search.pictures,
+            labels=search.labels,
+            losses=search.walk.losses,
+            stop=search.stop,
+            notes=tuple(notes),
         )
 
     __str__ = spec_of
+
+
+def separate_first(search: Search) -> None:
+    """The search's separator, its decoder, and the first pictures.
+
+    Raises:
+        NoHeadError: The batch cannot be separated behind this network.
+    """
+    knowledge, channel = search.knowledge, search.knowledge.obfuscation
+    head = read_head(search.model, knowledge.image_shape, training=knowledge.training)
+    gradients = [search.update.tensors[name] for name in head.weights]
+    equations = gradients[0].shape[0]
+    if knowledge.num_images > equations:
+        raise NoHeadError(
+            f"The batch has {knowledge.num_images} images and its Linear layer only {equations} outputs, so there are "
+            "fewer equations than unknowns: the batch was not separated."
+        )
+    if not bool(gradients[0].any()):
+        raise NoHeadError("Nothing of the Linear layer was sent: the batch was not separated.")
+    search.decoder = fit_decoder(head, generator=search.generator)
+    known = knowledge.scale and channel is not None and not (isinstance(channel, Shrinking) and channel.loses_scale)
+    gain, factor = first_gain(head, knowledge, gradients, search.labels, search.decoder.examples, known=known)
+    features, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
+    separated = separate(errors, gradients[0], ridge=1e-3)
+    search.pictures = search.decoder(head.allowed(features), separated.noise)
+    if not known:
+        adjustment = brightness(search, head.allowed(features), separated.noise)
+        gain, factor = gain * adjustment, factor * adjustment
+        search.pictures = search.decoder(head.allowed(features) / adjustment, separated.noise / adjustment**2)
+    search.walk.note(separated.residual, search.pictures)
+    beliefs: Mapping[str, Belief] = channel.beliefs(search.update) if isinstance(channel, Telling) else {}
+    search.separator = Separator(
+        head=head,
+        gradient=gradients[0],
+        belief=beliefs.get(head.weights[0]),
+        labels=search.labels,
+        training=knowledge.training,
+        gain=factor,
+        estimated=not known,
+        gated=head.is_gated,
+    )
+
+
+def brightness(search: Search, features: Tensor, noise: float) -> float:
+    """By how much larger the gain is than was estimated: the pictures that it makes darker explain the update best.
+
+    The Linear layers alone cannot tell a longer update from brighter pictures. The convolutions can: a bias's gradient does
+    not grow with the picture, its weight's does.
+    """
+    knowledge, decoder = search.knowledge, search.decoder
+    cosine = OBJECTIVES["cosine"](search.update, knowledge)
+
+    def loss(factor: float) -> float:
+        assert decoder is not None
+        batch = Batch(decoder(features / factor, noise / factor**2), search.labels)
+        return float(cosine(knowledge.training.simulate(search.model, batch)).detach())
+
+    best = 1.0
+    for width in (0.4, 0.1):  # decades to each side: factors of 2.5 and 1.26
+        tried = [best * 10 ** (width * k / 2) for k in (-2, -1, 0, 1, 2)]
+        best = min(tried, key=loss)
+    return best
+
+
+def first_gain(
+    head: Head, knowledge: Knowledge, gradients: list[Tensor], labels: Tensor, examples: Tensor, *, known: bool
+) -> tuple[float, float]:
+    """How much larger the update is than one gradient, and than what the assumed local training gives.
+
+    Told from the last layer, whose gradient is nearly the same for all pictures: the client is simulated on dead leaves
+    with the batch's labels, and compared with one gradient there and, where the learning rate or the channel's gain is
+    not known, with what was received.
+    """
+    features = examples[torch.arange(len(labels), device=examples.device) % len(examples)]
+    once = head.layers(features, labels)[-1]
+    slope = once.errors.T @ once.inputs
+    simulated = dense(head.simulate(knowledge.training, features, labels)[head.weights[-1]])
+    sent = simulated if known else gradients[-1]
+
+    def along(direction: Tensor) -> float:
+        return max(float((sent * direction).sum() / direction.square().sum()), 1e-12)
+
+    return along(slope), along(simulated)

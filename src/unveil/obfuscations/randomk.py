@@ -75,7 +75,7 @@ class RandomK:
 
     def beliefs(self, received: Update) -> Mapping[str, Belief]:
         """What was sent is exact, what was not counts for nothing; see `Telling`."""
-        gains = self.rescale({name: torch.ones((1, 1)).expand(y.shape) for name, y in received.tensors.items()})
+        gains = self.rescale({name: torch.ones(()).expand(y.shape) for name, y in received.tensors.items()})
         return {
             name: partial(_believed, y / float(dense(gains[name]).flatten()[0]))
             for name, y in received.tensors.items()

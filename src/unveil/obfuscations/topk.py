@@ -86,7 +86,7 @@ class TopK:
 def _believed(received: Tensor, threshold: float, expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
     y = received[block]
     sent = y != 0
-    return torch.where(sent, y, expected.clamp(-threshold, threshold)), torch.where(sent, 1.0, UNSENT)
+    return torch.where(sent, y, expected.clamp(-threshold, threshold)), torch.where(sent, 1.0, UNSENT).to(y.dtype)
 
 
 def _smallest_sent(rows: Tensor) -> Tensor:

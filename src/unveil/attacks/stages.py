@@ -1,0 +1,171 @@
+"""The stages of unveil's attack: small settings objects, each of which improves the pictures of one search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import Module
+
+from unveil.attacks.decoder import Decoder
+from unveil.attacks.latents import Pyramid
+from unveil.attacks.matching import Walk
+from unveil.attacks.objectives import OBJECTIVES
+from unveil.attacks.optimisers import Adam
+from unveil.attacks.priors import ColourVariation
+from unveil.attacks.separation import with_certainty
+from unveil.attacks.separator import Separator
+from unveil.core import Batch, Images, Knowledge, Stop, Telling, Update
+
+OUTSIDE = 1e3  # price of a squared step out of [0, 1], in nats; the pictures themselves are clamped
+
+
+@dataclass(kw_only=True)
+class Search:
+    """What the stages work on.
+
+    Args:
+        model: The public model.
+        update: What was received.
+        knowledge: What the attacker was granted.
+        labels: One class an image.
+        pictures: The present guess.
+        walk: The steps so far.
+        generator: The attack's randomness.
+        separator: Separates the batch; None where it cannot be.
+        decoder: Features to pictures at once; None where the batch cannot be separated.
+        stop: Why the last stage ended.
+    """
+
+    model: Module
+    update: Update
+    knowledge: Knowledge
+    labels: Tensor
+    pictures: Images
+    walk: Walk
+    generator: Generator
+    separator: Separator | None = None
+    decoder: Decoder | None = None
+    stop: Stop = Stop.FINISHED
+
+    def descend(self, loss: Callable[[Images], Tensor], *, steps: int, lr: float) -> None:
+        """Lower a loss of the pictures by Adam on a pyramid, with what the one loop does about trouble."""
+        latent, shape = Pyramid(), self.knowledge.image_shape
+        base = self.pictures
+        z = latent.init(len(base), shape, generator=self.generator).to(base).requires_grad_()
+
+        def closure() -> Tensor:
+            free = base + latent.decode(z, shape)
+            images = free.clamp(0, 1)
+            total = loss(images) + OUTSIDE * (free - images.detach()).square().sum()
+            (z.grad,) = torch.autograd.grad(total, z)
+            return total.detach()
+
+        def pictures() -> Tensor:
+            return (base + latent.decode(z, shape)).detach().clamp(0, 1)
+
+        adam = Adam(lr=lr, decay="cosine", final_lr=lr / 10, memory=0.99)
+        self.stop = self.walk.go(z, closure, adam.start([z], steps), steps, latent.project, pictures)
+        self.pictures = pictures()
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """One part of the schedule; settings only."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes."""
+        ...
+
+    def __call__(self, search: Search) -> None:
+        """Improve the search's pictures."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Separate with the present pictures, then decode the features again: one step, taken at once."""
+
+    steps: ClassVar[int] = 1
+
+    def __call__(self, search: Search) -> None:
+        """Improve the search's pictures; see `Stage`."""
+        if search.separator is None or search.decoder is None:
+            return
+        _, separated = search.separator(search.pictures)
+        search.pictures = search.decoder(separated.features, separated.noise)
+        search.walk.note(separated.residual, search.pictures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchFeatures:
+    """Separate with the present pictures, then search the pictures that have those features and are smooth.
+
+    Minimises ``1/2 sum_f r_f^T P_f r_f + prior(x)`` over the pictures x, where ``r = features(x) - A`` and P is the
+    inverse covariance of A. With P from the errors D and the channel's noise this *is* the update's likelihood in the
+    pictures, at the price of a first-order step through the body.
+
+    Args:
+        steps: Steps of Adam.
+        lr: Its learning rate at the start; a cosine takes it to a tenth.
+        floor: What the features may be off by in any case, relative to their spread.
+        smoothness: Weight of the prior.
+    """
+
+    steps: int
+    lr: float
+    floor: float
+    smoothness: float
+
+    def __call__(self, search: Search) -> None:
+        """Improve the search's pictures; see `Stage`."""
+        if search.separator is None:
+            return
+        _, separated = search.separator(search.pictures)
+        target, head = separated.features, search.separator.head
+        precision = with_certainty(separated, self.floor)
+        prior = ColourVariation(weight=self.smoothness)
+
+        def loss(images: Images) -> Tensor:
+            off = head.features(images) - target
+            shared = len(precision) == 1
+            weighted = precision[0] @ off if shared else torch.bmm(precision, off.T[..., None])[..., 0].T
+            return 0.5 * (off * weighted).sum() + prior(images)
+
+        search.descend(loss, steps=self.steps, lr=self.lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchUpdates:
+    """Search the pictures whose simulated update is like the received one and that are smooth.
+
+    Judged by the channel's own misfit where some entries say more than others, else by the cosine, which needs no
+    scale.
+
+    Args:
+        steps: Steps of Adam, each a gradient of a gradient.
+        lr: Its learning rate at the start; a cosine takes it to a tenth.
+        smoothness: Weight of the prior's mean over pixels.
+    """
+
+    steps: int
+    lr: float
+    smoothness: float
+
+    def __call__(self, search: Search) -> None:
+        """Improve the search's pictures; see `Stage`."""
+        knowledge = search.knowledge
+        name = "misfit" if isinstance(knowledge.obfuscation, Telling) else "cosine"
+        misfit = OBJECTIVES[name](search.update, knowledge)
+        pixels = len(search.pictures) * search.pictures.shape[2] * search.pictures.shape[3]
+        prior = ColourVariation(weight=self.smoothness / pixels)
+
+        def loss(images: Images) -> Tensor:
+            simulated = knowledge.training.simulate(search.model, Batch(images, search.labels))
+            return misfit(simulated) + prior(images)
+
+        search.descend(loss, steps=self.steps, lr=self.lr)
