@@ -40,6 +40,15 @@ class Line:
 
 QSGD16, QSGD2 = "qsgd:levels=16,norm=max", "qsgd:levels=2,norm=max"
 STANDARD = (
+    Line("unveil", "none", 30.0),
+    Line("unveil", QSGD16, 27.0),
+    Line("unveil", "qsgd:levels=8,norm=max", 25.5),
+    Line("unveil", QSGD2, 20.0),
+    Line("unveil", "gaussian:relative=2.5", 22.5),
+    Line("unveil", "topk:density=0.05", 22.0),
+    Line("unveil", "topk:density=0.01", 16.0),
+    Line("unveil", "none", 26.0, training="fedavg:steps=5,lr=0.003"),
+    Line("unveil", QSGD16, 24.0, training="fedavg:steps=5,lr=0.003"),
     Line("rog", "none", 22.4),
     Line("rog", QSGD16, 22.4),
     Line("rog", QSGD2, 17.6),

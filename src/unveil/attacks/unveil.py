@@ -163,8 +163,8 @@ def separate_first(search: Search) -> None:
 def brightness(search: Search, features: Tensor, noise: float) -> float:
     """By how much larger the gain is than was estimated: the pictures that it makes darker explain the update best.
 
-    The Linear layers alone cannot tell a longer update from brighter pictures. The convolutions can: a bias's gradient does
-    not grow with the picture, its weight's does.
+    The Linear layers alone cannot tell a longer update from brighter pictures. The convolutions can: a bias's gradient
+    does not grow with the picture, its weight's does.
     """
     knowledge, decoder = search.knowledge, search.decoder
     cosine = OBJECTIVES["cosine"](search.update, knowledge)
