@@ -13,8 +13,11 @@ from unveil.attacks import parse
 from unveil.attacks.decoder import fit_decoder
 from unveil.attacks.gates import find_gates
 from unveil.attacks.head import Head, NoHeadError, read_head
+from unveil.attacks.latents import Pyramid
 from unveil.attacks.leaves import dead_leaves
+from unveil.attacks.priors import ColourVariation
 from unveil.attacks.separation import first_guess, read_errors, refine, round_gates, separate
+from unveil.attacks.stages import eased
 from unveil.core import Batch, Knowledge, Telling, Update
 from unveil.metrics.pixel import psnr
 from unveil.obfuscations import parse as channel_of
@@ -162,3 +165,28 @@ def test_where_a_batch_cannot_be_separated_the_result_says_so(model: nn.Module, 
 def test_a_head_of_an_unseparable_network_is_an_error_with_a_reason() -> None:
     with pytest.raises(NoHeadError, match="Linear"):
         read_head(nn.Sequential(nn.Conv2d(3, 10, 16), nn.Flatten()), SHAPE, training=FedSGD())
+
+
+def test_a_pyramid_adds_its_levels_up() -> None:
+    latent = Pyramid(shrink=(1, 4))
+    z = latent.init(2, SHAPE, generator=rng())
+    assert z.shape == (2, 3 * 16 * 16 + 3 * 4 * 4)
+    assert not bool(latent.decode(z, SHAPE).any())
+    z[:, 3 * 16 * 16 :] = 0.25
+    torch.testing.assert_close(latent.decode(z, SHAPE), torch.full((2, *SHAPE), 0.25))
+
+
+def test_colour_edges_cost_more_than_edges_of_light_and_flat_pictures_nothing() -> None:
+    prior = ColourVariation(weight=1.0)
+    flat, grey, colour = (torch.full((1, *SHAPE), 0.5) for _ in range(3))
+    grey[..., 8:] += 0.2
+    colour[:, 0, :, 8:] += 0.2
+    costs = [float(prior(pictures)) - float(prior(flat)) for pictures in (flat, grey, colour)]
+    assert costs[0] == 0
+    assert costs[2] > 1.5 * costs[1] > 0
+    assert float(prior(flat[:, :1])) > 0
+
+
+def test_the_prior_is_eased_by_noise_and_never_gone() -> None:
+    assert eased(0) == 1
+    assert 0.3 < eased(10) < eased(0.3) < eased(0.01) < 1

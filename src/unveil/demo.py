@@ -12,7 +12,7 @@ PICTURES = 8
 SIZE = 56
 TRAINING = "fedsgd"
 OBFUSCATIONS = ("none", "qsgd:levels=16,norm=max", "topk:density=0.05", "gaussian:relative=2.5")
-ATTACK = "inverting_gradients:steps=100"  # of the published ones the best in the time
+ATTACK = "unveil:steps=200"
 
 
 def demo() -> Audit:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from conftest import small_client, small_update
 from unveil import gradient
-from unveil.core import Batch, Obfuscation, Update
+from unveil.core import Batch, Obfuscation, Telling, Update
 from unveil.obfuscations import CATALOGUE, parse
 from unveil.thin import Candidate, Thin, dense
 from unveil.training import FedSGD
@@ -155,6 +155,24 @@ def test_the_wire_is_never_longer_than_plain_floats_unless_positions_are_sent(ch
     update = small_update()
     received = send(channel, update)
     assert 0 < received.wire_bits <= update.wire_bits + 32 * len(update.tensors)
+
+
+@everyone
+def test_beliefs_are_finite_and_hold_the_truth(channel: Obfuscation) -> None:
+    if not isinstance(channel, Telling):
+        pytest.skip("every entry is equally certain")
+    update = small_update()
+    received = send(channel, update)
+    for name, belief in channel.beliefs(received).items():
+        truth = update.tensors[name]
+        target, weight = belief(truth, (slice(None), slice(None)))
+        assert 0 <= float(weight.min()) <= float(weight.max()) <= 1
+        assert bool(torch.isfinite(target).all())
+        part, share = belief(truth[1:3, 2:5], (slice(1, 3), slice(2, 5)))
+        assert torch.equal(part, target[1:3, 2:5])
+        assert torch.equal(share, weight[1:3, 2:5])
+        off = (weight * (target - truth).square()).sum() / weight.sum().clamp_min(1e-12)
+        assert float(off) <= 1.01 * float((received.tensors[name] - truth).square().mean())
 
 
 @pytest.mark.parametrize("density", [0.001, 0.05, 0.33, 1.0])

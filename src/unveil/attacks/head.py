@@ -116,7 +116,9 @@ class Head:
         """
         generator = torch.Generator().manual_seed(0)
         size = prod(self.feature_map)
-        random = 3 * torch.randn((8, size), generator=generator).to(self.weight(0))
+        # Inputs of many sizes, so that values near zero are told from zero too.
+        random = torch.randn((16, size), generator=generator) * torch.logspace(-3, 0.5, 16)[:, None]
+        random = random.to(self.weight(0))
         tape = _Tape({id(_named(self.model, name)): name for name in self.weights})
         with torch.enable_grad(), tape:
             _Tail(self.model, self.weights[0], self.image_shape)(random.requires_grad_())

@@ -38,7 +38,7 @@ class Unveil:
 
     Args:
         steps: Steps of the search, over all its stages.
-        smoothness: Weight of the prior beside the update's log-likelihood; in nats a unit of slope.
+        smoothness: Weight of the prior beside the update's log-likelihood, in nats a unit of slope; eased by noise.
 
     Reference:
         docs/method.md; the separation after Geng et al., Towards General Deep Leakage in Federated Learning, 2021.
@@ -46,7 +46,7 @@ class Unveil:
 
     name: ClassVar[str] = "unveil"
     steps: int = 100
-    smoothness: float = 5.0
+    smoothness: float = 12.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -57,7 +57,7 @@ class Unveil:
     def stages(self, *, separated: bool) -> tuple[Stage, ...]:
         """The schedule, with or without the features of single images."""
         if not separated:
-            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 60),)
+            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100),)
         coarse, finer = self.steps * 3 // 10, self.steps * 3 // 10
         fine = self.steps - coarse - finer
         return (
