@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from conftest import small_client, small_update
 from unveil import gradient
-from unveil.core import Batch, Obfuscation, Telling, Update
+from unveil.core import Batch, Obfuscation, Shrinking, Telling, Update
 from unveil.obfuscations import CATALOGUE, parse
 from unveil.thin import Candidate, Thin, dense
 from unveil.training import FedSGD
@@ -171,6 +171,8 @@ def test_beliefs_are_finite_and_hold_the_truth(channel: Obfuscation) -> None:
         part, share = belief(truth[1:3, 2:5], (slice(1, 3), slice(2, 5)))
         assert torch.equal(part, target[1:3, 2:5])
         assert torch.equal(share, weight[1:3, 2:5])
+        if isinstance(channel, Shrinking) and channel.loses_scale:
+            continue  # as far off as the length
         off = (weight * (target - truth).square()).sum() / weight.sum().clamp_min(1e-12)
         assert float(off) <= 1.01 * float((received.tensors[name] - truth).square().mean())
 
