@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -125,6 +126,18 @@ def test_photographs_come_back_and_not_without_their_update(
 ) -> None:
     assert quality(spec, training, obfuscation) > floor
     assert quality(spec, training, obfuscation, control=True) < floor - 3
+
+
+def test_an_unknown_learning_rate_is_estimated_and_reported_as_an_estimate() -> None:
+    model, batch = photographs()
+    update = Update(FedAvg(steps=4, lr=0.005)(model, batch))
+    knowledge = replace(knowing(batch, obfuscation=channel_of("none")), scale=False)
+    guess = parse("unveil")(model, update, knowledge, generator=rng())
+    told = [float(word) for note in guess.notes for word in note.split() if word.startswith("0.0")]
+    assert len(told) == 1
+    assert 0.015 < told[0] < 0.027
+    assert float(psnr(batch.images, align(batch.images, guess).images).mean()) > 17
+    assert "does not know its learning rate" in " ".join(knowledge.assumptions)
 
 
 @pytest.mark.parametrize("spec", ["dlg", "idlg"])

@@ -60,6 +60,7 @@ class Sends:
 
     value: float
     name: ClassVar[str] = "sends"
+    mode: ClassVar[Literal["eval", "train"]] = "eval"
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Mapping[str, Tensor]:
         return {name: torch.full_like(weight, self.value) for name, weight in model.named_parameters()}

@@ -134,7 +134,10 @@ class Knowledge:
         """What was granted to the attacker, a sentence each; printed with every result."""
         c, h, w = self.image_shape
         return (
-            f"The attacker knows the client's local training ({self.training}) and the weights before it.",
+            f"The attacker knows the client's local training ({self.training}) and the weights before it."
+            if self.scale
+            else f"The attacker knows the weights before local training, takes it for {self.training}, and does not "
+            "know its learning rate and number of steps.",
             f"The attacker knows that the batch holds {self.num_images} images of {c} x {h} x {w}.",
             "The attacker knows the labels of the batch."
             if self.labels is not None
