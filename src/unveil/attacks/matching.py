@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from unveil.attacks.labels import infer_labels
 from unveil.attacks.latents import Latent
-from unveil.attacks.objectives import OBJECTIVES, ObjectiveName, check_names
+from unveil.attacks.objectives import OBJECTIVES, ObjectiveName, checked
 from unveil.attacks.optimisers import Optimiser, Step
 from unveil.attacks.priors import TotalVariation
 from unveil.core import Batch, Knowledge, Progress, Reconstruction, Stop, Update, Watch
@@ -52,10 +52,7 @@ class Matching:
         watch: Watch | None = None,
     ) -> Reconstruction:
         """Run the search; see `Attack`."""
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        check_names(update.tensors, parameters)
-        update.check()
-        device = next(iter(parameters.values())).device
+        device = checked(model, update)
         shape, n = knowledge.image_shape, knowledge.num_images
         if update.is_zero:
             return blind_guess(knowledge, device)

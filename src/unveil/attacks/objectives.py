@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from unveil.core import Knowledge, Misfit, Update
 from unveil.errors import UsageError
@@ -57,6 +58,14 @@ def channel(received: Update, knowledge: Knowledge) -> Misfit:
 
 
 OBJECTIVES = {"squared": squared, "cosine": cosine, "misfit": channel}
+
+
+def checked(model: Module, update: Update) -> torch.device:
+    """The model's device, once the update is found to be finite and of this model; a `UsageError` where it is not."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    check_names(update.tensors, parameters)
+    update.check()
+    return next(iter(parameters.values())).device
 
 
 def check_names(received: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ class Separator:
             darker guess would ask for a larger gain, which would ask for a darker guess.
         estimated: Whether it was estimated.
         gated: Whether the head's first activation only lets pass or blocks.
-        chosen: Which errors were used in each round.
     """
 
     head: Head
@@ -37,13 +36,12 @@ class Separator:
     gain: float
     estimated: bool
     gated: bool
-    chosen: list[str] = field(default_factory=list)
 
-    def __call__(self, pictures: Images) -> tuple[Tensor, Separated]:
-        """The features of the pictures, and those that the update says they should have."""
+    def __call__(self, pictures: Images) -> Separated:
+        """The features that the update says the pictures should have."""
         with torch.no_grad():
             guess = self.head.features(pictures)
-        return guess, separate(self._errors(guess), self.gradient, guess=guess, belief=self.belief)
+        return separate(self._errors(guess), self.gradient, guess=guess, belief=self.belief)
 
     def _errors(self, guess: Tensor) -> Tensor:
         """Of the errors computed from the guess and those read from the update, the ones that explain it better.
@@ -52,18 +50,15 @@ class Separator:
         goes where they are rounded; but after several local steps a gate is open for some of them only.
         """
         simulated = self.head.simulate(self.training, guess, self.labels)[self.head.weights[0]]
-        computed = read_errors(guess, simulated)
-        computed = computed * self.gain
-        candidates = {"computed": computed}
+        computed = self.gain * read_errors(guess, simulated)
+        candidates = [computed]
         if self.gated:
             layers = self.head.layers(guess, self.labels)
             once = layers[0].errors
             share = (computed * once).sum() / once.square().sum().clamp_min(torch.finfo(once.dtype).tiny)
             read = read_errors(guess, self.gradient, belief=self.belief, expected=computed)
-            candidates["read"] = round_gates(read, share * layers[1].pulls)
-        left = {name: unexplained(errors, self.gradient) for name, errors in candidates.items()}
-        self.chosen.append(min(left, key=lambda name: left[name]))
-        return candidates[self.chosen[-1]]
+            candidates.append(round_gates(read, share * layers[1].pulls))
+        return min(candidates, key=lambda errors: unexplained(errors, self.gradient))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class Decode:
         """Improve the search's pictures; see `Stage`."""
         if search.separator is None or search.decoder is None:
             return
-        _, separated = search.separator(search.pictures)
+        separated = search.separator(search.pictures)
         search.pictures = search.decoder(separated.features, separated.noise)
         search.walk.note(separated.residual, search.pictures)
 
@@ -125,7 +125,7 @@ class MatchFeatures:
         """Improve the search's pictures; see `Stage`."""
         if search.separator is None:
             return
-        _, separated = search.separator(search.pictures)
+        separated = search.separator(search.pictures)
         target, head = separated.features, search.separator.head
         precision = with_certainty(separated, self.floor)
         prior = ColourVariation(weight=self.smoothness * eased(separated.noise / float(target.var())))

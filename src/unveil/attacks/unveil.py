@@ -17,7 +17,7 @@ from unveil.attacks.decoder import fit_decoder
 from unveil.attacks.head import Head, NoHeadError, read_head
 from unveil.attacks.labels import infer_labels
 from unveil.attacks.matching import Walk, blind_guess
-from unveil.attacks.objectives import OBJECTIVES, check_names
+from unveil.attacks.objectives import OBJECTIVES, checked
 from unveil.attacks.separation import first_guess, separate
 from unveil.attacks.separator import Separator
 from unveil.attacks.stages import Decode, MatchFeatures, MatchUpdates, Search, Stage
@@ -78,10 +78,7 @@ class Unveil:
         watch: Watch | None = None,
     ) -> Reconstruction:
         """Run the attack; see `Attack`."""
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        check_names(update.tensors, parameters)
-        update.check()
-        device = next(iter(parameters.values())).device
+        device = checked(model, update)
         if update.is_zero:
             return blind_guess(knowledge, device)
         notes: list[str] = []
