@@ -72,8 +72,13 @@ class Head:
         """The nearest features that the body can give."""
         return features.clamp_min(0) if self.rectified else features
 
-    def features(self, images: Images) -> Float[Tensor, "n features"]:
-        """The flattened features of pictures, differentiable; the head is not run."""
+    def features(self, images: Images, *, rough: bool = False) -> Float[Tensor, "n features"]:
+        """The flattened features of pictures, differentiable; the head is not run.
+
+        Args:
+            images: The pictures.
+            rough: Three digits are enough: computed in bfloat16 where the processor has it, a third faster.
+        """
         # Detached weights: a first-order step differentiates with respect to the pictures alone.
         weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         weight = weights[self.weights[0]]
@@ -81,10 +86,10 @@ class Head:
             weights |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         images = images.contiguous(memory_format=torch.channels_last)
         try:
-            with _Cut(weight):
+            with _Cut(weight), torch.autocast(images.device.type, torch.bfloat16, enabled=rough and _has_bfloat16(images)):
                 torch.func.functional_call(self.model, weights, (images,))
         except _Reached as reached:
-            return reached.features
+            return reached.features.float() if rough else reached.features
         raise AssertionError("the first weight of the head was not used")
 
     def layers(self, features: Float[Tensor, "n features"], labels: Tensor) -> list[Layer]:
@@ -178,6 +183,15 @@ def read_head(model: Module, image_shape: tuple[int, int, int], *, training: Loc
         feature_map=(source.shape[1], source.shape[2], source.shape[3]),
         rectified=bool((features >= 0).all()) and bool((features == 0).any()),
     )
+
+
+def _has_bfloat16(images: Tensor) -> bool:
+    """Whether arithmetic in bfloat16 is the processor's own, not emulated, for these pictures."""
+    if images.dtype != torch.float32:
+        return False
+    if images.device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return images.device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 class _Reached(Exception):  # noqa: N818  (not an error: how the body is left)

@@ -193,12 +193,11 @@ def round_gates(read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"]) -> 
     return open_ * (read * open_.sign() > 0.5 * open_.abs())
 
 
-def unexplained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"]) -> float:
-    """Share of a gradient's energy that no features at all could explain with these errors."""
+def explained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"]) -> float:
+    """How much of a gradient's energy the best features could explain with these errors."""
     correlations = errors @ gradient
-    features = torch.linalg.solve(_ridged(errors @ errors.T, 1e-6), correlations)
-    energy = gradient.square().sum(dtype=torch.float64)
-    return float(1 - (features * correlations).sum(dtype=torch.float64) / energy.clamp_min(1e-300))
+    inverse = torch.linalg.inv(_ridged(errors @ errors.T, 1e-6).double())
+    return float((inverse * (correlations @ correlations.T)).sum())
 
 
 def first_guess(
@@ -268,7 +267,7 @@ def refine(
         errors = layers[0].errors
         if len(layers) > 2:
             downwards, _opened = descend_head(head, gradients, layers[-1].errors, gain=gain, ridge=ridge)
-            errors = min((errors, downwards), key=lambda d: unexplained(d, gradients[0]))
+            errors = max((errors, downwards), key=lambda d: explained(d, gradients[0]))
         errors = errors * gain
         features = solve(errors, gradients[0], ridge)
     return features, errors

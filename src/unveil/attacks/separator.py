@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unveil.attacks.head import Head
-from unveil.attacks.separation import Separated, read_errors, round_gates, separate, unexplained
+from unveil.attacks.separation import Separated, explained, read_errors, round_gates, separate
 from unveil.core import Belief, Images, LocalTraining
 
 
@@ -58,7 +58,7 @@ class Separator:
             share = (computed * once).sum() / once.square().sum().clamp_min(torch.finfo(once.dtype).tiny)
             read = read_errors(guess, self.gradient, belief=self.belief, expected=computed)
             candidates.append(round_gates(read, share * layers[1].pulls))
-        return min(candidates, key=lambda errors: unexplained(errors, self.gradient))
+        return max(candidates, key=lambda errors: explained(errors, self.gradient))
 
     @property
     def notes(self) -> tuple[str, ...]:

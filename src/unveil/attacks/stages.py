@@ -131,7 +131,7 @@ class MatchFeatures:
         prior = ColourVariation(weight=self.smoothness * eased(separated.noise / float(target.var())))
 
         def loss(images: Images) -> Tensor:
-            off = head.features(images) - target
+            off = head.features(images, rough=True) - target
             shared = len(precision) == 1
             weighted = precision[0] @ off if shared else torch.bmm(precision, off.T[..., None])[..., 0].T
             return 0.5 * (off * weighted).sum() + prior(images)

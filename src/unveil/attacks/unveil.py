@@ -62,7 +62,6 @@ class Unveil:
         fine = self.steps - coarse - finer
         return (
             Decode(),
-            Decode(),
             MatchFeatures(steps=coarse, lr=0.03, floor=0.2, smoothness=self.smoothness),
             MatchFeatures(steps=finer, lr=0.025, floor=0.1, smoothness=self.smoothness),
             MatchFeatures(steps=fine, lr=0.02, floor=0.05, smoothness=self.smoothness),
