@@ -21,6 +21,7 @@ from torch import Generator
 
 from unveil import attacks, obfuscations, training
 from unveil.alignment import align
+from unveil.attacker import Attacker
 from unveil.core import Batch, Images, Progress, Update, Watch
 from unveil.errors import UsageError
 from unveil.meter import Meter
@@ -28,6 +29,7 @@ from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.pixel import psnr
 from unveil.models import build_model
 from unveil.scenes import Scene
+from unveil.statistics import rank_correlation
 
 THRESHOLDS = (18, 20, 22, 24, 25, 26, 28)  # dB, whose first time is noted
 
@@ -82,42 +84,65 @@ def run(
     training_spec: str = "fedsgd",
     model: str = "lenet",
     batch: int = 16,
+    knowledge: str = "everything known",
     seed: int = 0,
     save: Path | None = None,
 ) -> dict[str, Any]:
     """One run of one attack on the anchor; see the module's docstring."""
     scene = anchor_scene(folder, model=model, batch=batch, training_spec=training_spec, seed=seed)
+    return measure(scene, attack=attack, obfuscation=obfuscation, knowledge=knowledge, seed=seed, save=save)
+
+
+def measure(
+    scene: Scene,
+    *,
+    attack: str,
+    obfuscation: str,
+    knowledge: str = "everything known",
+    seed: int = 0,
+    save: Path | None = None,
+) -> dict[str, Any]:
+    """One run of one attack on a scene, as plain JSON."""
     channel, attacker = obfuscations.parse(obfuscation), attacks.parse(attack)
+    granted = Attacker.parse(knowledge)
     sent = Update(scene.training(scene.model, scene.batch, generator=Generator().manual_seed(seed)))
     received = channel(sent, generator=Generator().manual_seed(seed + 1))
     del sent
 
+    # With labels that are known and distinct the pictures are in the batch's order all the time.
+    in_order = "labels" not in granted.unknown and len(scene.batch.labels.unique()) == len(scene.batch)
     seconds_to: dict[str, float | None] = {str(threshold): None for threshold in THRESHOLDS}
     meter = Meter(torch.device("cpu"))
     with meter:
         guess = attacker(
             scene.model,
             received,
-            scene.knowledge(channel),
+            granted.knowledge(scene, channel),
             generator=Generator().manual_seed(seed + 2),
-            watch=meter.unmetered(first_times(scene, seconds_to)),
+            watch=meter.unmetered(first_times(scene, seconds_to)) if in_order else None,
         )
-    images = eight_bit(align(scene.batch.images, guess).images)
+    guess = align(scene.batch.images, guess)
+    images = eight_bit(guess.images)
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
             Image.fromarray(image.permute(1, 2, 0).mul(255).round().byte().numpy()).save(save / f"{i}.png")
     scores = psnr(scene.batch.images, images)
+    blind = psnr(scene.batch.images, torch.full_like(images, 0.5))
+    sure = None if guess.confidence is None else rank_correlation(guess.confidence.tolist(), scores.tolist())
     iterations = len(guess.losses)
     return {
         "attack": str(attacker),
         "obfuscation": str(channel),
         "training": str(scene.training),
-        "model": model,
-        "batch": batch,
+        "model": scene.model_name,
+        "batch": len(scene.batch),
+        "knowledge": str(granted),
         "seed": seed,
         "psnr": round(float(scores.mean()), 3),
         "psnr_min": round(float(scores.min()), 3),
+        "psnr_blind": round(float(blind.mean()), 3),
+        "confidence_rank": None if sure is None else round(sure, 3),
         "ssim": round(float(METRICS["ssim"].score(scene.batch.images, images).mean()), 4),
         "ssim_global": round(float(METRICS["ssim_global"].score(scene.batch.images, images).mean()), 4),
         "lpips": None,
@@ -127,6 +152,7 @@ def run(
         "peak_mib": None if meter.peak_mib is None else round(meter.peak_mib),
         "seconds_to": seconds_to,
         "stop": guess.stop.value,
+        "notes": list(guess.notes),
         "threads": torch.get_num_threads(),
     }
 
@@ -139,6 +165,7 @@ def main() -> int:
     parser.add_argument("--training", default="fedsgd", metavar="SPEC")
     parser.add_argument("--model", default="lenet")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--knowledge", default="everything known", help="such as 'labels unknown'")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="write the reconstructions as PNGs into this folder")
     parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
@@ -151,6 +178,7 @@ def main() -> int:
             training_spec=args.training,
             model=args.model,
             batch=args.batch,
+            knowledge=args.knowledge,
             seed=args.seed,
             save=args.save,
         )

@@ -92,8 +92,8 @@ def table(runs: list[Run]) -> str:
     """The Markdown table of all lines that have a run."""
     rows = [
         "| attack | update sent | PSNR dB (to reach) | worst image | SSIM | s / iteration | iterations "
-        "| to 22 dB, s | peak MiB | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| to 22 dB, s | peak MiB | confidence | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for line in STANDARD:
         found = [r for r in runs if key(r)[:3] == (line.attack, line.obfuscation, line.training)]
@@ -107,15 +107,68 @@ def table(runs: list[Run]) -> str:
         reached = [run["seconds_to"]["22"] for run in found]
         sent = "`, then `".join(spec for spec in (line.training, line.obfuscation) if spec not in ("fedsgd", "none"))
         sent = sent or "none"
+        sure = [run["confidence_rank"] for run in found if run.get("confidence_rank") is not None]
         range_ = f" ± {max(spread) - min(spread):.2f}" if len(found) > 1 else ""
         goal = f" ({line.target:.1f})" if line.target is not None else ""
         time = f"{statistics.mean(reached):.0f}" if None not in reached else "-"
+        peak = max(run["peak_mib"] or 0 for run in found)
+        rank = f"{statistics.mean(sure):.2f}" if sure else "-"
         rows.append(
             f"| `{line.attack}` | `{sent}` | {mean('psnr'):.2f}{range_}{goal} "
             f"| {min(run['psnr_min'] for run in found):.1f} | {mean('ssim'):.3f} | {mean('seconds_per_iteration'):.2f} "
-            f"| {found[0]['iterations']} | {time} | {max(run['peak_mib'] or 0 for run in found)} | {len(found)} |"
+            f"| {found[0]['iterations']} | {time} | {peak} | {rank} | {len(found)} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def presets(runs: list[Run]) -> str:
+    """The Markdown table of the three presets side by side, and how many times longer the other two took.
+
+    Over the seeds that all presets of a line were run with. A preset that never came to a level took longer than its
+    whole run.
+    """
+    rows = [
+        "| update sent | `unveil` | `rog` | `inverting_gradients` | `rog` / `unveil`: time, to 22 dB "
+        "| `inverting_gradients` / `unveil`: time, to 25 dB | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = ("unveil", "rog", "inverting_gradients")
+    for line in STANDARD:
+        of = {
+            name: {r["seed"]: r for r in runs if key(r)[:3] == (name, line.obfuscation, line.training)}
+            for name in names
+        }
+        there = [name for name in names if of[name]]
+        if line.attack != "unveil" or len(there) < 2 or "unveil" not in there:
+            continue
+        seeds = sorted(set.intersection(*(set(of[name]) for name in there)))
+        cells = []
+        for name in names:
+            found = [of[name][seed] for seed in seeds] if name in there else []
+            cells.append(f"{_mean(found, 'psnr'):.2f} dB, {_mean(found, 'seconds'):.0f} s" if found else "-")
+        for other, level in (("rog", "22"), ("inverting_gradients", "25")):
+            if other not in there:
+                cells.append("-")
+                continue
+            whole = sum(of[other][s]["seconds"] for s in seeds) / sum(of["unveil"][s]["seconds"] for s in seeds)
+            cells.append(f"{whole:.1f}, {_to(level, [of['unveil'][s] for s in seeds], [of[other][s] for s in seeds])}")
+        sent = "`, then `".join(spec for spec in (line.training, line.obfuscation) if spec not in ("fedsgd", "none"))
+        rows.append(f"| `{sent or 'none'}` | " + " | ".join(cells) + f" | {len(seeds)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _mean(found: list[Run], name: str) -> float:
+    return statistics.mean(run[name] for run in found)
+
+
+def _to(level: str, fast: list[Run], slow: list[Run]) -> str:
+    """How many times longer the slow one took to a level of PSNR."""
+    ours = [run["seconds_to"][level] for run in fast]
+    if None in ours:
+        return "-"
+    theirs = [run["seconds_to"][level] or run["seconds"] for run in slow]
+    more = "> " if any(run["seconds_to"][level] is None for run in slow) else ""
+    return f"{more}{sum(theirs) / sum(ours):.0f}"
 
 
 def into_readme(name: str, text: str) -> None:
@@ -149,10 +202,12 @@ def main() -> int:
         print(f"{number}/{len(todo)} {key(done)}: {done['psnr']:.2f} dB in {done['seconds']:.0f} s", flush=True)
     cost = subprocess.run([sys.executable, str(HERE / "iteration.py")], stdout=subprocess.PIPE, check=True, text=True)
     write(RESULTS / "iteration.json", cost.stdout)
-    write(RESULTS / "anchor.md", table(runs))
+    write(RESULTS / "anchor.md", table(runs) + "\n" + presets(runs))
     into_readme("anchor", table(runs))
+    into_readme("presets", presets(runs))
     into_readme("iteration", iteration_table(json.loads(cost.stdout)))
     print(table(runs))
+    print(presets(runs))
     return 0
 
 

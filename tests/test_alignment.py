@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +24,15 @@ def test_a_shuffled_batch_is_put_back(seed):
     assert torch.equal(aligned.images, originals + noise)
     assert aligned.labels.tolist() == list(range(100, 109))
     assert (aligned.losses, aligned.stop, aligned.notes) == ([1.0, 0.5], Stop.STALLED, ("seen",))
+
+
+def test_confidence_follows_its_picture():
+    originals = torch.rand(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    order = torch.tensor([2, 0, 3, 1])
+    guess = replace(rebuilt(originals[order]), confidence=order.float())
+    aligned = align(originals, guess).confidence
+    assert aligned is not None
+    assert aligned.tolist() == [0, 1, 2, 3]
 
 
 def test_one_good_picture_is_never_matched_twice():

@@ -23,6 +23,7 @@ from unveil.metrics.pixel import psnr
 from unveil.models import build_model
 from unveil.obfuscations import parse as channel_of
 from unveil.pictures import load_pictures
+from unveil.statistics import rank_correlation
 from unveil.training import FedAvg, FedSGD
 
 SPECS = ["unveil", "rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]
@@ -147,6 +148,19 @@ def test_lbfgs_rebuilds_a_picture_of_a_smooth_net_almost_exactly(spec: str) -> N
     guess = parse(f"{spec}:steps=60")(model, update, knowing(batch, labels=False), generator=rng(1))
     assert int(guess.labels) == int(batch.labels)
     assert float(psnr(batch.images, guess.images)) > 35
+
+
+@pytest.mark.parametrize("obfuscation", ["none", "qsgd:levels=8,norm=max", "gaussian:relative=1"])
+def test_confidence_ranks_pictures_better_than_chance(obfuscation: str) -> None:
+    model, batch = photographs(10, 64)
+    channel = channel_of(obfuscation)
+    received = channel(Update(FedSGD()(model, batch)), generator=rng())
+    guess = parse("unveil:steps=40")(model, received, knowing(batch, obfuscation=channel), generator=rng())
+    guess = align(batch.images, guess)
+    assert guess.confidence is not None
+    found = rank_correlation(guess.confidence.tolist(), psnr(batch.images, guess.images).tolist())
+    assert found is not None
+    assert found > 0.56  # ten pictures in an order drawn by chance exceed this once in twenty times
 
 
 def matching(steps: int, lr: float = 0.05) -> Matching:

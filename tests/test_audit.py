@@ -88,7 +88,7 @@ def test_trials_are_the_product(scene: Scene) -> None:
         attacks=[Named(), Named(tag="b")],
         seeds=[0, 1, 2],
     )
-    trials = [(s.name, str(o), str(a), seed) for s, o, a, seed in audit.trials()]
+    trials = [(s.name, str(o), str(a), seed) for s, _, o, a, seed in audit.trials()]
     assert len(trials) == len(set(trials)) == len(audit) == 24
     assert trials[0] == ("client", "none", "named", 0)
     assert trials[-1] == ("other", "sign", "named:tag=b", 2)

@@ -11,8 +11,7 @@ from unveil.errors import UsageError
 GOOD = """
 seeds = [0, 1]
 obfuscations = ["none", "topk:density=0.05+qsgd:levels=16,norm=max"]
-labels = "inferred"
-channel = "unknown"
+knowledge = ["channel+labels unknown", "everything known"]
 
 [[scene]]
 name = "small"
@@ -49,14 +48,14 @@ def test_a_file_becomes_an_audit(tmp_path: Path) -> None:
     assert [str(o) for o in audit.obfuscations] == ["none", "topk:density=0.05+qsgd:levels=16,norm=max"]
     assert list(audit.attacks) == [parse_attack("rog:steps=7"), parse_attack("dlg")]
     assert list(audit.seeds) == [0, 1]
-    assert (audit.labels_known, audit.channel_known) == (False, False)
+    assert list(map(str, audit.knowledge)) == ["channel+labels unknown", "everything known"]
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     audit = load(write(tmp_path, '[[scene]]\nname = "a"\nsize = 16\nbatch = 1\n[[attack]]\nname = "rog"\n'))
     assert [str(o) for o in audit.obfuscations] == ["none"]
     assert list(audit.seeds) == [0]
-    assert (audit.labels_known, audit.channel_known) == (True, True)
+    assert list(map(str, audit.knowledge)) == ["everything known"]
 
 
 def test_the_template_is_an_audit() -> None:
@@ -117,7 +116,7 @@ def test_values_can_be_overridden(tmp_path: Path, override: str, expected: str) 
         ("seeds.0=5", "seeds is not a table"),
         ("attack.0.stpes=5", "with --set attack.0.stpes=5: attack 'rog' has no setting 'stpes'; did you mean 'steps'?"),
         ("sedes=[5]", "did you mean 'seeds'?"),
-        ("seeds=[5]\nlabels = 'known'", "seeds: expected a valid list"),
+        ("seeds=[5]\nknowledge = ['everything known']", "seeds: expected a valid list"),
     ],
 )
 def test_an_override_that_does_not_fit(tmp_path: Path, override: str, message: str) -> None:
@@ -148,7 +147,12 @@ def test_an_override_that_does_not_fit(tmp_path: Path, override: str, message: s
         (changed("batch = 2", "batch = 2.5"), "scene.0.batch: expected a valid integer, got 2.5"),
         (changed("batch = 2", "batch = 2026-01-01"), 'scene.0.batch: expected a valid integer, got "2026-01-01"'),
         (changed("batch = 2", "batch = 1000"), "a batch of 1000 is larger than 'builtin'"),
-        (changed("inferred", "guessed"), "labels: expected 'known' or 'inferred', got \"guessed\""),
+        (changed("channel+labels", "channels"), "'channels' cannot be withheld; did you mean 'channel'"),
+        (changed("everything known", "everything knwon"), "did you mean 'everything known'"),
+        (
+            changed('["channel+labels unknown", "everything known"]', '"labels unknown"'),
+            "knowledge: expected a valid list",
+        ),
         (changed("size = 16", 'size = 16\nimages = "none"'), "is not a folder"),
         (changed("size = 16", 'size = 16\nmodel = "lenett"'), "unknown model 'lenett'; did you mean 'lenet'?"),
         (changed("[[scene]]", "[scene]"), "scene: expected a valid list"),
@@ -175,4 +179,4 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_the_good_file_of_these_tests_is_good() -> None:
-    assert set(tomllib.loads(GOOD)) == {"seeds", "obfuscations", "labels", "channel", "scene", "attack"}
+    assert set(tomllib.loads(GOOD)) == {"seeds", "obfuscations", "knowledge", "scene", "attack"}

@@ -23,7 +23,7 @@ LEVELS = (
         "statistics",
         "meter",
     },
-    {"trial", "audit", "results"},
+    {"attacker", "trial", "audit", "results"},
     {"report", "config"},
     {"cli", "demo", "listing", "progress", "__main__"},
 )

@@ -29,11 +29,6 @@ def test_what_the_attacker_is_granted():
     assert knowledge.labels.tolist() == scene.batch.labels.tolist()
 
 
-def test_labels_not_granted_are_not_there():
-    scene = make_scene(**SETTINGS)
-    assert scene.knowledge(None, labels_known=False).labels is None
-
-
 def test_an_attack_that_overwrites_its_labels_leaves_the_clients():
     scene = make_scene(**SETTINGS)
     scene.knowledge(None).labels.zero_()

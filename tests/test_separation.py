@@ -16,11 +16,13 @@ from unveil.attacks.head import Head, NoHeadError, read_head
 from unveil.attacks.latents import Pyramid
 from unveil.attacks.leaves import dead_leaves
 from unveil.attacks.priors import ColourVariation
-from unveil.attacks.separation import first_guess, read_errors, refine, round_gates, separate
+from unveil.attacks.separation import first_guess, lift, read_errors, refine, round_gates, separate
 from unveil.attacks.stages import eased
 from unveil.core import Batch, Knowledge, Telling, Update
 from unveil.metrics.pixel import psnr
+from unveil.models import build_model
 from unveil.obfuscations import parse as channel_of
+from unveil.pictures import load_pictures
 from unveil.training import FedSGD
 
 SHAPE = (3, 16, 16)
@@ -190,3 +192,23 @@ def test_colour_edges_cost_more_than_edges_of_light_and_flat_pictures_nothing() 
 def test_the_prior_is_eased_by_noise_and_never_gone() -> None:
     assert eased(0) == 1
     assert 0.3 < eased(10) < eased(0.3) < eased(0.01) < 1
+
+
+def test_a_mean_that_no_equation_holds_is_told_by_relu() -> None:
+    hidden = torch.rand((10, 40), generator=rng(), dtype=torch.float64)
+    hidden = (hidden - 0.3).clamp_min(0)  # behind ReLU: no column without a zero
+    hidden[0, hidden.amin(0) > 0] = 0
+    errors = (0.1 - torch.eye(10, dtype=torch.float64)) / 10  # every class once: the rows add up to nothing
+    centred = hidden - hidden.mean(0)
+    assert torch.allclose(lift(centred, errors), hidden)
+    apart = torch.eye(10, dtype=torch.float64)
+    assert torch.equal(lift(centred, apart), centred)  # every equation says something
+
+
+def test_a_batch_with_every_class_is_separated_too() -> None:
+    pictures = load_pictures("builtin", count=10, size=32)
+    model = build_model("lenet", image_shape=(3, 32, 32), classes=10, seed=0)
+    received = Update(FedSGD()(model, Batch(pictures.images, pictures.labels)))
+    knowledge = Knowledge(training=FedSGD(), image_shape=(3, 32, 32), num_images=10, classes=10, labels=pictures.labels)
+    guess = parse("unveil:steps=40")(model, received, knowledge, generator=rng())
+    assert float(psnr(pictures.images, guess.images).mean()) > 20  # 17 while the mean was not told

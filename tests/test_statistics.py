@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unveil.errors import UsageError
-from unveil.statistics import bootstrap_mean
+from unveil.statistics import bootstrap_mean, rank_correlation
 
 
 def test_interval_equals_a_bootstrap_written_out():
@@ -46,3 +46,21 @@ def test_no_spread_no_width(values):
 def test_what_cannot_be_used(values, settings, message):
     with pytest.raises(UsageError, match=message):
         bootstrap_mean(values, **settings)
+
+
+def test_rank_correlation_looks_at_the_order_alone():
+    assert rank_correlation([1, 2, 3, 4], [1, 8, 9, 1000]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, -9]) == pytest.approx(-1)
+    assert rank_correlation([1, 2, 3, 4], [2, 1, 4, 3]) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [([], [1, 2, 3]), ([1, 2], [2, 1]), ([1, 1, 1], [1, 2, 3]), ([1, 2, float("nan")], [1, 2, 3])]
+)
+def test_what_cannot_be_ranked_has_no_correlation(one, other):
+    assert rank_correlation(one, other) is None
+
+
+def test_ranks_need_pairs():
+    with pytest.raises(UsageError, match="as many values on both sides, got 3 and 4"):
+        rank_correlation([1, 2, 3], [1, 2, 3, 4])

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import Module
 
+from unveil.attacker import Attacker
 from unveil.attacks import parse as parse_attack
 from unveil.core import Batch, Candidate, Knowledge, Misfit, Reconstruction, Stop, Update, Watch
 from unveil.errors import UsageError
@@ -107,7 +108,7 @@ def test_a_trial_from_client_to_scores(scene: Scene, tmp_path: Path) -> None:
         "training": "fedsgd",
         "obfuscation": "fp16",
         "attack": "rog:steps=2",
-        "knowledge": "labels+channel known",
+        "knowledge": "everything known",
     }
     assert trial.seed == 3
     assert trial.raw_bits == 2 * trial.wire_bits == 32 * sum(p.numel() for p in scene.model.parameters())
@@ -141,26 +142,16 @@ def test_the_guess_is_put_into_the_order_of_the_batch(scene: Scene, tmp_path: Pa
     assert trial.labels == [1, 0]
 
 
-@pytest.mark.parametrize(
-    ("labels_known", "channel_known", "words"),
-    [
-        (True, True, "labels+channel known"),
-        (True, False, "labels known"),
-        (False, True, "channel known"),
-        (False, False, "neither labels nor channel known"),
-    ],
-)
-def test_the_attacker_is_granted_what_the_settings_say(
-    scene: Scene, tmp_path: Path, labels_known: bool, channel_known: bool, words: str
-) -> None:
+def test_the_attacker_is_granted_what_the_settings_say(scene: Scene, tmp_path: Path) -> None:
     guess = Guess()
-    trial = run_trial(
-        scene, CONTROL, guess, seed=0, folder=tmp_path, labels_known=labels_known, channel_known=channel_known
-    )
-    (granted,) = guess.granted
-    assert trial.settings["knowledge"] == words
-    assert (granted.labels is not None) is labels_known
-    assert granted.obfuscation == (CONTROL if channel_known else None)
+    for words in ("everything known", "channel+labels unknown"):
+        trial = run_trial(scene, CONTROL, guess, seed=0, folder=tmp_path, attacker=Attacker.parse(words))
+        assert trial.settings["knowledge"] == words
+    everything, less = guess.granted
+    assert everything.labels is not None
+    assert everything.obfuscation == CONTROL
+    assert less.labels is None
+    assert less.obfuscation is None
 
 
 def test_no_generator_shifts_another(scene: Scene, tmp_path: Path) -> None:
@@ -193,9 +184,9 @@ def test_an_update_that_is_not_finite_is_refused(scene: Scene, tmp_path: Path, v
         run_trial(dataclasses.replace(scene, training=Sends(value)), CONTROL, Guess(), seed=0, folder=tmp_path)
 
 
-@pytest.mark.parametrize("labels_known", [True, False])
-def test_a_channel_that_leaves_only_zeros_is_a_result(scene: Scene, tmp_path: Path, labels_known: bool) -> None:
-    trial = run_trial(scene, Erase(), parse_attack("rog"), seed=0, folder=tmp_path, labels_known=labels_known)
+@pytest.mark.parametrize("attacker", [Attacker(), Attacker(("labels",))], ids=str)
+def test_a_channel_that_leaves_only_zeros_is_a_result(scene: Scene, tmp_path: Path, attacker: Attacker) -> None:
+    trial = run_trial(scene, Erase(), parse_attack("rog"), seed=0, folder=tmp_path, attacker=attacker)
     assert trial.stop == Stop.EMPTY.value
     assert trial.iterations == 0
     assert trial.scores["psnr"] == pytest.approx(trial.floor["psnr"], abs=0.1)

@@ -20,7 +20,7 @@ def align(originals: Images, guess: Reconstruction) -> Reconstruction:
         guess: What an attack rebuilt, in its own order.
 
     Returns:
-        The same reconstruction, its pictures and labels in batch order.
+        The same reconstruction, its pictures, labels and confidence in batch order.
 
     Raises:
         UsageError: There are not as many reconstructions as originals.
@@ -42,4 +42,5 @@ def align(originals: Images, guess: Reconstruction) -> Reconstruction:
         guess,
         images=guess.images[order.to(guess.images.device)],
         labels=guess.labels[order.to(guess.labels.device)],
+        confidence=None if guess.confidence is None else guess.confidence[order.to(guess.confidence.device)],
     )

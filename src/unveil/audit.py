@@ -1,4 +1,4 @@
-"""The audit: scenes x obfuscations x attacks x seeds, the un-obfuscated control always among them."""
+"""The audit: scenes x attackers x obfuscations x attacks x seeds, the un-obfuscated control always among them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unveil.attacker import Attacker
 from unveil.core import Attack, Batch, Obfuscation, Progress, Trial, Watch
 from unveil.errors import UsageError
 from unveil.obfuscations import parse as parse_obfuscation
@@ -32,16 +33,15 @@ class Audit:
         obfuscations: The channels to compare.
         attacks: The attacks to run on each of them.
         seeds: One run of everything for each; whole numbers of at least 0.
-        labels_known: The attacker is given the labels.
-        channel_known: The attacker is told the obfuscation.
+        knowledge: How much the attackers are granted, one run of everything for each. One who is no other than
+            somebody who knows everything, for a scene, is left out there.
     """
 
     scenes: Sequence[Scene]
     obfuscations: Sequence[Obfuscation]
     attacks: Sequence[Attack]
     seeds: Sequence[int] = (0,)
-    labels_known: bool = True
-    channel_known: bool = True
+    knowledge: Sequence[Attacker] = (Attacker(),)
 
     def __post_init__(self) -> None:
         if CONTROL not in map(str, self.obfuscations):
@@ -50,15 +50,25 @@ class Audit:
         _check_list("obfuscations", [str(obfuscation) for obfuscation in self.obfuscations])
         _check_list("attacks", [str(attack) for attack in self.attacks])
         _check_list("seeds", list(self.seeds))
+        _check_list("knowledge", [str(attacker) for attacker in self.knowledge])
+        for attacker in self.knowledge:
+            if not any(attacker.is_another(scene) for scene in self.scenes):
+                raise UsageError(
+                    f"audit: {attacker}: no scene trains in several mini-batches, so their order makes no difference; "
+                    "leave it out of knowledge, or give a scene a training with batch_size"
+                )
         if min(self.seeds) < 0:
             raise UsageError(f"audit: expected seeds of at least 0, got {min(self.seeds)}; use 0, 1, 2")
 
     def __len__(self) -> int:
-        return len(self.scenes) * len(self.obfuscations) * len(self.attacks) * len(self.seeds)
+        return sum(1 for _ in self.trials())
 
-    def trials(self) -> Iterator[tuple[Scene, Obfuscation, Attack, int]]:
+    def trials(self) -> Iterator[tuple[Scene, Attacker, Obfuscation, Attack, int]]:
         """What is to be run, in order."""
-        return itertools.product(self.scenes, self.obfuscations, self.attacks, self.seeds)
+        for scene, attacker in itertools.product(self.scenes, self.knowledge):
+            if attacker.is_another(scene):
+                for rest in itertools.product(self.obfuscations, self.attacks, self.seeds):
+                    yield scene, attacker, *rest
 
     def settings(self) -> dict[str, Any]:
         """All that the results depend on, as plain JSON: two audits with equal settings may share a folder."""
@@ -79,8 +89,7 @@ class Audit:
             "obfuscations": [str(obfuscation) for obfuscation in self.obfuscations],
             "attacks": [str(attack) for attack in self.attacks],
             "seeds": list(self.seeds),
-            "labels": "known" if self.labels_known else "inferred",
-            "channel": "known" if self.channel_known else "unknown",
+            "knowledge": [str(attacker) for attacker in self.knowledge],
         }
 
     def to(self, device: torch.device) -> Audit:
@@ -130,10 +139,9 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
     """
     prepare(folder, audit.settings())
     kept = {trial_key(trial.settings, trial.seed): trial for trial in read_trials(folder)}
-    knowledge = {"labels_known": audit.labels_known, "channel_known": audit.channel_known}
     keys = []
-    for scene, obfuscation, attack, seed in audit.trials():
-        settings = settings_of(scene, obfuscation, attack, **knowledge)
+    for scene, attacker, obfuscation, attack, seed in audit.trials():
+        settings = settings_of(scene, obfuscation, attack, attacker)
         keys.append(trial_key(settings, seed))
         if keys[-1] in kept:
             continue
@@ -147,8 +155,8 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
             attack,
             seed=seed,
             folder=folder,
+            attacker=attacker,
             watch=_watch(tell, standing) if on_progress else None,
-            **knowledge,
         )
         append(folder, trial)
         kept[keys[-1]] = trial

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from unveil import attacks, obfuscations, training
+from unveil.attacker import Attacker
 from unveil.audit import Audit
 from unveil.core import Attack
 from unveil.errors import UsageError, nearest
@@ -65,8 +66,7 @@ class AuditTable:
         attack: The attacks, each a name or SPEC, and settings, which win over those of the SPEC.
         obfuscations: SPECs of the channels.
         seeds: Seeds of the channel's and the attack's randomness.
-        labels: Whether the attacker is given the labels.
-        channel: Whether the attacker is told the obfuscation.
+        knowledge: How much the attackers are granted; see `Attacker.parse`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -74,8 +74,7 @@ class AuditTable:
     attack: list[dict[str, Any]]
     obfuscations: list[str] = dataclasses.field(default_factory=lambda: ["none"])
     seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
-    labels: Literal["known", "inferred"] = "known"
-    channel: Literal["known", "unknown"] = "known"
+    knowledge: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Audit:
@@ -100,8 +99,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Audit:
             obfuscations=channels,
             attacks=attackers,
             seeds=table.seeds,
-            labels_known=table.labels == "known",
-            channel_known=table.channel == "known",
+            knowledge=[Attacker.parse(words) for words in table.knowledge],
         )
 
 

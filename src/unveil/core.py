@@ -167,6 +167,7 @@ class Reconstruction:
         losses: The attack's own loss after each step.
         stop: Why the attack ended.
         notes: What else a reader must know of this run, a sentence each.
+        confidence: How sure the attack is of each picture, to rank them; None where it does not say.
     """
 
     images: Images
@@ -174,6 +175,7 @@ class Reconstruction:
     losses: Sequence[float]
     stop: Stop = Stop.FINISHED
     notes: tuple[str, ...] = ()
+    confidence: Float[Tensor, " n"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +217,7 @@ class Trial:
         assumptions: What was granted to the attacker, a sentence each.
         notes: What else a reader must know, a sentence each.
         versions: Package -> version.
+        confidence: How sure the attack was of each picture, aligned to the originals; empty where it did not say.
     """
 
     settings: Mapping[str, str]
@@ -234,6 +237,7 @@ class Trial:
     assumptions: list[str]
     notes: list[str]
     versions: Mapping[str, str]
+    confidence: list[float] = field(default_factory=list)
 
 
 Misfit = Callable[[Candidate], Float[Tensor, ""]]

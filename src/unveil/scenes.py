@@ -34,12 +34,11 @@ class Scene:
     training: LocalTraining
     source: str
 
-    def knowledge(self, obfuscation: Obfuscation | None, *, labels_known: bool = True) -> Knowledge:
-        """What an attacker on this scene is granted.
+    def knowledge(self, obfuscation: Obfuscation | None) -> Knowledge:
+        """All that an attacker on this scene can be granted.
 
         Args:
             obfuscation: The channel, or None for an attacker who does not know it.
-            labels_known: Whether the labels of the batch are granted too.
         """
         _, channels, height, width = self.batch.images.shape
         return Knowledge(
@@ -47,7 +46,7 @@ class Scene:
             image_shape=(channels, height, width),
             num_images=len(self.batch),
             classes=self.classes,
-            labels=self.batch.labels.clone() if labels_known else None,
+            labels=self.batch.labels.clone(),
             obfuscation=obfuscation,
         )
 

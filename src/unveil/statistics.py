@@ -63,3 +63,26 @@ def bootstrap_mean(
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(mean=mean, low=float(ends.low), high=float(ends.high))
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's rank correlation: 1 where both put everything in the same order, 0 where they have nothing in common.
+
+    None where there are fewer than three pairs, or where one side is all the same or not finite.
+
+    Raises:
+        UsageError: The two are not equally long, unless one is empty.
+
+    Reference:
+        Spearman, The Proof and Measurement of Association between Two Things, American Journal of Psychology 1904.
+    """
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    if len(one) != len(other) and one and other:
+        raise UsageError(f"rank_correlation: expected as many values on both sides, got {len(one)} and {len(other)}")
+    if min(len(one), len(other)) < 3 or not np.isfinite([*one, *other]).all():
+        return None
+    if min(one) == max(one) or min(other) == max(other):
+        return None
+    return float(spearmanr(one, other).statistic)

@@ -14,6 +14,7 @@ from torch import Generator
 
 from unveil import __version__
 from unveil.alignment import align
+from unveil.attacker import Attacker
 from unveil.core import Attack, Batch, Images, Obfuscation, Reconstruction, Trial, Update, Watch
 from unveil.errors import UsageError
 from unveil.meter import Meter
@@ -22,6 +23,7 @@ from unveil.results import save_pictures, trial_key
 from unveil.scenes import Scene
 
 CURVE = 200  # points of a loss curve that are kept
+EVERYTHING = Attacker()
 GREY = 0.5  # the blind guess: what one would answer without having seen the update
 
 
@@ -32,8 +34,7 @@ def run_trial(
     *,
     seed: int,
     folder: Path,
-    labels_known: bool = True,
-    channel_known: bool = True,
+    attacker: Attacker = EVERYTHING,
     watch: Watch | None = None,
 ) -> Trial:
     """One client, one channel, one attack, one seed, from the client's training to the scores.
@@ -44,17 +45,16 @@ def run_trial(
         attack: The attack.
         seed: Seed of the client's noise, the channel and the attack, each with a generator of its own.
         folder: Where the pictures are saved.
-        labels_known: The attacker is given the labels.
-        channel_known: The attacker is told the obfuscation.
+        attacker: How much the attacker is granted.
         watch: Called after each step of the attack; its time does not count.
 
     Raises:
         UsageError: The update is all zeros or not finite, or a component cannot work with this scene.
     """
-    settings = settings_of(scene, obfuscation, attack, labels_known=labels_known, channel_known=channel_known)
-    knowledge = scene.knowledge(obfuscation if channel_known else None, labels_known=labels_known)
+    settings = settings_of(scene, obfuscation, attack, attacker)
+    knowledge = attacker.knowledge(scene, obfuscation)
     device = scene.batch.images.device
-    client, channel, attacker = generators(seed, device)
+    client, channel, chance = generators(seed, device)
 
     sent = Update(scene.training(scene.model, scene.batch, generator=client))
     _refuse_zeros(sent)
@@ -63,7 +63,7 @@ def run_trial(
     # Scored first, so that pictures which no metric can take are refused before the attack and not after it.
     floor = _scores(scene.batch.images, torch.full_like(scene.batch.images, GREY))
     with Meter(device) as meter:
-        guess = attack(scene.model, received, knowledge, generator=attacker, watch=meter.unmetered(watch))
+        guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
     guess = align(scene.batch.images, _as_saved(guess))
 
     key = trial_key(settings, seed)
@@ -85,14 +85,12 @@ def run_trial(
         assumptions=list(knowledge.assumptions),
         notes=list(guess.notes),
         versions=_versions(device),
+        confidence=[] if guess.confidence is None else guess.confidence.tolist(),
     )
 
 
-def settings_of(
-    scene: Scene, obfuscation: Obfuscation, attack: Attack, *, labels_known: bool, channel_known: bool
-) -> dict[str, str]:
+def settings_of(scene: Scene, obfuscation: Obfuscation, attack: Attack, attacker: Attacker) -> dict[str, str]:
     """The settings of one trial, which together with its seed are its identity."""
-    known = [name for name, is_known in (("labels", labels_known), ("channel", channel_known)) if is_known]
     return {
         "scene": scene.name,
         "model": scene.model_name,
@@ -101,7 +99,7 @@ def settings_of(
         "training": str(scene.training),
         "obfuscation": str(obfuscation),
         "attack": str(attack),
-        "knowledge": f"{'+'.join(known) or 'neither labels nor channel'} known",
+        "knowledge": str(attacker),
     }
 
 

@@ -18,6 +18,8 @@ def make_trial(
     obfuscation: str = "none",
     attack: str = "rog",
     training: str = "fedsgd",
+    knowledge: str = "everything known",
+    confidence: list[float] | None = None,
     seed: int = 0,
     psnr: list[float] | None = None,
     ssim: list[float] | None = None,
@@ -41,7 +43,7 @@ def make_trial(
             "training": training,
             "obfuscation": obfuscation,
             "attack": attack,
-            "knowledge": "labels+channel known",
+            "knowledge": knowledge,
         },
         seed=seed,
         wire_bits=wire_bits,
@@ -61,6 +63,7 @@ def make_trial(
         assumptions=["The attacker knows the labels of the batch.", f"The attacker knows the channel ({obfuscation})."],
         notes=notes or [],
         versions={"unveil": "0.1.0"},
+        confidence=confidence or [],
     )
 
 

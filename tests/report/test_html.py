@@ -199,3 +199,18 @@ def test_a_failed_write_keeps_the_old_report(folder: Path, trial: MakeTrial, mon
 def test_a_folder_that_cannot_be_written_is_one_sentence(folder: Path, trial: MakeTrial) -> None:
     with pytest.raises(UsageError, match=r"^cannot write .*report\.html: .*; make .* a folder that can be written$"):
         write_report(folder / "images/00.png", [trial()])
+
+
+def test_the_attacks_own_confidence_is_compared_with_the_truth(folder: Path, trial: MakeTrial) -> None:
+    psnr = [20.0, 21.0, 22.0, 23.0]
+    page, _ = read(folder, [trial(psnr=psnr, confidence=[1.0, 2.0, 4.0, 3.0])])
+    assert "rank correlation of 0.80 with their PSNR" in page.text
+    page, _ = read(folder, [trial(psnr=psnr)])
+    assert "rank correlation" not in page.text
+
+
+def test_several_attackers_are_a_ladder(folder: Path, trial: MakeTrial) -> None:
+    page, _ = read(folder, [trial(), trial(knowledge="labels unknown")])
+    assert "What the attacker must know" in page.text
+    page, _ = read(folder, [trial()])
+    assert "What the attacker must know" not in page.text

@@ -86,7 +86,10 @@ class Head:
             weights |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         images = images.contiguous(memory_format=torch.channels_last)
         try:
-            with _Cut(weight), torch.autocast(images.device.type, torch.bfloat16, enabled=rough and _has_bfloat16(images)):
+            with (
+                _Cut(weight),
+                torch.autocast(images.device.type, torch.bfloat16, enabled=rough and _has_bfloat16(images)),
+            ):
                 torch.func.functional_call(self.model, weights, (images,))
         except _Reached as reached:
             return reached.features.float() if rough else reached.features

@@ -29,6 +29,7 @@ from unveil.core import Belief, Block
 from unveil.thin import Thin
 
 WEAK = 1e-3  # ridge of a first solve, in units of the mean eigenvalue: errors are rough and images of a class alike
+OPEN = 0.05  # an equation counts as saying nothing below this share of the mean eigenvalue
 COLUMNS = 4096  # features weighted at a time
 MANY = 32  # batches above this size share one covariance over all features: per-feature ones would not fit
 
@@ -200,6 +201,18 @@ def explained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out featu
     return float((inverse * (correlations @ correlations.T)).sum())
 
 
+def weighted_misfit(errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"], belief: Belief) -> float:
+    """How badly the best features near a guess explain what was sent with these errors, told from some columns."""
+    stride = -(-guess.shape[1] // COLUMNS)
+
+    def of_some(expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+        columns = block[1]
+        return belief(expected, (block[0], slice(columns.start * stride, columns.stop * stride, stride)))
+
+    some = guess[:, : guess.shape[1] // stride * stride : stride]
+    return solve_weighted(errors, some, of_some, ridge=1e-6, chunk=COLUMNS).misfit
+
+
 def first_guess(
     head: Head, gradients: list[Tensor], labels: Tensor, *, gain: float, rounds: int, generator: Generator
 ) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
@@ -241,9 +254,25 @@ def descend_head(
     opened = None
     for layer in range(len(gradients) - 1, 0, -1):
         inputs = solve(errors, gradients[layer] / gain, ridge)
+        if head.is_gated:
+            inputs = lift(inputs, errors)
         opened = errors @ head.weight(layer)
         errors = opened * head.slope_of(layer, inputs)
     return errors, opened
+
+
+def lift(inputs: Float[Tensor, "n inside"], errors: Float[Tensor, "n out"]) -> Float[Tensor, "n inside"]:
+    """Inputs behind ReLU, with what equations that say nearly nothing left open: each unit's smallest value is zero.
+
+    Where every class is in the batch about equally often, errors from equal probabilities add up to nothing, so a
+    unit's mean over the images is in no equation. But it is never negative, and seldom open for all images.
+    """
+    values, vectors = torch.linalg.eigh(errors @ errors.T)
+    direction = vectors[:, 0] * vectors[:, 0].sum().sign()
+    if values[0] > OPEN * values.mean() or float(direction.min()) <= 0:
+        return inputs
+    lifted: Tensor = inputs + direction[:, None] * (-inputs / direction[:, None]).amax(0)
+    return lifted
 
 
 def refine(

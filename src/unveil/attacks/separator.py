@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from unveil.attacks.head import Head
-from unveil.attacks.separation import Separated, explained, read_errors, round_gates, separate
+from unveil.attacks.separation import Separated, explained, read_errors, round_gates, separate, weighted_misfit
 from unveil.core import Belief, Images, LocalTraining
+
+ROUGH = 1e-3  # ridge, in units of the mean eigenvalue, while the errors are still rough
 
 
 @dataclass(kw_only=True)
@@ -26,6 +28,7 @@ class Separator:
             darker guess would ask for a larger gain, which would ask for a darker guess.
         estimated: Whether it was estimated.
         gated: Whether the head's first activation only lets pass or blocks.
+        gates: Which gates the last errors had open; None where they were not read.
     """
 
     head: Head
@@ -36,18 +39,33 @@ class Separator:
     gain: float
     estimated: bool
     gated: bool
+    gates: Tensor | None = None
 
     def __call__(self, pictures: Images) -> Separated:
         """The features that the update says the pictures should have."""
         with torch.no_grad():
             guess = self.head.features(pictures)
-        return separate(self._errors(guess), self.gradient, guess=guess, belief=self.belief)
+        return separate(self._errors(guess, self.belief), self.gradient, guess=guess, belief=self.belief)
 
-    def _errors(self, guess: Tensor) -> Tensor:
-        """Of the errors computed from the guess and those read from the update, the ones that explain it better.
+    def reread(self, separated: Separated, *, rounds: int) -> Separated:
+        """Gates and features in turns without any picture, as long as the errors explain more of the update."""
+        guess = self.head.allowed(separated.features)
+        best = self._misfit(separated.errors, guess)
+        for _ in range(rounds):
+            guess = self.head.allowed(separated.features)
+            errors = self._errors(guess, None)
+            if (now := self._misfit(errors, guess)) >= best:
+                break
+            best = now
+            separated = separate(errors, self.gradient, ridge=ROUGH)
+        return separated
+
+    def _errors(self, guess: Tensor, belief: Belief | None) -> Tensor:
+        """Of the errors computed from the guess and those read from the update, the ones that explain most of it.
 
         In computed ones the gates are as wrong as the guess. Read ones have the noise of the channel, most of which
-        goes where they are rounded; but after several local steps a gate is open for some of them only.
+        goes where they are rounded; but after several local steps a gate is open for some of them only. Gates read in
+        an earlier round stay where no better ones are found.
         """
         simulated = self.head.simulate(self.training, guess, self.labels)[self.head.weights[0]]
         computed = self.gain * read_errors(guess, simulated)
@@ -56,9 +74,20 @@ class Separator:
             layers = self.head.layers(guess, self.labels)
             once = layers[0].errors
             share = (computed * once).sum() / once.square().sum().clamp_min(torch.finfo(once.dtype).tiny)
-            read = read_errors(guess, self.gradient, belief=self.belief, expected=computed)
-            candidates.append(round_gates(read, share * layers[1].pulls))
-        return max(candidates, key=lambda errors: explained(errors, self.gradient))
+            opened = share * layers[1].pulls
+            read = read_errors(guess, self.gradient, belief=belief, expected=computed)
+            candidates.append(round_gates(read, opened))
+            if self.gates is not None:
+                candidates.append(opened * self.gates)
+        best = min(candidates, key=lambda errors: self._misfit(errors, guess))
+        self.gates = None if best is computed else best != 0
+        return best
+
+    def _misfit(self, errors: Tensor, guess: Tensor) -> float:
+        """What of the update the errors cannot explain; comparable for one guess, lower is better."""
+        if self.belief is None:
+            return -explained(errors, self.gradient)
+        return weighted_misfit(errors, guess, self.belief)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import Module
 
-from unveil.attacks.decoder import Decoder
 from unveil.attacks.latents import Pyramid
 from unveil.attacks.matching import Walk
 from unveil.attacks.objectives import OBJECTIVES
@@ -36,7 +35,7 @@ class Search:
         walk: The steps so far.
         generator: The attack's randomness.
         separator: Separates the batch; None where it cannot be.
-        decoder: Features to pictures at once; None where the batch cannot be separated.
+        misses: Mean squared distance of each image's features from those that the update gave last; None before.
         stop: Why the last stage ended.
     """
 
@@ -48,7 +47,7 @@ class Search:
     walk: Walk
     generator: Generator
     separator: Separator | None = None
-    decoder: Decoder | None = None
+    misses: Tensor | None = None
     stop: Stop = Stop.FINISHED
 
     def descend(self, loss: Callable[[Images], Tensor], *, steps: int, lr: float) -> None:
@@ -87,21 +86,6 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decode:
-    """Separate with the present pictures, then decode the features again: one step, taken at once."""
-
-    steps: ClassVar[int] = 1
-
-    def __call__(self, search: Search) -> None:
-        """Improve the search's pictures; see `Stage`."""
-        if search.separator is None or search.decoder is None:
-            return
-        separated = search.separator(search.pictures)
-        search.pictures = search.decoder(separated.features, separated.noise)
-        search.walk.note(separated.residual, search.pictures)
-
-
-@dataclass(frozen=True, kw_only=True)
 class MatchFeatures:
     """Separate with the present pictures, then search the pictures that have those features and are smooth.
 
@@ -137,6 +121,8 @@ class MatchFeatures:
             return 0.5 * (off * weighted).sum() + prior(images)
 
         search.descend(loss, steps=self.steps, lr=self.lr)
+        with torch.no_grad():
+            search.misses = (head.features(search.pictures) - target).square().mean(1)
 
 
 def eased(noise: float) -> float:

@@ -13,20 +13,22 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import Module
 
-from unveil.attacks.decoder import fit_decoder
+from unveil.attacks.confidence import confidence
+from unveil.attacks.decoder import Decoder, fit_decoder
 from unveil.attacks.head import Head, NoHeadError, read_head
 from unveil.attacks.labels import infer_labels
 from unveil.attacks.matching import Walk, blind_guess
 from unveil.attacks.objectives import OBJECTIVES, checked
 from unveil.attacks.separation import first_guess, separate
-from unveil.attacks.separator import Separator
-from unveil.attacks.stages import Decode, MatchFeatures, MatchUpdates, Search, Stage
+from unveil.attacks.separator import ROUGH, Separator
+from unveil.attacks.stages import MatchFeatures, MatchUpdates, Search, Stage
 from unveil.core import Batch, Belief, Knowledge, Reconstruction, Shrinking, Telling, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import spec_of
 from unveil.thin import dense
 
 ROUNDS = 4  # of errors from features and features from errors, before there are pictures
+REREADS = 2  # of gates read from the update with those features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,6 @@ class Unveil:
         coarse, finer = self.steps * 3 // 10, self.steps * 3 // 10
         fine = self.steps - coarse - finer
         return (
-            Decode(),
             MatchFeatures(steps=coarse, lr=0.03, floor=0.2, smoothness=self.smoothness),
             MatchFeatures(steps=finer, lr=0.025, floor=0.1, smoothness=self.smoothness),
             MatchFeatures(steps=fine, lr=0.02, floor=0.05, smoothness=self.smoothness),
@@ -110,13 +111,14 @@ class Unveil:
             losses=search.walk.losses,
             stop=search.stop,
             notes=tuple(notes),
+            confidence=confidence(search.pictures, search.misses),
         )
 
     __str__ = spec_of
 
 
 def separate_first(search: Search) -> None:
-    """The search's separator, its decoder, and the first pictures.
+    """The search's separator and its first pictures.
 
     Raises:
         NoHeadError: The batch cannot be separated behind this network.
@@ -132,17 +134,10 @@ def separate_first(search: Search) -> None:
         )
     if not bool(gradients[0].any()):
         raise NoHeadError("Nothing of the Linear layer was sent: the batch was not separated.")
-    search.decoder = fit_decoder(head, generator=search.generator)
+    decoder = fit_decoder(head, generator=search.generator)
     known = knowledge.scale and channel is not None and not (isinstance(channel, Shrinking) and channel.loses_scale)
-    gain, factor = first_gain(head, knowledge, gradients, search.labels, search.decoder.examples, known=known)
-    features, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
-    separated = separate(errors, gradients[0], ridge=1e-3)
-    search.pictures = search.decoder(head.allowed(features), separated.noise)
-    if not known:
-        adjustment = brightness(search, head.allowed(features), separated.noise)
-        gain, factor = gain * adjustment, factor * adjustment
-        search.pictures = search.decoder(head.allowed(features) / adjustment, separated.noise / adjustment**2)
-    search.walk.note(separated.residual, search.pictures)
+    gain, factor = first_gain(head, knowledge, gradients, search.labels, decoder.examples, known=known)
+    _, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
     beliefs: Mapping[str, Belief] = channel.beliefs(search.update) if isinstance(channel, Telling) else {}
     search.separator = Separator(
         head=head,
@@ -154,19 +149,26 @@ def separate_first(search: Search) -> None:
         estimated=not known,
         gated=head.is_gated,
     )
+    separated = search.separator.reread(separate(errors, gradients[0], ridge=ROUGH), rounds=REREADS)
+    features = head.allowed(separated.features)
+    search.pictures = decoder(features, separated.noise)
+    if not known:
+        adjustment = brightness(search, decoder, features, separated.noise)
+        search.separator.gain *= adjustment
+        search.pictures = decoder(features / adjustment, separated.noise / adjustment**2)
+    search.walk.note(separated.residual, search.pictures)
 
 
-def brightness(search: Search, features: Tensor, noise: float) -> float:
+def brightness(search: Search, decoder: Decoder, features: Tensor, noise: float) -> float:
     """By how much larger the gain is than was estimated: the pictures that it makes darker explain the update best.
 
     The Linear layers alone cannot tell a longer update from brighter pictures. The convolutions can: a bias's gradient
     does not grow with the picture, its weight's does.
     """
-    knowledge, decoder = search.knowledge, search.decoder
+    knowledge = search.knowledge
     cosine = OBJECTIVES["cosine"](search.update, knowledge)
 
     def loss(factor: float) -> float:
-        assert decoder is not None
         batch = Batch(decoder(features / factor, noise / factor**2), search.labels)
         return float(cosine(knowledge.training.simulate(search.model, batch)).detach())
 

@@ -1,4 +1,4 @@
-"""The report's two charts, as SVG text that goes straight into the page.
+"""The charts of one section, as SVG text that goes straight into the page.
 
 Colours come from the page's CSS (`.family-quantise`, `.series-0`), so that one chart serves light, dark and print.
 """
@@ -65,7 +65,7 @@ def leakage_chart(rows: Sequence[Row]) -> str:
     y = Scale(max(0.0, lowest - pad) if lowest >= 0 else lowest - pad, highest + pad, HEIGHT - BOTTOM, TOP)
     points = [(x(row.wire_bits), y(mean.mean)) for row, mean in zip(rows, means, strict=True)]
     bars = [(y(mean.high), y(mean.low)) for mean in means]
-    labels = [_lines(row.obfuscation) for row in rows]
+    labels = [spec_lines(row.obfuscation) for row in rows]
     obstacles = [
         Box(px - 8, min(top, py - 8), px + 8, max(low, py + 8))
         for (px, py), (top, low) in zip(points, bars, strict=True)
@@ -87,7 +87,7 @@ def leakage_chart(rows: Sequence[Row]) -> str:
             f"{words.bits(row.wire_bits)} ({words.ratio(row.compression)} smaller)"
         )
         parts.append(_point(row.family, point, bar, tip) + _label(lines, box, point))
-    return _svg("Leakage against bits on the wire", HEIGHT, parts)
+    return svg("Leakage against bits on the wire", HEIGHT, parts)
 
 
 def loss_chart(rows: Sequence[Row]) -> str:
@@ -105,7 +105,7 @@ def loss_chart(rows: Sequence[Row]) -> str:
     values = [v for row in rows for _, curve in row.curves for v in curve if _drawable(v)]
     if not rows:
         return ""
-    labels = [_lines(row.obfuscation) for row in rows]
+    labels = [spec_lines(row.obfuscation) for row in rows]
     room = min(max(len(line) for lines in labels for line in lines) * CHARACTER + 34, 260)
     height = max(320, TOP + BOTTOM + round(sum(len(lines) for lines in labels) * LINE * 1.2))
     steps = max(max(row.iterations, 1.0) for row in rows)
@@ -118,7 +118,7 @@ def loss_chart(rows: Sequence[Row]) -> str:
             path = _path(curve, max(row.iterations, 1.0), x, y)
             if path:
                 parts.append(
-                    f'<path class="curve {_series(index)}{" more" if number else ""}" d="{path}">'
+                    f'<path class="curve {series_class(index)}{" more" if number else ""}" d="{path}">'
                     f"<title>{escape(row.obfuscation)}, seed {seed}</title></path>"
                 )
         last = next(v for _, curve in row.curves for v in reversed(curve) if _drawable(v))
@@ -129,10 +129,10 @@ def loss_chart(rows: Sequence[Row]) -> str:
         left = WIDTH - room + 26
         half = len(lines) * LINE / 2
         parts.append(
-            f'<path class="leader {_series(index)}" d="M{end_x + 3:.1f} {end_y:.1f}L{left - 5:.1f} {moved:.1f}"/>'
-            + _text(lines, Box(left, moved - half, WIDTH, moved + half))
+            f'<path class="leader {series_class(index)}" d="M{end_x + 3:.1f} {end_y:.1f}L{left - 5:.1f} {moved:.1f}"/>'
+            + label_text(lines, Box(left, moved - half, WIDTH, moved + half))
         )
-    return _svg("Loss of the attack", height, parts)
+    return svg("Loss of the attack", height, parts)
 
 
 def legend(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
@@ -146,7 +146,8 @@ def _drawable(value: float) -> bool:
     return math.isfinite(value) and value > 0
 
 
-def _series(index: int) -> str:
+def series_class(index: int) -> str:
+    """The CSS classes of a line: a colour, and a dash where the colours are used up."""
     return f"series-{index % SERIES}" + (" again" if index >= SERIES else "")
 
 
@@ -164,7 +165,7 @@ def _path(curve: Curve, iterations: float, x: Scale, y: Scale) -> str:
     return "".join(commands)
 
 
-def _lines(label: str) -> list[str]:
+def spec_lines(label: str) -> list[str]:
     """A SPEC broken after each `+` of a pipeline."""
     parts = re.split(r"\+(?=\s*[a-z])", label)  # not the plus of 1e+06
     return [part + ("+" if index + 1 < len(parts) else "") for index, part in enumerate(parts)]
@@ -203,10 +204,11 @@ def _label(lines: list[str], box: Box, point: tuple[float, float]) -> str:
     leader = ""
     if math.dist(point, (near_x, near_y)) > 18:
         leader = f'<path class="leader" d="M{point[0]:.1f} {point[1]:.1f}L{near_x:.1f} {near_y:.1f}"/>'
-    return leader + _text(lines, box)
+    return leader + label_text(lines, box)
 
 
-def _text(lines: list[str], box: Box) -> str:
+def label_text(lines: list[str], box: Box) -> str:
+    """Lines of text, the first at the top of the box."""
     spans = "".join(
         f'<tspan x="{box.left:.1f}" y="{box.top + LINE * (index + 0.8):.1f}">{escape(line)}</tspan>'
         for index, line in enumerate(lines)
@@ -235,7 +237,8 @@ def _axes(x: Scale, y: Scale, across: str, up: str, written: Callable[[float], s
     )
 
 
-def _svg(title: str, height: int, parts: list[str]) -> str:
+def svg(title: str, height: int, parts: list[str]) -> str:
+    """The parts as one SVG element with a title for those who cannot see it."""
     return (
         f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {height}" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"

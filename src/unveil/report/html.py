@@ -19,6 +19,7 @@ from unveil.errors import UsageError
 from unveil.report import words
 from unveil.report.charts import leakage_chart, legend, loss_chart
 from unveil.report.headline import NOT_PROVED, headline, recommendation
+from unveil.report.ladder import ladders
 from unveil.report.summary import Row, summarise
 from unveil.report.verdict import Level, Verdict, judge
 
@@ -120,6 +121,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         title=words.plain(headline(rows)).partition(". ")[0],
         recommendation=recommendation(rows),
         facts=_facts(rows, trials),
+        ladders=ladders(rows),
         sections=[_section(folder, index, members) for index, members in enumerate(sections, start=1)],
         levels=list(Level),
         not_proved=NOT_PROVED,

@@ -15,7 +15,7 @@ from statistics import fmean
 from unveil.core import Trial
 from unveil.errors import UsageError
 from unveil.metrics.pixel import ROUNDING
-from unveil.statistics import Interval, bootstrap_mean
+from unveil.statistics import Interval, bootstrap_mean, rank_correlation
 
 CONTROL = "none"
 CEILING = {"psnr": -10 * math.log10(ROUNDING)}
@@ -83,6 +83,8 @@ class Row:
         most, least: The picture of any run with the highest and with the lowest PSNR; None without PSNR.
         assumptions: What was granted to the attacker, a sentence each.
         notes: What else a reader must know, a sentence each.
+        sureness: Rank correlation of the attack's own confidence with the PSNR, over pictures, mean over the seeds;
+            None where the attack gave none or there are too few pictures.
         control: The row of the same attack on the bare update; None if there is none, and for the control itself.
         cost: PSNR of the control minus PSNR of this row, paired by picture, in dB; None without a control.
     """
@@ -110,6 +112,7 @@ class Row:
     least: Picture | None
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
+    sureness: float | None = None
     control: Row | None = None
     cost: Interval | None = None
 
@@ -199,6 +202,7 @@ def _row(trials: list[Trial]) -> Row:
         least=ranked[0] if ranked else None,
         assumptions=tuple(dict.fromkeys(text for trial in trials for text in trial.assumptions)),
         notes=tuple(notes),
+        sureness=_sureness(trials),
     )
 
 
@@ -215,6 +219,13 @@ def _score(name: str, trials: list[Trial]) -> Score | None:
         by_picture=values,
         floor_by_picture=floors,
     )
+
+
+def _sureness(trials: list[Trial]) -> float | None:
+    """Mean over the runs of the rank correlation of confidence and PSNR; three pictures are the fewest to rank."""
+    found = [rank_correlation(trial.confidence, trial.scores["psnr"]) for trial in trials if "psnr" in trial.scores]
+    known = [value for value in found if value is not None]
+    return fmean(known) if known else None
 
 
 def _by_picture(name: str, runs: list[list[float]]) -> dict[int, float]:

@@ -1,0 +1,75 @@
+"""Who attacks: how much of what the client knows is granted. Several of them are a ladder of knowledge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from unveil.core import Knowledge, LocalTraining, Obfuscation
+from unveil.errors import UsageError, nearest
+from unveil.scenes import Scene
+from unveil.training import FedAvg, FedSGD
+
+PARTS = ("channel", "labels", "training", "order")
+"""What can be withheld: the obfuscation; the labels; learning rate and steps; the order of the mini-batches."""
+
+KNOWN, NOTHING = "everything known", "everything unknown"
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """An attacker who knows the model, the update and all but some parts of the rest.
+
+    Args:
+        unknown: What is withheld, of `PARTS`, in that order.
+    """
+
+    unknown: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Attacker:
+        """From words such as `everything known`, `labels unknown`, `channel+labels unknown`, `everything unknown`.
+
+        Raises:
+            UsageError: Other words.
+        """
+        words = " ".join(text.split())
+        if words == KNOWN:
+            return cls()
+        if words == NOTHING:
+            return cls(PARTS)
+        named, _, last = words.rpartition(" ")
+        if last != "unknown" or not named:
+            raise UsageError(f"knowledge {text!r}: {nearest(words, [KNOWN, *(f'{part} unknown' for part in PARTS)])}")
+        parts = [part.strip() for part in named.split("+")]
+        for part in parts:
+            if part not in PARTS:
+                raise UsageError(f"knowledge {text!r}: {part!r} cannot be withheld; {nearest(part, list(PARTS))}")
+        return cls(tuple(part for part in PARTS if part in parts))
+
+    def __str__(self) -> str:
+        if not self.unknown:
+            return KNOWN
+        return NOTHING if self.unknown == PARTS else f"{'+'.join(self.unknown)} unknown"
+
+    def knowledge(self, scene: Scene, obfuscation: Obfuscation) -> Knowledge:
+        """What this attacker is granted of a scene and a channel."""
+        granted = scene.knowledge(None if "channel" in self.unknown else obfuscation)
+        if "labels" in self.unknown:
+            granted = replace(granted, labels=None)
+        if "training" in self.unknown:
+            # One gradient is the natural guess: an update of few small steps is nearly a multiple of it.
+            return replace(granted, training=FedSGD(mode=scene.training.mode), scale=False)
+        if "order" in self.unknown:
+            granted = replace(granted, training=reordered(scene.training, len(scene.batch)) or scene.training)
+        return granted
+
+    def is_another(self, scene: Scene) -> bool:
+        """Whether withholding changes anything for this scene: an order does only where a step has not all pictures."""
+        return self.unknown != ("order",) or reordered(scene.training, len(scene.batch)) is not None
+
+
+def reordered(training: LocalTraining, pictures: int) -> LocalTraining | None:
+    """The same local training with mini-batches that are not the client's; None where a step has all pictures."""
+    if not isinstance(training, FedAvg) or training.batch_size is None or training.batch_size >= pictures:
+        return None
+    return replace(training, shuffle=0 if training.shuffle is None else None)
