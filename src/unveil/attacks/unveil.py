@@ -173,7 +173,7 @@ def brightness(search: Search, decoder: Decoder, features: Tensor, noise: float)
         return float(cosine(knowledge.training.simulate(search.model, batch)).detach())
 
     best = 1.0
-    for width in (0.4, 0.1):  # decades to each side: factors of 2.5 and 1.26
+    for width in (1.0, 0.4, 0.1):  # decades to each side: factors of 10, 2.5 and 1.26
         tried = [best * 10 ** (width * k / 2) for k in (-2, -1, 0, 1, 2)]
         best = min(tried, key=loss)
     return best
