@@ -28,6 +28,7 @@ from unveil.spec import spec_of
 from unveil.thin import dense
 
 ROUNDS = 4  # of errors from features and features from errors, before there are pictures
+UNLIKE = 0.2  # cosine below which two gradients of a last layer have too little in common to be compared
 REREADS = 2  # of gates read from the update with those features
 
 
@@ -195,6 +196,10 @@ def first_gain(
     sent = simulated if known else gradients[-1]
 
     def along(direction: Tensor) -> float:
-        return max(float((sent * direction).sum() / direction.square().sum()), 1e-12)
+        share = float((sent * direction).sum() / direction.square().sum())
+        length = float(sent.norm() / direction.norm())
+        # Where every class is in the batch, what all pictures have in common cancels out, and other pictures' gradient
+        # points elsewhere: its length says more. Else the share, to which noise adds nothing.
+        return max(share if share > UNLIKE * length else length, 1e-12)
 
     return along(slope), along(simulated)
