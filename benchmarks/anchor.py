@@ -26,6 +26,7 @@ from unveil.core import Batch, Images, Progress, Update, Watch
 from unveil.errors import UsageError
 from unveil.meter import Meter
 from unveil.metrics import CATALOGUE as METRICS
+from unveil.metrics.perceptual import lpips
 from unveil.metrics.pixel import psnr
 from unveil.models import build_model
 from unveil.scenes import Scene
@@ -87,10 +88,19 @@ def run(
     knowledge: str = "everything known",
     seed: int = 0,
     save: Path | None = None,
+    lpips_weights: Path | None = None,
 ) -> dict[str, Any]:
     """One run of one attack on the anchor; see the module's docstring."""
     scene = anchor_scene(folder, model=model, batch=batch, training_spec=training_spec, seed=seed)
-    return measure(scene, attack=attack, obfuscation=obfuscation, knowledge=knowledge, seed=seed, save=save)
+    return measure(
+        scene,
+        attack=attack,
+        obfuscation=obfuscation,
+        knowledge=knowledge,
+        seed=seed,
+        save=save,
+        lpips_weights=lpips_weights,
+    )
 
 
 def measure(
@@ -101,8 +111,10 @@ def measure(
     knowledge: str = "everything known",
     seed: int = 0,
     save: Path | None = None,
+    lpips_weights: Path | None = None,
 ) -> dict[str, Any]:
     """One run of one attack on a scene, as plain JSON."""
+    seen = lpips(lpips_weights) if lpips_weights is not None else None
     channel, attacker = obfuscations.parse(obfuscation), attacks.parse(attack)
     granted = Attacker.parse(knowledge)
     sent = Update(scene.training(scene.model, scene.batch, generator=Generator().manual_seed(seed)))
@@ -145,7 +157,7 @@ def measure(
         "confidence_rank": None if sure is None else round(sure, 3),
         "ssim": round(float(METRICS["ssim"].score(scene.batch.images, images).mean()), 4),
         "ssim_global": round(float(METRICS["ssim_global"].score(scene.batch.images, images).mean()), 4),
-        "lpips": None,
+        "lpips": None if seen is None else round(float(seen.score(scene.batch.images, images).mean()), 4),
         "seconds": round(meter.seconds, 2),
         "iterations": iterations,
         "seconds_per_iteration": round(meter.seconds / max(iterations, 1), 4),
@@ -168,6 +180,7 @@ def main() -> int:
     parser.add_argument("--knowledge", default="everything known", help="such as 'labels unknown'")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="write the reconstructions as PNGs into this folder")
+    parser.add_argument("--lpips-weights", type=Path, help="score with LPIPS too, with the weights of this file")
     parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
     args = parser.parse_args()
     try:
@@ -181,6 +194,7 @@ def main() -> int:
             knowledge=args.knowledge,
             seed=args.seed,
             save=args.save,
+            lpips_weights=args.lpips_weights,
         )
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from unveil.attacker import Attacker
-from unveil.core import Attack, Batch, Obfuscation, Progress, Trial, Watch
+from unveil.core import Attack, Batch, Metric, Obfuscation, Progress, Trial, Watch
 from unveil.errors import UsageError
+from unveil.metrics import CATALOGUE as METRICS
 from unveil.obfuscations import parse as parse_obfuscation
 from unveil.results import append, prepare, read_trials, trial_key
 from unveil.scenes import Scene
@@ -35,6 +36,7 @@ class Audit:
         seeds: One run of everything for each; whole numbers of at least 0.
         knowledge: How much the attackers are granted, one run of everything for each. One who is no other than
             somebody who knows everything, for a scene, is left out there.
+        metrics: What reconstructions are scored with.
     """
 
     scenes: Sequence[Scene]
@@ -42,6 +44,7 @@ class Audit:
     attacks: Sequence[Attack]
     seeds: Sequence[int] = (0,)
     knowledge: Sequence[Attacker] = (Attacker(),)
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
 
     def __post_init__(self) -> None:
         if CONTROL not in map(str, self.obfuscations):
@@ -90,6 +93,7 @@ class Audit:
             "attacks": [str(attack) for attack in self.attacks],
             "seeds": list(self.seeds),
             "knowledge": [str(attacker) for attacker in self.knowledge],
+            "metrics": list(self.metrics),
         }
 
     def to(self, device: torch.device) -> Audit:
@@ -156,6 +160,7 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
             seed=seed,
             folder=folder,
             attacker=attacker,
+            metrics=audit.metrics,
             watch=_watch(tell, standing) if on_progress else None,
         )
         append(folder, trial)

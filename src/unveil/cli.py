@@ -84,15 +84,25 @@ def demo(out: Path) -> None:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as in attack.0.steps=50."
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+@click.option("--lpips-weights", metavar="FILE", help="Score with LPIPS too; FILE holds its weights, or: download.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
-def audit(file: Path, out: Path | None, overrides: tuple[str, ...], device: str, as_json: bool) -> None:
+def audit(
+    file: Path, out: Path | None, overrides: tuple[str, ...], device: str, lpips_weights: str | None, as_json: bool
+) -> None:
     """Run the audit that FILE describes.
 
     FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on.
     """
+    import dataclasses
+
     from unveil.config import load
 
-    _run(load(file, overrides).to(_device(device)), out or Path("audits", file.stem), as_json=as_json)
+    described = load(file, overrides)
+    if lpips_weights is not None:
+        from unveil.metrics.perceptual import lpips
+
+        described = dataclasses.replace(described, metrics={**described.metrics, "lpips": lpips(lpips_weights)})
+    _run(described.to(_device(device)), out or Path("audits", file.stem), as_json=as_json)
 
 
 @unveil.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Generator
 from unveil import __version__
 from unveil.alignment import align
 from unveil.attacker import Attacker
-from unveil.core import Attack, Batch, Images, Obfuscation, Reconstruction, Trial, Update, Watch
+from unveil.core import Attack, Batch, Images, Metric, Obfuscation, Reconstruction, Trial, Update, Watch
 from unveil.errors import UsageError
 from unveil.meter import Meter
 from unveil.metrics import CATALOGUE as METRICS
@@ -35,6 +35,7 @@ def run_trial(
     seed: int,
     folder: Path,
     attacker: Attacker = EVERYTHING,
+    metrics: Mapping[str, Metric] = METRICS,
     watch: Watch | None = None,
 ) -> Trial:
     """One client, one channel, one attack, one seed, from the client's training to the scores.
@@ -46,6 +47,7 @@ def run_trial(
         seed: Seed of the client's noise, the channel and the attack, each with a generator of its own.
         folder: Where the pictures are saved.
         attacker: How much the attacker is granted.
+        metrics: What the reconstructions are scored with.
         watch: Called after each step of the attack; its time does not count.
 
     Raises:
@@ -61,7 +63,7 @@ def run_trial(
     received = obfuscation(sent, generator=channel)
     received.check()
     # Scored first, so that pictures which no metric can take are refused before the attack and not after it.
-    floor = _scores(scene.batch.images, torch.full_like(scene.batch.images, GREY))
+    floor = _scores(metrics, scene.batch.images, torch.full_like(scene.batch.images, GREY))
     with Meter(device) as meter:
         guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
     guess = align(scene.batch.images, _as_saved(guess))
@@ -76,7 +78,7 @@ def run_trial(
         iterations=len(guess.losses),
         peak_mib=meter.peak_mib,
         stop=guess.stop.value,
-        scores=_scores(scene.batch.images, guess.images),
+        scores=_scores(metrics, scene.batch.images, guess.images),
         floor=floor,
         losses=_thinned(guess.losses),
         originals=save_pictures(folder, key, "original", scene.batch.images),
@@ -128,8 +130,8 @@ def _as_saved(guess: Reconstruction) -> Reconstruction:
     return dataclasses.replace(guess, images=(images * 255).round() / 255)
 
 
-def _scores(originals: Images, guess: Images) -> dict[str, list[float]]:
-    return {name: metric.score(originals, guess).tolist() for name, metric in METRICS.items()}
+def _scores(metrics: Mapping[str, Metric], originals: Images, guess: Images) -> dict[str, list[float]]:
+    return {name: metric.score(originals, guess).tolist() for name, metric in metrics.items()}
 
 
 def _thinned(losses: Sequence[float]) -> list[float]:

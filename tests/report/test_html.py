@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import os
 import re
@@ -214,3 +215,13 @@ def test_several_attackers_are_a_ladder(folder: Path, trial: MakeTrial) -> None:
     assert "What the attacker must know" in page.text
     page, _ = read(folder, [trial()])
     assert "What the attacker must know" not in page.text
+
+
+def test_lpips_is_shown_or_said_to_be_missing(folder: Path, trial: MakeTrial) -> None:
+    page, _ = read(folder, [trial()])
+    assert "was not computed: run the audit with --lpips-weights FILE" in page.text
+    scored = trial()
+    scored = dataclasses.replace(scored, scores={**scored.scores, "lpips": [0.25] * 8})
+    page, _ = read(folder, [scored, trial(obfuscation="fp16")])
+    assert "not computed" not in page.text
+    assert "0.25 [0.25, 0.25]" in page.text

@@ -8,7 +8,6 @@ follows from A and the public head alone, and A from the pictures and the public
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -18,8 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
-from torch.overrides import TorchFunctionMode
 
+from unveil.attacks.watching import Cut, Feed, Reached, Tape
 from unveil.core import Batch, Images, LocalTraining
 from unveil.gradient import in_mode
 from unveil.thin import Candidate, detached
@@ -87,11 +86,11 @@ class Head:
         images = images.contiguous(memory_format=torch.channels_last)
         try:
             with (
-                _Cut(weight),
+                Cut(weight),
                 torch.autocast(images.device.type, torch.bfloat16, enabled=rough and _has_bfloat16(images)),
             ):
                 torch.func.functional_call(self.model, weights, (images,))
-        except _Reached as reached:
+        except Reached as reached:
             return reached.features.float() if rough else reached.features
         raise AssertionError("the first weight of the head was not used")
 
@@ -99,7 +98,7 @@ class Head:
         """Inputs and errors of each Linear layer for a batch of features, one gradient of the mean cross-entropy."""
         with torch.enable_grad():
             start = features.detach().requires_grad_()
-            tape = _Tape({id(_named(self.model, name)): name for name in self.weights})
+            tape = Tape({id(_named(self.model, name)): name for name in self.weights})
             with tape:
                 logits = _Tail(self.model, self.weights[0], self.image_shape)(start)
             loss = F.cross_entropy(logits, labels)
@@ -127,7 +126,7 @@ class Head:
         # Inputs of many sizes, so that values near zero are told from zero too.
         random = torch.randn((16, size), generator=generator) * torch.logspace(-3, 0.5, 16)[:, None]
         random = random.to(self.weight(0))
-        tape = _Tape({id(_named(self.model, name)): name for name in self.weights})
+        tape = Tape({id(_named(self.model, name)): name for name in self.weights})
         with torch.enable_grad(), tape:
             _Tail(self.model, self.weights[0], self.image_shape)(random.requires_grad_())
             before, after = tape.seen[layer - 1][2], tape.seen[layer][1]
@@ -160,7 +159,7 @@ def read_head(model: Module, image_shape: tuple[int, int, int], *, training: Loc
     like = next(iter(client.parameters()))
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((2, *image_shape), generator=generator).to(like)
-    tape = _Tape(parameters, maps=[images])
+    tape = Tape(parameters, maps=[images])
     buffers = {name: buffer.clone() for name, buffer in client.named_buffers()}
     with torch.no_grad(), tape:
         logits = torch.func.functional_call(client, buffers, (images,))
@@ -197,58 +196,6 @@ def _has_bfloat16(images: Tensor) -> bool:
     return images.device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-class _Reached(Exception):  # noqa: N818  (not an error: how the body is left)
-    def __init__(self, features: Tensor) -> None:
-        super().__init__()
-        self.features = features
-
-
-class _Cut(TorchFunctionMode):
-    """Leaves the network where the given weight is about to be used."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear and args[1] is self.weight:
-            raise _Reached(args[0])
-        return func(*args, **(kwargs or {}))
-
-
-class _Feed(TorchFunctionMode):
-    """Puts the given features in the place of what the body made."""
-
-    def __init__(self, weight: Tensor, features: Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-        self.features = features
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear and args[1] is self.weight:
-            args = (self.features, *args[1:])
-        return func(*args, **(kwargs or {}))
-
-
-class _Tape(TorchFunctionMode):
-    """Notes what goes into and comes out of the named Linear weights, and the maps that pass by."""
-
-    def __init__(self, names: Mapping[int, str], maps: list[Tensor] | None = None) -> None:
-        super().__init__()
-        self.names = names
-        self.maps = maps or []
-        self.seen: list[tuple[str, Tensor, Tensor]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is F.linear and id(args[1]) in self.names:
-            self.seen.append((self.names[id(args[1])], args[0], result))
-            result = result.clone()  # an activation that works in place must not change what was noted
-        elif isinstance(result, Tensor) and result.dim() == 4:
-            self.maps = [*self.maps[-3:], result]
-        return result
-
-
 class _Tail(Module):
     """The head as a network of its own: the body runs on one blank picture and its features are replaced."""
 
@@ -261,7 +208,7 @@ class _Tail(Module):
     def forward(self, features: Tensor) -> Tensor:
         """Logits of features."""
         weight = _named(self.model, self.weight)
-        with _Feed(weight, features.flatten(1)):
+        with Feed(weight, features.flatten(1)):
             logits: Tensor = self.model(features.new_zeros((1, *self.image_shape)))
         return logits
 

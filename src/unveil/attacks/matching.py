@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from unveil.attacks.optimisers import Optimiser, Step
 from unveil.attacks.priors import TotalVariation
 from unveil.core import Batch, Knowledge, Progress, Reconstruction, Stop, Update, Watch
 
-PATIENCE = 25  # steps without any change of the loss before a run counts as stalled
+PATIENCE = 25  # steps over which the loss may stay the same before a run counts as stalled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +133,8 @@ class Walk:
         steps: int,
         project: Callable[[Tensor], None],
         pictures: Callable[[], Tensor],
+        *,
+        least: float = 0.0,
     ) -> Stop:
         """The one optimisation loop: step, project, tell; z ends at its best where the loss stops being a number.
 
@@ -142,9 +145,10 @@ class Walk:
             steps: How many to take.
             project: Brings z back to where it is allowed to be.
             pictures: What z stands for.
+            least: Share of the loss by which it must change in `PATIENCE` steps.
         """
         best, best_z = math.inf, z.detach().clone()
-        unchanged, last = 0, math.nan
+        recent: deque[float] = deque(maxlen=PATIENCE + 1)
         for _ in range(steps):
             before = z.detach().clone()
             loss = float(step(closure))
@@ -156,12 +160,11 @@ class Walk:
                 best, best_z = loss, before
             with torch.no_grad():
                 project(z)
-            unchanged = unchanged + 1 if loss == last else 0
-            last = loss
+            recent.append(loss)
             self.losses.append(loss)
             if self.watch is not None:
                 self.watch(Progress(len(self.losses), self.steps, loss, pictures))
-            if unchanged >= PATIENCE:
+            if len(recent) > PATIENCE and max(recent) - min(recent) <= least * abs(max(recent)):
                 return Stop.STALLED
         return Stop.FINISHED
 

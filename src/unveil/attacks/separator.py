@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from unveil.attacks.head import Head
-from unveil.attacks.separation import Separated, explained, read_errors, round_gates, separate, weighted_misfit
+from unveil.attacks.leastsquares import explained, weighted_misfit
+from unveil.attacks.separation import Separated, read_errors, round_gates, separate
 from unveil.core import Belief, Images, LocalTraining
 
 ROUGH = 1e-3  # ridge, in units of the mean eigenvalue, while the errors are still rough

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.nn import Module
 
@@ -19,6 +20,7 @@ from unveil.attacks.separation import with_certainty
 from unveil.attacks.separator import Separator
 from unveil.core import Batch, Images, Knowledge, Stop, Telling, Update
 
+SETTLED = 1e-3  # a stage ends where its loss changes by less than this share in the loop's patience
 OUTSIDE = 1e3  # price of a squared step out of [0, 1], in nats; the pictures themselves are clamped
 
 
@@ -67,7 +69,7 @@ class Search:
             return (base + latent.decode(z, shape)).detach().clamp(0, 1)
 
         adam = Adam(lr=lr, decay="cosine", final_lr=lr / 10, memory=0.99)
-        self.stop = self.walk.go(z, closure, adam.start([z], steps), steps, latent.project, pictures)
+        self.stop = self.walk.go(z, closure, adam.start([z], steps), steps, latent.project, pictures, least=SETTLED)
         self.pictures = pictures()
 
 
@@ -140,17 +142,20 @@ class MatchUpdates:
     """Search the pictures whose simulated update is like the received one and that are smooth.
 
     Judged by the channel's own misfit where some entries say more than others, else by the cosine, which needs no
-    scale.
+    scale. Where a network's loss has many valleys the start decides: several are tried for a while, and the one that
+    explains the update best goes on.
 
     Args:
-        steps: Steps of Adam, each a gradient of a gradient.
+        steps: Steps of Adam, each a gradient of a gradient, over all starts.
         lr: Its learning rate at the start; a cosine takes it to a tenth.
         smoothness: Weight of the prior's mean over pixels.
+        starts: Starts that are tried, the present pictures the first of them, with a fifth of the steps together.
     """
 
     steps: int
     lr: float
     smoothness: float
+    starts: int = 1
 
     def __call__(self, search: Search) -> None:
         """Improve the search's pictures; see `Stage`."""
@@ -164,4 +169,20 @@ class MatchUpdates:
             simulated = knowledge.training.simulate(search.model, Batch(images, search.labels))
             return misfit(simulated) + prior(images)
 
-        search.descend(loss, steps=self.steps, lr=self.lr)
+        trial = self.steps // 5 // self.starts if self.starts > 1 else 0
+        if trial:
+            found = []
+            for start in (search.pictures, *(clouds(search) for _ in range(1, self.starts))):
+                search.pictures = start
+                search.descend(loss, steps=trial, lr=self.lr)
+                found.append((search.walk.losses[-1], search.pictures))
+            search.pictures = min(found, key=lambda pair: pair[0])[1]
+        search.descend(loss, steps=self.steps - trial * self.starts, lr=self.lr)
+
+
+def clouds(search: Search) -> Images:
+    """Random pictures without any detail, to start from."""
+    before, generator = search.pictures, search.generator
+    n, channels, height, width = before.shape
+    small = torch.rand((n, channels, -(-height // 8), -(-width // 8)), generator=generator, device=generator.device)
+    return F.interpolate(small.to(before), size=(height, width), mode="bilinear", align_corners=False)

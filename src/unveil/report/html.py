@@ -60,6 +60,7 @@ class Section:
 
     anchor: str
     rows: Sequence[tuple[Row, Verdict]]
+    perceptual: bool
     bands: Sequence[Sequence[Strip]]
     leakage: Markup
     losses: Markup
@@ -139,6 +140,7 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
     return Section(
         anchor=f"section-{index}",
         rows=judged,
+        perceptual=any("lpips" in row.scores for row in rows),
         bands=_bands(folder, judged),
         leakage=Markup(leakage_chart(rows)),
         losses=Markup(loss_chart(rows)),

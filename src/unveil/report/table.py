@@ -38,7 +38,8 @@ def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("obfuscation", overflow="fold", ratio=1)
     table.add_column("verdict", no_wrap=True)
-    for name in ("PSNR, dB", "blind", "SSIM", "sent", "ratio", "time"):
+    perceptual = any("lpips" in row.scores for row in rows)
+    for name in ("PSNR, dB", "blind", "SSIM", *(["LPIPS"] if perceptual else []), "sent", "ratio", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         level = judge(row).level
@@ -49,12 +50,17 @@ def _table(rows: Sequence[Row]) -> Table:
             Text(level.value, style=STYLES[level]),
             _mean(psnr, 1),
             "–" if psnr is None or psnr.floor is None else f"{psnr.floor:.1f}",
-            "–" if ssim is None else f"{ssim.mean.mean:.2f}",
+            _plain(ssim),
+            *([_plain(row.scores.get("lpips"))] if perceptual else []),
             words.bits(row.wire_bits),
             words.ratio(row.compression),
             words.seconds(row.seconds),
         )
     return table
+
+
+def _plain(score: Score | None) -> str:
+    return "–" if score is None else f"{score.mean.mean:.2f}"
 
 
 def _mean(score: Score | None, digits: int) -> Text:

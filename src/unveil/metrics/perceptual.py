@@ -1,0 +1,149 @@
+"""LPIPS: distance between pictures as a network trained on people's judgements sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unveil.core import Images, Metric
+from unveil.errors import UsageError
+
+DOWNLOAD = "download"
+LEAST = 32  # pixels a side below which AlexNet's last maps are empty
+CHUNK = 16
+CONVOLUTIONS = (0, 3, 6, 8, 10)  # AlexNet's, by their number among its `features`
+CHECKSUM = "35a8ec1ddf17"
+HOW = "pip install 'unveil[perceptual]' and give --lpips-weights FILE, or --lpips-weights download where there is a net"
+
+
+def lpips(weights: str | Path) -> Metric:
+    """The metric with AlexNet, version 0.1: 0 for equal pictures; a low value means leakage.
+
+    Args:
+        weights: A file: .npz with conv0 to conv4 (weight, bias) and lin0 to lin4 (weight), or a .pth of torchvision's
+            AlexNet or of the whole `lpips.LPIPS`. Or `download`: the package fetches them.
+
+    Raises:
+        UsageError: The package is missing, or the file is missing, damaged or holds other weights.
+
+    Reference:
+        Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018.
+    """
+    net = _net(None if str(weights) == DOWNLOAD else Path(weights))
+
+    def score(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+        height, width = originals.shape[2:]
+        if min(height, width) < LEAST:
+            raise UsageError(
+                f"lpips: expected pictures of at least {LEAST} x {LEAST}, got {height} x {width}; "
+                "use larger pictures or leave --lpips-weights out"
+            )
+        with torch.no_grad():
+            parts = zip(torch.split(originals, CHUNK), torch.split(rebuilt, CHUNK), strict=True)
+            values = [net(_coloured(a), _coloured(b), normalize=True).flatten() for a, b in parts]
+        return torch.cat(values).double().clamp_min(0).cpu()
+
+    return Metric(name="lpips", unit="", leak="low", score=score)
+
+
+def _coloured(images: Images) -> Tensor:
+    """Float32 on the CPU, where the network is, in three channels."""
+    return images.detach().cpu().float().expand(-1, 3, -1, -1)
+
+
+def _net(path: Path | None) -> Any:
+    try:
+        import lpips as package
+    except ImportError:
+        raise UsageError(f"lpips: the package is not installed; {HOW}") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package calls torchvision as older versions were called
+        try:
+            net = package.LPIPS(net="alex", version="0.1", pnet_rand=path is not None, verbose=False)
+        except OSError as error:
+            raise UsageError(
+                f"lpips: AlexNet's weights cannot be fetched: {error}; give --lpips-weights FILE"
+            ) from None
+    if path is not None:
+        fill(net, path)
+    found = checksum(net)
+    if found != CHECKSUM:
+        where = path or "what was fetched"
+        raise UsageError(
+            f"lpips: {where} does not hold the weights of LPIPS 0.1 with AlexNet (checksum {found}, not {CHECKSUM}); "
+            "take the file from its official source again"
+        )
+    return net.eval()
+
+
+def fill(net: Any, path: Path) -> None:
+    """Put the weights of a file into the network.
+
+    Raises:
+        UsageError: The file is missing or damaged, or a tensor is missing or of another shape.
+    """
+    given = _read(path)
+    own = net.state_dict()
+    places = {
+        f"conv{i}.{kind}": _named(own, f".{number}.{kind}")
+        for i, number in enumerate(CONVOLUTIONS)
+        for kind in ("weight", "bias")
+    }
+    if any(name.startswith("lin") for name in given):  # else those that the package carries
+        places |= {f"lin{i}.weight": _named(own, f"lin{i}.model.1.weight") for i in range(len(CONVOLUTIONS))}
+    for name, tensor in places.items():
+        if name not in given:
+            raise UsageError(f"lpips: {path} has no {name}; give the weights of LPIPS 0.1 with AlexNet")
+        if given[name].numel() != tensor.numel():
+            raise UsageError(
+                f"lpips: {name} in {path} has shape {tuple(given[name].shape)}, expected {tuple(tensor.shape)}; "
+                "give the weights of LPIPS 0.1 with AlexNet"
+            )
+        tensor.copy_(given[name].reshape(tensor.shape))
+
+
+def checksum(net: Any) -> str:
+    """Twelve characters that change with any weight."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        if "scaling" not in name and not name.startswith("lins."):
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _named(state: Mapping[str, Tensor], ending: str) -> Tensor:
+    return next(tensor for name, tensor in state.items() if name.endswith(ending))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Tensors by the names of the .npz, whatever the file calls them."""
+    import pickle
+    import zipfile
+
+    import numpy as np
+
+    try:
+        if path.suffix == ".npz":
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return {name: torch.from_numpy(file[name]) for name in file.files}
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"lpips: {path} does not exist; {HOW}") from None
+    except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"lpips: {path} cannot be read ({reason}); give an .npz or a .pth of weights") from None
+    names: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        *_, number, kind = name.rsplit(".", 2)
+        if name.startswith(("features.", "net.")) and number.isdigit() and int(number) in CONVOLUTIONS:
+            names[f"conv{CONVOLUTIONS.index(int(number))}.{kind}"] = tensor
+        elif name.startswith("lin") and name.endswith(".model.1.weight") and not name.startswith("lins."):
+            names[f"{name.partition('.')[0]}.weight"] = tensor
+    return names
