@@ -16,7 +16,7 @@ from unveil.attacks.head import Head, NoHeadError, read_head
 from unveil.attacks.latents import Pyramid
 from unveil.attacks.leaves import dead_leaves
 from unveil.attacks.priors import ColourVariation
-from unveil.attacks.separation import first_guess, lift, read_errors, refine, round_gates, separate
+from unveil.attacks.separation import decide_gates, first_guess, lift, read_errors, refine, round_gates, separate
 from unveil.attacks.stages import eased
 from unveil.core import Batch, Knowledge, Telling, Update
 from unveil.metrics.pixel import psnr
@@ -192,6 +192,23 @@ def test_colour_edges_cost_more_than_edges_of_light_and_flat_pictures_nothing() 
 def test_the_prior_is_eased_by_noise_and_never_gone() -> None:
     assert eased(0) == 1
     assert 0.3 < eased(10) < eased(0.3) < eased(0.01) < 1
+
+
+def test_expectation_decides_where_reading_is_noisy() -> None:
+    drive = torch.randn((8, 400), generator=rng(), dtype=torch.float64)
+    opened = torch.randn((8, 400), generator=rng(1), dtype=torch.float64)
+    truth = opened * (drive > 0)
+    believed = drive + 0.5 * torch.randn(drive.shape, generator=rng(2), dtype=torch.float64)
+    noise = torch.randn(drive.shape, generator=rng(3), dtype=torch.float64)
+
+    def wrong(errors: Tensor) -> float:
+        return float(((errors != 0) != (truth != 0)).double().mean())
+
+    assert wrong(decide_gates(truth, opened, -believed)) == 0  # an exact reading overrules any expectation
+    noisy = truth + 1.5 * noise
+    together = wrong(decide_gates(noisy, opened, believed))
+    assert together < wrong(round_gates(noisy, opened))
+    assert together < wrong(opened * (believed > 0))
 
 
 def test_a_mean_that_no_equation_holds_is_told_by_relu() -> None:

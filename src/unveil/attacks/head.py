@@ -35,12 +35,14 @@ class Layer:
     Args:
         weight: Name of its weight.
         inputs: What goes in, images x in.
+        outputs: What comes out, before any activation, images x out.
         errors: The mean loss's slope with respect to its output, images x out.
         pulls: The mean loss's slope with respect to `inputs`, images x in.
     """
 
     weight: str
     inputs: Float[Tensor, "n inside"]
+    outputs: Float[Tensor, "n out"]
     errors: Float[Tensor, "n out"]
     pulls: Float[Tensor, "n inside"]
 
@@ -105,8 +107,8 @@ class Head:
             wanted = [t for _, inputs, output in tape.seen for t in (inputs, output)]
             slopes = torch.autograd.grad(loss, wanted)
         return [
-            Layer(name, inputs.detach(), slopes[2 * i + 1], slopes[2 * i])
-            for i, (name, inputs, _) in enumerate(tape.seen)
+            Layer(name, inputs.detach(), output.detach(), slopes[2 * i + 1], slopes[2 * i])
+            for i, (name, inputs, output) in enumerate(tape.seen)
         ]
 
     def simulate(self, training: LocalTraining, features: Float[Tensor, "n features"], labels: Tensor) -> Candidate:

@@ -30,6 +30,7 @@ from unveil.core import Belief, Block
 from unveil.thin import Thin
 
 WEAK = 1e-3  # ridge of a first solve, in units of the mean eigenvalue: errors are rough and images of a class alike
+TRUST = 3.0  # log-odds that a drive of one standard deviation gives its gate, before the update is read
 OPEN = 0.05  # an equation counts as saying nothing below this share of the mean eigenvalue
 
 
@@ -123,6 +124,25 @@ def read_errors(
 def round_gates(read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"]) -> Float[Tensor, "n out"]:
     """Errors behind ReLU: each is the slope `open_` that reaches an open gate, or zero behind a closed one."""
     return open_ * (read * open_.sign() > 0.5 * open_.abs())
+
+
+def decide_gates(
+    read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"], drive: Float[Tensor, "n out"]
+) -> Float[Tensor, "n out"]:
+    """The same with what is expected of each gate beside what was read of it, where reading is noisy.
+
+    Log-odds of an open gate: those of the reading under Gaussian noise, whose variance is told from what rounding
+    leaves, plus `TRUST` times what drives the gate in units of its spread. Without noise the reading decides.
+
+    Args:
+        read: Errors read from the update.
+        open_: What they are behind open gates.
+        drive: What goes into the activation, as far as the guess knows it.
+    """
+    tiny = torch.finfo(read.dtype).tiny
+    variance = (read - round_gates(read, open_)).square().mean().clamp_min(tiny)
+    evidence = (read * open_ - 0.5 * open_.square()) / variance
+    return open_ * (evidence + TRUST * drive / drive.std().clamp_min(tiny) > 0)
 
 
 def first_guess(

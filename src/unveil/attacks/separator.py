@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unveil.attacks.head import Head
 from unveil.attacks.leastsquares import explained, weighted_misfit
-from unveil.attacks.separation import Separated, read_errors, round_gates, separate
+from unveil.attacks.separation import Separated, decide_gates, read_errors, separate
 from unveil.core import Belief, Images, LocalTraining
 
 ROUGH = 1e-3  # ridge, in units of the mean eigenvalue, while the errors are still rough
@@ -65,8 +65,8 @@ class Separator:
         """Of the errors computed from the guess and those read from the update, the ones that explain most of it.
 
         In computed ones the gates are as wrong as the guess. Read ones have the noise of the channel, most of which
-        goes where they are rounded; but after several local steps a gate is open for some of them only. Gates read in
-        an earlier round stay where no better ones are found.
+        goes where it is decided which gates are open; but after several local steps a gate is open for some of them
+        only. Gates read in an earlier round stay where no better ones are found.
         """
         simulated = self.head.simulate(self.training, guess, self.labels)[self.head.weights[0]]
         computed = self.gain * read_errors(guess, simulated)
@@ -77,7 +77,7 @@ class Separator:
             share = (computed * once).sum() / once.square().sum().clamp_min(torch.finfo(once.dtype).tiny)
             opened = share * layers[1].pulls
             read = read_errors(guess, self.gradient, belief=belief, expected=computed)
-            candidates.append(round_gates(read, opened))
+            candidates.append(decide_gates(read, opened, layers[0].outputs))
             if self.gates is not None:
                 candidates.append(opened * self.gates)
         best = min(candidates, key=lambda errors: self._misfit(errors, guess))
