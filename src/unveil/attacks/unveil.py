@@ -17,11 +17,12 @@ from unveil.attacks.confidence import confidence
 from unveil.attacks.decoder import Decoder, fit_decoder
 from unveil.attacks.head import Head, NoHeadError, read_head
 from unveil.attacks.labels import infer_labels
+from unveil.attacks.leaves import dead_leaves
 from unveil.attacks.matching import Walk, blind_guess
 from unveil.attacks.objectives import OBJECTIVES, checked
 from unveil.attacks.separation import first_guess, separate
 from unveil.attacks.separator import ROUGH, Separator
-from unveil.attacks.stages import MatchFeatures, MatchUpdates, Search, Stage
+from unveil.attacks.stages import MatchFeatures, MatchUpdates, Search, Stage, grip_of
 from unveil.core import Batch, Belief, Knowledge, Reconstruction, Shrinking, Telling, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import spec_of
@@ -137,6 +138,8 @@ def separate_first(search: Search) -> None:
         raise NoHeadError("Nothing of the Linear layer was sent: the batch was not separated.")
     decoder = fit_decoder(head, generator=search.generator)
     known = knowledge.scale and channel is not None and not (isinstance(channel, Shrinking) and channel.loses_scale)
+    leaves = dead_leaves(2, knowledge.image_shape, generator=search.generator).to(gradients[0])
+    search.grip = grip_of(head, leaves, generator=search.generator)
     gain, factor = first_gain(head, knowledge, gradients, search.labels, decoder.examples, known=known)
     _, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
     beliefs: Mapping[str, Belief] = channel.beliefs(search.update) if isinstance(channel, Telling) else {}
