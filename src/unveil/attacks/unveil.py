@@ -30,6 +30,7 @@ from unveil.thin import dense
 
 ROUNDS = 4  # of errors from features and features from errors, before there are pictures
 UNLIKE = 0.2  # cosine below which two gradients of a last layer have too little in common to be compared
+SCHEDULE = ((0.03, 0.2), (0.025, 0.1), (0.02, 0.05), (0.015, 0.05), (0.01, 0.05))  # learning rate, floor of each stage
 REREADS = 2  # of gates read from the update with those features
 
 
@@ -62,12 +63,11 @@ class Unveil:
         """The schedule, with or without the features of single images."""
         if not separated:
             return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100),)
-        coarse, finer = self.steps * 3 // 10, self.steps * 3 // 10
-        fine = self.steps - coarse - finer
-        return (
-            MatchFeatures(steps=coarse, lr=0.03, floor=0.2, smoothness=self.smoothness),
-            MatchFeatures(steps=finer, lr=0.025, floor=0.1, smoothness=self.smoothness),
-            MatchFeatures(steps=fine, lr=0.02, floor=0.05, smoothness=self.smoothness),
+        ends = [self.steps * k // len(SCHEDULE) for k in range(len(SCHEDULE) + 1)]
+        return tuple(
+            MatchFeatures(steps=end - start, lr=lr, floor=floor, smoothness=self.smoothness)
+            for (lr, floor), start, end in zip(SCHEDULE, ends, ends[1:], strict=False)
+            if end > start
         )
 
     def __call__(
