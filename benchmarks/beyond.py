@@ -74,7 +74,7 @@ RESNET, LITE0 = "torchvision ResNet-18", "EfficientNet-Lite0, pretrained"
 TRIALS: Sequence[Trial] = (
     *(
         Trial(group="ResNet-18 of the paper", source="anchor", model="resnet18", attack=attack, obfuscation=channel)
-        for attack in ("unveil:steps=200", "rog")
+        for attack in ("unveil", "rog")
         for channel in (QSGD16, TOP5)
     ),
     *(

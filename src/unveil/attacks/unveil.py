@@ -44,6 +44,7 @@ class Unveil:
     Args:
         steps: Steps of the search, over all its stages.
         smoothness: Weight of the prior beside the update's log-likelihood, in nats a unit of slope; eased by noise.
+        starts: Starts that are tried where updates are matched; the one that explains the update best goes on.
 
     Reference:
         docs/method.md; the separation after Geng et al., Towards General Deep Leakage in Federated Learning, 2021.
@@ -52,17 +53,20 @@ class Unveil:
     name: ClassVar[str] = "unveil"
     steps: int = 100
     smoothness: float = 12.0
+    starts: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UsageError(f"Unveil: expected steps >= 1, got {self.steps}; 100 is the usual number")
         if not self.smoothness >= 0:
             raise UsageError(f"Unveil: expected smoothness >= 0, got {self.smoothness:g}; 0 switches it off")
+        if self.starts < 1:
+            raise UsageError(f"Unveil: expected starts >= 1, got {self.starts}; 1 begins with the grey picture alone")
 
     def stages(self, *, separated: bool) -> tuple[Stage, ...]:
         """The schedule, with or without the features of single images."""
         if not separated:
-            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100),)
+            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100, starts=self.starts),)
         ends = [self.steps * k // len(SCHEDULE) for k in range(len(SCHEDULE) + 1)]
         return tuple(
             MatchFeatures(steps=end - start, lr=lr, floor=floor, smoothness=self.smoothness)
