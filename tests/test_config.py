@@ -65,9 +65,9 @@ def test_the_template_is_an_audit() -> None:
 def test_the_template_shows_every_key() -> None:
     from dataclasses import fields
 
-    from unveil.config import AuditTable, SceneTable
+    from unveil.config import AuditTable, MeasuresTable, SceneTable
 
-    for item in (*fields(AuditTable), *fields(SceneTable)):
+    for item in (*fields(AuditTable), *fields(SceneTable), *fields(MeasuresTable)):
         assert item.name in TEMPLATE.read_text(encoding="utf-8")
 
 

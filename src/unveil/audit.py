@@ -16,7 +16,7 @@ from torch import Tensor
 from unveil.attacker import Attacker
 from unveil.core import Attack, Batch, Metric, Obfuscation, Progress, Trial, Watch
 from unveil.errors import UsageError
-from unveil.metrics import CATALOGUE as METRICS
+from unveil.measures import Measures
 from unveil.obfuscations import parse as parse_obfuscation
 from unveil.results import append, prepare, read_trials, trial_key
 from unveil.scenes import Scene
@@ -36,7 +36,7 @@ class Audit:
         seeds: One run of everything for each; whole numbers of at least 0.
         knowledge: How much the attackers are granted, one run of everything for each. One who is no other than
             somebody who knows everything, for a scene, is left out there.
-        metrics: What reconstructions are scored with.
+        measures: What reconstructions are scored with.
     """
 
     scenes: Sequence[Scene]
@@ -44,7 +44,7 @@ class Audit:
     attacks: Sequence[Attack]
     seeds: Sequence[int] = (0,)
     knowledge: Sequence[Attacker] = (Attacker(),)
-    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
+    measures: Measures = field(default_factory=Measures)
 
     def __post_init__(self) -> None:
         if CONTROL not in map(str, self.obfuscations):
@@ -93,7 +93,7 @@ class Audit:
             "attacks": [str(attack) for attack in self.attacks],
             "seeds": list(self.seeds),
             "knowledge": [str(attacker) for attacker in self.knowledge],
-            "metrics": list(self.metrics),
+            "measures": self.measures.settings,
         }
 
     def to(self, device: torch.device) -> Audit:
@@ -102,7 +102,8 @@ class Audit:
             dataclasses.replace(
                 scene,
                 model=scene.model.to(device),
-                batch=Batch(scene.batch.images.to(device), scene.batch.labels.to(device)),
+                batch=_moved(scene.batch, device),
+                others=None if scene.others is None else _moved(scene.others, device),
             )
             for scene in self.scenes
         ]
@@ -144,6 +145,7 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
     prepare(folder, audit.settings())
     kept = {trial_key(trial.settings, trial.seed): trial for trial in read_trials(folder)}
     keys = []
+    metrics: dict[str, Mapping[str, Metric]] = {}  # a scene's are made when its first trial is run
     for scene, attacker, obfuscation, attack, seed in audit.trials():
         settings = settings_of(scene, obfuscation, attack, attacker)
         keys.append(trial_key(settings, seed))
@@ -153,6 +155,8 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
         standing = Standing(done=len(kept), total=len(audit), settings=settings, seed=seed)
         tell = on_progress or (lambda standing: None)
         tell(standing)
+        if scene.name not in metrics:
+            metrics[scene.name] = audit.measures(scene)
         trial = run_trial(
             scene,
             obfuscation,
@@ -160,7 +164,7 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
             seed=seed,
             folder=folder,
             attacker=attacker,
-            metrics=audit.metrics,
+            metrics=metrics[scene.name],
             watch=_watch(tell, standing) if on_progress else None,
         )
         append(folder, trial)
@@ -171,6 +175,10 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
 
 def _watch(tell: Callable[[Standing], None], standing: Standing) -> Watch:
     return lambda progress: tell(dataclasses.replace(standing, progress=progress))
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return Batch(batch.images.to(device), batch.labels.to(device))
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:

@@ -99,9 +99,8 @@ def audit(
 
     described = load(file, overrides)
     if lpips_weights is not None:
-        from unveil.metrics.perceptual import lpips
-
-        described = dataclasses.replace(described, metrics={**described.metrics, "lpips": lpips(lpips_weights)})
+        measures = dataclasses.replace(described.measures, lpips_weights=lpips_weights)
+        described = dataclasses.replace(described, measures=measures)
     _run(described.to(_device(device)), out or Path("audits", file.stem), as_json=as_json)
 
 

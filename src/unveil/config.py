@@ -19,6 +19,8 @@ from unveil.attacker import Attacker
 from unveil.audit import Audit
 from unveil.core import Attack
 from unveil.errors import UsageError, nearest
+from unveil.measures import Distance, Measures
+from unveil.metrics.perceptual import DOWNLOAD
 from unveil.pictures import BUILTIN
 from unveil.scenes import Scene, make_scene
 from unveil.spec import construct, split
@@ -58,6 +60,19 @@ class SceneTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuresTable:
+    """`[measures]`; see `Measures` for what each means. Files are relative to the TOML file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    lpips_weights: str | None = None
+    classifier: str | None = None
+    top: AtLeastOne = 5
+    probability: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    decoys: AtLeastZero = 0
+    distance: Distance = "pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditTable:
     """The whole file.
 
@@ -67,6 +82,7 @@ class AuditTable:
         obfuscations: SPECs of the channels.
         seeds: Seeds of the channel's and the attack's randomness.
         knowledge: How much the attackers are granted; see `Attacker.parse`.
+        measures: What reconstructions are scored with beside their pixels.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -75,6 +91,7 @@ class AuditTable:
     obfuscations: list[str] = dataclasses.field(default_factory=lambda: ["none"])
     seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
     knowledge: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
+    measures: MeasuresTable = dataclasses.field(default_factory=lambda: MeasuresTable())
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Audit:
@@ -95,11 +112,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Audit:
         channels = [obfuscations.parse(spec) for spec in table.obfuscations]
         attackers = [_attack(number, settings) for number, settings in enumerate(table.attack)]
         return Audit(
-            scenes=[_scene(scene, path.parent) for scene in table.scene],
+            scenes=[_scene(scene, path.parent, others=table.measures.decoys) for scene in table.scene],
             obfuscations=channels,
             attacks=attackers,
             seeds=table.seeds,
             knowledge=[Attacker.parse(words) for words in table.knowledge],
+            measures=_measures(table.measures, path.parent),
         )
 
 
@@ -157,7 +175,7 @@ def _explain(error: ErrorDetails) -> str:
     *parents, key = map(str, error["loc"])
     where = f" in {'.'.join(parents)}" if parents else ""
     if error["type"] == "unexpected_keyword_argument":
-        schema = SceneTable if parents else AuditTable
+        schema = {"scene": SceneTable, "measures": MeasuresTable}[parents[0]] if parents else AuditTable
         return f"unknown key {key!r}{where}; {nearest(key, [item.name for item in dataclasses.fields(schema)])}"
     if error["type"] == "missing":
         example = f"a [[{key}]] table" if not parents else f'{key} = "…"'
@@ -176,7 +194,17 @@ def _attack(number: int, table: dict[str, Any]) -> Attack:
     return attack
 
 
-def _scene(table: SceneTable, folder: Path) -> Scene:
+def _measures(table: MeasuresTable, folder: Path) -> Measures:
+    settings = {item.name: getattr(table, item.name) for item in dataclasses.fields(table)}
+    if table.lpips_weights not in (None, DOWNLOAD):
+        settings["lpips_weights"] = _beside(folder, str(table.lpips_weights))
+    kind, _, file = (table.classifier or "").partition(":")
+    if kind == "cifar10" and file:
+        settings["classifier"] = f"cifar10:{_beside(folder, file)}"
+    return Measures(**settings)
+
+
+def _scene(table: SceneTable, folder: Path, *, others: int) -> Scene:
     scene = make_scene(
         name=table.name,
         model=table.model,
@@ -187,6 +215,7 @@ def _scene(table: SceneTable, folder: Path) -> Scene:
         training=training.parse(table.training),
         labels_csv=None if table.labels_csv is None else _beside(folder, table.labels_csv),
         seed=table.seed,
+        others=others,
     )
     # Results name the folder as the file does: the way to it from here is nobody's business.
     return dataclasses.replace(scene, source=table.images)

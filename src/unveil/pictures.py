@@ -54,7 +54,7 @@ class Pictures:
 
 
 def load_pictures(
-    source: str | Path, *, count: int, size: int, labels_csv: str | Path | None = None, seed: int = 0
+    source: str | Path, *, count: int, size: int, labels_csv: str | Path | None = None, seed: int = 0, skip: int = 0
 ) -> Pictures:
     """Load pictures, cropped to the central square and resized, aspect ratio kept.
 
@@ -66,6 +66,7 @@ def load_pictures(
         labels_csv: Labels instead of sub-folders: a file with the header `file,label`, each file relative to
             the folder, each label a class index or (if any of them is not a number) a class name.
         seed: Seed of the choice.
+        skip: Pictures of the choice that are passed over: those that an earlier call with this seed has taken.
 
     Raises:
         UsageError: A folder, picture or label that cannot be used, or fewer pictures than asked for.
@@ -81,12 +82,18 @@ def load_pictures(
     else:
         folder = _folder(Path(source))
         files, labels, class_names = _from_csv(folder, Path(labels_csv)) if labels_csv else _from_folders(folder)
+    if skip and skip + count > len(files):
+        raise UsageError(
+            f"{str(source)!r} holds {len(files)} pictures, of which {skip} are the batch: {count} others are more than "
+            f"there are; ask for {max(len(files) - skip, 0)} or fewer, or add pictures"
+        )
     if count > len(files):
         raise UsageError(
             f"a batch of {count} is larger than {str(source)!r}, which holds {len(files)} pictures; "
             f"set batch to {len(files)} or less, or add pictures"
         )
-    chosen = range(count) if str(source) == BUILTIN else _choose(labels, count, seed)
+    order = range(skip + count) if str(source) == BUILTIN else _choose(labels, skip + count, seed)
+    chosen = order[skip:]
     return Pictures(
         images=torch.stack([_load(files[index], size) for index in chosen]),
         labels=torch.tensor([labels[index] for index in chosen]),

@@ -24,6 +24,8 @@ class Scene:
         classes: Number of classes.
         training: The client's local training.
         source: Where the pictures came from.
+        class_names: A name for each class; empty where they have none.
+        others: More pictures of the same source, for controls and galleries; None if there are none.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Scene:
     classes: int
     training: LocalTraining
     source: str
+    class_names: tuple[str, ...] = ()
+    others: Batch | None = None
 
     def knowledge(self, obfuscation: Obfuscation | None) -> Knowledge:
         """All that an attacker on this scene can be granted.
@@ -62,6 +66,7 @@ def make_scene(
     training: LocalTraining,
     labels_csv: str | None = None,
     seed: int = 0,
+    others: int = 0,
 ) -> Scene:
     """Load the pictures, build the model, and check that they fit together.
 
@@ -75,11 +80,15 @@ def make_scene(
         training: The client's local training.
         labels_csv: Labels instead of sub-folders; see `load_pictures`.
         seed: Seed of the model's weights and of the choice of pictures.
+        others: How many more pictures of the source to load beside the batch.
 
     Raises:
         UsageError: Pictures, labels and model that cannot be used, or not together.
     """
     pictures = load_pictures(images, count=batch, size=size, labels_csv=labels_csv, seed=seed)
+    more = None
+    if others:
+        more = load_pictures(images, count=others, size=size, labels_csv=labels_csv, seed=seed, skip=batch)
     classes = len(pictures.class_names) if classes is None else classes
     if classes < 2:
         raise UsageError(
@@ -101,4 +110,6 @@ def make_scene(
         classes=classes,
         training=training,
         source=str(images),
+        class_names=pictures.class_names,
+        others=None if more is None else Batch(more.images, more.labels),
     )

@@ -225,3 +225,30 @@ def test_lpips_is_shown_or_said_to_be_missing(folder: Path, trial: MakeTrial) ->
     page, _ = read(folder, [scored, trial(obfuscation="fp16")])
     assert "not computed" not in page.text
     assert "0.25 [0.25, 0.25]" in page.text
+
+
+def test_all_measures_stand_in_a_table_with_their_direction_and_the_blind_guess(folder: Path, trial: MakeTrial) -> None:
+    plain = trial(pictures=True)
+    more = {"lpips": [0.25] * 8, "reid_top1": [1.0] * 6 + [0.0] * 2, "homemade": [3.25] * 8}
+    floor = {**plain.floor, "lpips": [0.75] * 8, "reid_top1": [0.0] * 8}
+    page, text = read(folder, [dataclasses.replace(plain, scores={**plain.scores, **more}, floor=floor)])
+    assert "LPIPS ↓" in page.text
+    assert "Found first ↑" in page.text
+    assert "homemade" in page.text
+    table = text[text.index("All measures") :]
+    assert "0.250" in table
+    assert "0.750" in table[table.index("<tfoot>") :]
+    assert "0.75" in table  # the share of six of eight
+    page, _ = read(folder, [plain])
+    assert "All measures" not in page.text  # the first table says it all
+
+
+def test_pictures_stand_worst_first_and_show_their_own_scores(folder: Path, trial: MakeTrial) -> None:
+    values = [20.0, 21.0, 30.0, 22.0, 23.0, 24.0, 25.0, 26.0]
+    page, _ = read(folder, [trial(psnr=values, pictures=True)])
+    alts = [picture["alt"] for picture in page.all("img")]
+    assert alts[0] == "original 3"
+    assert alts[8] == "picture 3 rebuilt through none, 30.0 dB"
+    assert alts[15] == "picture 1 rebuilt through none, 20.0 dB"
+    tips = [figure["title"] for figure in page.all("figure") if "title" in figure]
+    assert tips[0] == "Picture 3, seed 0\nPSNR, dB: 30.0\nSSIM: 0.80"

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -91,3 +92,16 @@ def test_batches_of_different_sizes_under_one_name_are_refused(trial: Callable[.
 
 def test_no_trials_are_no_rows() -> None:
     assert summarise([]) == []
+
+
+def test_shares_have_a_wilson_interval_and_a_low_measures_gain_is_turned_round(trial: Callable[..., Trial]) -> None:
+    from unveil.statistics import wilson
+
+    plain = trial(psnr=[20.0] * 4)
+    scores = {**plain.scores, "reid_top1": [1.0, 1.0, 0.0, 1.0], "lpips": [0.2, 0.3, 0.2, 0.3]}
+    floor = {**plain.floor, "reid_top1": [0.0] * 4, "lpips": [0.7] * 4}
+    (row,) = summarise([dataclasses.replace(plain, scores=scores, floor=floor)])
+    assert row.scores["reid_top1"].mean == wilson(3, 4)
+    assert row.scores["lpips"].gain is not None
+    assert row.scores["lpips"].gain.mean == pytest.approx(0.45)
+    assert row.first[2].scores["reid_top1"] == 0.0

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from unveil.report import words
 from unveil.report.charts import leakage_chart, legend, loss_chart
 from unveil.report.headline import NOT_PROVED, headline, recommendation
 from unveil.report.ladder import ladders
-from unveil.report.summary import Row, summarise
+from unveil.report.measures import MEASURES, Measure, measure
+from unveil.report.summary import Picture, Row, summarise
 from unveil.report.verdict import Level, Verdict, judge
 
 NAME = "report.html"
@@ -32,17 +33,24 @@ BAND = 8
 WALL = 32
 """Pictures of a batch that are shown; the scores are of all of them."""
 
+ALWAYS = {"psnr", "ssim", "ssim_global", "correlation", "lpips"}
+"""Measures that do not call for a table of their own."""
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in the page: its data URI (None where the file is missing), its alternative text and its caption."""
+    """A picture in the page: its data URI (None where the file is missing), its alternative text and its caption.
+
+    `scores` is what a reader sees who points at it.
+    """
 
     uri: str | None
     alt: str
     caption: str
     coarse: bool
+    scores: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Section:
     anchor: str
     rows: Sequence[tuple[Row, Verdict]]
     perceptual: bool
+    measures: Sequence[tuple[str, Measure]]
     bands: Sequence[Sequence[Strip]]
     leakage: Markup
     losses: Markup
@@ -141,6 +150,7 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
         anchor=f"section-{index}",
         rows=judged,
         perceptual=any("lpips" in row.scores for row in rows),
+        measures=_measures(rows),
         bands=_bands(folder, judged),
         leakage=Markup(leakage_chart(rows)),
         losses=Markup(loss_chart(rows)),
@@ -150,23 +160,51 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
     )
 
 
+def _measures(rows: Sequence[Row]) -> list[tuple[str, Measure]]:
+    """All that was measured, in the report's order; empty where the first table already says it all."""
+    found = dict.fromkeys(name for row in rows for name in row.scores)
+    known = [name for name in MEASURES if name in found]
+    names = [*known, *(name for name in found if name not in MEASURES)]
+    return [(name, measure(name)) for name in names] if set(names) - ALWAYS else []
+
+
 def _bands(folder: Path, judged: list[tuple[Row, Verdict]]) -> list[list[Strip]]:
     """The picture wall: the originals, and below them what came back through each obfuscation."""
     size = min(max((len(row.first) for row, _ in judged), default=0), WALL)
     longest = max((row.first for row, _ in judged), key=len)
+    order = _worst_first([row for row, _ in judged], len(longest))[:size]
     bands = []
     for start in range(0, size, BAND):
-        part = slice(start, min(start + BAND, size))
-        strips = [Strip(None, None, [_shown(folder, p.original, f"original {p.position + 1}") for p in longest[part]])]
+        part = order[start : start + BAND]
+        originals = [longest[i] for i in part]
+        named = [_shown(folder, p.original, f"original {p.position + 1}", str(p.position + 1)) for p in originals]
+        strips = [Strip(None, None, named)]
         for row, verdict in judged:
             pictures = []
-            for p in row.first[part]:
+            for p in (row.first[i] for i in part if i < len(row.first)):
                 caption = "" if p.psnr is None else f"{p.psnr:.1f}"
                 alt = f"picture {p.position + 1} rebuilt through {row.obfuscation}" + (caption and f", {caption} dB")
-                pictures.append(_shown(folder, p.rebuilt, alt, caption))
+                pictures.append(replace(_shown(folder, p.rebuilt, alt, caption), scores=_own_scores(p)))
             strips.append(Strip(row, verdict, pictures))
         bands.append(strips)
     return bands if any(p.uri for band in bands for strip in band for p in strip.pictures) else []
+
+
+def _worst_first(rows: Sequence[Row], count: int) -> list[int]:
+    """Positions in the batch, those first of which most came back, over all obfuscations."""
+
+    def came_back(position: int) -> float:
+        values = [row.first[position].psnr for row in rows if position < len(row.first)]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else 0.0
+
+    return sorted(range(count), key=came_back, reverse=True)
+
+
+def _own_scores(picture: Picture) -> str:
+    """The scores of one picture, a line each."""
+    lines = [f"{measure(name).title}: {value:.{measure(name).digits}f}" for name, value in picture.scores.items()]
+    return "\n".join([f"Picture {picture.position + 1}, seed {picture.seed}", *lines])
 
 
 def _shown(folder: Path, path: str, alt: str, caption: str = "") -> Shown:

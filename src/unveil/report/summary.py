@@ -15,7 +15,8 @@ from statistics import fmean
 from unveil.core import Trial
 from unveil.errors import UsageError
 from unveil.metrics.pixel import ROUNDING
-from unveil.statistics import Interval, bootstrap_mean, rank_correlation
+from unveil.report.measures import measure
+from unveil.statistics import Interval, bootstrap_mean, rank_correlation, wilson
 
 CONTROL = "none"
 CEILING = {"psnr": -10 * math.log10(ROUNDING)}
@@ -31,7 +32,7 @@ class Score:
     Args:
         mean: Mean over the pictures, with its interval.
         floor: The same mean for a blind guess that never saw the update; None if it was not measured.
-        gain: Score minus blind guess, paired by picture.
+        gain: Score minus blind guess, paired by picture; above zero where more came back than from nothing.
         by_picture: Position in the batch -> mean over the seeds; what is NaN is left out.
         floor_by_picture: The same for the blind guess.
     """
@@ -53,6 +54,7 @@ class Picture:
         original: Path of the original, relative to the results folder; empty if none was kept.
         rebuilt: Path of the reconstruction, likewise.
         psnr: Its PSNR in dB; None if it was not measured.
+        scores: All its scores that are numbers, by metric.
     """
 
     position: int
@@ -60,6 +62,7 @@ class Picture:
     original: str
     rebuilt: str
     psnr: float | None
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +215,12 @@ def _score(name: str, trials: list[Trial]) -> Score | None:
     floors = _by_picture(name, [trial.floor[name] for trial in trials if name in trial.floor])
     if not values:
         return None
+    shown = measure(name)
+    better, worse = (values, floors) if shown.leak == "high" else (floors, values)
     return Score(
-        mean=bootstrap_mean(list(values.values())),
+        mean=wilson(sum(values.values()), len(values)) if shown.rate else bootstrap_mean(list(values.values())),
         floor=fmean(floors.values()) if floors else None,
-        gain=_paired(values, floors),
+        gain=_paired(better, worse),
         by_picture=values,
         floor_by_picture=floors,
     )
@@ -255,6 +260,11 @@ def _pictures(trial: Trial) -> list[Picture]:
             original=trial.originals[position] if position < len(trial.originals) else "",
             rebuilt=trial.images[position] if position < len(trial.images) else "",
             psnr=values[position] if position < len(values) and not math.isnan(values[position]) else None,
+            scores={
+                name: scores[position]
+                for name, scores in trial.scores.items()
+                if position < len(scores) and math.isfinite(scores[position])
+            },
         )
         for position in range(size)
     ]

