@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,22 @@ import torch
 from PIL import Image
 from torch import Generator
 
+from data import read, tensor
 from unveil import attacks, obfuscations, training
 from unveil.alignment import align
 from unveil.attacker import Attacker
 from unveil.core import Batch, Images, Progress, Update, Watch
 from unveil.errors import UsageError
+from unveil.measures import Measures
 from unveil.meter import Meter
-from unveil.metrics import CATALOGUE as METRICS
-from unveil.metrics.perceptual import lpips
 from unveil.metrics.pixel import psnr
 from unveil.models import build_model
 from unveil.scenes import Scene
 from unveil.statistics import rank_correlation
 
+DECOYS = 200
+MEASURED = ("ssim", "ssim_global", "lpips", "semantic_jaccard", "same_top1", "feature_similarity", "true_class")
+MEASURED += ("reid_top1", "reid_top5", "reid_rank")
 THRESHOLDS = (18, 20, 22, 24, 25, 26, 28)  # dB, whose first time is noted
 
 
@@ -58,6 +62,14 @@ def anchor_scene(folder: Path, *, model: str, batch: int, training_spec: str, se
 def eight_bit(images: Images) -> Images:
     """The pictures as they would be saved."""
     return images.clamp(0, 1).mul(255).round().div(255)
+
+
+def with_decoys(scene: Scene, data: Path) -> Scene:
+    """The scene with 200 ImageNet training pictures beside it; the published batch is of validation pictures."""
+    pictures, labels, names, _ = read(data, "imagenet700_256.npz", limit=DECOYS)
+    images = tensor(pictures, scene.batch.images.shape[-1])
+    class_names = tuple(name.partition(" ")[2] for name in names)  # without WordNet's number
+    return replace(scene, class_names=class_names, others=Batch(images, torch.from_numpy(labels)))
 
 
 def first_times(scene: Scene, seconds_to: dict[str, float | None]) -> Watch:
@@ -89,9 +101,12 @@ def run(
     seed: int = 0,
     save: Path | None = None,
     lpips_weights: Path | None = None,
+    data: Path | None = None,
 ) -> dict[str, Any]:
     """One run of one attack on the anchor; see the module's docstring."""
     scene = anchor_scene(folder, model=model, batch=batch, training_spec=training_spec, seed=seed)
+    if data is not None:
+        scene = with_decoys(scene, data)
     return measure(
         scene,
         attack=attack,
@@ -113,8 +128,18 @@ def measure(
     save: Path | None = None,
     lpips_weights: Path | None = None,
 ) -> dict[str, Any]:
-    """One run of one attack on a scene, as plain JSON."""
-    seen = lpips(lpips_weights) if lpips_weights is not None else None
+    """One run of one attack on a scene, as plain JSON.
+
+    Where the scene has other pictures they are decoys, and the reconstructions are also scored with LPIPS and with
+    EfficientNet-Lite0.
+    """
+    gallery = 0 if scene.others is None else len(scene.others)
+    measures = Measures(
+        lpips_weights=None if lpips_weights is None else str(lpips_weights),
+        classifier="efficientnet_lite0" if gallery else None,
+        decoys=gallery,
+        distance="pixels" if lpips_weights is None else "lpips",
+    )(scene)
     channel, attacker = obfuscations.parse(obfuscation), attacks.parse(attack)
     granted = Attacker.parse(knowledge)
     sent = Update(scene.training(scene.model, scene.batch, generator=Generator().manual_seed(seed)))
@@ -140,6 +165,10 @@ def measure(
         for i, image in enumerate(images):
             Image.fromarray(image.permute(1, 2, 0).mul(255).round().byte().numpy()).save(save / f"{i}.png")
     scores = psnr(scene.batch.images, images)
+    more = {
+        name: round(float(measures[name].score(scene.batch.images, images).mean()), 4) if name in measures else None
+        for name in MEASURED
+    }
     blind = psnr(scene.batch.images, torch.full_like(images, 0.5))
     sure = None if guess.confidence is None else rank_correlation(guess.confidence.tolist(), scores.tolist())
     iterations = len(guess.losses)
@@ -155,9 +184,7 @@ def measure(
         "psnr_min": round(float(scores.min()), 3),
         "psnr_blind": round(float(blind.mean()), 3),
         "confidence_rank": None if sure is None else round(sure, 3),
-        "ssim": round(float(METRICS["ssim"].score(scene.batch.images, images).mean()), 4),
-        "ssim_global": round(float(METRICS["ssim_global"].score(scene.batch.images, images).mean()), 4),
-        "lpips": None if seen is None else round(float(seen.score(scene.batch.images, images).mean()), 4),
+        **more,
         "seconds": round(meter.seconds, 2),
         "iterations": iterations,
         "seconds_per_iteration": round(meter.seconds / max(iterations, 1), 4),
@@ -181,6 +208,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="write the reconstructions as PNGs into this folder")
     parser.add_argument("--lpips-weights", type=Path, help="score with LPIPS too, with the weights of this file")
+    parser.add_argument("--data", type=Path, help="folder of imagenet700_256.npz: score meaning and identity too")
     parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
     args = parser.parse_args()
     try:
@@ -195,6 +223,7 @@ def main() -> int:
             seed=args.seed,
             save=args.save,
             lpips_weights=args.lpips_weights,
+            data=args.data,
         )
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from anchor import anchor_scene, measure
+from data import read, tensor
 from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, Run, write
 from unveil import training
 from unveil.core import Batch
@@ -102,18 +103,15 @@ def scene_of(trial: Trial, anchor: Path, data: Path) -> Scene:
     """The client of a trial; weights are drawn from seed 0."""
     if trial.source == "anchor":
         return anchor_scene(anchor, model=trial.model, batch=trial.batch, training_spec=trial.training, seed=0)
-    sys.path.insert(0, str(data))
-    read = importlib.import_module("load").read
-    images, labels, classes = {"mixed": mixed, "few classes": few, "imagenet": imagenet, "cifar": cifar}[trial.source](
-        read, data, trial
-    )
+    sources = {"mixed": mixed, "few classes": few, "imagenet": imagenet, "cifar": cifar}
+    images, labels, classes = sources[trial.source](data, trial)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     if trial.model == "torchvision":
         model = torchvision_resnet18(classes)
     elif trial.model == "lite0":
         model = Lite0()
     elif trial.model == "trained lenet":
-        model = trained_lenet(read, data)
+        model = trained_lenet(data)
     else:
         model = build_model(trial.model, image_shape=shape, classes=classes, seed=0)
     return Scene(
@@ -130,18 +128,10 @@ def scene_of(trial: Trial, anchor: Path, data: Path) -> Scene:
 Pictures = tuple[torch.Tensor, torch.Tensor, int]
 
 
-def tensor(pictures: Sequence[Any], size: int) -> torch.Tensor:
-    """Pictures as n x 3 x size x size in [0, 1], scaled down by area."""
-    stacked = torch.stack([torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255 for picture in pictures])
-    if stacked.shape[-1] == size:
-        return stacked
-    return torch.nn.functional.interpolate(stacked, size=(size, size), mode="area")
-
-
-def mixed(read: Any, data: Path, trial: Trial) -> Pictures:
+def mixed(data: Path, trial: Trial) -> Pictures:
     """Distinct labels: 64 ImageNet and 64 Caltech test pictures at 128 px, in an order drawn once."""
-    first, labels, _, _ = read(data / "imagenet700_256.npz", limit=PICTURES // 2)
-    second, seconds, others, npz = read(data / "caltech99_128.npz")
+    first, labels, _, _ = read(data, "imagenet700_256.npz", limit=PICTURES // 2)
+    second, seconds, others, npz = read(data, "caltech99_128.npz")
     test = [i for i in range(len(second)) if int(npz["split"][i]) == 1]
     one_each = [next(i for i in test if int(seconds[i]) == label) for label in range(PICTURES - PICTURES // 2)]
     images = torch.cat([tensor(first, 128), tensor([second[i] for i in one_each], 128)])
@@ -151,9 +141,9 @@ def mixed(read: Any, data: Path, trial: Trial) -> Pictures:
     return images[rows], known[rows], 1000 + len(others)
 
 
-def few(read: Any, data: Path, trial: Trial) -> Pictures:
+def few(data: Path, trial: Trial) -> Pictures:
     """Four Caltech test pictures of each of four classes, other classes for each part."""
-    pictures, labels, names, npz = read(data / "caltech99_128.npz")
+    pictures, labels, names, npz = read(data, "caltech99_128.npz")
     found: dict[int, list[int]] = {}
     for i, label in enumerate(labels):
         if int(npz["split"][i]) == 1:
@@ -163,15 +153,15 @@ def few(read: Any, data: Path, trial: Trial) -> Pictures:
     return tensor([pictures[i] for i in rows], 128), torch.from_numpy(labels[rows]), len(names)
 
 
-def imagenet(read: Any, data: Path, trial: Trial) -> Pictures:
+def imagenet(data: Path, trial: Trial) -> Pictures:
     """ImageNet pictures at 128 px."""
-    pictures, labels, _, _ = read(data / "imagenet700_256.npz", limit=trial.batch)
+    pictures, labels, _, _ = read(data, "imagenet700_256.npz", limit=trial.batch)
     return tensor(pictures, 128), torch.from_numpy(labels), 1000
 
 
-def cifar(read: Any, data: Path, trial: Trial) -> Pictures:
+def cifar(data: Path, trial: Trial) -> Pictures:
     """CIFAR-10 test pictures as they come, classes repeated."""
-    pictures, labels, names, _ = read(data / "cifar10_test4k.npz", limit=trial.batch)
+    pictures, labels, names, _ = read(data, "cifar10_test4k.npz", limit=trial.batch)
     return tensor(pictures, 32), torch.from_numpy(labels), len(names)
 
 

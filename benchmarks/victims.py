@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data import read, tensor
 from unveil.models import build_model
 
 CACHE = Path(__file__).resolve().parent / ".cache"
@@ -44,15 +44,15 @@ class Lite0(nn.Module):
         return scores
 
 
-def trained_lenet(read: Any, data: Path) -> nn.Module:
+def trained_lenet(data: Path) -> nn.Module:
     """LeNet for CIFAR-10, trained here to 60 % of the test pictures and kept in `.cache`."""
     model = build_model("lenet", image_shape=(3, 32, 32), classes=10, seed=0)
     kept = CACHE / "lenet-cifar10.pt"
     if kept.is_file():
         model.load_state_dict(torch.load(kept, weights_only=True))
         return model
-    images, labels = _pictures(read, data / "cifar10_train15k.npz")
-    test, truth = _pictures(read, data / "cifar10_test4k.npz")
+    images, labels = _pictures(data, "cifar10_train15k.npz")
+    test, truth = _pictures(data, "cifar10_test4k.npz")
     generator = torch.Generator().manual_seed(0)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     for epoch in range(1, EPOCHS + 1):
@@ -82,6 +82,6 @@ def without_in_place(model: nn.Module) -> nn.Module:
     return model
 
 
-def _pictures(read: Any, path: Path) -> tuple[Tensor, Tensor]:
-    pictures, labels, _, _ = read(path)
-    return torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in pictures]).float() / 255, torch.from_numpy(labels)
+def _pictures(data: Path, name: str) -> tuple[Tensor, Tensor]:
+    pictures, labels, _, _ = read(data, name)
+    return tensor(pictures, pictures[0].shape[0]), torch.from_numpy(labels)

@@ -71,6 +71,7 @@ def test_a_class_name_means_the_same_words_and_kinds_of_it() -> None:
     known = colours(("tabby cat", "leaf beetle, cat", "cat carrier"))
     assert classes_named(known, "Cat") == (0, 1)
     assert classes_named(known, "cat_carrier") == (2,)
+    assert classes_named(known, "cats") == (0, 1)
     assert classes_named(known, "leaf") == ()
 
 

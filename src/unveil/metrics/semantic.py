@@ -98,7 +98,7 @@ def true_class(classifier: Classifier, truth: Sequence[Sequence[int]]) -> Metric
 def classes_named(classifier: Classifier, name: str) -> tuple[int, ...]:
     """The classifier's classes that a class name means: the same words, or a kind of it.
 
-    `cat` means `tabby cat` and `Siamese cat`, whose last words it is; case, `_` and `-` make no difference.
+    `cat` means `tabby cat` and `Siamese cat`, whose last words it is; case, `_`, `-` and a plural's s make no difference.
     """
     wanted = _words(name)
     found = []
@@ -122,4 +122,4 @@ def _likeliest(seen: Seen, k: int) -> Tensor:
 
 
 def _words(name: str) -> list[str]:
-    return name.lower().replace("_", " ").replace("-", " ").split()
+    return [word.removesuffix("s") for word in name.lower().replace("_", " ").replace("-", " ").split()]
