@@ -66,10 +66,10 @@ def eight_bit(images: Images) -> Images:
 
 def with_decoys(scene: Scene, data: Path) -> Scene:
     """The scene with 200 ImageNet training pictures beside it; the published batch is of validation pictures."""
-    pictures, labels, names, _ = read(data, "imagenet700_256.npz", limit=DECOYS)
+    pictures, _, names, _ = read(data, "imagenet700_256.npz", limit=DECOYS)
     images = tensor(pictures, scene.batch.images.shape[-1])
     class_names = tuple(name.partition(" ")[2] for name in names)  # without WordNet's number
-    return replace(scene, class_names=class_names, others=Batch(images, torch.from_numpy(labels)))
+    return replace(scene, class_names=class_names, decoys=images)
 
 
 def first_times(scene: Scene, seconds_to: dict[str, float | None]) -> Watch:
@@ -130,10 +130,10 @@ def measure(
 ) -> dict[str, Any]:
     """One run of one attack on a scene, as plain JSON.
 
-    Where the scene has other pictures they are decoys, and the reconstructions are also scored with LPIPS and with
+    Where the scene has decoys, the reconstructions are also scored with LPIPS and with
     EfficientNet-Lite0.
     """
-    gallery = 0 if scene.others is None else len(scene.others)
+    gallery = 0 if scene.decoys is None else len(scene.decoys)
     measures = Measures(
         lpips_weights=None if lpips_weights is None else str(lpips_weights),
         classifier="efficientnet_lite0" if gallery else None,

@@ -23,7 +23,7 @@ LEVELS = (
         "statistics",
         "meter",
     },
-    {"attacker", "measures", "trial", "audit", "results"},
+    {"attacker", "controls", "measures", "trial", "audit", "results"},
     {"report", "config"},
     {"cli", "demo", "listing", "progress", "__main__"},
 )

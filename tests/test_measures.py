@@ -34,9 +34,9 @@ def look(images: Images) -> Seen:
 TOY = Classifier(name="toy", names=("tabby cat", "an astronaut"), look=look, least=8)
 
 
-def scene(others: int = 0) -> Scene:
+def scene(decoys: int = 0) -> Scene:
     return make_scene(
-        name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD(), others=others
+        name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD(), decoys=decoys
     )
 
 
@@ -57,11 +57,11 @@ def test_the_true_class_comes_from_the_scenes_names() -> None:
 
 
 def test_decoys_are_other_pictures_of_the_source() -> None:
-    with_others = scene(5)
-    assert with_others.others is not None
-    assert len(with_others.others) == 5
-    assert torch.equal(with_others.batch.images, scene().batch.images)
-    distance = (with_others.others.images[:, None] - with_others.batch.images).abs().flatten(2).mean(2)
+    more = scene(5)
+    assert more.decoys is not None
+    assert len(more.decoys) == 5
+    assert torch.equal(more.batch.images, scene().batch.images)
+    distance = (more.decoys[:, None] - more.batch.images).abs().flatten(2).mean(2)
     assert float(distance.min()) > 0.01
 
 
@@ -79,7 +79,7 @@ def test_settings_that_do_not_fit_are_one_clear_sentence(settings: dict[str, obj
 
 
 def test_too_few_pictures_for_a_gallery_are_one_clear_sentence() -> None:
-    with pytest.raises(UsageError, match="20 decoys are wanted, and it has 0 other pictures"):
+    with pytest.raises(UsageError, match="20 decoys are wanted, and it has 0"):
         Measures(decoys=20)(scene())
     with pytest.raises(UsageError, match="ask for 12 or fewer"):
         scene(20)
@@ -108,8 +108,8 @@ def test_a_file_names_them(tmp_path: Path) -> None:
     assert audit.measures == Measures(
         decoys=4, lpips_weights=str(tmp_path / "w.npz"), classifier=f"cifar10:{tmp_path / 'c.th'}"
     )
-    assert audit.scenes[0].others is not None
-    assert len(audit.scenes[0].others) == 4
+    assert audit.scenes[0].decoys is not None
+    assert len(audit.scenes[0].decoys) == 4
     path.write_text(text + "decoy = 4\n")
     with pytest.raises(UsageError, match="unknown key 'decoy' in measures; did you mean 'decoys'"):
         load(path)

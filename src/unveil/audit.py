@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unveil.attacker import Attacker
+from unveil.controls import checked as check_controls
 from unveil.core import Attack, Batch, Metric, Obfuscation, Progress, Trial, Watch
 from unveil.errors import UsageError
 from unveil.measures import Measures
@@ -37,6 +38,7 @@ class Audit:
         knowledge: How much the attackers are granted, one run of everything for each. One who is no other than
             somebody who knows everything, for a scene, is left out there.
         measures: What reconstructions are scored with.
+        controls: Updates that know nothing of the pictures, on which every attack is run too; see `controls.py`.
     """
 
     scenes: Sequence[Scene]
@@ -45,6 +47,7 @@ class Audit:
     seeds: Sequence[int] = (0,)
     knowledge: Sequence[Attacker] = (Attacker(),)
     measures: Measures = field(default_factory=Measures)
+    controls: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if CONTROL not in map(str, self.obfuscations):
@@ -60,6 +63,7 @@ class Audit:
                     f"audit: {attacker}: no scene trains in several mini-batches, so their order makes no difference; "
                     "leave it out of knowledge, or give a scene a training with batch_size"
                 )
+        check_controls(self.controls)
         if min(self.seeds) < 0:
             raise UsageError(f"audit: expected seeds of at least 0, got {min(self.seeds)}; use 0, 1, 2")
 
@@ -94,6 +98,7 @@ class Audit:
             "seeds": list(self.seeds),
             "knowledge": [str(attacker) for attacker in self.knowledge],
             "measures": self.measures.settings,
+            "controls": list(self.controls),
         }
 
     def to(self, device: torch.device) -> Audit:
@@ -103,6 +108,7 @@ class Audit:
                 scene,
                 model=scene.model.to(device),
                 batch=_moved(scene.batch, device),
+                decoys=None if scene.decoys is None else scene.decoys.to(device),
                 others=None if scene.others is None else _moved(scene.others, device),
             )
             for scene in self.scenes
@@ -165,6 +171,7 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
             folder=folder,
             attacker=attacker,
             metrics=metrics[scene.name],
+            controls=audit.controls,
             watch=_watch(tell, standing) if on_progress else None,
         )
         append(folder, trial)

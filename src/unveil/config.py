@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from unveil import attacks, obfuscations, training
 from unveil.attacker import Attacker
 from unveil.audit import Audit
+from unveil.controls import ANOTHER
 from unveil.core import Attack
 from unveil.errors import UsageError, nearest
 from unveil.measures import Distance, Measures
@@ -83,6 +84,7 @@ class AuditTable:
         seeds: Seeds of the channel's and the attack's randomness.
         knowledge: How much the attackers are granted; see `Attacker.parse`.
         measures: What reconstructions are scored with beside their pixels.
+        controls: Updates that know nothing of the pictures, on which every attack is run too.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -92,6 +94,7 @@ class AuditTable:
     seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
     knowledge: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
     measures: MeasuresTable = dataclasses.field(default_factory=lambda: MeasuresTable())
+    controls: list[str] = dataclasses.field(default_factory=lambda: [ANOTHER])
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Audit:
@@ -112,12 +115,13 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Audit:
         channels = [obfuscations.parse(spec) for spec in table.obfuscations]
         attackers = [_attack(number, settings) for number, settings in enumerate(table.attack)]
         return Audit(
-            scenes=[_scene(scene, path.parent, others=table.measures.decoys) for scene in table.scene],
+            scenes=[_scene(scene, path.parent, table) for scene in table.scene],
             obfuscations=channels,
             attacks=attackers,
             seeds=table.seeds,
             knowledge=[Attacker.parse(words) for words in table.knowledge],
             measures=_measures(table.measures, path.parent),
+            controls=table.controls,
         )
 
 
@@ -204,7 +208,7 @@ def _measures(table: MeasuresTable, folder: Path) -> Measures:
     return Measures(**settings)
 
 
-def _scene(table: SceneTable, folder: Path, *, others: int) -> Scene:
+def _scene(table: SceneTable, folder: Path, audit: AuditTable) -> Scene:
     scene = make_scene(
         name=table.name,
         model=table.model,
@@ -215,7 +219,8 @@ def _scene(table: SceneTable, folder: Path, *, others: int) -> Scene:
         training=training.parse(table.training),
         labels_csv=None if table.labels_csv is None else _beside(folder, table.labels_csv),
         seed=table.seed,
-        others=others,
+        decoys=audit.measures.decoys,
+        others=ANOTHER in audit.controls,
     )
     # Results name the folder as the file does: the way to it from here is nobody's business.
     return dataclasses.replace(scene, source=table.images)

@@ -218,6 +218,8 @@ class Trial:
         notes: What else a reader must know, a sentence each.
         versions: Package -> version.
         confidence: How sure the attack was of each picture, aligned to the originals; empty where it did not say.
+        controls: Control -> metric -> one value an image: what the same attack scored, against the same originals,
+            on an update that knows nothing of them.
     """
 
     settings: Mapping[str, str]
@@ -238,6 +240,7 @@ class Trial:
     notes: list[str]
     versions: Mapping[str, str]
     confidence: list[float] = field(default_factory=list)
+    controls: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
 
 
 Misfit = Callable[[Candidate], Float[Tensor, ""]]

@@ -115,10 +115,10 @@ def _names(scene: Scene) -> list[str]:
 
 
 def _decoys(scene: Scene, wanted: int) -> Images:
-    there = 0 if scene.others is None else len(scene.others)
-    if scene.others is None or there < wanted:
+    there = 0 if scene.decoys is None else len(scene.decoys)
+    if scene.decoys is None or there < wanted:
         raise UsageError(
-            f"scene {scene.name!r}: {wanted} decoys are wanted, and it has {there} other pictures; "
+            f"scene {scene.name!r}: {wanted} decoys are wanted, and it has {there}; "
             "lower decoys, or give the scene more pictures"
         )
-    return scene.others.images[there - wanted :]
+    return scene.decoys[:wanted]

@@ -75,16 +75,10 @@ def load_pictures(
         raise UsageError(f"pictures: expected a batch of at least 1, got {count}; set batch to 1 or more")
     if size < 1:
         raise UsageError(f"pictures: expected a size of at least 1 pixel, got {size}; 32 to 128 is usual")
-    if str(source) == BUILTIN:
-        if labels_csv is not None:
-            raise UsageError(f"the built-in pictures have labels of their own; drop {str(labels_csv)!r}")
-        files, labels, class_names = _builtin()
-    else:
-        folder = _folder(Path(source))
-        files, labels, class_names = _from_csv(folder, Path(labels_csv)) if labels_csv else _from_folders(folder)
+    files, labels, class_names = _listing(source, labels_csv)
     if skip and skip + count > len(files):
         raise UsageError(
-            f"{str(source)!r} holds {len(files)} pictures, of which {skip} are the batch: {count} others are more than "
+            f"{str(source)!r} holds {len(files)} pictures, of which {skip} are taken: {count} others are more than "
             f"there are; ask for {max(len(files) - skip, 0)} or fewer, or add pictures"
         )
     if count > len(files):
@@ -101,7 +95,21 @@ def load_pictures(
     )
 
 
+def count_pictures(source: str | Path, *, labels_csv: str | Path | None = None) -> int:
+    """How many pictures a source holds; arguments and errors as in `load_pictures`."""
+    return len(_listing(source, labels_csv)[0])
+
+
 Listing = tuple[list[Path], list[int], tuple[str, ...]]
+
+
+def _listing(source: str | Path, labels_csv: str | Path | None) -> Listing:
+    if str(source) == BUILTIN:
+        if labels_csv is not None:
+            raise UsageError(f"the built-in pictures have labels of their own; drop {str(labels_csv)!r}")
+        return _builtin()
+    folder = _folder(Path(source))
+    return _from_csv(folder, Path(labels_csv)) if labels_csv else _from_folders(folder)
 
 
 def _builtin() -> Listing:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch.nn import Module
 
-from unveil.core import Batch, Knowledge, LocalTraining, Obfuscation
+from unveil.core import Batch, Images, Knowledge, LocalTraining, Obfuscation
 from unveil.errors import UsageError
 from unveil.models import build_model
-from unveil.pictures import load_pictures
+from unveil.pictures import count_pictures, load_pictures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +25,8 @@ class Scene:
         training: The client's local training.
         source: Where the pictures came from.
         class_names: A name for each class; empty where they have none.
-        others: More pictures of the same source, for controls and galleries; None if there are none.
+        decoys: Other pictures of the same source, among which an original is looked for; None if none were asked for.
+        others: What another client of the same source holds, for a control; None if the source has too few pictures.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Scene:
     training: LocalTraining
     source: str
     class_names: tuple[str, ...] = ()
+    decoys: Images | None = None
     others: Batch | None = None
 
     def knowledge(self, obfuscation: Obfuscation | None) -> Knowledge:
@@ -66,7 +68,8 @@ def make_scene(
     training: LocalTraining,
     labels_csv: str | None = None,
     seed: int = 0,
-    others: int = 0,
+    decoys: int = 0,
+    others: bool = False,
 ) -> Scene:
     """Load the pictures, build the model, and check that they fit together.
 
@@ -80,15 +83,19 @@ def make_scene(
         training: The client's local training.
         labels_csv: Labels instead of sub-folders; see `load_pictures`.
         seed: Seed of the model's weights and of the choice of pictures.
-        others: How many more pictures of the source to load beside the batch.
+        decoys: How many more pictures of the source to load for galleries.
+        others: Load another client's batch too, if the source has enough pictures.
 
     Raises:
         UsageError: Pictures, labels and model that cannot be used, or not together.
     """
     pictures = load_pictures(images, count=batch, size=size, labels_csv=labels_csv, seed=seed)
-    more = None
-    if others:
-        more = load_pictures(images, count=others, size=size, labels_csv=labels_csv, seed=seed, skip=batch)
+    gallery = neighbour = None
+    if decoys:
+        gallery = load_pictures(images, count=decoys, size=size, labels_csv=labels_csv, seed=seed, skip=batch)
+    if others and count_pictures(images, labels_csv=labels_csv) >= 2 * batch + decoys:
+        skip = batch + decoys
+        neighbour = load_pictures(images, count=batch, size=size, labels_csv=labels_csv, seed=seed, skip=skip)
     classes = len(pictures.class_names) if classes is None else classes
     if classes < 2:
         raise UsageError(
@@ -111,5 +118,6 @@ def make_scene(
         training=training,
         source=str(images),
         class_names=pictures.class_names,
-        others=None if more is None else Batch(more.images, more.labels),
+        decoys=None if gallery is None else gallery.images,
+        others=None if neighbour is None else Batch(neighbour.images, neighbour.labels),
     )

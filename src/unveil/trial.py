@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Generator
 from unveil import __version__
 from unveil.alignment import align
 from unveil.attacker import Attacker
+from unveil.controls import CONTROLS, stand_in
 from unveil.core import Attack, Batch, Images, Metric, Obfuscation, Reconstruction, Trial, Update, Watch
 from unveil.errors import UsageError
 from unveil.meter import Meter
@@ -36,6 +38,7 @@ def run_trial(
     folder: Path,
     attacker: Attacker = EVERYTHING,
     metrics: Mapping[str, Metric] = METRICS,
+    controls: Sequence[str] = (),
     watch: Watch | None = None,
 ) -> Trial:
     """One client, one channel, one attack, one seed, from the client's training to the scores.
@@ -48,13 +51,80 @@ def run_trial(
         folder: Where the pictures are saved.
         attacker: How much the attacker is granted.
         metrics: What the reconstructions are scored with.
+        controls: Names of `CONTROLS`; the same attack is run on each, and scored against the same originals.
         watch: Called after each step of the attack; its time does not count.
 
     Raises:
         UsageError: The update is all zeros or not finite, or a component cannot work with this scene.
     """
     settings = settings_of(scene, obfuscation, attack, attacker)
-    knowledge = attacker.knowledge(scene, obfuscation)
+    originals, device = scene.batch.images, scene.batch.images.device
+    unknowing = {name: other for name in controls if (other := _control(name, scene, seed)) is not None}
+    missing = [
+        f"The control {name!r} was not run: its source has too few pictures."
+        for name in controls
+        if name not in unknowing
+    ]
+    parts = len(unknowing) + 1
+
+    # Scored first, so that pictures which no metric can take are refused before the attack and not after it.
+    floor = _scores(metrics, originals, torch.full_like(originals, GREY))
+    beside = {}
+    for number, (name, other) in enumerate(unknowing.items()):
+        told = _part_of(watch, number, parts)
+        guess = rebuild(other, obfuscation, attack, seed=seed, attacker=attacker, watch=told).guess
+        beside[name] = _scores(metrics, originals, align(originals, guess).images)
+    told = _part_of(watch, parts - 1, parts)
+    played = rebuild(scene, obfuscation, attack, seed=seed, attacker=attacker, watch=told)
+    guess = align(originals, played.guess)
+
+    key = trial_key(settings, seed)
+    return Trial(
+        settings=settings,
+        seed=seed,
+        wire_bits=played.wire_bits,
+        raw_bits=played.raw_bits,
+        seconds=played.seconds,
+        iterations=len(guess.losses),
+        peak_mib=played.peak_mib,
+        stop=guess.stop.value,
+        scores=_scores(metrics, originals, guess.images),
+        floor=floor,
+        controls=beside,
+        losses=_thinned(guess.losses),
+        originals=save_pictures(folder, key, "original", originals),
+        images=save_pictures(folder, key, "reconstruction", guess.images),
+        labels=guess.labels.tolist(),
+        assumptions=list(attacker.knowledge(scene, obfuscation).assumptions),
+        notes=[*guess.notes, *missing],
+        versions=_versions(device),
+        confidence=[] if guess.confidence is None else guess.confidence.tolist(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What came of one update.
+
+    Args:
+        guess: The reconstruction, in the attack's order, as the 8-bit pictures that a reader sees.
+        wire_bits: Size of what was sent, in bits.
+        raw_bits: Size of the same update as plain float32, in bits.
+        seconds: Wall time of the attack.
+        peak_mib: Peak memory of the process during the attack, MiB; None where it cannot be measured.
+    """
+
+    guess: Reconstruction
+    wire_bits: int
+    raw_bits: int
+    seconds: float
+    peak_mib: float | None
+
+
+def rebuild(
+    scene: Scene, obfuscation: Obfuscation, attack: Attack, *, seed: int, attacker: Attacker, watch: Watch | None
+) -> Played:
+    """The straight line from the client's batch to the attacker's pictures; arguments as in `run_trial`."""
     device = scene.batch.images.device
     client, channel, chance = generators(seed, device)
 
@@ -62,33 +132,30 @@ def run_trial(
     _refuse_zeros(sent)
     received = obfuscation(sent, generator=channel)
     received.check()
-    # Scored first, so that pictures which no metric can take are refused before the attack and not after it.
-    floor = _scores(metrics, scene.batch.images, torch.full_like(scene.batch.images, GREY))
+    knowledge = attacker.knowledge(scene, obfuscation)
     with Meter(device) as meter:
         guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
-    guess = align(scene.batch.images, _as_saved(guess))
-
-    key = trial_key(settings, seed)
-    return Trial(
-        settings=settings,
-        seed=seed,
+    return Played(
+        guess=_as_saved(guess),
         wire_bits=received.wire_bits,
         raw_bits=Update(sent.tensors).wire_bits,
         seconds=meter.seconds,
-        iterations=len(guess.losses),
         peak_mib=meter.peak_mib,
-        stop=guess.stop.value,
-        scores=_scores(metrics, scene.batch.images, guess.images),
-        floor=floor,
-        losses=_thinned(guess.losses),
-        originals=save_pictures(folder, key, "original", scene.batch.images),
-        images=save_pictures(folder, key, "reconstruction", guess.images),
-        labels=guess.labels.tolist(),
-        assumptions=list(knowledge.assumptions),
-        notes=list(guess.notes),
-        versions=_versions(device),
-        confidence=[] if guess.confidence is None else guess.confidence.tolist(),
     )
+
+
+def _control(name: str, scene: Scene, seed: int) -> Scene | None:
+    """The scene with another batch, drawn from the seed where it is drawn at all."""
+    number = int(np.random.SeedSequence([seed, CONTROLS.index(name) + 1]).generate_state(1, np.uint64)[0])
+    batch = stand_in(name, scene, generator=Generator().manual_seed(number))
+    return None if batch is None else dataclasses.replace(scene, batch=batch)
+
+
+def _part_of(watch: Watch | None, number: int, parts: int) -> Watch | None:
+    """A watch of one run of several, to whom they are one: its steps count on."""
+    if watch is None or parts == 1:
+        return watch
+    return lambda p: watch(dataclasses.replace(p, step=p.step + number * p.steps, steps=p.steps * parts))
 
 
 def settings_of(scene: Scene, obfuscation: Obfuscation, attack: Attack, attacker: Attacker) -> dict[str, str]:

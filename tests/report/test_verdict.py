@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -20,8 +21,8 @@ MakeTrial = Callable[..., Trial]
     [
         ("leak", "leak", Level.LEAKS),
         ("leak", "part", Level.PARTLY),
-        ("leak", "nothing", Level.LITTLE),
-        ("part", "nothing", Level.LITTLE),
+        ("leak", "nothing", Level.NONE),
+        ("part", "nothing", Level.NONE),
         ("nothing", "nothing", Level.INCONCLUSIVE),
         (None, "nothing", Level.INCONCLUSIVE),
         (None, "leak", Level.LEAKS),
@@ -61,7 +62,7 @@ def test_a_leak_is_judged_by_the_lower_end_of_the_interval(trial: MakeTrial) -> 
     assert judge(row).level is Level.PARTLY
 
 
-def test_one_picture_that_came_back_is_not_little(trial: MakeTrial) -> None:
+def test_one_picture_that_came_back_is_something(trial: MakeTrial) -> None:
     one = trial(obfuscation="fp16", psnr=[30.0, *[8.0] * 7], ssim=[0.9, *[0.1] * 7])
     verdict = judge(summarise([trial(), one])[1])
     assert verdict.level is Level.PARTLY
@@ -74,7 +75,7 @@ def test_a_dark_copy_is_something_although_its_pixels_score_low(trial: MakeTrial
     assert verdict.level is Level.PARTLY
     assert any("Correlation with the originals is 0.70" in reason for reason in verdict.reasons)
     chance = trial(obfuscation="fp16", correlation=[0.2] * 8, **NOTHING)
-    assert judge(summarise([trial(), chance])[1]).level is Level.LITTLE
+    assert judge(summarise([trial(), chance])[1]).level is Level.NONE
 
 
 def test_half_of_the_pictures_are_a_leak(trial: MakeTrial) -> None:
@@ -100,7 +101,7 @@ def test_a_single_seed_and_few_pictures_are_said(trial: MakeTrial) -> None:
     few = " ".join(judge(summarise([trial(psnr=[25.0, 26.0])])[0]).caveats)
     assert "interval is across pictures" in few
     assert "Only 2 pictures" in few
-    many = judge(summarise([trial(seed=0), trial(seed=1)])[0]).caveats
+    many = judge(summarise([beside(trial(seed=0)), beside(trial(seed=1))])[0]).caveats
     assert many == ()
 
 
@@ -144,10 +145,10 @@ def test_headline_of_a_free_lunch_says_that_nothing_was_hidden(trial: MakeTrial)
         ([], "Nothing was audited"),
         ([{}], "No obfuscation was tested"),
         ([NOTHING], "Inconclusive: This attack fails even on the bare update"),
-        ([{}, {"obfuscation": "fp16", **NOTHING}], "Little was found behind the obfuscation that was tested"),
+        ([{}, {"obfuscation": "fp16", **NOTHING}], "No leakage was found behind the obfuscation that was tested"),
         ([{}, {"obfuscation": "fp16", **PART}], "Something of the pictures came back"),
         ([NOTHING, {"obfuscation": "fp16", **NOTHING}], "Inconclusive: the attack fails even on the bare update"),
-        ([{"obfuscation": "fp16", **NOTHING}], "Inconclusive: the attack found little, and was never tried"),
+        ([{"obfuscation": "fp16", **NOTHING}], "Inconclusive: the attack found nothing, and was never tried"),
         ([{"obfuscation": "fp16"}], "there is no run without it to compare with"),
         ([{}, {"obfuscation": "fp16", **LEAK}, {"obfuscation": "bf16", **NOTHING}], "through 1 of 2 obfuscations"),
         ([{}, {"obfuscation": "fp16"}, {"obfuscation": "bf16"}], "through all 2 obfuscations"),
@@ -180,3 +181,59 @@ def test_nothing_is_recommended_on_few_pictures_or_a_weak_control(trial: MakeTri
 
 def test_what_leaks_is_not_to_be_counted_on(trial: MakeTrial) -> None:
     assert recommendation(summarise([trial(), trial(obfuscation="fp16")])).startswith("Do not count `fp16`")
+
+
+ANOTHER = {"psnr": [9.0, 9.5, 10.0, 10.5, 9.2, 9.7, 10.2, 9.9], "ssim": [0.1] * 8, "correlation": [0.1] * 8}
+
+
+def beside(trial: Trial, **scores: list[float]) -> Trial:
+    """The trial with a control of another client."""
+    return dataclasses.replace(trial, controls={"another client": {**ANOTHER, **scores}})
+
+
+def test_more_than_every_control_is_something_however_little(trial: MakeTrial) -> None:
+    faint = trial(obfuscation="fp16", psnr=[11.4] * 8, ssim=[0.22] * 8, correlation=[0.3] * 8, floor=11.0)
+    verdict = judge(summarise([trial(), beside(faint)])[1])
+    assert verdict.level is Level.PARTLY
+    assert "seen in PSNR, dB, SSIM and Correlation" in verdict.sentence
+    assert any("against no update, the control nearest to it: +0.4" in reason for reason in verdict.reasons)
+
+
+def test_what_a_control_has_too_is_no_leak_and_the_bound_is_said(trial: MakeTrial) -> None:
+    same = trial(obfuscation="fp16", psnr=[11.6, 11.2] * 4, ssim=[0.25] * 8, correlation=[0.5] * 8)
+    assert judge(summarise([trial(), same])[1]).level is Level.PARTLY  # by the thresholds alone it would be one
+    control = beside(same, psnr=[11.1, 11.7] * 4, ssim=[0.26] * 8, correlation=[0.52] * 8)
+    verdict = judge(summarise([trial(), control])[1])
+    assert verdict.level is Level.NONE
+    assert "No leakage found by an attack that works here" in verdict.sentence
+    assert "11.4 dB for the update of another client" in verdict.sentence
+    assert "with 8 pictures, up to 32% of such pictures may still come back" in verdict.sentence
+
+
+def test_only_the_control_that_explains_most_away_decides(trial: MakeTrial) -> None:
+    row = trial(obfuscation="fp16", psnr=[14.0] * 8, ssim=[0.2] * 8, correlation=[0.3] * 8)
+    labels = {"psnr": [14.5, 13.5] * 4, "ssim": [0.2] * 8, "correlation": [0.31] * 8}
+    both = dataclasses.replace(row, controls={"another client": ANOTHER, "labels only": labels})
+    assert judge(summarise([trial(), both])[1]).level is Level.NONE
+    (found,) = [r for r in summarise([trial(), both]) if not r.is_control]
+    assert found.scores["psnr"].contrasts[0].control == "labels only"
+
+
+def test_pictures_came_back_only_above_the_controls_too(trial: MakeTrial) -> None:
+    copy = trial(obfuscation="fp16", **LEAK)
+    assert judge(summarise([trial(), beside(copy)])[1]).level is Level.LEAKS
+    as_good = beside(copy, psnr=LEAK["psnr"], ssim=LEAK["ssim"])
+    assert judge(summarise([trial(), as_good])[1]).level is Level.NONE
+
+
+def test_too_few_pictures_for_a_p_value_are_judged_by_the_thresholds(trial: MakeTrial) -> None:
+    few = trial(obfuscation="fp16", psnr=[15.0] * 3, ssim=[0.25] * 3)
+    control = dataclasses.replace(few, controls={"another client": {"psnr": [9.0] * 3, "ssim": [0.1] * 3}})
+    assert judge(summarise([trial(psnr=[25.0] * 3), control])[1]).level is Level.PARTLY
+
+
+def test_that_no_control_was_run_is_said(trial: MakeTrial) -> None:
+    (row,) = summarise([trial()])
+    assert any("No control but the blind guess" in caveat for caveat in judge(row).caveats)
+    (row,) = summarise([beside(trial())])
+    assert not any("No control but the blind guess" in caveat for caveat in judge(row).caveats)

@@ -98,7 +98,7 @@ class Unveil:
             knowledge=knowledge,
             labels=labels.to(device),
             pictures=blind_guess(knowledge, device).images,
-            walk=Walk(steps=self.steps, watch=watch),
+            walk=Walk(steps=self.steps + 1, watch=watch),  # the decoded pictures count as a step
             generator=generator,
         )
         try:

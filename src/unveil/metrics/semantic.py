@@ -98,7 +98,7 @@ def true_class(classifier: Classifier, truth: Sequence[Sequence[int]]) -> Metric
 def classes_named(classifier: Classifier, name: str) -> tuple[int, ...]:
     """The classifier's classes that a class name means: the same words, or a kind of it.
 
-    `cat` means `tabby cat` and `Siamese cat`, whose last words it is; case, `_`, `-` and a plural's s make no difference.
+    `cat` means `tabby cat` and `Siamese cat`, whose last words it is. Case, `_`, `-` and a plural's s do not count.
     """
     wanted = _words(name)
     found = []

@@ -9,7 +9,7 @@ from unveil.report import words
 from unveil.report.summary import Row
 from unveil.report.verdict import FEW_PICTURES, Level, found_something, judge
 
-SEVERITY = (Level.INCONCLUSIVE, Level.LITTLE, Level.PARTLY, Level.LEAKS)
+SEVERITY = (Level.INCONCLUSIVE, Level.NONE, Level.PARTLY, Level.LEAKS)
 
 OPENINGS = {
     Level.LEAKS: "The pictures came back through",
@@ -54,12 +54,12 @@ def headline(rows: Sequence[Row]) -> str:
         if count[level]:
             cases = [row for row in tested if judge(row).level is level]
             return f"{opening} {_of(count[level], total)}. {_most(cases)}"
-    if not count[Level.LITTLE]:
+    if not count[Level.NONE]:
         return f"Inconclusive: {_doubt(tested)}"
     rest = count[Level.INCONCLUSIVE]
     doubt = f" {rest} of {total} could not be judged." if rest else ""
     return (
-        f"Little was found behind {_of(count[Level.LITTLE], total)}, although the same attack did find something "
+        f"No leakage was found behind {_of(count[Level.NONE], total)}, although the same attack did find something "
         f"in the bare update; a stronger attack may find more.{doubt}"
     )
 
@@ -74,7 +74,7 @@ def recommendation(rows: Sequence[Row]) -> str:
     strong = [
         row.obfuscation
         for row in tested
-        if levels[row.obfuscation] == {Level.LITTLE}
+        if levels[row.obfuscation] == {Level.NONE}
         and row.control is not None
         and judge(row.control).level is Level.LEAKS
         and row.pictures >= FEW_PICTURES
@@ -84,8 +84,8 @@ def recommendation(rows: Sequence[Row]) -> str:
         advice.append(f"Do not count {_names(leaking)} as a measure of privacy for this model and these pictures.")
     if strong:
         advice.append(
-            f"Look next at {_names(strong)}: this attack found little there, although it rebuilt the pictures from the "
-            "bare update. Try stronger attacks, and check the accuracy of the trained model, before relying on it."
+            f"Look next at {_names(strong)}: this attack found nothing there, although it rebuilt the pictures from "
+            "the bare update. Try stronger attacks, and check the accuracy of the trained model, before relying on it."
         )
     return " ".join(advice)
 
@@ -123,7 +123,7 @@ def _most(rows: Sequence[Row]) -> str:
 
 def _doubt(tested: Sequence[Row]) -> str:
     if all(row.control is None for row in tested):
-        return "the attack found little, and was never tried on the bare update."
+        return "the attack found nothing, and was never tried on the bare update."
     if all(row.control is not None and not found_something(row.control) for row in tested):
         return "the attack fails even on the bare update, so nothing was learned about the obfuscations."
     return "no test says anything about its obfuscation; the reason stands with each."

@@ -18,6 +18,7 @@ from unveil.core import Trial
 from unveil.errors import UsageError
 from unveil.report import words
 from unveil.report.charts import leakage_chart, legend, loss_chart
+from unveil.report.contrast import ALPHA, NO_UPDATE
 from unveil.report.headline import NOT_PROVED, headline, recommendation
 from unveil.report.ladder import ladders
 from unveil.report.measures import MEASURES, Measure, measure
@@ -70,6 +71,7 @@ class Section:
     rows: Sequence[tuple[Row, Verdict]]
     perceptual: bool
     measures: Sequence[tuple[str, Measure]]
+    controls: Sequence[str]
     bands: Sequence[Sequence[Strip]]
     leakage: Markup
     losses: Markup
@@ -139,6 +141,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         settings=settings,
         versions=_versions(trials),
         wall=WALL,
+        alpha=ALPHA,
     )
 
 
@@ -151,6 +154,7 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
         rows=judged,
         perceptual=any("lpips" in row.scores for row in rows),
         measures=_measures(rows),
+        controls=_controls(rows),
         bands=_bands(folder, judged),
         leakage=Markup(leakage_chart(rows)),
         losses=Markup(loss_chart(rows)),
@@ -161,11 +165,17 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
 
 
 def _measures(rows: Sequence[Row]) -> list[tuple[str, Measure]]:
-    """All that was measured, in the report's order; empty where the first table already says it all."""
+    """All that was measured, in the report's order; none where the first table already says it all."""
     found = dict.fromkeys(name for row in rows for name in row.scores)
     known = [name for name in MEASURES if name in found]
     names = [*known, *(name for name in found if name not in MEASURES)]
-    return [(name, measure(name)) for name in names] if set(names) - ALWAYS else []
+    told = set(names) - ALWAYS or any(row.above for row in rows)
+    return [(name, measure(name)) for name in names] if told else []
+
+
+def _controls(rows: Sequence[Row]) -> list[str]:
+    found = (contrast.control for row in rows for score in row.scores.values() for contrast in score.contrasts)
+    return [name for name in dict.fromkeys(found) if name != NO_UPDATE]
 
 
 def _bands(folder: Path, judged: list[tuple[Row, Verdict]]) -> list[list[Strip]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from unveil.core import Trial
 from unveil.errors import UsageError
 from unveil.metrics.pixel import ROUNDING
+from unveil.report.contrast import NO_UPDATE, Contrast, adjusted, contrasts
 from unveil.report.measures import measure
 from unveil.statistics import Interval, bootstrap_mean, rank_correlation, wilson
 
@@ -32,9 +33,11 @@ class Score:
     Args:
         mean: Mean over the pictures, with its interval.
         floor: The same mean for a blind guess that never saw the update; None if it was not measured.
-        gain: Score minus blind guess, paired by picture; above zero where more came back than from nothing.
+        gain: Score minus what was scored without knowing the picture, by the blind guess or the best of the controls,
+            paired by picture; above zero where more came back than from nothing.
         by_picture: Position in the batch -> mean over the seeds; what is NaN is left out.
-        floor_by_picture: The same for the blind guess.
+        floor_by_picture: The same for the blind guess or, where it is better, a control.
+        contrasts: The measure against every control, that which explains most of it away first.
     """
 
     mean: Interval
@@ -42,6 +45,7 @@ class Score:
     gain: Interval | None
     by_picture: Mapping[int, float]
     floor_by_picture: Mapping[int, float]
+    contrasts: Sequence[Contrast] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,8 @@ class Row:
         notes: What else a reader must know, a sentence each.
         sureness: Rank correlation of the attack's own confidence with the PSNR, over pictures, mean over the seeds;
             None where the attack gave none or there are too few pictures.
+        above: Measure -> p-value of as much above every control by chance, corrected for the number of measures;
+            empty without controls.
         control: The row of the same attack on the bare update; None if there is none, and for the control itself.
         cost: PSNR of the control minus PSNR of this row, paired by picture, in dB; None without a control.
     """
@@ -116,6 +122,7 @@ class Row:
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
     sureness: float | None = None
+    above: Mapping[str, float] = field(default_factory=dict)
     control: Row | None = None
     cost: Interval | None = None
 
@@ -206,6 +213,7 @@ def _row(trials: list[Trial]) -> Row:
         assumptions=tuple(dict.fromkeys(text for trial in trials for text in trial.assumptions)),
         notes=tuple(notes),
         sureness=_sureness(trials),
+        above=adjusted({name: list(score.contrasts) for name, score in scores.items()}),
     )
 
 
@@ -216,14 +224,25 @@ def _score(name: str, trials: list[Trial]) -> Score | None:
     if not values:
         return None
     shown = measure(name)
-    better, worse = (values, floors) if shown.leak == "high" else (floors, values)
+    controls = _controls(name, trials)
+    best = max if shown.leak == "high" else min
+    bars = {at: best([value, *(c[at] for c in controls.values() if at in c)]) for at, value in floors.items()}
+    better, worse = (values, bars) if shown.leak == "high" else (bars, values)
     return Score(
         mean=wilson(sum(values.values()), len(values)) if shown.rate else bootstrap_mean(list(values.values())),
         floor=fmean(floors.values()) if floors else None,
         gain=_paired(better, worse),
         by_picture=values,
-        floor_by_picture=floors,
+        floor_by_picture=bars,
+        contrasts=contrasts(name, values, {NO_UPDATE: floors, **controls}) if controls else (),
     )
+
+
+def _controls(name: str, trials: list[Trial]) -> dict[str, dict[int, float]]:
+    """Control -> position in the batch -> the measure there, mean over the seeds; controls that all trials have."""
+    there = [control for control in trials[0].controls if all(control in trial.controls for trial in trials)]
+    found = {c: _by_picture(name, [t.controls[c][name] for t in trials if name in t.controls[c]]) for c in there}
+    return {control: values for control, values in found.items() if values}
 
 
 def _sureness(trials: list[Trial]) -> float | None:

@@ -18,10 +18,10 @@ from unveil.report.verdict import Level, judge
 STYLES = {
     Level.LEAKS: "bold red",
     Level.PARTLY: "yellow",
-    Level.LITTLE: "blue",
+    Level.NONE: "blue",
     Level.INCONCLUSIVE: "dim",
 }
-"""No level is green: that little was found is no promise."""
+"""No level is green: that no leakage was found is no promise."""
 
 
 def print_table(trials: Sequence[Trial], console: Console) -> None:

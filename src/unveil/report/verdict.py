@@ -15,7 +15,10 @@ from enum import Enum
 
 from unveil.core import Stop
 from unveil.report import words
+from unveil.report.contrast import ALPHA, NO_UPDATE, can_tell
+from unveil.report.measures import measure
 from unveil.report.summary import Row, Score
+from unveil.statistics import wilson
 
 LEAK_GAIN_DB = 6.0
 """Pictures came back if PSNR lies this far above the blind guess: a quarter of its squared error or less."""
@@ -29,7 +32,7 @@ LEAK_SSIM_GAIN = 0.1
 TRACE_GAIN_DB = 2.0
 """Something came back if mean PSNR lies this far above the blind guess, and the whole interval above it.
 
-Not the lower end alone: with few pictures the interval is wide, and doubt must not read as `LITTLE FOUND`.
+Not the lower end alone: with few pictures the interval is wide, and doubt must not read as `NO LEAK FOUND`.
 """
 
 TRACE_SSIM_GAIN = 0.1
@@ -50,7 +53,7 @@ class Level(Enum):
 
     LEAKS = "LEAKS"
     PARTLY = "PARTLY LEAKS"
-    LITTLE = "LITTLE FOUND"
+    NONE = "NO LEAK FOUND"
     INCONCLUSIVE = "INCONCLUSIVE"
 
     @property
@@ -61,19 +64,22 @@ class Level(Enum):
 
 MEANINGS = {
     Level.LEAKS: (
-        f"The pictures came back: PSNR at least {LEAK_GAIN_DB:g} dB above a blind guess and SSIM at least "
-        f"{LEAK_SSIM:g}, both at the lower end of the interval, and mean SSIM at least {LEAK_SSIM_GAIN:g} above a "
-        "blind guess; or at least half of the pictures, counted singly, meet these conditions."
+        f"The pictures came back: PSNR at least {LEAK_GAIN_DB:g} dB above the best control and SSIM at least "
+        f"{LEAK_SSIM:g}, both at the lower end of the interval, and mean SSIM at least {LEAK_SSIM_GAIN:g} above the "
+        "best control; or at least half of the pictures, counted singly, meet these conditions. The blind guess is one "
+        "of the controls."
     ),
     Level.PARTLY: (
-        f"Something came back, such as colours, layout or single pictures: mean PSNR at least {TRACE_GAIN_DB:g} dB "
-        "above a blind guess with the whole interval above it; or SSIM at least "
-        f"{TRACE_SSIM_GAIN:g} above it, or correlation at least {TRACE_CORRELATION:g}, at the lower end of the "
-        "interval; or one picture, counted singly, meets the conditions of LEAKS."
+        "Something came back, such as colours, layout, meaning or single pictures: in at least one measure more than "
+        f"in every control, with a p-value of at most {ALPHA:g} (sign flips over the pictures, Holm's correction over "
+        "the measures); or one picture, counted singly, meets the conditions of LEAKS. Where no control but the blind "
+        f"guess was run, or the pictures are too few for such a p-value: mean PSNR at least {TRACE_GAIN_DB:g} dB above "
+        f"with the whole interval above; or SSIM at least {TRACE_SSIM_GAIN:g} above, or correlation at least "
+        f"{TRACE_CORRELATION:g}, at the lower end of the interval."
     ),
-    Level.LITTLE: (
-        "This attack found little here, while it did find something in the bare update. A stronger attack may find "
-        "more."
+    Level.NONE: (
+        "No leakage was found by an attack that works here: in the bare update it did find something. The bound is "
+        "what the number of pictures allows to say. A stronger attack may find more."
     ),
     Level.INCONCLUSIVE: (
         "Nothing was learned about the obfuscation: the same attack fails on the bare update too, or was not run "
@@ -152,7 +158,14 @@ def _leaks(row: Row) -> bool:
     return ssim.mean.low >= LEAK_SSIM and (ssim.gain is None or ssim.gain.mean >= LEAK_SSIM_GAIN)
 
 
+def significant(row: Row) -> list[str]:
+    """The measures in which more came back than in every control, by more than chance explains."""
+    return [name for name, p in row.above.items() if p <= ALPHA]
+
+
 def _partly(row: Row) -> bool:
+    if can_tell(row.pictures, len(row.above)):
+        return bool(significant(row)) or came_back(row) > 0
     gain, ssim = row.scores["psnr"].gain, row.scores.get("ssim")
     layout = ssim is not None and ssim.gain is not None and ssim.gain.low >= TRACE_SSIM_GAIN
     colours = gain is not None and gain.low > 0 and gain.mean >= TRACE_GAIN_DB
@@ -174,7 +187,28 @@ def all_diverged(row: Row) -> bool:
 def _numbers(row: Row) -> str:
     psnr = row.scores["psnr"]
     text = words.decibels(psnr.mean.mean)
+    if len(psnr.by_picture) > 1:
+        text += f", {words.decibels(max(psnr.by_picture.values()))} for the picture that came back best"
+    for contrast in psnr.contrasts:
+        if contrast.control != NO_UPDATE:
+            text += f", {words.decibels(contrast.value)} for the update of {_named(contrast.control)}"
     return text if psnr.floor is None else f"{text}, where a blind guess scores {words.decibels(psnr.floor)}"
+
+
+def _named(control: str) -> str:
+    return "synthetic pictures with the same labels" if control == "labels only" else control
+
+
+def _bound(row: Row) -> str:
+    """What so many pictures allow to say where none came back."""
+    share = wilson(came_back(row), row.pictures).high
+    return f"with {words.count(row.pictures, 'picture')}, up to {share:.0%} of such pictures may still come back (95 %)"
+
+
+def _what(row: Row) -> str:
+    """The measures that show it, where they were tested."""
+    found = [measure(name).title for name in significant(row)]
+    return f", seen in {words.listed(found)}" if found else ""
 
 
 def _single(row: Row) -> str:
@@ -186,7 +220,7 @@ def _single(row: Row) -> str:
 RULES: tuple[Rule, ...] = (
     Rule(Level.INCONCLUSIVE, _unmeasured, lambda row: "PSNR or the blind guess beside it is missing from the results."),
     Rule(Level.LEAKS, _leaks, lambda row: f"The pictures came back: {_numbers(row)}{_single(row)}."),
-    Rule(Level.PARTLY, _partly, lambda row: f"Something came back: {_numbers(row)}{_single(row)}."),
+    Rule(Level.PARTLY, _partly, lambda row: f"Something came back{_what(row)}: {_numbers(row)}{_single(row)}."),
     Rule(
         Level.INCONCLUSIVE,
         all_diverged,
@@ -201,7 +235,7 @@ RULES: tuple[Rule, ...] = (
         Level.INCONCLUSIVE,
         lambda row: row.control is None,
         lambda row: (
-            f"This attack found little ({_numbers(row)}), but was never tried on the bare update, "
+            f"This attack found nothing ({_numbers(row)}), but was never tried on the bare update, "
             "so the obfuscation is untested."
         ),
     ),
@@ -210,7 +244,11 @@ RULES: tuple[Rule, ...] = (
         lambda row: row.control is not None and not found_something(row.control),
         lambda row: f"This attack fails even on the bare update, so the obfuscation is untested: {_numbers(row)}.",
     ),
-    Rule(Level.LITTLE, lambda row: True, lambda row: f"This attack found little: {_numbers(row)}."),
+    Rule(
+        Level.NONE,
+        lambda row: True,
+        lambda row: f"No leakage found by an attack that works here: {_numbers(row)}; {_bound(row)}.",
+    ),
 )
 """In order of precedence: what was found comes before every doubt about what was not."""
 
@@ -220,7 +258,7 @@ def _reasons(row: Row) -> tuple[str, ...]:
     psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
     if psnr is not None and psnr.gain is not None:
         reasons.append(
-            f"PSNR is {psnr.gain.mean:+z.1f} dB against a blind guess, and {psnr.gain.low:+z.1f} dB at the lower "
+            f"PSNR is {psnr.gain.mean:+z.1f} dB against {_bar(row)}, and {psnr.gain.low:+z.1f} dB at the lower "
             f"end of the interval (LEAKS needs {LEAK_GAIN_DB:g})."
         )
     if ssim is not None:
@@ -235,6 +273,7 @@ def _reasons(row: Row) -> tuple[str, ...]:
             f"Correlation with the originals is {correlation.mean.mean:.2f}, and {correlation.mean.low:.2f} at the "
             f"lower end of the interval (a trace needs {TRACE_CORRELATION:g}), whatever the brightness and contrast."
         )
+    reasons += [_contrast(row, name) for name in row.above]
     if row.cost is not None and row.control is not None:
         bare = words.decibels(row.control.scores["psnr"].mean.mean)
         reasons.append(
@@ -242,6 +281,20 @@ def _reasons(row: Row) -> tuple[str, ...]:
             f"a difference of {row.cost.mean:z.1f} dB {words.bounds(row.cost, 1)}."
         )
     return tuple(reasons)
+
+
+def _bar(row: Row) -> str:
+    return "the best control of each picture" if row.scores["psnr"].contrasts else "a blind guess"
+
+
+def _contrast(row: Row, name: str) -> str:
+    """One measure against the control that explains most of it away."""
+    shown, least, p = measure(name), row.scores[name].contrasts[0], row.above[name]
+    says = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    return (
+        f"{shown.title} against {least.control}, the control nearest to it: {least.above.mean:+z.{shown.digits}f} "
+        f"{words.bounds(least.above, shown.digits)}, {says} after correction for {len(row.above)} measures."
+    )
 
 
 def _caveats(row: Row) -> tuple[str, ...]:
@@ -267,5 +320,9 @@ def _caveats(row: Row) -> tuple[str, ...]:
         ),
         (row.pictures < FEW_PICTURES, f"Only {words.count(row.pictures, 'picture')}: the interval is rough."),
         ("ssim" not in row.scores, "SSIM was not measured: judged by PSNR alone."),
+        (
+            not row.above,
+            "No control but the blind guess was run: part of the scores may be what any reconstruction would have.",
+        ),
     )
     return tuple(sentence for holds, sentence in conditions if holds)
