@@ -1,3 +1,4 @@
+import re
 import tomllib
 from pathlib import Path
 
@@ -180,3 +181,26 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_good_file_of_these_tests_is_good() -> None:
     assert set(tomllib.loads(GOOD)) == {"seeds", "obfuscations", "knowledge", "scene", "attack"}
+
+
+def test_a_variant_is_a_set_of_overrides_that_the_file_keeps(tmp_path: Path) -> None:
+    text = GOOD + '\n[variant.long]\nseeds = [0, 1, 2]\n"attack.0.steps" = 70\n'
+    assert load(write(tmp_path, text)).attacks[0] == parse_attack("rog:steps=7")
+    long = load(write(tmp_path, text), ["seeds=[5]"], variant="long")
+    assert (list(long.seeds), long.attacks[0]) == ([5], parse_attack("rog:steps=70"))
+
+
+@pytest.mark.parametrize(
+    ("tables", "name", "message"),
+    [
+        ("[variant.long]\nseeds = [3]", "lang", "has no variant 'lang'; did you mean 'long'?"),
+        ("", "long", "has no variant 'long'; it has none; drop --variant"),
+        ("variant = 3", "long", "has no variant 'long'"),
+        ('[variant.x]\n"attack.9.steps" = 1', "x", "variant x, attack.9.steps: the file has no '9' there"),
+        ("[variant.x]\nsteps = 1", "x", "unknown key 'steps'"),
+    ],
+)
+def test_a_variant_that_cannot_be_used(tmp_path: Path, tables: str, name: str, message: str) -> None:
+    first, *rest = tables.partition("[")
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load(write(tmp_path, f"{first}\n{GOOD}\n{''.join(rest)}\n"), variant=name)

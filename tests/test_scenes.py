@@ -55,3 +55,16 @@ def test_one_class_has_no_gradient(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "all" / "x.png")
     with pytest.raises(UsageError, match=r"expected at least 2 classes, got 1, with which every gradient is zero"):
         make_scene(**SETTINGS | {"images": str(tmp_path), "batch": 1})
+
+
+def test_a_gallery_of_another_source_gives_decoys_and_the_other_client(tmp_path):
+    for number in range(3):
+        (tmp_path / f"c{number}").mkdir()
+        Image.new("RGB", (16, 16), (80 * number, 9, 9)).save(tmp_path / f"c{number}" / "x.png")
+    few = SETTINGS | {"images": str(tmp_path)}
+    assert make_scene(**few, others=True).others is None  # its own source has no picture left
+    scene = make_scene(**few, gallery="builtin", decoys=4, others=True)
+    builtin = load_pictures("builtin", count=7, size=16).images
+    assert torch.equal(scene.decoys, builtin[:4])
+    assert torch.equal(scene.others.images, builtin[4:])
+    assert torch.equal(scene.others.labels, scene.batch.labels)  # the gallery's classes are not this model's

@@ -83,11 +83,18 @@ def demo(out: Path) -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as in attack.0.steps=50."
 )
+@click.option("--variant", metavar="NAME", help="Use the overrides that FILE keeps under [variant.NAME].")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
 @click.option("--lpips-weights", metavar="FILE", help="Score with LPIPS too; FILE holds its weights, or: download.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def audit(
-    file: Path, out: Path | None, overrides: tuple[str, ...], device: str, lpips_weights: str | None, as_json: bool
+    file: Path,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    variant: str | None,
+    device: str,
+    lpips_weights: str | None,
+    as_json: bool,
 ) -> None:
     """Run the audit that FILE describes.
 
@@ -97,11 +104,12 @@ def audit(
 
     from unveil.config import load
 
-    described = load(file, overrides)
+    described = load(file, overrides, variant=variant)
     if lpips_weights is not None:
         measures = dataclasses.replace(described.measures, lpips_weights=lpips_weights)
         described = dataclasses.replace(described, measures=measures)
-    _run(described.to(_device(device)), out or Path("audits", file.stem), as_json=as_json)
+    name = file.stem if variant is None else f"{file.stem}-{variant}"
+    _run(described.to(_device(device)), out or Path("audits", name), as_json=as_json)
 
 
 @unveil.command()

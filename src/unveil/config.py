@@ -45,6 +45,7 @@ class SceneTable:
         classes: Classes the model tells apart; None for as many as the pictures have.
         training: SPEC of the local training.
         labels_csv: A CSV of labels relative to the TOML file; None for labels from sub-folders.
+        gallery: Where decoys and the other client's pictures come from; None for the rest of `images`.
         seed: Seed of the choice of pictures and of the model's weights.
     """
 
@@ -57,6 +58,7 @@ class SceneTable:
     classes: AtLeastOne | None = None
     training: str = "fedsgd"
     labels_csv: str | None = None
+    gallery: str | None = None
     seed: AtLeastZero = 0
 
 
@@ -97,17 +99,22 @@ class AuditTable:
     controls: list[str] = dataclasses.field(default_factory=lambda: [ANOTHER])
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Audit:
+def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None) -> Audit:
     """Read an audit file.
 
     Args:
         path: The TOML file; paths in it are relative to its folder.
         overrides: `key=value` each, as in `attack.0.steps=50`; the value is TOML, or else a plain string.
+        variant: Name of one of the file's own sets of overrides, `[variant.NAME]`, applied before the others.
 
     Raises:
         UsageError: The file cannot be read, or something in it is unknown, missing or does not fit.
     """
     data = _read(path)
+    variants = data.pop("variant", {})
+    if variant is not None:
+        for key, value in _chosen(path, variants, variant).items():
+            _set(data, key, value, f"{path}, variant {variant}, {key}")
     for override in overrides:
         _override(data, override)
     with _naming(" with ".join([str(path), *(f"--set {override}" for override in overrides)])):
@@ -137,23 +144,37 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not TOML: {error}; correct it there") from None
 
 
+def _chosen(path: Path, variants: Any, name: str) -> dict[str, Any]:
+    """The overrides of a variant."""
+    there = variants if isinstance(variants, dict) else {}
+    if not isinstance(there.get(name), dict):
+        wanted = nearest(name, list(there)) if there else "it has none; drop --variant"
+        raise UsageError(f"{path} has no variant {name!r}; {wanted}")
+    found: dict[str, Any] = there[name]
+    return found
+
+
 def _override(data: dict[str, Any], text: str) -> None:
-    """Set one value in place, its key dotted and tables counted from 0."""
     key, equals, raw = text.partition("=")
     if not equals:
         raise UsageError(f"--set {text}: expected KEY=VALUE, such as attack.0.steps=50")
-    *parents, last = key.strip().split(".")
+    _set(data, key.strip(), _value(raw.strip()), f"--set {text}")
+
+
+def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set one value in place, its key dotted and tables counted from 0."""
+    *parents, last = key.split(".")
     place: Any = data
     for part in parents:
         try:
             place = place[int(part)] if isinstance(place, list) else place[part]
         except (KeyError, IndexError, ValueError, TypeError):
             raise UsageError(
-                f"--set {text}: the file has no {part!r} there; write KEY as in attack.0.steps, counting from 0"
+                f"{where}: the file has no {part!r} there; write KEY as in attack.0.steps, counting from 0"
             ) from None
     if not isinstance(place, dict):
-        raise UsageError(f"--set {text}: {'.'.join(parents)} is not a table; write KEY as in attack.0.steps")
-    place[last] = _value(raw.strip())
+        raise UsageError(f"{where}: {'.'.join(parents)} is not a table; write KEY as in attack.0.steps")
+    place[last] = value
 
 
 def _value(raw: str) -> Any:
@@ -218,6 +239,7 @@ def _scene(table: SceneTable, folder: Path, audit: AuditTable) -> Scene:
         classes=table.classes,
         training=training.parse(table.training),
         labels_csv=None if table.labels_csv is None else _beside(folder, table.labels_csv),
+        gallery=None if table.gallery is None else _beside(folder, table.gallery),
         seed=table.seed,
         decoys=audit.measures.decoys,
         others=ANOTHER in audit.controls,

@@ -9,7 +9,7 @@ from torch.nn import Module
 from unveil.core import Batch, Images, Knowledge, LocalTraining, Obfuscation
 from unveil.errors import UsageError
 from unveil.models import build_model
-from unveil.pictures import count_pictures, load_pictures
+from unveil.pictures import Pictures, count_pictures, load_pictures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +67,7 @@ def make_scene(
     classes: int | None = None,
     training: LocalTraining,
     labels_csv: str | None = None,
+    gallery: str | None = None,
     seed: int = 0,
     decoys: int = 0,
     others: bool = False,
@@ -82,6 +83,7 @@ def make_scene(
         classes: Number of classes, at least 2; None for as many as the pictures' source has.
         training: The client's local training.
         labels_csv: Labels instead of sub-folders; see `load_pictures`.
+        gallery: Another source, for decoys and the other client; None for the rest of `images`.
         seed: Seed of the model's weights and of the choice of pictures.
         decoys: How many more pictures of the source to load for galleries.
         others: Load another client's batch too, if the source has enough pictures.
@@ -90,12 +92,11 @@ def make_scene(
         UsageError: Pictures, labels and model that cannot be used, or not together.
     """
     pictures = load_pictures(images, count=batch, size=size, labels_csv=labels_csv, seed=seed)
-    gallery = neighbour = None
-    if decoys:
-        gallery = load_pictures(images, count=decoys, size=size, labels_csv=labels_csv, seed=seed, skip=batch)
-    if others and count_pictures(images, labels_csv=labels_csv) >= 2 * batch + decoys:
-        skip = batch + decoys
-        neighbour = load_pictures(images, count=batch, size=size, labels_csv=labels_csv, seed=seed, skip=skip)
+    rest = _Rest(images, labels_csv, batch) if gallery is None else _Rest(gallery, None, 0)
+    decoyed = rest.load(decoys, size=size, seed=seed) if decoys else None
+    neighbour = None
+    if others and rest.count() >= decoys + batch:
+        neighbour = rest.load(batch, size=size, seed=seed, skip=decoys)
     classes = len(pictures.class_names) if classes is None else classes
     if classes < 2:
         raise UsageError(
@@ -118,6 +119,25 @@ def make_scene(
         training=training,
         source=str(images),
         class_names=pictures.class_names,
-        decoys=None if gallery is None else gallery.images,
-        others=None if neighbour is None else Batch(neighbour.images, neighbour.labels),
+        decoys=None if decoyed is None else decoyed.images,
+        # Classes of another source are not this model's: its pictures stand under this batch's labels.
+        others=None
+        if neighbour is None
+        else Batch(neighbour.images, neighbour.labels if gallery is None else pictures.labels.clone()),
     )
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The pictures of a source that are not in the batch: `taken` of them are."""
+
+    source: str
+    labels_csv: str | None
+    taken: int
+
+    def count(self) -> int:
+        return count_pictures(self.source, labels_csv=self.labels_csv) - self.taken
+
+    def load(self, count: int, *, size: int, seed: int, skip: int = 0) -> Pictures:
+        skip += self.taken
+        return load_pictures(self.source, count=count, size=size, labels_csv=self.labels_csv, seed=seed, skip=skip)

@@ -158,3 +158,26 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | No
     if min(one) == max(one) or min(other) == max(other):
         return None
     return float(spearmanr(one, other).statistic)
+
+
+def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Kendall's tau-b: of all pairs, how many more stand in the same order than in the opposite one, from -1 to 1.
+
+    None where there are fewer than three pairs, or where one side is all the same or not finite.
+
+    Raises:
+        UsageError: The two are not equally long.
+
+    Reference:
+        Kendall, The Treatment of Ties in Ranking Problems, Biometrika 1945.
+    """
+    import numpy as np
+    from scipy.stats import kendalltau
+
+    if len(one) != len(other):
+        raise UsageError(f"kendall_tau: expected as many values on both sides, got {len(one)} and {len(other)}")
+    if len(one) < 3 or not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return None
+    if min(one) == max(one) or min(other) == max(other):
+        return None
+    return float(kendalltau(one, other).statistic)

@@ -70,7 +70,7 @@ def leakage_chart(rows: Sequence[Row]) -> str:
         Box(px - 8, min(top, py - 8), px + 8, max(low, py + 8))
         for (px, py), (top, low) in zip(points, bars, strict=True)
     ]
-    parts = [_axes(x, y, "size of the update on the wire (log scale)", "PSNR, dB (higher: more came back)", words.bits)]
+    parts = [axes(x, y, "size of the update on the wire (log scale)", "PSNR, dB (higher: more came back)", words.bits)]
     if floor is not None:
         line, label = _floor(floor, x, y, obstacles)
         parts.append(line)
@@ -86,7 +86,7 @@ def leakage_chart(rows: Sequence[Row]) -> str:
             f"{row.obfuscation}: {words.decibels(mean.mean)} {words.bounds(mean, 1)}, "
             f"{words.bits(row.wire_bits)} ({words.ratio(row.compression)} smaller)"
         )
-        parts.append(_point(row.family, point, bar, tip) + _label(lines, box, point))
+        parts.append(_mark(row.family, point, bar, tip) + _label(lines, box, point))
     return svg("Leakage against bits on the wire", HEIGHT, parts)
 
 
@@ -111,7 +111,7 @@ def loss_chart(rows: Sequence[Row]) -> str:
     steps = max(max(row.iterations, 1.0) for row in rows)
     x = Scale(0, steps, LEFT, WIDTH - room)
     y = Scale(min(values) / 1.3, max(values) * 1.3, height - BOTTOM, TOP, log=True)
-    parts = [_axes(x, y, "step", "loss (log scale)", lambda value: f"{value:g}")]
+    parts = [axes(x, y, "step", "loss (log scale)", lambda value: f"{value:g}")]
     ends = []
     for index, row in enumerate(rows):
         for number, (seed, curve) in enumerate(row.curves):
@@ -171,7 +171,7 @@ def spec_lines(label: str) -> list[str]:
     return [part + ("+" if index + 1 < len(parts) else "") for index, part in enumerate(parts)]
 
 
-def _point(family: str, point: tuple[float, float], bar: tuple[float, float], tip: str) -> str:
+def _mark(family: str, point: tuple[float, float], bar: tuple[float, float], tip: str) -> str:
     (px, py), (top, low) = point, bar
     return (
         f'<g class="point family-{family}"><title>{escape(tip)}</title>'
@@ -216,9 +216,18 @@ def label_text(lines: list[str], box: Box) -> str:
     return f'<text class="label">{spans}</text>'
 
 
-def _axes(x: Scale, y: Scale, across: str, up: str, written: Callable[[float], str]) -> str:
-    """Grid, tick labels and the two names; `written` writes the ticks of the horizontal or the logarithmic axis."""
-    left, right, bottom, top = x.start, x.end, y.start, y.end
+def axes(x: Scale, y: Scale, across: str, up: str, written: Callable[[float], str], *, beside_at: float = 14) -> str:
+    """Grid, tick labels and the two names.
+
+    Args:
+        x: The horizontal scale.
+        y: The vertical one.
+        across: Name of the horizontal axis.
+        up: Name of the vertical one, which stands at `beside_at`.
+        written: Writes the ticks of the horizontal axis.
+        beside_at: Horizontal place of the vertical axis's name, in pixels.
+    """
+    left, right, bottom, top = x.start, x.end, max(y.start, y.end), min(y.start, y.end)
     lines = "".join(
         f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>' for tick in y.ticks()
     )
@@ -233,7 +242,7 @@ def _axes(x: Scale, y: Scale, across: str, up: str, written: Callable[[float], s
         f'<g class="grid">{lines}</g><g class="ticks">{below}{beside}</g>'
         f'<line class="axis" x1="{left:.1f}" x2="{right:.1f}" y1="{bottom:.1f}" y2="{bottom:.1f}"/>'
         f'<text class="name middle" x="{(left + right) / 2:.1f}" y="{bottom + 40:.1f}">{escape(across)}</text>'
-        f'<text class="name middle" transform="translate(14 {middle:.1f}) rotate(-90)">{escape(up)}</text>'
+        f'<text class="name middle" transform="translate({beside_at:.1f} {middle:.1f}) rotate(-90)">{escape(up)}</text>'
     )
 
 

@@ -17,8 +17,10 @@ from markupsafe import Markup, escape
 from unveil.core import Trial
 from unveil.errors import UsageError
 from unveil.report import words
+from unveil.report.agreement import Agreement, Overlooked, agreement
 from unveil.report.charts import leakage_chart, legend, loss_chart
 from unveil.report.contrast import ALPHA, NO_UPDATE
+from unveil.report.families import families
 from unveil.report.headline import NOT_PROVED, headline, recommendation
 from unveil.report.ladder import ladders
 from unveil.report.measures import MEASURES, Measure, measure
@@ -117,6 +119,7 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
 def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "") -> str:
     """The page as text; arguments as in `write_report`."""
     rows = summarise(trials)
+    agreed = agreement(rows)
     sections = [list(members) for _, members in groupby(rows, key=lambda row: row.section)]
     environment = Environment(
         loader=PackageLoader("unveil", "report"),
@@ -126,14 +129,23 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         lstrip_blocks=True,
     )
     environment.filters.update(
-        bits=words.bits, ratio=words.ratio, seconds=words.seconds, bounds=words.bounds, prose=_prose, spec=_spec
+        bits=words.bits,
+        ratio=words.ratio,
+        seconds=words.seconds,
+        bounds=words.bounds,
+        prose=_prose,
+        spec=_spec,
     )
+    environment.globals["measure"] = measure
     return environment.get_template(TEMPLATE).render(
         headline=headline(rows),
         title=words.plain(headline(rows)).partition(". ")[0],
         recommendation=recommendation(rows),
         facts=_facts(rows, trials),
         ladders=ladders(rows),
+        families=families(rows),
+        agreement=agreed,
+        overlooked=_looked_at(folder, agreed),
         sections=[_section(folder, index, members) for index, members in enumerate(sections, start=1)],
         levels=list(Level),
         not_proved=NOT_PROVED,
@@ -143,6 +155,18 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         wall=WALL,
         alpha=ALPHA,
     )
+
+
+def _looked_at(folder: Path, found: Agreement | None) -> list[tuple[Overlooked, Shown, Shown]]:
+    """The overlooked pictures, each beside its original; none where files are missing."""
+    shown = []
+    for leak in found.overlooked if found else ():
+        picture = leak.picture
+        original = _shown(folder, picture.original, f"original {picture.position + 1} of {leak.row.scene}")
+        rebuilt = _shown(folder, picture.rebuilt, f"the same rebuilt through {leak.row.obfuscation}")
+        if original.uri and rebuilt.uri:
+            shown.append((leak, original, replace(rebuilt, scores=_own_scores(picture))))
+    return shown
 
 
 def _section(folder: Path, index: int, rows: list[Row]) -> Section:

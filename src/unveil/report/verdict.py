@@ -128,14 +128,16 @@ def judge(row: Row) -> Verdict:
 
 def came_back(row: Row) -> int:
     """How many pictures meet the conditions of LEAKS by themselves."""
+    return sum(came_back_at(row, position) for position in range(row.pictures))
+
+
+def came_back_at(row: Row, position: int) -> bool:
+    """Whether one picture meets the conditions of LEAKS by itself: PSNR and SSIM say that it came back."""
     psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
-    if psnr is None:
-        return 0
-    return sum(
-        value - psnr.floor_by_picture.get(position, float("inf")) >= LEAK_GAIN_DB
-        and (ssim is None or _similar(ssim, position))
-        for position, value in psnr.by_picture.items()
-    )
+    if psnr is None or position not in psnr.by_picture:
+        return False
+    gain = psnr.by_picture[position] - psnr.floor_by_picture.get(position, float("inf"))
+    return gain >= LEAK_GAIN_DB and (ssim is None or _similar(ssim, position))
 
 
 def _similar(ssim: Score, position: int) -> bool:

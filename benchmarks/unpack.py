@@ -1,0 +1,70 @@
+"""Unpack the research pictures into folders that an audit file can name, for `studies/false_sense.toml`.
+
+    python benchmarks/unpack.py [--data DIR] [--anchor DIR] [--to studies/pictures]
+
+Makes `caltech` (test split, 99 classes), `imagenet` (one picture a class, 700 classes) and `published` (the 16 pictures
+of ROG's published batch), a sub-folder a class. They are research data: the folder is not kept in the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from data import read
+from run import DEFAULT_ANCHOR, HERE
+
+DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("UNVEIL_DATA", DEFAULT_DATA)))
+    parser.add_argument("--anchor", type=Path, default=Path(os.environ.get("UNVEIL_ANCHOR", DEFAULT_ANCHOR)))
+    parser.add_argument("--to", type=Path, default=HERE.parent / "studies" / "pictures")
+    args = parser.parse_args()
+    for folder, marker in ((args.data, "load.py"), (args.anchor, "anchor.json")):
+        if not (folder / marker).is_file():
+            print(f"skipped: {folder} holds no {marker}; name the folders with --data and --anchor")
+            return 0
+    names = [entry["name"] for entry in json.loads((args.data / "imagenet_classes.json").read_text())]
+    pictures, labels, classes, npz = read(args.data, "caltech99_128.npz")
+    test = [i for i in range(len(labels)) if int(npz["split"][i]) == 1]
+    put(args.to / "caltech", ((classes[int(labels[i])], Image.fromarray(pictures[i])) for i in test))
+    pictures, labels, _, _ = read(args.data, "imagenet700_256.npz")
+    put(
+        args.to / "imagenet",
+        ((names[int(label)], Image.fromarray(p)) for label, p in zip(labels, pictures, strict=True)),
+    )
+    facts: dict[str, Any] = json.loads((args.anchor / "anchor.json").read_text())
+    put(
+        args.to / "published",
+        (
+            (names[label], Image.open(args.anchor / "original" / f"{i}.png").convert("RGB"))
+            for i, label in enumerate(facts["labels"])
+        ),
+    )
+    return 0
+
+
+def put(folder: Path, pictures: Iterable[tuple[str, Image.Image]]) -> None:
+    """Write the pictures, those that were there before replaced, and say how many."""
+    shutil.rmtree(folder, ignore_errors=True)
+    number = 0
+    for number, (name, picture) in enumerate(pictures, 1):
+        place = folder / name.replace("/", " ")
+        place.mkdir(parents=True, exist_ok=True)
+        picture.save(place / f"{number:05d}.png")
+    print(f"{folder}: {number} pictures")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
