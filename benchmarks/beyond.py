@@ -188,12 +188,13 @@ def table(runs: dict[str, Run]) -> str:
             grouped.setdefault((trial.group, trial.attack, trial.obfuscation), []).append(runs[str(trial)])
     for (group, attack, sent), found in grouped.items():
         images = sum(run["batch"] for run in found)
+        cores = {run["threads"] for run in found}
         sure = [run["confidence_rank"] for run in found if run["confidence_rank"] is not None]
         rows.append(
             f"| {group} | `{attack}` | `{sent}` | {images} "
             f"| {statistics.mean(run['psnr'] for run in found):.2f} | {min(run['psnr_min'] for run in found):.1f} "
             f"| {statistics.mean(run['psnr_blind'] for run in found):.1f} "
-            f"| {sum(run['seconds'] for run in found) / images:.1f} "
+            f"| {sum(run['seconds'] for run in found) / images:.1f}{' (one core)' if cores == {1} else ''} "
             f"| {f'{statistics.mean(sure):.2f}' if sure else '-'} |"
         )
     return "\n".join(rows) + "\n"

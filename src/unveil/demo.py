@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unveil import attacks, obfuscations, training
 from unveil.audit import Audit
+from unveil.controls import LABELS
 from unveil.pictures import BUILTIN
 from unveil.scenes import make_scene
 
@@ -12,11 +13,11 @@ PICTURES = 8
 SIZE = 56
 TRAINING = "fedsgd"
 OBFUSCATIONS = ("none", "qsgd:levels=16,norm=max", "topk:density=0.05", "gaussian:relative=2.5")
-ATTACK = "unveil:steps=200"
+ATTACK = "unveil"
 
 
 def demo() -> Audit:
-    """The demo's audit: one client, one attack, the control and one channel of each family."""
+    """The demo's audit: one client, one attack, the bare update and one channel of each family, each with a control."""
     scene = make_scene(
         name="demo",
         model=MODEL,
@@ -29,4 +30,5 @@ def demo() -> Audit:
         scenes=[scene],
         obfuscations=[obfuscations.parse(spec) for spec in OBFUSCATIONS],
         attacks=[attacks.parse(ATTACK)],
+        controls=[LABELS],
     )
