@@ -78,8 +78,10 @@ def test_a_picture_found_in_the_gallery_behind_safe_pixels_is_overlooked(trial: 
     by_name = {line.obfuscation: line for line in found.hidden}
     assert by_name["none"].safe == 0  # 26 dB where the control has 11: pixels say it themselves
     assert by_name["none"].found == {"identity": 0, "meaning": 0}
+    assert by_name["none"].missed == {"identity": N - 1, "meaning": N}
     last = by_name["topk:density=0.01"]
     assert (last.safe, last.scored, last.found["identity"], last.chance["identity"]) == (N, N, 1, 0)
+    assert last.missed == {"identity": 0, "meaning": 0}
     assert all(leak.picture.position == 0 and leak.leaked == ("identity",) for leak in found.overlooked)
 
 

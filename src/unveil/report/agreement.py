@@ -51,6 +51,7 @@ class Hidden:
         found: What leaked -> of the safe pictures, those where it did and no control shows the same by chance.
         chance: What leaked -> the reverse, those where only a control shows it: as many are expected among `found`
             where nothing leaks.
+        missed: What leaked -> of the other pictures, which came back by PSNR and SSIM, those where this was not found.
     """
 
     obfuscation: str
@@ -58,6 +59,7 @@ class Hidden:
     scored: int
     found: Mapping[str, int]
     chance: Mapping[str, int]
+    missed: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,14 +190,17 @@ def _hidden(rows: Sequence[Row], leaks: Sequence[Overlooked]) -> list[Hidden]:
     for name in dict.fromkeys(row.obfuscation for row in rows) if whats else ():
         there = [row for row in rows if row.obfuscation == name]
         safe = [(row, p) for row in there for p in row.scores["psnr"].by_picture if not came_back_at(row, p)]
+        back = [(row, p) for row in there for p in row.scores["psnr"].by_picture if came_back_at(row, p)]
         chance = [_leaked(row, position, by_control=True) for row, position in safe]
+        seen = [_leaked(row, position) for row, position in back]
         lines.append(
             Hidden(
                 obfuscation=name,
                 safe=len(safe),
-                scored=sum(len(row.scores["psnr"].by_picture) for row in there),
+                scored=len(safe) + len(back),
                 found={w: sum(w in leak.leaked for leak in leaks if leak.row.obfuscation == name) for w in whats},
                 chance={w: sum(w in found for found in chance) for w in whats},
+                missed={w: sum(w not in found for found in seen) for w in whats},
             )
         )
     return lines
