@@ -93,7 +93,6 @@ TRIALS: Sequence[Trial] = (
     *both(f"{RESNET}, eval mode", source="imagenet", model="torchvision", batch=4),
     *both(f"{RESNET}, train mode", source="imagenet", model="torchvision", batch=4, training=TRAIN),
     *both(f"{LITE0}, eval mode", source="imagenet", model="lite0", batch=4),
-    *both(f"{LITE0}, train mode", source="imagenet", model="lite0", batch=4, training=TRAIN),
     *both("LeNet on CIFAR-10, untrained", source="cifar"),
     *both("LeNet on CIFAR-10, trained", source="cifar", model="trained lenet"),
 )

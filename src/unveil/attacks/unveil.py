@@ -5,8 +5,9 @@ docs/method.md has the equations and says whose idea is what.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.attacks.confidence import confidence
-from unveil.attacks.decoder import Decoder, fit_decoder
+from unveil.attacks.decoder import fit_decoder
 from unveil.attacks.head import Head, NoHeadError, read_head
 from unveil.attacks.labels import infer_labels
 from unveil.attacks.leaves import dead_leaves
@@ -23,7 +24,7 @@ from unveil.attacks.objectives import OBJECTIVES, checked
 from unveil.attacks.separation import first_guess, separate
 from unveil.attacks.separator import ROUGH, Separator
 from unveil.attacks.stages import MatchFeatures, MatchUpdates, Search, Stage, grip_of
-from unveil.core import Batch, Belief, Knowledge, Reconstruction, Shrinking, Telling, Update, Watch
+from unveil.core import Batch, Belief, Images, Knowledge, Reconstruction, Shrinking, Telling, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import spec_of
 from unveil.thin import dense
@@ -107,7 +108,9 @@ class Unveil:
             notes.append(f"{reason} The attack matched updates instead.")
         stages = self.stages(separated=search.separator is not None)
         search.walk.steps = len(search.walk.losses) + sum(stage.steps for stage in stages)
-        for stage in stages:
+        for number, stage in enumerate(stages):
+            if number:
+                regain(search)
             stage(search)
         if search.separator is not None:
             notes += search.separator.notes
@@ -161,30 +164,50 @@ def separate_first(search: Search) -> None:
     features = head.allowed(separated.features)
     search.pictures = decoder(features, separated.noise)
     if not known:
-        adjustment = brightness(search, decoder, features, separated.noise)
+        adjustment = brightness(search, lambda f: decoder(features / f, separated.noise / f**2), widths=(1.0, 0.4, 0.1))
         search.separator.gain *= adjustment
         search.pictures = decoder(features / adjustment, separated.noise / adjustment**2)
     search.walk.note(separated.residual, search.pictures)
 
 
-def brightness(search: Search, decoder: Decoder, features: Tensor, noise: float) -> float:
+def brightness(search: Search, pictures: Callable[[float], Images], *, widths: Sequence[float]) -> float:
     """By how much larger the gain is than was estimated: the pictures that it makes darker explain the update best.
 
     The Linear layers alone cannot tell a longer update from brighter pictures. The convolutions can: a bias's gradient
     does not grow with the picture, its weight's does.
+
+    Args:
+        search: Labels, update and knowledge are taken from it.
+        pictures: What the pictures would be with a gain so many times larger.
+        widths: Decades that are searched to each side, one round after the other.
     """
     knowledge = search.knowledge
     cosine = OBJECTIVES["cosine"](search.update, knowledge)
 
-    def loss(factor: float) -> float:
-        batch = Batch(decoder(features / factor, noise / factor**2), search.labels)
+    @cache
+    def loss(decades: float) -> float:
+        batch = Batch(pictures(10**decades), search.labels)
         return float(cosine(knowledge.training.simulate(search.model, batch)).detach())
 
-    best = 1.0
-    for width in (1.0, 0.4, 0.1):  # decades to each side: factors of 10, 2.5 and 1.26
-        tried = [best * 10 ** (width * k / 2) for k in (-2, -1, 0, 1, 2)]
-        best = min(tried, key=loss)
-    return best
+    best = 0.0
+    for width in widths:
+        tried = [best + width * k / 2 for k in (-2, -1, 0, 1, 2)]
+        at = min(range(len(tried)), key=lambda i: loss(tried[i]))
+        best = tried[at]
+    if 0 < at < len(tried) - 1:  # between the last ones tried: where a parabola through the best three is lowest
+        left, middle, right = (loss(tried[i]) for i in (at - 1, at, at + 1))
+        best += widths[-1] / 4 * (left - right) / max(left - 2 * middle + right, 1e-12)
+    return float(10**best)
+
+
+def regain(search: Search) -> None:
+    """Estimate the gain again by the present pictures."""
+    if search.separator is None or not search.separator.estimated:
+        return
+    found = search.pictures
+    factor = brightness(search, lambda factor: (found / factor).clamp(0, 1), widths=(0.1,))
+    search.separator.gain *= factor
+    search.pictures = (found / factor).clamp(0, 1)
 
 
 def first_gain(
