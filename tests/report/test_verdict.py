@@ -76,6 +76,8 @@ def test_a_dark_copy_is_something_although_its_pixels_score_low(trial: MakeTrial
     assert any("Correlation with the originals is 0.70" in reason for reason in verdict.reasons)
     chance = trial(obfuscation="fp16", correlation=[0.2] * 8, **NOTHING)
     assert judge(summarise([trial(), chance])[1]).level is Level.NONE
+    one = trial(obfuscation="fp16", correlation=[0.7, *[0.1] * 7], **NOTHING)
+    assert judge(summarise([trial(), one])[1]).level is Level.PARTLY
 
 
 def test_half_of_the_pictures_are_a_leak(trial: MakeTrial) -> None:

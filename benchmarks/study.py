@@ -1,0 +1,167 @@
+"""Write docs/study.md's tables and figures from a finished study.
+
+    unveil audit studies/false_sense.toml --lpips-weights FILE --out audits/false_sense
+    python benchmarks/study.py audits/false_sense
+    python benchmarks/study.py --pictures audits/pictures
+
+The first reads the three claims' results, the second draws docs/study.png from those of studies/pictures.toml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from PIL import Image, ImageDraw
+
+from run import HERE, write
+from unveil.report import judge, summarise
+from unveil.report.agreement import agreement
+from unveil.report.families import families
+from unveil.report.measures import measure
+from unveil.report.summary import Row
+from unveil.results import read_trials
+
+DOCS = HERE.parent / "docs"
+SHOWN = ("psnr", "ssim", "lpips", "semantic_jaccard", "true_class", "reid_top1")
+SIDE, GAP, LEFT, TOP, ACROSS = 96, 4, 330, 24, 6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, nargs="?", help="results folder of studies/false_sense.toml")
+    parser.add_argument("--pictures", type=Path, help="results folder of studies/pictures.toml")
+    args = parser.parse_args()
+    if args.pictures:
+        draw(args.pictures)
+    if args.study:
+        rows = summarise(read_trials(args.study))
+        text = (DOCS / "study.md").read_text()
+        for name, table in {"recovered": recovered(rows), "clients": clients(rows), **contradictions(rows)}.items():
+            pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
+            text = re.sub(pattern, lambda m, table=table: m[1] + table + m[2], text, flags=re.DOTALL)
+            print(table)
+        write(DOCS / "study.md", text)
+        chart(rows)
+    return 0
+
+
+def recovered(rows: Sequence[Row]) -> str:
+    """Claim 1: what each attack got through each obfuscation, mean over the clients, and the verdicts."""
+    titles = [measure(name).title for name in SHOWN]
+    lines = [line("obfuscation", "smaller", "attack", *titles, "verdicts"), line(*["---"] * (4 + len(titles)))]
+    for obfuscation in dict.fromkeys(row.obfuscation for row in rows):
+        for attack in dict.fromkeys(row.attack for row in rows):
+            there = [row for row in rows if (row.obfuscation, row.attack) == (obfuscation, attack)]
+            scores = [f"{fmean(row.scores[n].mean.mean for row in there):.{measure(n).digits}f}" for n in SHOWN]
+            levels = Counter(judge(row).level.value.lower() for row in there)
+            said = ", ".join(f"{count} {level}" for level, count in sorted(levels.items()))
+            smaller = f"{fmean(row.compression for row in there):.1f}"
+            lines.append(line(f"`{obfuscation}`", smaller, f"`{attack}`", *scores, said))
+    return "\n".join(lines) + "\n"
+
+
+def clients(rows: Sequence[Row]) -> str:
+    """Claim 1, by client: PSNR of the attack that got most."""
+    names = list(dict.fromkeys(row.scene for row in rows))
+    lines = [line("obfuscation", *names), line(*["---"] * (1 + len(names)))]
+    for obfuscation in dict.fromkeys(row.obfuscation for row in rows):
+        cells = []
+        for name in names:
+            there = [row for row in rows if (row.scene, row.obfuscation) == (name, obfuscation)]
+            best = max(there, key=lambda row: row.scores["psnr"].mean.mean)
+            blind = best.scores["psnr"].floor
+            above = "" if blind is None else f" ({best.scores['psnr'].mean.mean - blind:+.1f})"
+            cells.append(f"{best.scores['psnr'].mean.mean:.1f}{above}")
+        lines.append(line(f"`{obfuscation}`", *cells))
+    return "\n".join(lines) + "\n"
+
+
+def contradictions(rows: Sequence[Row]) -> dict[str, str]:
+    """Claim 3: Kendall's tau with PSNR and SSIM, and the pictures of which the measures say different things."""
+    found = agreement(rows)
+    if found is None:
+        return {}
+    others = [name for name in found.names if name not in ("psnr", "ssim")]
+    taus = [line("", *(measure(n).title for n in others)), line(*["---"] * (1 + len(others)))]
+    for pixel in ("psnr", "ssim"):
+        for inside, said in ((False, "all"), (True, "inside one batch")):
+            pairs = [found.pair(pixel, other) for other in others]
+            cells = [
+                "" if p is None else f"{p.within:.2f}" if inside and p.within is not None else f"{p.overall.mean:.2f}"
+                for p in pairs
+            ]
+            taus.append(line(f"{measure(pixel).title}, {said}", *cells))
+    safe_, back_ = ("safe by pixels", "but identity", "but meaning"), ("back by pixels", "no identity", "no meaning")
+    head = ("obfuscation", *safe_, *back_)
+    hidden = [line(*head), line(*["---"] * len(head))]
+    for one in found.hidden:
+        safe = [f"{one.found[what]} ({one.chance[what]})" for what in ("identity", "meaning")]
+        back = [one.missed[what] for what in ("identity", "meaning")]
+        hidden.append(line(f"`{one.obfuscation}`", one.safe, *safe, one.scored - one.safe, *back))
+    return {"taus": "\n".join(taus) + "\n", "hidden": "\n".join(hidden) + "\n"}
+
+
+def chart(rows: Sequence[Row]) -> None:
+    """Claim 2: the report's curves, as a file of its own; and the taus, printed."""
+    found = families(rows)
+    if found is None:
+        return
+    hues = {"none": "#111", "quantise": "#1f5fae", "sparsify": "#b5500b", "perturb": "#1c7a43"}
+    style = (
+        "text{font:11px sans-serif;fill:#555}.grid line{stroke:#ddd}.axis{stroke:#888}"
+        ".middle{text-anchor:middle}.end{text-anchor:end}.curve{fill:none;stroke-width:1.7}"
+        + "".join(
+            f".family-{name} .marker{{fill:{hue};stroke:#fff}}.family-{name}.curve{{stroke:{hue}}}"
+            for name, hue in hues.items()
+        )
+    )
+    legend, x = [], 60
+    for family, outline, name in found.families:
+        mark = f'<path class="marker" transform="translate({x} 0)" d="{outline}"/>'
+        legend.append(f'<g class="family-{family}">{mark}<text x="{x + 12}" y="4">{name}</text></g>')
+        x += 150
+    drawing = str(found.chart)
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
+    assert size, "the chart has a viewBox"
+    width, height = float(size[1]), float(size[2]) + 30
+    inner = re.sub(r"^.*?<svg[^>]*>|</svg>\s*$", "", drawing, flags=re.DOTALL)
+    write(
+        DOCS / "study-families.svg",
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}">'
+        f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>'
+        f'<g transform="translate(0 14)">{"".join(legend)}</g><g transform="translate(0 30)">{inner}</g></svg>\n',
+    )
+    print("bits sent and leakage, tau:", {name: None if tau is None else round(tau, 2) for name, tau in found.taus})
+
+
+def draw(folder: Path) -> None:
+    """One row of originals, one for each obfuscation and attack."""
+    trials = read_trials(folder)
+    rows = [("original", trials[0].originals)]
+    for obfuscation in dict.fromkeys(trial.settings["obfuscation"] for trial in trials):
+        for trial in trials:
+            if trial.settings["obfuscation"] == obfuscation:
+                score = fmean(trial.scores["psnr"])
+                rows.append((f"{obfuscation}, {trial.settings['attack'].split(':')[0]}: {score:.1f} dB", trial.images))
+    sheet = Image.new("RGB", (LEFT + ACROSS * (SIDE + GAP), len(rows) * (SIDE + GAP)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (name, files) in enumerate(rows):
+        pen.text((4, i * (SIDE + GAP) + SIDE // 2 - 6), name, fill="black", font_size=12)
+        for j, file in enumerate(files[:ACROSS]):
+            picture = Image.open(folder / file).convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            sheet.paste(picture, (LEFT + j * (SIDE + GAP), i * (SIDE + GAP)))
+    sheet.quantize(128).save(DOCS / "study.png", optimize=True)
+
+
+def line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
