@@ -159,9 +159,10 @@ def imagenet(data: Path, trial: Trial) -> Pictures:
 
 
 def cifar(data: Path, trial: Trial) -> Pictures:
-    """CIFAR-10 test pictures as they come, classes repeated."""
-    pictures, labels, names, _ = read(data, "cifar10_test4k.npz", limit=trial.batch)
-    return tensor(pictures, 32), torch.from_numpy(labels), len(names)
+    """CIFAR-10 test pictures as a shuffled client has them, classes repeated."""
+    pictures, labels, names, _ = read(data, "cifar10_test4k.npz")
+    rows = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[: trial.batch]
+    return tensor([pictures[i] for i in rows], 32), torch.from_numpy(labels)[rows], len(names)
 
 
 def missing(trial: Trial, anchor: Path, data: Path) -> str:
@@ -231,7 +232,7 @@ def main() -> int:
             str(args.data),
         ]
         finished = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-        runs[str(trial)] = done = json.loads(finished.stdout)
+        runs[str(trial)] = done = json.loads(finished.stdout.splitlines()[-1])  # packages print what they load
         write(kept, json.dumps(runs, indent=1) + "\n")
         what = f"{number + 1}/{len(TRIALS)} {trial.group}, {trial.attack}, {trial.obfuscation}"
         print(f"{what}: {done['psnr']:.2f} dB in {done['seconds']:.0f} s", flush=True)

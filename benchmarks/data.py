@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 Found = tuple[list[Any], Any, list[str], Any]
@@ -20,7 +21,17 @@ def read(data: Path, name: str, limit: int | None = None) -> Found:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found: Found = module.read(data / name, limit=limit)
-    return found
+    pictures, labels, names, npz = found
+    if labels is not None and len(npz["labels"]) > npz_pictures(npz) and (np.diff(npz["labels"]) >= 0).all():
+        # CIFAR-10's files keep the labels of more pictures than they hold: as many of each class, in order.
+        labels = np.repeat(np.arange(len(names)), npz_pictures(npz) // len(names))[: len(pictures)]
+    return pictures, labels, names, npz
+
+
+def npz_pictures(npz: Any) -> int:
+    """How many pictures a file holds: its blobs, each of which may be a sheet of several."""
+    sheet = int(npz["sheet"]) if "sheet" in npz.files else 1
+    return (len(npz["offsets"]) - 1) * max(sheet, 1) ** 2
 
 
 def tensor(pictures: Sequence[Any], size: int) -> torch.Tensor:

@@ -134,7 +134,7 @@ def test_the_page_shows_it_all(trial: MakeTrial, folder: Path) -> None:
     assert "Do the measures agree?" in page
     assert "Do fewer bits mean less leakage?" in page
     assert page.count('class="pair"') >= 2
-    assert re.search(r"<b>1</b></td><td class=\"number\">0</td>", page)
+    assert re.search(r"<b>1</b> \(0\)</td>", page)
     assert "Do the measures agree?" not in render(folder, trials[:2])
 
 
