@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from data import read, tensor
 from unveil import attacks, obfuscations, training
 from unveil.alignment import align
 from unveil.attacker import Attacker
-from unveil.core import Batch, Images, Progress, Update, Watch
+from unveil.core import Batch, Images, Metric, Progress, Reconstruction, Update, Watch
+from unveil.enhancers import parse as parse_enhancer
+from unveil.enhancing import enhance, refuse_seen
 from unveil.errors import UsageError
 from unveil.measures import Measures
 from unveil.meter import Meter
@@ -98,6 +101,7 @@ def run(
     model: str = "lenet",
     batch: int = 16,
     knowledge: str = "everything known",
+    enhancer: str = "none",
     seed: int = 0,
     save: Path | None = None,
     lpips_weights: Path | None = None,
@@ -112,26 +116,34 @@ def run(
         attack=attack,
         obfuscation=obfuscation,
         knowledge=knowledge,
+        enhancer=enhancer,
         seed=seed,
         save=save,
         lpips_weights=lpips_weights,
     )
 
 
-def measure(
+def measure(scene: Scene, *, enhancer: str = "none", **settings: Any) -> dict[str, Any]:
+    """One run of one attack on a scene, as plain JSON; settings as in `measured`."""
+    (result,) = measured(scene, enhancers=(enhancer,), **settings)
+    return result
+
+
+def measured(
     scene: Scene,
     *,
     attack: str,
     obfuscation: str,
+    enhancers: Sequence[str] = ("none",),
     knowledge: str = "everything known",
     seed: int = 0,
     save: Path | None = None,
     lpips_weights: Path | None = None,
-) -> dict[str, Any]:
-    """One run of one attack on a scene, as plain JSON.
+) -> list[dict[str, Any]]:
+    """One run of one attack on a scene and what each enhancer makes of it, as plain JSON.
 
     Where the scene has decoys, the reconstructions are also scored with LPIPS and with
-    EfficientNet-Lite0.
+    EfficientNet-Lite0. Each result's seconds are those of the attack and of its own enhancer.
     """
     gallery = 0 if scene.decoys is None else len(scene.decoys)
     measures = Measures(
@@ -158,7 +170,53 @@ def measure(
             generator=Generator().manual_seed(seed + 2),
             watch=meter.unmetered(first_times(scene, seconds_to)) if in_order else None,
         )
-    guess = align(scene.batch.images, guess)
+    results = []
+    for name in enhancers:
+        enhancer, done = parse_enhancer(name), guess
+        told: dict[str, Any] = {}
+        started = time.perf_counter()
+        if enhancer is not None:
+            refuse_seen(enhancer, scene.batch.images)
+            done, what = enhance(
+                enhancer,
+                guess,
+                model=scene.model,
+                update=received,
+                knowledge=granted.knowledge(scene, channel),
+                class_names=scene.class_names,
+            )
+            told = {"misfit": [what.misfit_before, what.misfit_after], "share": what.share}
+        seconds = meter.seconds + time.perf_counter() - started
+        scored = scores_of(scene, align(scene.batch.images, done), measures, save if len(enhancers) == 1 else None)
+        results.append(
+            {
+                "attack": str(attacker),
+                "obfuscation": str(channel),
+                "training": str(scene.training),
+                "model": scene.model_name,
+                "batch": len(scene.batch),
+                "knowledge": str(granted),
+                "enhancer": name,
+                "seed": seed,
+                **scored,
+                **told,
+                "seconds": round(seconds, 2),
+                "iterations": len(guess.losses),
+                "seconds_per_iteration": round(meter.seconds / max(len(guess.losses), 1), 4),
+                "peak_mib": None if meter.peak_mib is None else round(meter.peak_mib),
+                "seconds_to": seconds_to,
+                "stop": guess.stop.value,
+                "notes": list(guess.notes),
+                "threads": torch.get_num_threads(),
+            }
+        )
+    return results
+
+
+def scores_of(
+    scene: Scene, guess: Reconstruction, measures: Mapping[str, Metric], save: Path | None
+) -> dict[str, float | None]:
+    """What aligned pictures score, as they would be saved."""
     images = eight_bit(guess.images)
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
@@ -171,28 +229,12 @@ def measure(
     }
     blind = psnr(scene.batch.images, torch.full_like(images, 0.5))
     sure = None if guess.confidence is None else rank_correlation(guess.confidence.tolist(), scores.tolist())
-    iterations = len(guess.losses)
     return {
-        "attack": str(attacker),
-        "obfuscation": str(channel),
-        "training": str(scene.training),
-        "model": scene.model_name,
-        "batch": len(scene.batch),
-        "knowledge": str(granted),
-        "seed": seed,
         "psnr": round(float(scores.mean()), 3),
         "psnr_min": round(float(scores.min()), 3),
         "psnr_blind": round(float(blind.mean()), 3),
         "confidence_rank": None if sure is None else round(sure, 3),
         **more,
-        "seconds": round(meter.seconds, 2),
-        "iterations": iterations,
-        "seconds_per_iteration": round(meter.seconds / max(iterations, 1), 4),
-        "peak_mib": None if meter.peak_mib is None else round(meter.peak_mib),
-        "seconds_to": seconds_to,
-        "stop": guess.stop.value,
-        "notes": list(guess.notes),
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -205,6 +247,7 @@ def main() -> int:
     parser.add_argument("--model", default="lenet")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--knowledge", default="everything known", help="such as 'labels unknown'")
+    parser.add_argument("--enhancer", default="none", help="none, faithful, sharp, semantic or a file of unveil fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="write the reconstructions as PNGs into this folder")
     parser.add_argument("--lpips-weights", type=Path, help="score with LPIPS too, with the weights of this file")
@@ -220,6 +263,7 @@ def main() -> int:
             model=args.model,
             batch=args.batch,
             knowledge=args.knowledge,
+            enhancer=args.enhancer,
             seed=args.seed,
             save=args.save,
             lpips_weights=args.lpips_weights,

@@ -10,11 +10,12 @@ import unveil
 
 SOURCE = Path(unveil.__file__).parent
 LEVELS = (
-    {"core", "thin", "gradient", "spec", "errors"},
+    {"core", "thin", "gradient", "spec", "errors", "fingerprints"},
     {
         "training",
         "obfuscations",
         "attacks",
+        "enhancers",
         "metrics",
         "alignment",
         "pictures",
@@ -23,12 +24,12 @@ LEVELS = (
         "statistics",
         "meter",
     },
-    {"attacker", "controls", "measures", "trial", "audit", "results"},
+    {"attacker", "controls", "enhancing", "fitting", "measures", "trial", "audit", "results"},
     {"report", "config"},
     {"cli", "demo", "listing", "progress", "__main__"},
 )
 ROOMS = 1
-DOORS = {("scenes", "pictures"), ("scenes", "models")}
+DOORS = {("scenes", "pictures"), ("scenes", "models"), ("attacks", "enhancers")}
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 

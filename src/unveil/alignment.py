@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from unveil.core import Images, Reconstruction
+from unveil.core import Evidence, Images, Reconstruction
 from unveil.errors import UsageError
 
 
@@ -20,7 +22,7 @@ def align(originals: Images, guess: Reconstruction) -> Reconstruction:
         guess: What an attack rebuilt, in its own order.
 
     Returns:
-        The same reconstruction, its pictures, labels and confidence in batch order.
+        The same reconstruction, its pictures, labels, confidence and evidence in batch order.
 
     Raises:
         UsageError: There are not as many reconstructions as originals.
@@ -37,10 +39,20 @@ def align(originals: Images, guess: Reconstruction) -> Reconstruction:
         )
     rebuilt = guess.images.detach().to(originals.device, torch.float64).flatten(1)
     cost = torch.stack([(rebuilt - row).square().mean(1) for row in originals.double().flatten(1)])
-    order = torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1])
+    return reordered(guess, torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1]))
+
+
+def reordered(guess: Reconstruction, order: Int[Tensor, " n"]) -> Reconstruction:
+    """The same reconstruction with everything it says of single pictures in another order."""
+
+    def sorted_(values: Tensor) -> Tensor:
+        return values[order.to(values.device)]
+
+    evidence = guess.evidence
     return replace(
         guess,
-        images=guess.images[order.to(guess.images.device)],
-        labels=guess.labels[order.to(guess.labels.device)],
-        confidence=None if guess.confidence is None else guess.confidence[order.to(guess.confidence.device)],
+        images=sorted_(guess.images),
+        labels=sorted_(guess.labels),
+        confidence=None if guess.confidence is None else sorted_(guess.confidence),
+        evidence=None if evidence is None else Evidence(noise=sorted_(evidence.noise), miss=sorted_(evidence.miss)),
     )

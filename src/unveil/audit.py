@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unveil.attacker import Attacker
 from unveil.controls import checked as check_controls
-from unveil.core import Attack, Batch, Metric, Obfuscation, Progress, Trial, Watch
+from unveil.core import Attack, Batch, Enhancer, Metric, Obfuscation, Progress, Trial, Watch
 from unveil.errors import UsageError
 from unveil.measures import Measures
 from unveil.obfuscations import parse as parse_obfuscation
@@ -39,6 +39,7 @@ class Audit:
             somebody who knows everything, for a scene, is left out there.
         measures: What reconstructions are scored with.
         controls: Updates that know nothing of the pictures, on which every attack is run too; see `controls.py`.
+        enhancer: What is made of every attack's pictures; None to score them as they are.
     """
 
     scenes: Sequence[Scene]
@@ -48,6 +49,7 @@ class Audit:
     knowledge: Sequence[Attacker] = (Attacker(),)
     measures: Measures = field(default_factory=Measures)
     controls: Sequence[str] = ()
+    enhancer: Enhancer | None = None
 
     def __post_init__(self) -> None:
         if CONTROL not in map(str, self.obfuscations):
@@ -99,6 +101,7 @@ class Audit:
             "knowledge": [str(attacker) for attacker in self.knowledge],
             "measures": self.measures.settings,
             "controls": list(self.controls),
+            **({} if self.enhancer is None else {"enhancer": str(self.enhancer)}),
         }
 
     def to(self, device: torch.device) -> Audit:
@@ -153,7 +156,7 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
     keys = []
     metrics: dict[str, Mapping[str, Metric]] = {}  # a scene's are made when its first trial is run
     for scene, attacker, obfuscation, attack, seed in audit.trials():
-        settings = settings_of(scene, obfuscation, attack, attacker)
+        settings = settings_of(scene, obfuscation, attack, attacker, audit.enhancer)
         keys.append(trial_key(settings, seed))
         if keys[-1] in kept:
             continue
@@ -172,6 +175,7 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[Standing], None] | No
             attacker=attacker,
             metrics=metrics[scene.name],
             controls=audit.controls,
+            enhancer=audit.enhancer,
             watch=_watch(tell, standing) if on_progress else None,
         )
         append(folder, trial)

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from unveil.audit import Audit
-    from unveil.core import Trial
+    from unveil.core import Enhancer, Trial
 
-KINDS = ("models", "trainings", "obfuscations", "attacks", "metrics")
+KINDS = ("models", "trainings", "obfuscations", "attacks", "enhancers", "metrics")
 TEMPLATE = Path(__file__).with_name("template.toml")
 PAGE = 110  # columns of a table that goes into a file or a pipe
 USAGE, INTERNAL, NOTHING, INTERRUPTED = 2, 3, 5, 130
@@ -86,6 +86,9 @@ def demo(out: Path) -> None:
 @click.option("--variant", metavar="NAME", help="Use the overrides that FILE keeps under [variant.NAME].")
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
 @click.option("--lpips-weights", metavar="FILE", help="Score with LPIPS too; FILE holds its weights, or: download.")
+@click.option(
+    "--enhancer", metavar="NAME", help="Learned prior after the attack: none, faithful, sharp or a file of `fit`."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def audit(
     file: Path,
@@ -94,6 +97,7 @@ def audit(
     variant: str | None,
     device: str,
     lpips_weights: str | None,
+    enhancer: str | None,
     as_json: bool,
 ) -> None:
     """Run the audit that FILE describes.
@@ -108,8 +112,55 @@ def audit(
     if lpips_weights is not None:
         measures = dataclasses.replace(described.measures, lpips_weights=lpips_weights)
         described = dataclasses.replace(described, measures=measures)
+    if enhancer is not None:
+        described = dataclasses.replace(described, enhancer=_enhancer(enhancer))
     name = file.stem if variant is None else f"{file.stem}-{variant}"
     _run(described.to(_device(device)), out or Path("audits", name), as_json=as_json)
+
+
+@unveil.command()
+@click.argument("sources", metavar="PICTURES...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--setting", type=click.Choice(["faithful", "sharp", "semantic"]), default="faithful", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="File of weights.  [default: WORK/SETTING.safetensors]")
+@click.option("--work", type=click.Path(path_type=Path), default="fits", show_default=True, help="Pairs, checkpoints.")
+@click.option("--clients", default=400, show_default=True, help="Simulated clients of 16 pictures, attacked for pairs.")
+@click.option("--steps", default=20_000, show_default=True, help="Training steps.")
+@click.option("--lr", default=4e-4, show_default=True, help="Learning rate.")
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--evaluate", multiple=True, type=click.Path(path_type=Path), help="Pictures that must not be among them."
+)
+@click.option("--leave-out", is_flag=True, help="Train without the pictures that are for evaluation too.")
+@click.option("--begin", type=click.Path(path_type=Path), help="Weights to go on from.")
+@click.option("--pairs", multiple=True, type=click.Path(path_type=Path), help="Pairs of an earlier training, used too.")
+@click.option("--size", default=128, show_default=True, help="Height and width of a folder's pictures.")
+@click.option("--licence", default="not given", help="Of the pictures, for the model card.")
+@click.option("--lpips-weights", type=click.Path(path_type=Path), help="AlexNet, for the setting semantic.")
+def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, **settings: Any) -> None:
+    """Train an enhancer on PICTURES.
+
+    Each is a folder with a sub-folder a class, or an .npz of encoded pictures. Interrupted and started again, the
+    training goes on. Needs some hours on two cores.
+    """
+    from rich.console import Console
+
+    from unveil.fitting.fit import Fit
+    from unveil.fitting.fit import fit as train
+    from unveil.progress import fitting_shown
+
+    work = work / setting
+    command = shlex.join(["unveil", *sys.argv[1:]])
+    out = out or work / f"{setting}.safetensors"
+    plan = Fit(setting=setting, sources=sources, work=work, out=out, command=command, **settings)  # type: ignore[arg-type]
+    try:
+        with fitting_shown(Console(stderr=True)) as told:
+            card = train(plan, told)
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted: {work} keeps what is done; run the same command again to go on.", err=True)
+        sys.exit(INTERRUPTED)
+    for name, value in card["figures"].items():
+        click.echo(f"{name}: {value}")
+    click.echo(f"Weights: {out}, checksum {card['checksum']}; use them with --enhancer {out}")
 
 
 @unveil.command()
@@ -219,6 +270,15 @@ def _present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str
         console = Console()
         print_table(trials, console if console.is_terminal else Console(width=PAGE))
         click.echo(f"Report: {path}")
+
+
+def _enhancer(name: str) -> Enhancer | None:
+    from unveil.enhancers import parse
+
+    try:
+        return parse(name)
+    except UsageError as error:
+        raise UsageError(f"--enhancer {name}: {error}") from None
 
 
 def _device(name: str) -> torch.device:

@@ -14,11 +14,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from unveil import attacks, obfuscations, training
+from unveil import attacks, enhancers, obfuscations, training
 from unveil.attacker import Attacker
 from unveil.audit import Audit
 from unveil.controls import ANOTHER
-from unveil.core import Attack
+from unveil.core import Attack, Enhancer
 from unveil.errors import UsageError, nearest
 from unveil.measures import Distance, Measures
 from unveil.metrics.perceptual import DOWNLOAD
@@ -87,6 +87,7 @@ class AuditTable:
         knowledge: How much the attackers are granted; see `Attacker.parse`.
         measures: What reconstructions are scored with beside their pixels.
         controls: Updates that know nothing of the pictures, on which every attack is run too.
+        enhancer: A learned prior by name, or a file of `unveil fit` relative to the TOML file.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -97,6 +98,7 @@ class AuditTable:
     knowledge: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
     measures: MeasuresTable = dataclasses.field(default_factory=lambda: MeasuresTable())
     controls: list[str] = dataclasses.field(default_factory=lambda: [ANOTHER])
+    enhancer: str = enhancers.NONE
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None) -> Audit:
@@ -129,6 +131,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
             knowledge=[Attacker.parse(words) for words in table.knowledge],
             measures=_measures(table.measures, path.parent),
             controls=table.controls,
+            enhancer=_enhancer(table.enhancer, path.parent),
         )
 
 
@@ -217,6 +220,11 @@ def _attack(number: int, table: dict[str, Any]) -> Attack:
     name, in_spec = split("attack", name)
     attack: Attack = construct("attack", attacks.CATALOGUE, name, {**in_spec, **settings})
     return attack
+
+
+def _enhancer(name: str, folder: Path) -> Enhancer | None:
+    named = name == enhancers.NONE or name in enhancers.CATALOGUE
+    return enhancers.parse(name if named or not (folder / name).is_file() else _beside(folder, name))
 
 
 def _measures(table: MeasuresTable, folder: Path) -> Measures:

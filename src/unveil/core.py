@@ -158,6 +158,20 @@ class Stop(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """How firmly the update holds each picture, told from the update alone; both in units of the features' spread.
+
+    Args:
+        noise: Standard deviation of the errors of the features that the update gives: the channel's strength as it
+            arrives at this picture. 0 is exact, at 1 the update says next to nothing.
+        miss: Root mean squared distance of the rebuilt picture's features from those.
+    """
+
+    noise: Float[Tensor, " n"]
+    miss: Float[Tensor, " n"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reconstruction:
     """What an attack rebuilt, in its own order.
 
@@ -168,6 +182,7 @@ class Reconstruction:
         stop: Why the attack ended.
         notes: What else a reader must know of this run, a sentence each.
         confidence: How sure the attack is of each picture, to rank them; None where it does not say.
+        evidence: How firmly the update holds each picture; None where the batch was not separated.
     """
 
     images: Images
@@ -176,6 +191,7 @@ class Reconstruction:
     stop: Stop = Stop.FINISHED
     notes: tuple[str, ...] = ()
     confidence: Float[Tensor, " n"] | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +209,25 @@ class Metric:
     unit: str
     leak: Literal["high", "low"]
     score: Callable[[Images, Images], Float[Tensor, " n"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enhanced:
+    """What an enhancer did to the pictures of one trial; plain JSON throughout.
+
+    Args:
+        scores: Metric name -> one value per image, in batch order, before it.
+        misfit_before: How badly the attack's pictures explain the update, in the attacker's own terms.
+        misfit_after: The same for the pictures that were kept.
+        share: How much of the enhancer's change was kept, 0 to 1: a restorer may not raise the misfit.
+        alone: Paths of what it draws from the labels alone, without any update; empty where it does not use labels.
+    """
+
+    scores: Mapping[str, list[float]]
+    misfit_before: float
+    misfit_after: float
+    share: float
+    alone: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +255,7 @@ class Trial:
         confidence: How sure the attack was of each picture, aligned to the originals; empty where it did not say.
         controls: Control -> metric -> one value an image: what the same attack scored, against the same originals,
             on an update that knows nothing of them.
+        enhanced: What the enhancer did; None without one.
     """
 
     settings: Mapping[str, str]
@@ -241,6 +277,7 @@ class Trial:
     versions: Mapping[str, str]
     confidence: list[float] = field(default_factory=list)
     controls: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    enhanced: Enhanced | None = None
 
 
 Misfit = Callable[[Candidate], Float[Tensor, ""]]
@@ -345,4 +382,28 @@ class Attack(Protocol):
         watch: Watch | None = None,
     ) -> Reconstruction:
         """Run the attack; `watch` is called after each step and its time is nobody's concern but the caller's."""
+        ...
+
+
+@runtime_checkable
+class Enhancer(Protocol):
+    """Turns an attack's pictures into better ones by what is known of pictures in general; never sees the update."""
+
+    @property
+    def is_faithful(self) -> bool:
+        """Whether it claims to restore, and so may not take pictures further from what the update says."""
+        ...
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it draws by the labels, so that what it draws from them alone must stand beside it."""
+        ...
+
+    def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
+        """The same reconstruction with other pictures.
+
+        Args:
+            guess: What an attack rebuilt.
+            class_names: Names of the classes that the labels count, where they are known.
+        """
         ...

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unveil import attacks, metrics, models, obfuscations, training
+from unveil import attacks, enhancers, metrics, models, obfuscations, training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ CATALOGUES: Mapping[str, Mapping[str, Any]] = {
     "trainings": training.CATALOGUE,
     "obfuscations": obfuscations.CATALOGUE,
     "attacks": attacks.CATALOGUE,
+    "enhancers": enhancers.CATALOGUE,
     "metrics": {name: metric.score for name, metric in metrics.CATALOGUE.items()},
 }
 
@@ -40,7 +41,12 @@ CATALOGUES: Mapping[str, Mapping[str, Any]] = {
 def entries(kind: str | None = None) -> list[Entry]:
     """Everything of one kind, or of all kinds."""
     return [
-        Entry(kind=group, name=name, summary=_summary(component), settings=_settings(component))
+        Entry(
+            kind=group,
+            name=name,
+            summary=component if isinstance(component, str) else _summary(component),
+            settings=_settings(component),
+        )
         for group, catalogue in CATALOGUES.items()
         if kind in (None, group)
         for name, component in catalogue.items()

@@ -17,7 +17,20 @@ from unveil import __version__
 from unveil.alignment import align
 from unveil.attacker import Attacker
 from unveil.controls import CONTROLS, stand_in
-from unveil.core import Attack, Batch, Images, Metric, Obfuscation, Reconstruction, Trial, Update, Watch
+from unveil.core import (
+    Attack,
+    Batch,
+    Enhanced,
+    Enhancer,
+    Images,
+    Metric,
+    Obfuscation,
+    Reconstruction,
+    Trial,
+    Update,
+    Watch,
+)
+from unveil.enhancing import enhance, from_labels, refuse_seen
 from unveil.errors import UsageError
 from unveil.meter import Meter
 from unveil.metrics import CATALOGUE as METRICS
@@ -26,6 +39,7 @@ from unveil.scenes import Scene
 
 CURVE = 200  # points of a loss curve that are kept
 EVERYTHING = Attacker()
+LABEL_ALONE = "label alone"  # the control of an enhancer that draws by labels
 GREY = 0.5  # the blind guess: what one would answer without having seen the update
 
 
@@ -39,6 +53,7 @@ def run_trial(
     attacker: Attacker = EVERYTHING,
     metrics: Mapping[str, Metric] = METRICS,
     controls: Sequence[str] = (),
+    enhancer: Enhancer | None = None,
     watch: Watch | None = None,
 ) -> Trial:
     """One client, one channel, one attack, one seed, from the client's training to the scores.
@@ -52,12 +67,15 @@ def run_trial(
         attacker: How much the attacker is granted.
         metrics: What the reconstructions are scored with.
         controls: Names of `CONTROLS`; the same attack is run on each, and scored against the same originals.
+        enhancer: What is made of the attack's pictures, the controls' too; None to score them as they are.
         watch: Called after each step of the attack; its time does not count.
 
     Raises:
         UsageError: The update is all zeros or not finite, or a component cannot work with this scene.
     """
-    settings = settings_of(scene, obfuscation, attack, attacker)
+    settings = settings_of(scene, obfuscation, attack, attacker, enhancer)
+    if enhancer is not None:
+        refuse_seen(enhancer, scene.batch.images)
     originals, device = scene.batch.images, scene.batch.images.device
     unknowing = {name: other for name in controls if (other := _control(name, scene, seed)) is not None}
     missing = [
@@ -72,13 +90,23 @@ def run_trial(
     beside = {}
     for number, (name, other) in enumerate(unknowing.items()):
         told = _part_of(watch, number, parts)
-        guess = rebuild(other, obfuscation, attack, seed=seed, attacker=attacker, watch=told).guess
+        guess = rebuild(other, obfuscation, attack, seed=seed, attacker=attacker, enhancer=enhancer, watch=told).guess
         beside[name] = _scores(metrics, originals, align(originals, guess).images)
     told = _part_of(watch, parts - 1, parts)
-    played = rebuild(scene, obfuscation, attack, seed=seed, attacker=attacker, watch=told)
+    played = rebuild(scene, obfuscation, attack, seed=seed, attacker=attacker, enhancer=enhancer, watch=told)
     guess = align(originals, played.guess)
 
     key = trial_key(settings, seed)
+    enhanced = played.enhanced
+    if enhanced is not None:
+        enhanced = dataclasses.replace(
+            enhanced, scores=_scores(metrics, originals, align(originals, played.rough).images)
+        )
+    if enhanced is not None and enhancer is not None and enhancer.uses_labels:
+        drawn = dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=scene.class_names))
+        drawn = _as_saved(drawn)
+        beside[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
+        enhanced = dataclasses.replace(enhanced, alone=save_pictures(folder, key, "label-alone", drawn.images))
     return Trial(
         settings=settings,
         seed=seed,
@@ -99,6 +127,7 @@ def run_trial(
         notes=[*guess.notes, *missing],
         versions=_versions(device),
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
+        enhanced=enhanced,
     )
 
 
@@ -108,6 +137,8 @@ class Played:
 
     Args:
         guess: The reconstruction, in the attack's order, as the 8-bit pictures that a reader sees.
+        rough: The same before the enhancer.
+        enhanced: What the enhancer did, without scores; None without one.
         wire_bits: Size of what was sent, in bits.
         raw_bits: Size of the same update as plain float32, in bits.
         seconds: Wall time of the attack.
@@ -115,6 +146,8 @@ class Played:
     """
 
     guess: Reconstruction
+    rough: Reconstruction
+    enhanced: Enhanced | None
     wire_bits: int
     raw_bits: int
     seconds: float
@@ -122,7 +155,14 @@ class Played:
 
 
 def rebuild(
-    scene: Scene, obfuscation: Obfuscation, attack: Attack, *, seed: int, attacker: Attacker, watch: Watch | None
+    scene: Scene,
+    obfuscation: Obfuscation,
+    attack: Attack,
+    *,
+    seed: int,
+    attacker: Attacker,
+    enhancer: Enhancer | None = None,
+    watch: Watch | None,
 ) -> Played:
     """The straight line from the client's batch to the attacker's pictures; arguments as in `run_trial`."""
     device = scene.batch.images.device
@@ -134,9 +174,17 @@ def rebuild(
     received.check()
     knowledge = attacker.knowledge(scene, obfuscation)
     with Meter(device) as meter:
-        guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
+        rough = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
+        guess, enhanced = rough, None
+        if enhancer is not None:
+            names = scene.class_names
+            guess, enhanced = enhance(
+                enhancer, rough, model=scene.model, update=received, knowledge=knowledge, class_names=names
+            )
     return Played(
         guess=_as_saved(guess),
+        rough=_as_saved(rough),
+        enhanced=enhanced,
         wire_bits=received.wire_bits,
         raw_bits=Update(sent.tensors).wire_bits,
         seconds=meter.seconds,
@@ -158,7 +206,9 @@ def _part_of(watch: Watch | None, number: int, parts: int) -> Watch | None:
     return lambda p: watch(dataclasses.replace(p, step=p.step + number * p.steps, steps=p.steps * parts))
 
 
-def settings_of(scene: Scene, obfuscation: Obfuscation, attack: Attack, attacker: Attacker) -> dict[str, str]:
+def settings_of(
+    scene: Scene, obfuscation: Obfuscation, attack: Attack, attacker: Attacker, enhancer: Enhancer | None = None
+) -> dict[str, str]:
     """The settings of one trial, which together with its seed are its identity."""
     return {
         "scene": scene.name,
@@ -169,6 +219,7 @@ def settings_of(scene: Scene, obfuscation: Obfuscation, attack: Attack, attacker
         "obfuscation": str(obfuscation),
         "attack": str(attack),
         "knowledge": str(attacker),
+        **({} if enhancer is None else {"enhancer": str(enhancer)}),
     }
 
 

@@ -14,6 +14,7 @@ from unveil.attacks.matching import Matching
 from unveil.attacks.optimisers import LBFGS, Adam
 from unveil.attacks.priors import TotalVariation
 from unveil.attacks.unveil import Unveil
+from unveil.attacks.unveil_plus import UnveilPlus
 from unveil.core import Attack, Knowledge, Reconstruction, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import build, spec_of
@@ -184,7 +185,7 @@ class IDLG:
     __str__ = spec_of
 
 
-CATALOGUE: Mapping[str, type] = {cls.name: cls for cls in (Unveil, ROG, InvertingGradients, DLG, IDLG)}
+CATALOGUE: Mapping[str, type] = {cls.name: cls for cls in (Unveil, UnveilPlus, ROG, InvertingGradients, DLG, IDLG)}
 
 
 def parse(text: str) -> Attack:

@@ -62,3 +62,29 @@ class ColourVariation:
         across = images[..., :-1, 1:] - images[..., :-1, :-1]
         down = images[..., 1:, :-1] - images[..., :-1, :-1]
         return self.weight * ((across.square() + down.square()).sum(1) + EDGE).sqrt().sum()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NearRestored:
+    """``weight / 2 * sum over pixels of |x - pictures|^2 / expected^2``: a learned restorer knows about where it lies.
+
+    With weight 1 and independent errors this would be the log-density of the restorer's belief. Its errors go together
+    over many pixels, and it has already used what the update says: a smaller weight counts the evidence once.
+
+    Args:
+        weight: At least 0.
+        pictures: What the restorer made of the present pictures.
+        expected: How far each pixel is probably off there.
+
+    Reference:
+        Alternating between likelihood and denoiser: Venkatakrishnan, Bouman and Wohlberg, Plug-and-Play Priors for
+        Model Based Reconstruction, GlobalSIP 2013. A precision for each pixel, the denoiser's own expectation: ours.
+    """
+
+    weight: float
+    pictures: Images
+    expected: Float[Tensor, "n 1 h w"]
+
+    def __call__(self, images: Images) -> Float[Tensor, ""]:
+        """The penalty of a batch."""
+        return 0.5 * self.weight * ((images - self.pictures) / self.expected).square().sum()

@@ -16,10 +16,12 @@ from unveil.attacks.latents import Pyramid
 from unveil.attacks.matching import Walk
 from unveil.attacks.objectives import OBJECTIVES
 from unveil.attacks.optimisers import Adam
-from unveil.attacks.priors import ColourVariation
+from unveil.attacks.priors import ColourVariation, NearRestored
 from unveil.attacks.separation import with_certainty
 from unveil.attacks.separator import Separator
-from unveil.core import Batch, Images, Knowledge, Stop, Telling, Update
+from unveil.core import Batch, Evidence, Images, Knowledge, Stop, Telling, Update
+from unveil.enhancers.hints import hints_of
+from unveil.enhancers.learned import restored, shipped_restorer
 
 SETTLED = 1e-3  # a stage ends where its loss changes by less than this share in the loop's patience
 LENET = 10.9  # squared slope of LeNet's features in one pixel, in units of their variance
@@ -40,7 +42,7 @@ class Search:
         generator: The attack's randomness.
         separator: Separates the batch; None where it cannot be.
         grip: What the prior's weight is multiplied by for this network; see `grip_of`.
-        misses: Mean squared distance of each image's features from those that the update gave last; None before.
+        evidence: How firmly the update held each picture at the end of the last stage of features; None before.
         stop: Why the last stage ended.
     """
 
@@ -53,8 +55,14 @@ class Search:
     generator: Generator
     separator: Separator | None = None
     grip: float = 1.0
-    misses: Tensor | None = None
+    evidence: Evidence | None = None
     stop: Stop = Stop.FINISHED
+
+    def restore(self, *, trust: float = 1.0) -> NearRestored:
+        """Put the learned restorer's pictures in place of the present ones, and hold the next ones near them."""
+        hints = hints_of(self.evidence, len(self.pictures))
+        self.pictures, expected = restored(shipped_restorer(), self.pictures, hints)
+        return NearRestored(weight=trust, pictures=self.pictures, expected=expected)
 
     def descend(self, loss: Callable[[Images], Tensor], *, steps: int, lr: float) -> None:
         """Lower a loss of the pictures by Adam on a pyramid, with what the one loop does about trouble."""
@@ -104,22 +112,26 @@ class MatchFeatures:
         lr: Its learning rate at the start; a cosine takes it to a tenth.
         floor: What the features may be off by in any case, relative to their spread.
         smoothness: Weight of the prior where the features are exact; see `eased` and `grip_of`.
+        trust: Weight of the learned prior; where it is above 0 the pictures are restored first, and the prior holds
+            each pixel near its restored value, by as much as the restorer expects to be off there.
     """
 
     steps: int
     lr: float
     floor: float
     smoothness: float
+    trust: float = 0.0
 
     def __call__(self, search: Search) -> None:
         """Improve the search's pictures; see `Stage`."""
         if search.separator is None:
             return
+        held = search.restore(trust=self.trust) if self.trust else None
         separated = search.separator(search.pictures)
         target, head = separated.features, search.separator.head
         precision = with_certainty(separated, self.floor)
         eased_by = eased(separated.noise / float(target.var()))
-        prior = ColourVariation(weight=self.smoothness * search.grip * eased_by)
+        prior = held or ColourVariation(weight=self.smoothness * search.grip * eased_by)
 
         def loss(images: Images) -> Tensor:
             off = head.features(images, rough=True) - target
@@ -129,7 +141,20 @@ class MatchFeatures:
 
         search.descend(loss, steps=self.steps, lr=self.lr)
         with torch.no_grad():
-            search.misses = (head.features(search.pictures) - target).square().mean(1)
+            missed = (head.features(search.pictures) - target).square().mean(1)
+        spread, noise = target.var(), separated.covariance.diagonal(dim1=-2, dim2=-1).mean(0)
+        search.evidence = Evidence(noise=(noise / spread).sqrt(), miss=(missed / spread).sqrt())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restore:
+    """Put the learned restorer's pictures in place of the present ones; takes no steps."""
+
+    steps: int = 0
+
+    def __call__(self, search: Search) -> None:
+        """Improve the search's pictures; see `Stage`."""
+        search.restore()
 
 
 def eased(noise: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -85,45 +85,69 @@ class Unveil:
         watch: Watch | None = None,
     ) -> Reconstruction:
         """Run the attack; see `Attack`."""
-        device = checked(model, update)
-        if update.is_zero:
-            return blind_guess(knowledge, device)
-        notes: list[str] = []
-        labels = knowledge.labels
-        if labels is None:
-            labels, note = infer_labels(model, update, knowledge)
-            notes.append(note)
-        search = Search(
-            model=model,
-            update=update,
-            knowledge=knowledge,
-            labels=labels.to(device),
-            pictures=blind_guess(knowledge, device).images,
-            walk=Walk(steps=self.steps + 1, watch=watch),  # the decoded pictures count as a step
-            generator=generator,
-        )
-        try:
-            separate_first(search)
-        except NoHeadError as reason:
-            notes.append(f"{reason} The attack matched updates instead.")
-        stages = self.stages(separated=search.separator is not None)
-        search.walk.steps = len(search.walk.losses) + sum(stage.steps for stage in stages)
-        for number, stage in enumerate(stages):
-            if number:
-                regain(search)
-            stage(search)
-        if search.separator is not None:
-            notes += search.separator.notes
-        return Reconstruction(
-            images=search.pictures,
-            labels=search.labels,
-            losses=search.walk.losses,
-            stop=search.stop,
-            notes=tuple(notes),
-            confidence=confidence(search.pictures, search.misses),
-        )
+        return run_stages(self.stages, model, update, knowledge, generator=generator, watch=watch)
 
     __str__ = spec_of
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """The schedule of an attack, for a batch that could be separated and for one that could not."""
+
+    def __call__(self, *, separated: bool) -> tuple[Stage, ...]:
+        """Its stages."""
+        ...
+
+
+def run_stages(
+    plan: Plan,
+    model: Module,
+    update: Update,
+    knowledge: Knowledge,
+    *,
+    generator: Generator,
+    watch: Watch | None,
+) -> Reconstruction:
+    """Separate the batch if it can be, and let each stage improve the pictures; see `Attack`."""
+    device = checked(model, update)
+    if update.is_zero:
+        return blind_guess(knowledge, device)
+    notes: list[str] = []
+    labels = knowledge.labels
+    if labels is None:
+        labels, note = infer_labels(model, update, knowledge)
+        notes.append(note)
+    search = Search(
+        model=model,
+        update=update,
+        knowledge=knowledge,
+        labels=labels.to(device),
+        pictures=blind_guess(knowledge, device).images,
+        walk=Walk(steps=0, watch=watch),
+        generator=generator,
+    )
+    search.walk.steps = 1 + sum(stage.steps for stage in plan(separated=True))  # the decoded pictures count as a step
+    try:
+        separate_first(search)
+    except NoHeadError as reason:
+        notes.append(f"{reason} The attack matched updates instead.")
+    stages = plan(separated=search.separator is not None)
+    search.walk.steps = len(search.walk.losses) + sum(stage.steps for stage in stages)
+    for number, stage in enumerate(stages):
+        if number:
+            regain(search)
+        stage(search)
+    if search.separator is not None:
+        notes += search.separator.notes
+    return Reconstruction(
+        images=search.pictures,
+        labels=search.labels,
+        losses=search.walk.losses,
+        stop=search.stop,
+        notes=tuple(notes),
+        confidence=confidence(search.pictures, search.evidence),
+        evidence=search.evidence,
+    )
 
 
 def separate_first(search: Search) -> None:

@@ -36,7 +36,7 @@ def lpips(weights: str | Path) -> Metric:
     Reference:
         Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018.
     """
-    net = _net(None if str(weights) == DOWNLOAD else Path(weights))
+    net = network(None if str(weights) == DOWNLOAD else Path(weights))
 
     def score(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
         height, width = originals.shape[2:]
@@ -62,7 +62,7 @@ def perceptual_embedding(weights: str | Path) -> Callable[[Images], Float[Tensor
     Args:
         weights: As for `lpips`.
     """
-    net = _net(None if str(weights) == DOWNLOAD else Path(weights))
+    net = network(None if str(weights) == DOWNLOAD else Path(weights))
 
     def maps(images: Tensor) -> Tensor:
         found = net.net(net.scaling_layer(2 * images - 1))
@@ -85,7 +85,12 @@ def _coloured(images: Images) -> Tensor:
     return images.detach().cpu().float().expand(-1, 3, -1, -1)
 
 
-def _net(path: Path | None) -> Any:
+def network(path: Path | None) -> Any:
+    """The network of the package `lpips` with the weights of a file; None for those that it fetches itself.
+
+    Raises:
+        UsageError: As for `lpips`.
+    """
     try:
         import lpips as package
     except ImportError:

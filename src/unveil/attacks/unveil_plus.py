@@ -1,0 +1,81 @@
+"""unveil's attack with a learned prior in its loop: matching and restoring take turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Generator
+from torch.nn import Module
+
+from unveil.attacks.stages import MatchFeatures, MatchUpdates, Restore, Stage
+from unveil.attacks.unveil import SCHEDULE, run_stages
+from unveil.core import Knowledge, Reconstruction, Update, Watch
+from unveil.errors import UsageError
+from unveil.spec import spec_of
+
+ROUNDS = ((0.01, 0.05), (0.007, 0.05))  # learning rate, floor of each round behind a restoration
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnveilPlus:
+    """unveil's attack, and then in turns: restore the pictures by the learned prior, match the features near them.
+
+    Where the batch cannot be separated it matches updates and restores once.
+
+    Args:
+        steps: Steps of the search, over all its stages.
+        smoothness: As in `unveil`, for the stages before the learned prior.
+        trust: Weight of the learned prior; see `NearRestored`.
+
+    Reference:
+        docs/priors.md; taking turns after Venkatakrishnan, Bouman and Wohlberg, Plug-and-Play Priors, GlobalSIP 2013.
+    """
+
+    name: ClassVar[str] = "unveil+"
+    steps: int = 100
+    smoothness: float = 12.0
+    trust: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UsageError(f"UnveilPlus: expected steps >= 1, got {self.steps}; 100 is the usual number")
+        if not self.smoothness >= 0:
+            raise UsageError(f"UnveilPlus: expected smoothness >= 0, got {self.smoothness:g}; 0 switches it off")
+        if not self.trust > 0:
+            raise UsageError(f"UnveilPlus: expected trust > 0, got {self.trust:g}; preset unveil has no learned prior")
+
+    def stages(self, *, separated: bool) -> tuple[Stage, ...]:
+        """The schedule, with or without the features of single images."""
+        if not separated:
+            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100), Restore())
+        parts = (*SCHEDULE, *ROUNDS)
+        ends = [self.steps * k // len(parts) for k in range(len(parts) + 1)]
+        return (
+            *(
+                MatchFeatures(
+                    steps=end - start,
+                    lr=lr,
+                    floor=floor,
+                    smoothness=self.smoothness,
+                    trust=self.trust if number >= len(SCHEDULE) else 0.0,
+                )
+                for number, ((lr, floor), start, end) in enumerate(zip(parts, ends, ends[1:], strict=False))
+                if end > start
+            ),
+            Restore(),
+        )
+
+    def __call__(
+        self,
+        model: Module,
+        update: Update,
+        knowledge: Knowledge,
+        *,
+        generator: Generator,
+        watch: Watch | None = None,
+    ) -> Reconstruction:
+        """Run the attack; see `Attack`."""
+        return run_stages(self.stages, model, update, knowledge, generator=generator, watch=watch)
+
+    __str__ = spec_of

@@ -1,0 +1,37 @@
+"""Learned priors: what is known of pictures in general, added to what an update says of one.
+
+To add one: train it with `unveil fit` and give its file. `CATALOGUE` has those that come with unveil.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from unveil.core import Enhancer
+from unveil.enhancers.learned import SHIPPED, Learned
+from unveil.errors import UsageError, nearest
+
+NONE = "none"
+CATALOGUE: Mapping[str, str] = {
+    "faithful": "Restores pictures as near to the truth as it can (PSNR).",
+    "sharp": "Restores pictures as people would want to see them (LPIPS).",
+}
+
+
+def parse(text: str) -> Enhancer | None:
+    """An enhancer by its name in `CATALOGUE` or the path of a file of `unveil fit`; None for `none`.
+
+    Raises:
+        UsageError: It is neither, or its file cannot be used.
+    """
+    if text == NONE:
+        return None
+    shipped = SHIPPED / f"{text}.safetensors"
+    if text in CATALOGUE:
+        return Learned(text, shipped).checked()
+    if not Path(text).is_file():
+        raise UsageError(
+            f"unknown enhancer {text!r}; {nearest(text, [NONE, *CATALOGUE])}, or give a file of `unveil fit`"
+        )
+    return Learned(Path(text).name, Path(text)).checked()

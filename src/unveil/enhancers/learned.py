@@ -1,0 +1,152 @@
+"""Learned enhancers: the shipped ones by name, others by file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unveil.core import Images, Reconstruction
+from unveil.enhancers.generator import Generator
+from unveil.enhancers.hints import hints_of
+from unveil.enhancers.restorer import Restorer
+from unveil.enhancers.weights import load_weights
+from unveil.errors import UsageError
+
+SHIPPED = Path(__file__).with_name("shipped")
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A learned enhancer: a restorer, or a generator that also uses the classes.
+
+    Args:
+        name: As results name it.
+        path: Its weights; they are read when it is first called.
+    """
+
+    name: str
+    path: Path
+
+    @property
+    def is_faithful(self) -> bool:
+        """See `Enhancer`: a restorer claims to be, a generator does not."""
+        return isinstance(_loaded(self.path).network, Restorer)
+
+    @property
+    def uses_labels(self) -> bool:
+        """See `Enhancer`."""
+        return not self.is_faithful
+
+    def checked(self) -> Learned:
+        """The same, once its weights are found to be readable; a `UsageError` where they are not."""
+        _loaded(self.path)
+        return self
+
+    @property
+    def seen(self) -> Tensor:
+        """Fingerprints of the pictures it was trained on."""
+        return _loaded(self.path).seen
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What its makers say of it."""
+        return _loaded(self.path).card
+
+    def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
+        """See `Enhancer`."""
+        network, hints = _loaded(self.path).network, hints_of(guess.evidence, len(guess.images))
+        if isinstance(network, Restorer):
+            return replace(guess, images=restored(network, guess.images, hints)[0])
+        classes = classes_of(network, guess.labels, class_names)
+        note = _said(self.name, classes)
+        return replace(guess, images=drawn(network, guess.images, hints, classes), notes=(*guess.notes, note))
+
+    def __str__(self) -> str:
+        # Of two files with one name only the checksum tells which it was.
+        return self.name if self.path.parent == SHIPPED else f"{self.name}@{self.card['checksum']}"
+
+
+def restored(
+    network: Restorer, images: Images, hints: Float[Tensor, "n hints"]
+) -> tuple[Images, Float[Tensor, "n 1 h w"]]:
+    """Restored pictures in [0, 1] and the expected size of their pixels' errors, on the pictures' device."""
+    network.to(images.device)
+    parts = zip(torch.split(_coloured(images), CHUNK), torch.split(hints.to(images.device), CHUNK), strict=True)
+    with torch.no_grad():
+        found = [network(some, hint) for some, hint in parts]
+    pictures = torch.cat([picture for picture, _ in found]).clamp(0, 1)
+    return _as_given(pictures, images), torch.cat([expected for _, expected in found])
+
+
+def drawn(network: Generator, images: Images, hints: Float[Tensor, "n hints"], classes: Int[Tensor, " n"]) -> Images:
+    """Drawn pictures in [0, 1]; class 0 is unknown."""
+    network.to(images.device)
+    given = (_coloured(images), hints.to(images.device), classes.to(images.device))
+    with torch.no_grad():
+        found = [network(*part) for part in zip(*(torch.split(t, CHUNK) for t in given), strict=True)]
+    return _as_given(torch.cat(found).clamp(0, 1), images)
+
+
+def classes_of(network: Generator, labels: Int[Tensor, " n"], class_names: Sequence[str]) -> Int[Tensor, " n"]:
+    """Each label as the generator counts classes, by its name; 0 where it does not know it."""
+    places = {_bare(name): place for place, name in enumerate(network.names, 1)}
+    names = [class_names[label] if 0 <= label < len(class_names) else "" for label in labels.tolist()]
+    return torch.tensor([places.get(_bare(name), 0) for name in names])
+
+
+def _said(name: str, classes: Tensor) -> str:
+    known = int((classes > 0).sum())
+    return (
+        f"The enhancer {name} draws pictures from rough ones and their classes; it knew the class of {known} of "
+        f"{len(classes)}. What it adds is invented: count only what exceeds the pictures drawn from the label alone."
+    )
+
+
+def _bare(name: str) -> str:
+    """A class name without case, underscores and WordNet's number."""
+    words = name.lower().replace("_", " ").replace("-", " ").split()
+    if words and words[0][:1] == "n" and words[0][1:].isdigit():
+        words = words[1:]
+    return " ".join(words)
+
+
+def _coloured(images: Images) -> Tensor:
+    if images.shape[1] not in (1, 3):
+        raise UsageError(f"enhancer: expected pictures of 1 or 3 channels, got {images.shape[1]}; use --enhancer none")
+    return images.detach().float().expand(-1, 3, -1, -1)
+
+
+def _as_given(pictures: Tensor, images: Images) -> Images:
+    """Grey where the given pictures were."""
+    return pictures.mean(1, keepdim=True) if images.shape[1] == 1 else pictures
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    network: Restorer | Generator
+    seen: Tensor
+    card: dict[str, Any]
+
+
+@cache
+def _loaded(path: Path) -> _Loaded:
+    return _Loaded(*load_weights(path))
+
+
+def shipped_restorer() -> Restorer:
+    """The faithful restorer that comes with unveil, for use as a prior.
+
+    Raises:
+        UsageError: Its file is missing or damaged.
+    """
+    network = _loaded(SHIPPED / "faithful.safetensors").network
+    assert isinstance(network, Restorer)
+    return network

@@ -1,0 +1,111 @@
+"""Weights of learned priors in safetensors files: written with what they need, refused where something is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unveil.enhancers.generator import Generator
+from unveil.enhancers.restorer import Restorer
+from unveil.errors import UsageError
+
+VERSION = "1"
+SEEN = "seen"  # fingerprints of the pictures it was trained on, beside the weights
+KINDS: Mapping[str, type[Restorer] | type[Generator]] = {cls.kind: cls for cls in (Restorer, Generator)}
+AGAIN = "install unveil again, or train it with `unveil fit`"
+
+
+def save_weights(network: Restorer | Generator, path: Path, *, seen: Tensor, card: Mapping[str, Any]) -> str:
+    """Write a network as 16-bit floats, whole or not at all, and return its checksum.
+
+    Args:
+        network: What was trained.
+        path: The file.
+        seen: Fingerprints of the training pictures.
+        card: What a reader should know of it, plain JSON.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
+    tensors[SEEN] = seen.contiguous()
+    facts = {
+        "unveil": VERSION,
+        "kind": network.kind,
+        "settings": json.dumps(network.settings),
+        "checksum": _checksum(tensors),
+        "card": json.dumps(card),
+    }
+    part = path.with_suffix(".part")
+    save_file(tensors, part, facts)
+    part.replace(path)
+    return facts["checksum"]
+
+
+def load_weights(path: Path) -> tuple[Restorer | Generator, Tensor, dict[str, Any]]:
+    """The network in eval mode, the fingerprints of what it was trained on, and its card.
+
+    Raises:
+        UsageError: The file is missing, damaged, of another version, or its tensors are not this network's.
+    """
+    tensors, facts = _read(path)
+    if facts.get("unveil") != VERSION or facts.get("kind") not in KINDS:
+        raise UsageError(
+            f"{path}: weights of version {facts.get('unveil', 'unknown')}, kind {facts.get('kind', 'unknown')}; this "
+            f"unveil reads version {VERSION} of {' or '.join(KINDS)}; {AGAIN}"
+        )
+    if _checksum(tensors) != facts.get("checksum"):
+        raise UsageError(f"{path}: the checksum of the weights is not the one written beside them; {AGAIN}")
+    seen = tensors.pop(SEEN, torch.zeros((0, 32), dtype=torch.uint8))
+    try:
+        network = KINDS[facts["kind"]](**json.loads(facts["settings"]))
+        card: dict[str, Any] = json.loads(facts["card"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: its settings are not those of a {facts['kind']} ({error}); {AGAIN}") from None
+    _fill(network, tensors, path)
+    return network.eval().requires_grad_(False), seen, {**card, "checksum": facts["checksum"]}
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return tensors, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist; name a shipped enhancer or a file of `unveil fit`") from None
+    except (SafetensorError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path} cannot be read as safetensors ({reason}); {AGAIN}") from None
+
+
+def _fill(network: Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    own = network.state_dict()
+    for name, tensor in own.items():
+        if name not in tensors:
+            raise UsageError(f"{path}: tensor {name!r} is missing; {AGAIN}")
+        if tensors[name].shape != tensor.shape:
+            shapes = f"{tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
+            raise UsageError(f"{path}: tensor {name!r} has shape {shapes}; {AGAIN}")
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise UsageError(f"{path}: tensor {name!r} holds NaN or infinite values; {AGAIN}")
+    unknown = sorted(set(tensors) - set(own))
+    if unknown:
+        raise UsageError(f"{path}: tensor {unknown[0]!r} belongs to another network; {AGAIN}")
+    network.load_state_dict({name: tensors[name].to(own[name].dtype) for name in own})
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Sixteen characters that change with any number, name or shape."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,44 @@
+"""Model cards: what a learned enhancer was trained on and what it is good for, in words beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def as_markdown(name: str, card: Mapping[str, Any], *, checksum: str) -> str:
+    """A card as a page.
+
+    Args:
+        name: The enhancer's.
+        card: As `Fit` writes it.
+        checksum: Of its weights.
+    """
+    lines = [f"# {name}", "", str(card["purpose"]), ""]
+    for title, key in (
+        ("Trained on", "data"),
+        ("Licence of the data", "licence"),
+        ("Pictures", "pictures"),
+        ("Pairs", "pairs"),
+        ("Steps", "steps"),
+        ("Minutes", "minutes"),
+        ("Seed", "seed"),
+        ("Date", "date"),
+        ("Command", "command"),
+    ):
+        lines.append(f"- {title}: {_said(card[key])}")
+    lines += [f"- Checksum: `{checksum}`", "", "Figures on pairs of held-out clients of the same source:", ""]
+    lines += [f"- {key}: {value}" for key, value in card["figures"].items()]
+    lines += ["", "What it was trained against:", ""]
+    for recipe in card["recipes"]:
+        lines += [*(f"- {key}: {_said(value)}" for key, value in recipe.items()), ""]
+    return "\n".join([*lines, str(card["limits"]), ""])
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        counts = dict.fromkeys(map(str, value), 0)
+        for item in value:
+            counts[str(item)] += 1
+        return ", ".join(f"`{item}`" + (f" x {count}" if count > 1 else "") for item, count in counts.items())
+    return str(value)

@@ -1,0 +1,252 @@
+"""`unveil fit`: from training pictures to the weights of an enhancer and its card."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unveil.enhancers.generator import Generator
+from unveil.enhancers.restorer import Restorer
+from unveil.enhancers.weights import load_weights, save_weights
+from unveil.errors import UsageError
+from unveil.fingerprints import fingerprints, overlap
+from unveil.fitting.card import as_markdown
+from unveil.fitting.degrade import Degrader
+from unveil.fitting.generating import Generating, Reader
+from unveil.fitting.loop import Trainee, Training, train
+from unveil.fitting.losses import Critic, alexnet_likeness, lite0_likeness
+from unveil.fitting.pairs import MEANING, RESTORATION, Recipe, eight_bit, produce
+from unveil.fitting.restoring import Restoring
+from unveil.fitting.sources import Source, read_source
+from unveil.fitting.store import PairStore
+
+Setting = Literal["faithful", "sharp", "semantic"]
+VICTIMS = 8  # random networks of the cheap degradation, for each size
+PART = 256  # pictures fingerprinted at once
+
+PURPOSES: Mapping[Setting, str] = {
+    "faithful": "Restores the pictures of an attack as near to the truth as it can: trained to PSNR.",
+    "sharp": "Restores the pictures of an attack as people would want to see them: it also pleases another network and "
+    "a critic, and invents grain where the update says nothing.",
+    "semantic": "Draws what a picture shows from its rough pixels and its class, where pixels are gone. It invents: "
+    "count only what exceeds the picture drawn from the label alone.",
+}
+LIMITS = (
+    "Good for pictures like those it was trained on, rebuilt by attacks like those named above, of 32 to 256 pixels a "
+    "side. What it adds is a guess from the training pictures, not evidence from an update."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What is trained, on what, for how long.
+
+    Args:
+        setting: `faithful`, `sharp` or `semantic`.
+        sources: Folders or .npz files of training pictures; the first gives the size.
+        work: Folder for pairs and checkpoints; started again with it, a training goes on.
+        out: The file of weights.
+        clients: Simulated clients, whose pictures are the pairs.
+        steps: Training steps.
+        lr: Learning rate.
+        evaluate: Pictures that will be used for evaluation: training on one of them is refused.
+        leave_out: Train without those pictures instead.
+        begin: Weights to go on from; None to begin anew.
+        pairs: Folders of pairs from an earlier training of these sources, used too.
+        size: Size of a folder's pictures.
+        seed: Of everything.
+        licence: Of the pictures, for the card.
+        lpips_weights: For `semantic`: AlexNet, for likeness.
+        command: How it was started, for the card.
+    """
+
+    setting: Setting
+    sources: Sequence[Path]
+    work: Path
+    out: Path
+    clients: int = 400
+    steps: int = 20_000
+    lr: float = 4e-4
+    evaluate: Sequence[Path] = ()
+    leave_out: bool = False
+    begin: Path | None = None
+    pairs: Sequence[Path] = ()
+    size: int = 128
+    seed: int = 0
+    licence: str = "not given"
+    lpips_weights: Path | None = None
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise UsageError("fit: expected at least one source of pictures; give a folder or an .npz")
+        if self.clients < 2:
+            raise UsageError(f"fit: expected at least 2 clients, got {self.clients}; 400 is usual")
+        if self.setting == "semantic" and self.lpips_weights is None:
+            raise UsageError("fit: a semantic enhancer is trained with AlexNet's eyes; give --lpips-weights FILE")
+
+    @property
+    def recipes(self) -> Sequence[Recipe]:
+        """What clients are simulated; each is of one of them."""
+        return MEANING if self.setting == "semantic" else RESTORATION
+
+
+Told = Callable[[str, int, int, Mapping[str, float]], None]
+"""(what is being done, how far, of how much, scores)."""
+
+
+def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
+    """Make pairs, train, write the weights with their card beside them; returns the card.
+
+    Raises:
+        UsageError: A source cannot be used, holds pictures for evaluation, or the disk is full.
+    """
+    tell = told or (lambda what, done, total, scores: None)
+    source = joined([read_source(path, size=plan.size) for path in plan.sources])
+    source = apart_from(source, plan.evaluate, size=plan.size, leave_out=plan.leave_out)
+    started = time.monotonic()
+    folder = plan.work / "pairs"
+    produce(
+        source,
+        plan.recipes,
+        folder,
+        clients=plan.clients,
+        seed=plan.seed,
+        told=lambda done: tell("pairs", done, plan.clients, {}),
+    )
+    store = PairStore([folder, *plan.pairs])
+    torch.manual_seed(plan.seed)  # initial weights; a command's own process, so nobody else's state
+    trainee = _trainee(plan, source, store)
+    network = train(
+        trainee,
+        Training(steps=plan.steps, lr=plan.lr, seed=plan.seed),
+        plan.work,
+        lambda step, scores: tell("training", step, plan.steps, scores),
+    )
+    figures, _ = trainee.judge(network)
+    card = {
+        "purpose": PURPOSES[plan.setting],
+        "data": source.name,
+        "licence": plan.licence,
+        "pictures": len(source),
+        "pairs": len(store),
+        "steps": plan.steps,
+        "minutes": round((time.monotonic() - started) / 60),
+        "seed": plan.seed,
+        "date": datetime.date.today().isoformat(),
+        "command": plan.command,
+        "figures": figures,
+        "recipes": [asdict(recipe) for recipe in dict.fromkeys(plan.recipes)],
+        "limits": LIMITS,
+    }
+    assert isinstance(network, Restorer | Generator)
+    return write(network, plan.out, seen=_fingerprints(source), card=card)
+
+
+def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[str, Any]) -> dict[str, Any]:
+    """The weights, and the card as a page beside them."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        checksum = save_weights(network, out, seen=seen, card=card)
+        out.with_suffix(".md").write_text(as_markdown(out.stem, card, checksum=checksum))
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}; free the disk, or give another --out") from None
+    return {**card, "checksum": checksum}
+
+
+def _trainee(plan: Fit, source: Source, store: PairStore) -> Trainee:
+    begun = None if plan.begin is None else load_weights(plan.begin)[0].requires_grad_(True).train()
+    recipe = plan.recipes[0]
+    sizes = recipe.sizes if plan.setting == "semantic" else tuple(size for size in recipe.sizes if size <= 64)
+    degrader = None
+    if begun is None:
+        degrader = Degrader(source, sizes=sizes, victims=VICTIMS, crops=recipe.crops, seed=plan.seed)
+    if plan.setting == "semantic":
+        classes = len(source.class_names)
+        generator = begun or Generator(names=source.class_names)
+        if not isinstance(generator, Generator) or generator.names != source.class_names:
+            raise UsageError(f"fit: {plan.begin} holds no generator for the classes of {source.name}")
+        return Generating(
+            network=generator,
+            store=store,
+            likeness=alexnet_likeness(_alexnet(plan.lpips_weights)),
+            critic=Critic(classes=classes),
+            reader=Reader(classes),
+            degrader=degrader,
+        )
+    restorer = begun or Restorer()
+    if not isinstance(restorer, Restorer):
+        raise UsageError(f"fit: {plan.begin} holds no restorer, which {plan.setting} is; give another --begin")
+    if plan.setting == "faithful":
+        return Restoring(network=restorer, store=store, degrader=degrader)
+    return Restoring(network=restorer, store=store, setting="sharp", degrader=degrader, likeness=lite0_likeness())
+
+
+def _alexnet(path: Path | None) -> Any:
+    from unveil.metrics.perceptual import network
+
+    return network(path).requires_grad_(False)
+
+
+def joined(sources: Sequence[Source]) -> Source:
+    """Several sources as one, all brought to the size of the first; classes of one name are one class."""
+    first, *others = sources
+    if not others:
+        return first
+    side = first.side
+    names = list(dict.fromkeys(name for source in sources for name in source.class_names))
+    pixels, labels = [], []
+    for source in sources:
+        pixels.append(source.pixels if source.side == side else _resized(source, side))
+        places = np.array([names.index(name) for name in source.class_names])
+        labels.append(places[source.labels])
+    name = " and ".join(source.name for source in sources)
+    return Source(name, np.concatenate(pixels), np.concatenate(labels), tuple(names))
+
+
+def _resized(source: Source, side: int) -> Any:
+    parts = []
+    for start in range(0, len(source), PART):
+        images = source.images(range(start, min(start + PART, len(source))))
+        images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        parts.append(eight_bit(images).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(parts)
+
+
+def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, leave_out: bool = False) -> Source:
+    """The source, once no picture for evaluation is found among it.
+
+    Args:
+        source: The training pictures.
+        evaluate: Folders or .npz files of pictures for evaluation; of an .npz with a `split`, part 1.
+        size: Size of a folder's pictures.
+        leave_out: Leave out the pictures that are also for evaluation instead of refusing.
+
+    Raises:
+        UsageError: A picture for evaluation is among it.
+    """
+    own = _fingerprints(source)
+    for path in evaluate:
+        both = overlap(own, _fingerprints(read_source(path, size=size, split=1)))
+        if len(both) and not leave_out:
+            raise UsageError(
+                f"fit: {len(both)} training pictures of {source.name} are also in {path} (the first: number "
+                f"{int(both[0]) + 1}), which is for evaluation; take them out, or give --leave-out"
+            )
+        rest = sorted(set(range(len(source))) - set(both.tolist()))
+        source, own = source.only(rest), own[rest]
+    return source
+
+
+def _fingerprints(source: Source) -> Tensor:
+    parts = [range(start, min(start + PART, len(source))) for start in range(0, len(source), PART)]
+    return torch.cat([fingerprints(source.images(part)) for part in parts])

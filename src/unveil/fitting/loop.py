@@ -1,0 +1,185 @@
+"""The one training loop: steps, running averages, validation, checkpoints, resume."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unveil.errors import UsageError
+
+CHECKPOINT, CURVE = "checkpoint.pt", "curve.jsonl"
+KEEP = 0.999  # of the running average, a step
+WARM = 100  # steps over which the learning rate rises
+
+
+@runtime_checkable
+class Trainee(Protocol):
+    """What is trained: it computes losses and judges itself."""
+
+    @property
+    def networks(self) -> Mapping[str, Module]:
+        """Everything with weights, the one that is wanted first."""
+        ...
+
+    def losses(self, share: float, *, random: np.random.Generator) -> Mapping[str, Tensor]:
+        """One loss for each network, on a fresh batch.
+
+        Args:
+            share: How much of the training is done, 0 to 1.
+            random: The randomness of the batch.
+        """
+        ...
+
+    def judge(self, network: Module) -> tuple[dict[str, float], Tensor]:
+        """Scores of the averaged network on pairs it was not trained on, and pictures to look at (3 x h x w)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and how fast.
+
+    Args:
+        steps: Batches.
+        lr: Learning rate; rises over the first hundred steps, then a cosine takes it to a fiftieth.
+        every: Steps between two looks at the validation pairs, each of which writes a checkpoint too.
+        seed: Of the batches.
+    """
+
+    steps: int
+    lr: float = 4e-4
+    every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.every < 1:
+            raise UsageError(f"fit: expected at least 1 step, got {self.steps} with a look every {self.every}")
+        if not self.lr > 0:
+            raise UsageError(f"fit: expected lr > 0, got {self.lr:g}; 0.0004 is usual")
+
+
+Told = Callable[[int, Mapping[str, float]], None]
+
+
+def train(trainee: Trainee, training: Training, folder: Path, told: Told | None = None) -> Module:
+    """Train, or go on where the folder's checkpoint stopped; returns the averaged network.
+
+    Args:
+        trainee: What is trained.
+        training: How long and how fast.
+        folder: Gets checkpoint.pt, curve.jsonl (a line a look) and look-STEP.png.
+        told: Called after each step with its number and the losses, and with the scores after each look.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    networks = trainee.networks
+    average = copy.deepcopy(next(iter(networks.values()))).requires_grad_(False)
+    optimisers = {
+        name: torch.optim.Adam(net.parameters(), lr=training.lr, betas=(0.9, 0.99)) for name, net in networks.items()
+    }
+    start = _resume(folder / CHECKPOINT, networks, average, optimisers)
+    for step in range(start, training.steps):
+        # Drawn from the step, so that a training that was interrupted goes on as if it had not been.
+        random = np.random.default_rng([training.seed, step])
+        losses = trainee.losses(step / training.steps, random=random)
+        for name, loss in losses.items():
+            if not math.isfinite(float(loss.detach())):
+                raise UsageError(f"fit: the loss of the {name} is not a number at step {step}; lower --lr")
+        for name, optimiser in optimisers.items():
+            if name in losses:
+                _step(optimiser, networks[name], losses[name], training.lr * _speed(step, training.steps))
+        _follow(average, next(iter(networks.values())), step)
+        seen = {name: float(loss.detach()) for name, loss in losses.items()}
+        if (step + 1) % training.every == 0 or step + 1 == training.steps:
+            scores, pictures = trainee.judge(average.eval())
+            with (folder / CURVE).open("a") as curve:
+                curve.write(json.dumps({"step": step + 1, **seen, **scores}) + "\n")
+            save_picture(pictures, folder / f"look-{step + 1:06d}.png")
+            _keep(folder / CHECKPOINT, step + 1, networks, average, optimisers)
+            seen |= scores
+        if told is not None:
+            told(step + 1, seen)
+    return average.eval()
+
+
+def _step(optimiser: torch.optim.Optimizer, network: Module, loss: Tensor, lr: float) -> None:
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, slope in zip(parameters, slopes, strict=True):
+        parameter.grad = slope
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.step()
+    optimiser.zero_grad()
+
+
+def _speed(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / WARM) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _follow(average: Module, network: Module, step: int) -> None:
+    keep = min(KEEP, (step + 1) / (step + 10))
+    with torch.no_grad():
+        for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value, 1 - keep)
+
+
+def _keep(
+    path: Path,
+    step: int,
+    networks: Mapping[str, Module],
+    average: Module,
+    optimisers: Mapping[str, torch.optim.Optimizer],
+) -> None:
+    state = {
+        "step": step,
+        "networks": {name: net.state_dict() for name, net in networks.items()},
+        "average": average.state_dict(),
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in optimisers.items()},
+    }
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def _resume(
+    path: Path,
+    networks: Mapping[str, Module],
+    average: Module,
+    optimisers: Mapping[str, torch.optim.Optimizer],
+) -> int:
+    if not path.is_file():
+        return 0
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        for name, net in networks.items():
+            net.load_state_dict(state["networks"][name])
+        average.load_state_dict(state["average"])
+        for name, optimiser in optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        return int(state["step"])
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} is not a checkpoint of this training ({reason}); choose another --work") from None
+
+
+def save_picture(picture: Tensor, path: Path) -> None:
+    """Write a picture (3 x h x w in [0, 1]) as PNG."""
+    from PIL import Image
+
+    Image.fromarray(picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()).save(path)
+
+
+def contact_sheet(columns: Sequence[Tensor]) -> Tensor:
+    """Columns of pictures (3 x h x w) side by side as one picture."""
+    return torch.cat(list(columns), 2)

@@ -1,0 +1,266 @@
+"""Pairs of rough and true pictures: clients are simulated on training pictures, and their updates attacked."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from unveil import attacks, obfuscations, training
+from unveil.core import Batch, Images, Knowledge, Update
+from unveil.enhancers.hints import hints_of
+from unveil.errors import UsageError
+from unveil.fitting.sources import Source
+from unveil.metrics.pixel import psnr
+from unveil.models import build_model
+
+CLASSES = 1000  # of the simulated clients' models; every picture of a client has a class of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What clients are simulated; each is drawn from these lists, where what stands twice is drawn twice as often.
+
+    Args:
+        channels: SPECs of obfuscations.
+        trainings: SPECs of local trainings.
+        models: Names of victims, each with new random weights.
+        attacks: SPECs of the attacks that rebuild the pictures.
+        sizes: Heights and widths of the pictures, pixels.
+        crops: Share of the clients whose pictures are cut out of larger ones rather than reduced.
+        batch: Pictures of a client.
+    """
+
+    channels: tuple[str, ...]
+    trainings: tuple[str, ...] = ("fedsgd",)
+    models: tuple[str, ...] = ("lenet",)
+    attacks: tuple[str, ...] = ("unveil:steps=30",)
+    sizes: tuple[int, ...] = (64,)
+    crops: float = 0.5
+    batch: int = 16
+
+
+STRENGTHS = Recipe(
+    channels=(
+        *("none", "none", "qsgd:levels=64,norm=max", "qsgd:levels=32,norm=max", "qsgd:levels=16,norm=max"),
+        *("qsgd:levels=16,norm=max", "qsgd:levels=8,norm=max", "qsgd:levels=8,norm=max", "qsgd:levels=4,norm=max"),
+        *("qsgd:levels=2,norm=max", "qsgd:levels=2,norm=max", "gaussian:relative=0.5", "gaussian:relative=1"),
+        *("gaussian:relative=2.5", "gaussian:relative=5", "topk:density=0.1", "topk:density=0.05"),
+        *("topk:density=0.05", "topk:density=0.02", "topk:density=0.01", "topk:density=0.05+qsgd:levels=16,norm=max"),
+    ),
+    trainings=("fedsgd", "fedsgd", "fedsgd", "fedsgd", "fedavg:steps=5,lr=0.003"),
+    models=(*("lenet",) * 18, "vgg7", "resnet18"),
+    attacks=("unveil:steps=25", "unveil:steps=40", "unveil:steps=60"),
+    sizes=(64, 64, 64, 64, 64, 32, 96),
+)
+"""Every kind of channel from mild to strong, on small pictures."""
+
+FINE = Recipe(
+    channels=(
+        *("none", "none", "qsgd:levels=64,norm=max", "qsgd:levels=32,norm=max", "qsgd:levels=16,norm=max"),
+        *("qsgd:levels=16,norm=max", "qsgd:levels=8,norm=max", "topk:density=0.1"),
+    ),
+    trainings=("fedsgd", "fedsgd", "fedsgd", "fedavg:steps=5,lr=0.003"),
+    attacks=("unveil:steps=50", "unveil:steps=100"),
+    sizes=(128,),
+)
+"""Mild channels, whole pictures and the attack's full budget: what is nearly right must not be made worse."""
+
+RESTORATION = (*(STRENGTHS,) * 9, FINE)
+"""For enhancers that restore; each client is of one of them."""
+
+DESTRUCTION = Recipe(
+    channels=(
+        *("qsgd:levels=2,norm=max", "qsgd:levels=2,norm=max", "topk:density=0.01", "topk:density=0.01"),
+        *("gaussian:relative=10", "topk:density=0.02", "qsgd:levels=4,norm=max", "topk:density=0.005"),
+    ),
+    trainings=("fedsgd", "fedsgd", "fedsgd", "fedsgd", "fedavg:steps=20,lr=0.003"),
+    sizes=(128,),
+    crops=0.0,
+)
+"""Channels so strong that pixels are gone."""
+
+MEANING = (DESTRUCTION,)
+"""For enhancers that draw what a picture means."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pairs:
+    """Pictures of one size with what an attack made of them.
+
+    Args:
+        rough: The attack's pictures.
+        truth: The client's.
+        hints: How firmly the update held each; see `hints_of`.
+        labels: The class of each in the pictures' source.
+        made: How they were made, plain JSON.
+    """
+
+    rough: Images
+    truth: Images
+    hints: Tensor
+    labels: Tensor
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write them with 8 bits a pixel, whole or not at all."""
+        from safetensors.torch import save_file
+
+        part = path.with_suffix(".part")
+        tensors = {"rough": eight_bit(self.rough), "truth": eight_bit(self.truth)}
+        tensors |= {"hints": self.hints.contiguous(), "labels": self.labels.contiguous()}
+        save_file(tensors, part, {"made": json.dumps(self.made)})
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Pairs:
+        """Read what `save` wrote."""
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            made = json.loads(file.metadata()["made"])
+        rough, truth = held["rough"].float() / 255, held["truth"].float() / 255
+        return cls(rough=rough, truth=truth, hints=held["hints"], labels=held["labels"], made=made)
+
+
+def eight_bit(images: Images) -> Tensor:
+    """As bytes."""
+    return images.detach().clamp(0, 1).mul(255).round().byte().contiguous()
+
+
+def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: int) -> Pairs:
+    """Simulate one client, attack its update, and keep what came out beside the truth.
+
+    Args:
+        source: The training pictures.
+        recipes: What clients there are; each is of one of them.
+        seed: Seed of all clients.
+        number: Which client.
+    """
+    random = np.random.default_rng([seed, number])
+    recipe = recipes[int(random.integers(len(recipes)))]
+    client, channel, chance = (Generator().manual_seed(int(s)) for s in random.integers(2**31, size=3))
+    size = int(random.choice(recipe.sizes))
+    rows = random.choice(len(source), min(recipe.batch, len(source)), replace=False)
+    truth = cut(source.images(rows.tolist()), size, crop=random.random() < recipe.crops, random=random)
+    # What a client's batch looks like to it: 8 bits a pixel.
+    truth = eight_bit(truth).float() / 255
+
+    local = training.parse(str(random.choice(recipe.trainings)))
+    obfuscation = obfuscations.parse(str(random.choice(recipe.channels)))
+    attack = attacks.parse(str(random.choice(recipe.attacks)))
+    victim = str(random.choice(recipe.models))
+    model = build_model(victim, image_shape=(3, size, size), classes=CLASSES, seed=int(random.integers(2**31)))
+    labels = torch.from_numpy(random.choice(CLASSES, len(rows), replace=False))
+    received = obfuscation(Update(local(model, Batch(truth, labels), generator=client)), generator=channel)
+    knowledge = Knowledge(
+        training=local,
+        image_shape=(3, size, size),
+        num_images=len(rows),
+        classes=CLASSES,
+        labels=labels,
+        obfuscation=obfuscation,
+    )
+    guess = attack(model, received, knowledge, generator=chance)
+    rough = eight_bit(guess.images).float() / 255
+    made = {
+        "model": victim,
+        "training": str(local),
+        "channel": str(obfuscation),
+        "attack": str(attack),
+        "size": size,
+        "psnr": round(float(psnr(truth, rough).mean()), 3),
+    }
+    classes = torch.from_numpy(source.labels[rows])
+    return Pairs(rough=rough, truth=truth, hints=hints_of(guess.evidence, len(rough)), labels=classes, made=made)
+
+
+def cut(images: Images, size: int, *, crop: bool, random: np.random.Generator) -> Float[Tensor, "n c size size"]:
+    """Pictures of one size, mirrored or not: a random part of each, or the whole made smaller by area."""
+    side = images.shape[-1]
+    if crop and size < side:
+        top, left = random.integers(side - size + 1, size=2)
+        images = images[..., top : top + size, left : left + size]
+    elif size != side:
+        mode = {"mode": "area"} if size < side else {"mode": "bilinear", "align_corners": False}
+        images = F.interpolate(images, size=(size, size), **mode)
+    return images.flip(-1) if random.random() < 0.5 else images
+
+
+def produce(
+    source: Source,
+    recipes: Sequence[Recipe],
+    folder: Path,
+    *,
+    clients: int,
+    seed: int,
+    workers: int = 2,
+    told: Callable[[int], None] | None = None,
+) -> None:
+    """Make the pairs of all clients that the folder does not hold yet, several clients at a time.
+
+    Args:
+        source: The training pictures.
+        recipes: What clients there are; each is of one of them.
+        folder: Where they are kept, one file a client; a later call goes on.
+        clients: How many.
+        seed: Their seed.
+        workers: Processes, each with one thread: two processes do more than one with two threads.
+        told: Called with the number of finished clients.
+
+    Raises:
+        UsageError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another folder with --work") from None
+    wanted = [number for number in range(clients) if not _file(folder, number).is_file()]
+    done = clients - len(wanted)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=(source, recipes, seed)) as pool:
+        running = {pool.submit(_make, folder, number) for number in wanted}
+        try:
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    done += 1
+                    if told is not None:
+                        told(done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.safetensors"
+
+
+_given: tuple[Source, Sequence[Recipe], int, int] | None = None
+
+
+def _begin(source: Source, recipes: Sequence[Recipe], seed: int) -> None:
+    global _given
+    torch.set_num_threads(1)
+    _given = source, recipes, seed, os.getppid()
+
+
+def _make(folder: Path, number: int) -> None:
+    assert _given is not None
+    source, recipes, seed, parent = _given
+    if os.getppid() != parent:  # whoever wanted the pairs is gone
+        os._exit(1)
+    make_pairs(source, recipes, seed=seed, number=number).save(_file(folder, number))

@@ -1,0 +1,102 @@
+"""Training a restorer: faithful (PSNR) or sharp (what people see)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unveil.core import Images
+from unveil.enhancers.restorer import Restorer
+from unveil.fitting.degrade import Degrader
+from unveil.fitting.loop import contact_sheet
+from unveil.fitting.losses import Critic, Likeness, critic_loss, decibels, surprise
+from unveil.fitting.pairs import Pairs
+from unveil.fitting.store import PairStore
+from unveil.metrics.pixel import psnr
+
+FORGET = 0.15  # share of the pictures whose hints are withheld, so that it works for attacks that have none
+CHEAP = 0.25  # share of the training that learns from the cheap degradation, where there is one
+SHOWN = 8
+
+Setting = Literal["faithful", "sharp"]
+
+
+@dataclass(kw_only=True, eq=False)
+class Restoring:
+    """A restorer in training; see `Trainee`.
+
+    Args:
+        network: The restorer, new or to be trained further.
+        store: Pairs of real attacks.
+        setting: `faithful` lowers the squared error; `sharp` also has to please another network and a critic.
+        degrader: The cheap degradation of the first part; None to learn from real attacks throughout.
+        likeness: What `sharp` has to please.
+        batch: Pictures a step.
+        crop: Pixels a side at most.
+    """
+
+    network: Restorer
+    store: PairStore
+    setting: Setting = "faithful"
+    degrader: Degrader | None = None
+    likeness: Likeness | None = None
+    batch: int = 32
+    crop: int = 64
+    critic: Critic = field(default_factory=Critic)
+
+    def __post_init__(self) -> None:
+        self.network.to(memory_format=torch.channels_last)
+
+    @property
+    def networks(self) -> Mapping[str, Module]:
+        """See `Trainee`."""
+        restorer: dict[str, Module] = {"restorer": self.network}
+        return restorer if self.setting == "faithful" else {**restorer, "critic": self.critic}
+
+    def losses(self, share: float, *, random: np.random.Generator) -> Mapping[str, Tensor]:
+        """See `Trainee`."""
+        if self.degrader is not None and share < CHEAP:
+            pairs = self.degrader.draw(self.batch, random=random)
+        else:
+            pairs = self.store.draw(self.batch, crop=self.crop, random=random)
+        known = torch.from_numpy(random.random((len(pairs.hints), 1)) > FORGET)
+        with torch.autocast("cpu", torch.bfloat16):
+            restored, expected = self.network(pairs.rough, pairs.hints * known)
+        fidelity = decibels(restored, pairs.truth) + 0.05 * surprise(restored, pairs.truth, expected)
+        if self.setting == "faithful" or self.likeness is None:
+            return {"restorer": fidelity}
+        with torch.autocast("cpu", torch.bfloat16):
+            unlike = self.likeness(restored, pairs.truth).mean()
+            judged = self.critic(restored)
+            told = critic_loss(self.critic(pairs.truth).float(), self.critic(restored.detach()).float())
+        # Weights set by looking at validation LPIPS-free: fidelity still leads, the critic only adds grain.
+        return {"restorer": fidelity + unlike.float() - 0.03 * judged.float().mean(), "critic": told}
+
+    def judge(self, network: Module) -> tuple[dict[str, float], Tensor]:
+        """Decibels before and after by channel, and some pictures: rough, restored, true."""
+        gains: dict[str, list[float]] = defaultdict(list)
+        shown: list[Tensor] = []
+        for pairs in self.store.validation:
+            restored = restore(network, pairs)
+            before, after = psnr(pairs.truth, pairs.rough), psnr(pairs.truth, restored.clamp(0, 1))
+            gains["rough"] += before.tolist()
+            gains["restored"] += after.tolist()
+            gains[f"gain {pairs.made['channel']}"] += (after - before).tolist()
+            if pairs.truth.shape[-1] == 64 and len(shown) < SHOWN:
+                shown.append(torch.cat([pairs.rough[0], restored[0].clamp(0, 1), pairs.truth[0]], 1))
+        sheet = contact_sheet(shown) if shown else torch.zeros(3, 1, 1)
+        return {name: round(float(np.mean(values)), 3) for name, values in gains.items()}, sheet
+
+
+def restore(network: Module, pairs: Pairs) -> Images:
+    """What the network makes of the rough pictures."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        restored: Tensor = network(pairs.rough, pairs.hints)[0]
+    return restored.float()

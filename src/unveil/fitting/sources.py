@@ -1,0 +1,103 @@
+"""Pictures to learn from, and how to tell that a picture is one of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unveil.core import Images
+from unveil.errors import UsageError
+from unveil.pictures import count_pictures, load_pictures
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Square pictures of one size with their classes.
+
+    Args:
+        name: What they are called in a model card.
+        pixels: n x height x width x 3.
+        labels: A class index each.
+        class_names: A name for each class.
+    """
+
+    name: str
+    pixels: Pixels
+    labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def side(self) -> int:
+        """Height and width in pixels."""
+        return int(self.pixels.shape[1])
+
+    def images(self, rows: Sequence[int]) -> Images:
+        """Some of the pictures in [0, 1]."""
+        return torch.from_numpy(self.pixels[list(rows)]).permute(0, 3, 1, 2).float() / 255
+
+    def only(self, rows: Sequence[int]) -> Source:
+        """The source with some of its pictures."""
+        return Source(self.name, self.pixels[list(rows)], self.labels[list(rows)], self.class_names)
+
+
+def read_source(path: Path, *, size: int = 128, split: int | None = 0) -> Source:
+    """Read a folder of pictures with a sub-folder a class, or an .npz of encoded pictures.
+
+    Args:
+        path: The folder, or a file with `data` (all files' bytes), `offsets`, `labels` and `classes`; and `split`
+            where only a part is for training, `sheet` and `size` where a file holds several pictures.
+        size: Height and width to which a folder's pictures are brought; an .npz keeps its own.
+        split: Which part of an .npz with a `split` is read; None for all.
+
+    Raises:
+        UsageError: A file or folder that cannot be used.
+    """
+    if path.suffix == ".npz":
+        return _from_npz(path, split)
+    found = load_pictures(path, count=count_pictures(path), size=size)
+    pixels = (found.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return Source(path.name, np.ascontiguousarray(pixels), found.labels.numpy(), found.class_names)
+
+
+def _from_npz(path: Path, split: int | None) -> Source:
+    from PIL import Image
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = {key: file[key] for key in file.files}
+        data, offsets = held["data"], held["offsets"]
+        blobs = [data[a:b].tobytes() for a, b in pairwise(offsets)]
+        sheet = int(held.get("sheet", 1))
+        rows = []
+        for blob in blobs:
+            with Image.open(io.BytesIO(blob)) as picture:
+                array = np.asarray(picture.convert("RGB"))
+            side = array.shape[0] // sheet
+            tiles = array.reshape(sheet, side, sheet, side, 3).transpose(0, 2, 1, 3, 4)
+            rows.append(tiles.reshape(-1, side, side, 3))
+        pixels = np.concatenate(rows)
+        names = tuple(str(name) for name in held["classes"])
+        labels = held["labels"].astype(np.int64)
+        if len(labels) != len(pixels):  # sheets of as many pictures a class, in order
+            labels = np.repeat(np.arange(len(names)), len(pixels) // len(names))
+        chosen = np.flatnonzero(held["split"] == split) if split is not None and "split" in held else slice(None)
+        return Source(path.stem, pixels[chosen], labels[chosen], names)
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist; give a folder of pictures or an .npz of them") from None
+    except (OSError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read as pictures ({type(error).__name__}: {error}); expected data, offsets, labels and "
+            "classes in it, all pictures square and of one size"
+        ) from None

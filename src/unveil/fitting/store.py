@@ -1,0 +1,68 @@
+"""Pairs on disk as training batches: the held-out clients apart, pictures of one size together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unveil.errors import UsageError
+from unveil.fitting.pairs import Pairs, eight_bit
+
+HELD_OUT = 20  # every so manieth client is kept for validation
+
+
+class PairStore:
+    """All pairs of some folders in memory, 8 bits a pixel.
+
+    Args:
+        folders: Where `produce` put them.
+
+    Raises:
+        UsageError: There are too few.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+        if len(files) < 2:
+            raise UsageError(f"{', '.join(map(str, folders))}: expected pairs of at least 2 clients, got {len(files)}")
+        self.validation = [Pairs.load(path) for path in files[::HELD_OUT]]
+        sizes: dict[int, list[Pairs]] = defaultdict(list)
+        for number, path in enumerate(files):
+            if number % HELD_OUT:
+                pairs = Pairs.load(path)
+                sizes[pairs.truth.shape[-1]].append(pairs)
+        self.groups = {size: _Group(found) for size, found in sizes.items()}
+        counts = np.array([len(group.truth) for group in self.groups.values()], float)
+        self.shares = counts / counts.sum()
+
+    def __len__(self) -> int:
+        return sum(len(group.truth) for group in self.groups.values())
+
+    def draw(self, count: int, *, crop: int, random: np.random.Generator) -> Pairs:
+        """Some pairs of one size, cut to at most `crop` pixels a side, turned and mirrored at random."""
+        size = int(random.choice(list(self.groups), p=self.shares))
+        group = self.groups[size]
+        rows = torch.from_numpy(random.integers(len(group.truth), size=count))
+        side = min(crop, size)
+        top, left = random.integers(size - side + 1, size=2)
+        flip, turn = bool(random.random() < 0.5), bool(random.random() < 0.5) and side < size
+
+        def cut(images: Tensor) -> Tensor:
+            part = images[rows][..., top : top + side, left : left + side].float() / 255
+            part = part.flip(-1) if flip else part
+            return part.transpose(-1, -2) if turn else part
+
+        return Pairs(rough=cut(group.rough), truth=cut(group.truth), hints=group.hints[rows], labels=group.labels[rows])
+
+
+class _Group:
+    def __init__(self, pairs: Sequence[Pairs]) -> None:
+        self.rough = torch.cat([eight_bit(p.rough) for p in pairs])
+        self.truth = torch.cat([eight_bit(p.truth) for p in pairs])
+        self.hints = torch.cat([p.hints for p in pairs])
+        self.labels = torch.cat([p.labels for p in pairs])

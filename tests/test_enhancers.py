@@ -1,0 +1,191 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Generator as Chance
+from torch import Tensor
+
+from unveil import enhancers
+from unveil.core import Evidence, Reconstruction
+from unveil.enhancers.generator import Generator
+from unveil.enhancers.hints import hints_of
+from unveil.enhancers.learned import Learned, classes_of, restored
+from unveil.enhancers.restorer import Restorer
+from unveil.enhancers.weights import load_weights, save_weights
+from unveil.errors import UsageError
+
+NAMES = ("cat", "water_lilly", "n02123045 tabby")
+
+
+def some_restorer(seed: int = 0) -> Restorer:
+    """A restorer that changes what it is given."""
+    torch.manual_seed(seed)
+    network = Restorer(widths=(4, 6), blocks=1)
+    torch.nn.init.normal_(network.body.last.weight, std=0.05)
+    return network.eval()
+
+
+def some_generator(seed: int = 0) -> Generator:
+    torch.manual_seed(seed)
+    network = Generator(names=NAMES, widths=(4, 6), blocks=1)
+    torch.nn.init.normal_(network.body.last.weight, std=0.05)
+    return network.eval()
+
+
+def guess_of(images: Tensor, evidence: Evidence | None = None) -> Reconstruction:
+    return Reconstruction(images=images, labels=torch.arange(len(images)), losses=[], evidence=evidence)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand((3, 3, 32, 32), generator=Chance().manual_seed(1))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.safetensors"
+    save_weights(some_restorer(), path, seen=torch.zeros((1, 32), dtype=torch.uint8), card={"purpose": "tests"})
+    return path
+
+
+def test_hints_tell_a_firm_picture_from_a_loose_one_and_from_an_unknown_one() -> None:
+    known = hints_of(Evidence(noise=torch.tensor([0.0, 1.0]), miss=torch.tensor([0.1, 0.1])), 2)
+    assert known[0, 0] < known[1, 0]
+    assert known[:, 2].tolist() == [1.0, 1.0]
+    assert not hints_of(None, 2).any()
+
+
+@pytest.mark.parametrize("side", [28, 32, 50, 96])
+def test_an_untrained_network_changes_nothing_at_any_size(side: int) -> None:
+    images = torch.rand((2, 3, side, side + 4))
+    pictures, expected = Restorer()(images, hints_of(None, 2))
+    torch.testing.assert_close(pictures, images)
+    assert expected.shape == (2, 1, side, side + 4)
+    assert (expected > 0).all()
+    drawn = Generator(names=NAMES)(images, hints_of(None, 2), torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(drawn, images)
+
+
+def test_a_picture_is_restored_alike_whatever_stands_beside_it(images: Tensor) -> None:
+    network = some_restorer()
+    together, _ = restored(network, images, hints_of(None, 3))
+    alone, _ = restored(network, images[1:2], hints_of(None, 1))
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_hints_and_classes_change_what_comes_out(images: Tensor) -> None:
+    firm = hints_of(Evidence(noise=torch.full((3,), 0.01), miss=torch.full((3,), 0.01)), 3)
+    loose = hints_of(Evidence(noise=torch.full((3,), 1.0), miss=torch.full((3,), 1.0)), 3)
+    restorer, generator = some_restorer(), some_generator()
+    assert (restorer(images, firm)[0] - restorer(images, loose)[0]).abs().max() > 1e-4
+    one, two = (generator(images, firm, torch.full((3,), c)) for c in (1, 2))
+    assert (one - two).abs().max() > 1e-3
+
+
+def test_grey_pictures_stay_grey(images: Tensor, weights: Path) -> None:
+    grey = images[:, :1]
+    found = Learned("mine", weights)(guess_of(grey))
+    assert found.images.shape == grey.shape
+    with pytest.raises(UsageError, match="1 or 3 channels"):
+        Learned("mine", weights)(guess_of(images[:, :2]))
+
+
+def test_classes_are_found_by_name_whatever_their_spelling() -> None:
+    network = some_generator()
+    names = ("dog", "Cat", "water lilly", "tabby")
+    assert classes_of(network, torch.tensor([0, 1, 2, 3, 9]), names).tolist() == [0, 1, 2, 3, 0]
+    assert classes_of(network, torch.tensor([1]), ()).tolist() == [0]
+
+
+def test_a_generator_says_that_it_invents(images: Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "draws.safetensors"
+    save_weights(some_generator(), path, seen=torch.zeros((0, 32), dtype=torch.uint8), card={})
+    enhancer = Learned("draws", path)
+    assert enhancer.uses_labels
+    assert not enhancer.is_faithful
+    found = enhancer(guess_of(images), class_names=("cat", "dog", "tabby"))
+    assert "class of 2 of 3" in found.notes[-1]
+    assert "invented" in found.notes[-1]
+    assert 0 <= found.images.min() <= found.images.max() <= 1
+
+
+def test_weights_come_back_as_they_were_written(images: Tensor, weights: Path) -> None:
+    network, seen, card = load_weights(weights)
+    assert card["purpose"] == "tests"
+    assert len(seen) == 1
+    assert isinstance(network, Restorer)
+    torch.testing.assert_close(
+        network(images, hints_of(None, 3))[0], some_restorer()(images, hints_of(None, 3))[0], rtol=1e-2, atol=1e-2
+    )
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+def rewritten(path: Path, *, drop: str = "", add: str = "", **facts: str) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        known = dict(file.metadata())
+    tensors = load_file(path)
+    if drop:
+        del tensors[drop]
+    if add:
+        tensors[add] = torch.zeros(2)
+    save_file(tensors, path, {**known, **facts})
+
+
+def test_weights_that_are_wrong_are_refused_in_one_sentence(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = weights.read_bytes()
+
+    def refused(match: str) -> None:
+        with pytest.raises(UsageError, match=match) as error:
+            load_weights(weights)
+        assert "\n" not in str(error.value)
+        weights.write_bytes(content)
+
+    weights.write_bytes(content[:-3])
+    refused("cannot be read as safetensors")
+    damaged = bytearray(content)
+    damaged[-100] ^= 1
+    weights.write_bytes(bytes(damaged))
+    refused("checksum")
+    rewritten(weights, unveil="99")
+    refused("version 99")
+    rewritten(weights, kind="poem")
+    refused("kind poem")
+
+    import unveil.enhancers.weights as module
+
+    monkeypatch.setattr(module, "_checksum", lambda tensors: json.loads('"same"'))
+    rewritten(weights, checksum="same", settings='{"widths": [8, 6], "blocks": 1}')
+    refused("has shape")
+    rewritten(weights, checksum="same", settings='{"depth": 3}')
+    refused("settings are not those")
+    rewritten(weights, checksum="same", drop="body.first.bias")
+    refused("'body.first.bias' is missing")
+    rewritten(weights, checksum="same", add="stray")
+    refused("'stray' belongs to another network")
+    weights.unlink()
+    with pytest.raises(UsageError, match="does not exist"):
+        load_weights(weights)
+
+
+def test_an_enhancer_is_named_or_a_file(weights: Path) -> None:
+    assert enhancers.parse("none") is None
+    mine = enhancers.parse(str(weights))
+    assert str(mine).startswith("mine.safetensors@")
+    with pytest.raises(UsageError, match="did you mean 'faithful'"):
+        enhancers.parse("faithfull")
+
+
+def test_a_restorer_leaves_labels_and_evidence_alone(images: Tensor, weights: Path) -> None:
+    evidence = Evidence(noise=torch.rand(3), miss=torch.rand(3))
+    before = guess_of(images, evidence)
+    kept = images.clone()
+    after = Learned("mine", weights)(before)
+    assert torch.equal(images, kept)
+    assert not torch.equal(after.images, images)
+    same = dataclasses.replace(after, images=images)
+    assert same == before

@@ -1,0 +1,158 @@
+"""An enhancer between attack and scores: held to the update, controlled, recorded, refused where it would cheat."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from conftest import small_client
+from unveil import obfuscations
+from unveil.attacks import parse as parse_attack
+from unveil.controls import LABELS
+from unveil.core import Batch, Knowledge, Reconstruction, Update
+from unveil.enhancers.generator import Generator as Drawer
+from unveil.enhancers.learned import Learned
+from unveil.enhancers.restorer import Restorer
+from unveil.enhancers.weights import save_weights
+from unveil.enhancing import enhance, refuse_seen
+from unveil.errors import UsageError
+from unveil.fingerprints import fingerprints
+from unveil.results import append, prepare, read_trials
+from unveil.scenes import Scene, make_scene
+from unveil.training import FedSGD
+from unveil.trial import LABEL_ALONE, run_trial
+
+
+@dataclasses.dataclass(frozen=True)
+class Towards:
+    """An enhancer that answers these pictures."""
+
+    images: Tensor
+    is_faithful: bool = True
+    uses_labels: bool = False
+
+    def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
+        return dataclasses.replace(guess, images=self.images)
+
+    def __str__(self) -> str:
+        return "towards"
+
+
+@pytest.fixture
+def attacked() -> tuple[torch.nn.Module, Batch, Update, Knowledge, Reconstruction]:
+    model, batch = small_client()
+    update = Update(FedSGD()(model, batch))
+    knowledge = Knowledge(
+        training=FedSGD(),
+        image_shape=(3, 8, 8),
+        num_images=4,
+        classes=10,
+        labels=batch.labels,
+        obfuscation=obfuscations.parse("none"),
+    )
+    noise = 0.2 * torch.randn(batch.images.shape, generator=Generator().manual_seed(1))
+    rough = Reconstruction(images=(batch.images + noise).clamp(0, 1), labels=batch.labels, losses=[])
+    return model, batch, update, knowledge, rough
+
+
+def test_a_restorer_that_is_right_is_believed(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    found, told = enhance(Towards(batch.images), rough, model=model, update=update, knowledge=knowledge)
+    assert told.share == 1
+    assert told.misfit_after < told.misfit_before
+    torch.testing.assert_close(found.images, batch.images)
+
+
+@pytest.mark.parametrize("wrong", ["inverted", "grey", "another"])
+def test_a_restorer_never_takes_pictures_further_from_the_update(attacked, wrong: str) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    other = {"inverted": 1 - batch.images, "grey": torch.full_like(batch.images, 0.5), "another": batch.images.flip(0)}
+    found, told = enhance(Towards(other[wrong]), rough, model=model, update=update, knowledge=knowledge)
+    assert told.misfit_after <= told.misfit_before
+    if told.share == 0:
+        assert torch.equal(found.images, rough.images)
+
+
+def test_what_is_led_back_is_nearer_to_the_update_than_what_came_in(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    near = (batch.images + 0.02).clamp(0, 1)
+    exact = dataclasses.replace(rough, images=(batch.images + 0.01).clamp(0, 1))
+    _, told = enhance(Towards(near), exact, model=model, update=update, knowledge=knowledge)
+    assert told.misfit_after <= told.misfit_before
+    assert told.share == 1  # a brightness that is a little off is mended, not given up
+
+
+def test_a_generator_is_not_held_and_its_misfit_is_told(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    drawn = Towards(1 - batch.images, is_faithful=False)
+    found, told = enhance(drawn, rough, model=model, update=update, knowledge=knowledge)
+    assert torch.equal(found.images, 1 - batch.images)
+    assert told.misfit_after > told.misfit_before
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene(name="client", model="lenet", images="builtin", size=16, batch=3, training=FedSGD())
+
+
+def weights(path: Path, network: Restorer | Drawer, seen: Tensor | None = None) -> Learned:
+    torch.nn.init.normal_(network.body.last.weight, std=0.02)
+    seen = torch.zeros((0, 32), dtype=torch.uint8) if seen is None else seen
+    save_weights(network, path, seen=seen, card={})
+    return Learned(path.name, path)
+
+
+def test_a_trial_tells_what_the_enhancer_changed(scene: Scene, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    enhancer = weights(tmp_path / "r.safetensors", Restorer(widths=(4, 6), blocks=1))
+    channel, attack = obfuscations.parse("none"), parse_attack("unveil:steps=3")
+    plain = run_trial(scene, channel, attack, seed=0, folder=tmp_path)
+    trial = run_trial(scene, channel, attack, seed=0, folder=tmp_path, enhancer=enhancer)
+    assert trial.settings["enhancer"] == str(enhancer)
+    assert plain.enhanced is None
+    assert "enhancer" not in plain.settings
+    assert trial.enhanced is not None
+    assert trial.enhanced.scores == plain.scores
+    assert trial.enhanced.misfit_after <= trial.enhanced.misfit_before
+    assert trial.enhanced.alone == []
+    prepare(tmp_path / "kept", {})
+    append(tmp_path / "kept", trial)
+    assert read_trials(tmp_path / "kept") == [trial]
+
+
+def test_what_a_generator_draws_from_the_label_alone_is_a_control(scene: Scene, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    enhancer = weights(tmp_path / "g.safetensors", Drawer(names=("cat", "coffee"), widths=(4, 6), blocks=1))
+    trial = run_trial(
+        scene,
+        obfuscations.parse("qsgd:levels=2"),
+        parse_attack("unveil:steps=2"),
+        seed=0,
+        folder=tmp_path,
+        controls=(LABELS,),
+        enhancer=enhancer,
+    )
+    assert set(trial.controls) == {LABELS, LABEL_ALONE}
+    assert trial.enhanced is not None
+    assert len(trial.enhanced.alone) == 3
+    assert all((tmp_path / path).is_file() for path in trial.enhanced.alone)
+    assert "class of 2 of 3" in " ".join(trial.notes)
+
+
+def test_pictures_that_an_enhancer_knows_by_heart_are_refused(scene: Scene, tmp_path: Path) -> None:
+    seen = fingerprints(scene.batch.images[1:2])
+    enhancer = weights(tmp_path / "s.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
+    with pytest.raises(UsageError, match=r"1 of the 3 pictures .*the first: picture 2"):
+        run_trial(
+            scene,
+            obfuscations.parse("none"),
+            parse_attack("unveil:steps=2"),
+            seed=0,
+            folder=tmp_path,
+            enhancer=enhancer,
+        )
+    refuse_seen(enhancer, scene.batch.images[:1])
+    refuse_seen(Towards(scene.batch.images), scene.batch.images)  # not a learned one: it has seen nothing

@@ -1,0 +1,29 @@
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from unveil.attacks.leaves import dead_leaves
+from unveil.fingerprints import fingerprints, overlap
+
+
+def some(count: int, seed: int = 0) -> Tensor:
+    return dead_leaves(count, (3, 64, 64), generator=Generator().manual_seed(seed))
+
+
+def test_a_picture_is_known_again_after_resizing_and_rounding_and_in_another_light() -> None:
+    images = some(12)
+    seen = fingerprints(images)
+    larger = F.interpolate(images, size=(128, 128), mode="bilinear", align_corners=False)
+    darker = (images * 0.8 * 255).round() / 255
+    for copy in (images, larger, darker):
+        assert overlap(fingerprints(copy), seen).tolist() == list(range(12))
+
+
+def test_other_pictures_are_not_known() -> None:
+    assert not len(overlap(fingerprints(some(60, seed=1)), fingerprints(some(60, seed=2))))
+    assert not len(overlap(fingerprints(some(3)), torch.zeros((0, 32), dtype=torch.uint8)))
+
+
+def test_flat_pictures_are_nobody() -> None:
+    flat = fingerprints(torch.full((2, 3, 32, 32), 0.5))
+    assert not len(overlap(flat, flat))
