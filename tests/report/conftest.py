@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unveil.core import Stop, Trial
+from unveil.core import Enhanced, Stop, Trial
 
 MakeTrial = Callable[..., Trial]
 
@@ -30,6 +30,8 @@ def make_trial(
     stop: Stop = Stop.FINISHED,
     notes: list[str] | None = None,
     pictures: bool = False,
+    enhancer: str = "",
+    enhanced: Enhanced | None = None,
 ) -> Trial:
     psnr = [25.0, 26.0, 27.0, 28.0, 25.5, 26.5, 27.5, 24.5] if psnr is None else psnr
     ssim = [0.8] * len(psnr) if ssim is None else ssim
@@ -44,6 +46,7 @@ def make_trial(
             "obfuscation": obfuscation,
             "attack": attack,
             "knowledge": knowledge,
+            **({"enhancer": enhancer} if enhancer else {}),
         },
         seed=seed,
         wire_bits=wire_bits,
@@ -64,6 +67,7 @@ def make_trial(
         notes=notes or [],
         versions={"unveil": "0.1.0"},
         confidence=confidence or [],
+        enhanced=enhanced,
     )
 
 

@@ -58,8 +58,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Strip:
-    """A line of pictures; `row` is None for the originals."""
+    """A line of pictures; `row` is None for those that no obfuscation was in the way of."""
 
+    name: str
     row: Row | None
     verdict: Verdict | None
     pictures: Sequence[Shown]
@@ -212,14 +213,17 @@ def _bands(folder: Path, judged: list[tuple[Row, Verdict]]) -> list[list[Strip]]
         part = order[start : start + BAND]
         originals = [longest[i] for i in part]
         named = [_shown(folder, p.original, f"original {p.position + 1}", str(p.position + 1)) for p in originals]
-        strips = [Strip(None, None, named)]
+        strips = [Strip("Original", None, None, named)]
         for row, verdict in judged:
             pictures = []
             for p in (row.first[i] for i in part if i < len(row.first)):
                 caption = "" if p.psnr is None else f"{p.psnr:.1f}"
                 alt = f"picture {p.position + 1} rebuilt through {row.obfuscation}" + (caption and f", {caption} dB")
                 pictures.append(replace(_shown(folder, p.rebuilt, alt, caption), scores=_own_scores(p)))
-            strips.append(Strip(row, verdict, pictures))
+            strips.append(Strip(row.obfuscation, row, verdict, pictures))
+        if any(p.alone for p in originals):
+            drawn = [_shown(folder, p.alone, f"picture {p.position + 1} drawn from its label alone") for p in originals]
+            strips.append(Strip("Label alone, no update", None, None, drawn))
         bands.append(strips)
     return bands if any(p.uri for band in bands for strip in band for p in strip.pictures) else []
 

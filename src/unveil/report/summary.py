@@ -15,6 +15,7 @@ from statistics import fmean
 from unveil.core import Trial
 from unveil.errors import UsageError
 from unveil.metrics.pixel import ROUNDING
+from unveil.report.addition import Addition, addition
 from unveil.report.contrast import NO_UPDATE, Contrast, adjusted, contrasts
 from unveil.report.measures import measure
 from unveil.statistics import Interval, bootstrap_mean, rank_correlation, wilson
@@ -22,6 +23,9 @@ from unveil.statistics import Interval, bootstrap_mean, rank_correlation, wilson
 CONTROL = "none"
 CEILING = {"psnr": -10 * math.log10(ROUNDING)}
 """Results of other tools may hold an infinite PSNR; it counts as the metric here counts an exact copy."""
+
+KEYS = ("scene", "training", "attack", "enhancer", "knowledge", "obfuscation")
+"""Settings that tell rows apart."""
 
 Curve = Sequence[float]
 
@@ -59,6 +63,7 @@ class Picture:
         rebuilt: Path of the reconstruction, likewise.
         psnr: Its PSNR in dB; None if it was not measured.
         scores: All its scores that are numbers, by metric.
+        alone: Path of what the enhancer drew from the label alone, likewise; empty if it uses no labels.
     """
 
     position: int
@@ -67,11 +72,12 @@ class Picture:
     rebuilt: str
     psnr: float | None
     scores: Mapping[str, float]
+    alone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One scene, training, obfuscation, attack and knowledge: everything the report says about it.
+    """One scene, training, obfuscation, attack, enhancer and knowledge: everything the report says about it.
 
     Args:
         scene, model, batch, training, obfuscation, attack, knowledge: As in `Trial.settings`.
@@ -94,6 +100,8 @@ class Row:
             None where the attack gave none or there are too few pictures.
         above: Measure -> p-value of as much above every control by chance, corrected for the number of measures;
             empty without controls.
+        enhancer: As in `Trial.settings`; empty without one.
+        addition: What the enhancer added; None without one.
         control: The row of the same attack on the bare update; None if there is none, and for the control itself.
         cost: PSNR of the control minus PSNR of this row, paired by picture, in dB; None without a control.
     """
@@ -123,13 +131,15 @@ class Row:
     notes: tuple[str, ...]
     sureness: float | None = None
     above: Mapping[str, float] = field(default_factory=dict)
+    enhancer: str = ""
+    addition: Addition | None = None
     control: Row | None = None
     cost: Interval | None = None
 
     @property
-    def section(self) -> tuple[str, str, str, str]:
+    def section(self) -> tuple[str, ...]:
         """What rows must share to be compared with one another."""
-        return (self.scene, self.training, self.attack, self.knowledge)
+        return (self.scene, self.training, self.attack, self.enhancer, self.knowledge)
 
     @property
     def is_control(self) -> bool:
@@ -143,7 +153,7 @@ class Row:
 
 
 def summarise(trials: Sequence[Trial]) -> list[Row]:
-    """One row for each scene, training, obfuscation, attack and knowledge, the control first in its section.
+    """One row for each scene, training, obfuscation, attack, enhancer and knowledge, the control first in its section.
 
     Args:
         trials: In any order; seeds of the same settings are pooled.
@@ -153,7 +163,7 @@ def summarise(trials: Sequence[Trial]) -> list[Row]:
     """
     groups: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
-        key = tuple(trial.settings.get(k, "") for k in ("scene", "training", "attack", "knowledge", "obfuscation"))
+        key = tuple(trial.settings.get(name, "") for name in KEYS)
         groups.setdefault(key, []).append(trial)
     rows = [_row(group) for group in groups.values()]
     controls = {row.section: row for row in rows if row.is_control}
@@ -213,6 +223,8 @@ def _row(trials: list[Trial]) -> Row:
         assumptions=tuple(dict.fromkeys(text for trial in trials for text in trial.assumptions)),
         notes=tuple(notes),
         sureness=_sureness(trials),
+        enhancer=settings.get("enhancer", ""),
+        addition=addition(trials),
         above=adjusted({name: list(score.contrasts) for name, score in scores.items()}),
     )
 
@@ -272,6 +284,7 @@ def _paired(one: Mapping[int, float], other: Mapping[int, float]) -> Interval | 
 def _pictures(trial: Trial) -> list[Picture]:
     values = trial.scores.get("psnr", [])
     size = max(len(values), len(trial.images))
+    alone = trial.enhanced.alone if trial.enhanced is not None else []
     return [
         Picture(
             position=position,
@@ -284,6 +297,7 @@ def _pictures(trial: Trial) -> list[Picture]:
                 for name, scores in trial.scores.items()
                 if position < len(scores) and math.isfinite(scores[position])
             },
+            alone=alone[position] if position < len(alone) else "",
         )
         for position in range(size)
     ]
