@@ -213,9 +213,7 @@ def measured(
     return results
 
 
-def scores_of(
-    scene: Scene, guess: Reconstruction, measures: Mapping[str, Metric], save: Path | None
-) -> dict[str, float | None]:
+def scores_of(scene: Scene, guess: Reconstruction, measures: Mapping[str, Metric], save: Path | None) -> dict[str, Any]:
     """What aligned pictures score, as they would be saved."""
     images = eight_bit(guess.images)
     if save is not None:
@@ -232,6 +230,7 @@ def scores_of(
     return {
         "psnr": round(float(scores.mean()), 3),
         "psnr_min": round(float(scores.min()), 3),
+        "each": [round(value, 3) for value in scores.tolist()],
         "psnr_blind": round(float(blind.mean()), 3),
         "confidence_rank": None if sure is None else round(sure, 3),
         **more,
@@ -247,7 +246,7 @@ def main() -> int:
     parser.add_argument("--model", default="lenet")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--knowledge", default="everything known", help="such as 'labels unknown'")
-    parser.add_argument("--enhancer", default="none", help="none, faithful, sharp, semantic or a file of unveil fit")
+    parser.add_argument("--enhancer", default="none", help="none, faithful, sharp or a file of unveil fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="write the reconstructions as PNGs into this folder")
     parser.add_argument("--lpips-weights", type=Path, help="score with LPIPS too, with the weights of this file")

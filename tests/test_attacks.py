@@ -26,7 +26,7 @@ from unveil.pictures import load_pictures
 from unveil.statistics import rank_correlation
 from unveil.training import FedAvg, FedSGD
 
-SPECS = ["unveil", "rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]
+SPECS = ["unveil", "unveil+", "rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]
 everyone = pytest.mark.parametrize("spec", SPECS)
 
 
@@ -113,6 +113,8 @@ def quality(spec: str, training: LocalTraining, obfuscation: str = "none", *, co
         ("unveil", FedSGD(), "gaussian:relative=1", 17),
         ("unveil", FedSGD(), "clip:norm=0.1", 17),
         ("unveil", FedAvg(steps=3, lr=0.01), "none", 19),
+        ("unveil+", FedSGD(), "qsgd:levels=4,norm=max", 18),
+        ("unveil+", FedAvg(steps=3, lr=0.01), "none", 19),
         ("rog:factor=2", FedSGD(), "none", 18),
         ("rog:factor=2", FedSGD(), "qsgd:levels=16,norm=max", 17.5),
         ("rog:factor=2,objective=misfit", FedSGD(), "qsgd:levels=16,norm=max", 17.5),

@@ -25,7 +25,7 @@ batch = 2
 name = "rog"
 steps = 2
 """
-COMMANDS = ("audit", "demo", "init", "list", "report")
+COMMANDS = ("audit", "demo", "fit", "init", "list", "report")
 HEAVY = ("torch", "numpy", "scipy", "skimage", "PIL", "rich", "pydantic", "jinja2", "jaxtyping")
 
 
@@ -141,6 +141,25 @@ def test_audit_as_json_prints_nothing_else(call: Call) -> None:
     assert [(t["settings"]["obfuscation"], t["seed"]) for t in found["trials"]] == [("none", 3), ("sign", 3)]
 
 
+def test_an_audit_with_an_enhancer_says_so(call: Call) -> None:
+    answer = call("audit", "audit.toml", "--enhancer", "faithful", "--out", "out", "--json")
+    assert answer.code == 0
+    trials = json.loads(answer.out)["trials"]
+    assert {trial["settings"]["enhancer"] for trial in trials} == {"faithful"}
+    assert all(trial["enhanced"]["misfit_after"] <= trial["enhanced"]["misfit_before"] for trial in trials)
+    assert "the enhancer adds" in Path("out/report.html").read_text(encoding="utf-8")
+
+
+def test_an_interrupted_fit_says_how_to_go_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unveil.fitting.fit.fit", stopped)
+    answer = call("fit", "pictures")
+    assert answer.code == 130
+    assert "run the same command again to go on" in answer.err
+
+
 def test_an_interrupted_audit_goes_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     import unveil.audit
 
@@ -239,6 +258,7 @@ def models() -> None:
         ('obfuscations=["tpok:density=0.1"]', "did you mean 'topk'?"),
         ("attack.0.steps=0", "expected steps >= 1, got 0"),
         ("seeds", "expected KEY=VALUE"),
+        ("enhancer=faithfull", "unknown enhancer 'faithfull'; did you mean 'faithful'?"),
     ],
 )
 def test_bad_input_is_one_sentence(call: Call, setting: str, message: str) -> None:
@@ -267,6 +287,11 @@ def test_a_label_out_of_range(call: Call) -> None:
         (["audit", "absent.toml"], "absent.toml does not exist"),
         (["audit", "audit.toml", "--out", "audit.toml/out"], "cannot write to audit.toml/out"),
         (["audit", "audit.toml", "--device", "gpu"], "--device gpu cannot be used"),
+        (["audit", "audit.toml", "--enhancer", "absent"], "--enhancer absent: unknown enhancer"),
+        (["audit", "audit.toml", "--enhancer", "audit.toml"], "--enhancer audit.toml:"),
+        (["fit", "absent.npz"], "absent.npz does not exist"),
+        (["fit", "absent.npz", "--setting", "semantic"], "--lpips-weights"),
+        (["fit", "absent.npz", "--clients", "1"], "at least 2 clients"),
         (["report", "absent"], "absent holds no results"),
         (["init"], "audit.toml exists and is left as it is"),
         (["init", "absent/audit.toml"], "cannot write absent/audit.toml: No such file or directory"),

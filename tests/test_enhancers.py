@@ -8,14 +8,19 @@ from safetensors.torch import load_file, save_file
 from torch import Generator as Chance
 from torch import Tensor
 
-from unveil import enhancers
-from unveil.core import Evidence, Reconstruction
+from unveil import attacks, enhancers, obfuscations
+from unveil.alignment import align
+from unveil.core import Batch, Evidence, Knowledge, Reconstruction, Update
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.hints import hints_of
-from unveil.enhancers.learned import Learned, classes_of, restored
+from unveil.enhancers.learned import SHIPPED, Learned, classes_of, restored
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights, save_weights
 from unveil.errors import UsageError
+from unveil.metrics.pixel import psnr
+from unveil.models import build_model
+from unveil.pictures import load_pictures
+from unveil.training import FedSGD
 
 NAMES = ("cat", "water_lilly", "n02123045 tabby")
 
@@ -189,3 +194,35 @@ def test_a_restorer_leaves_labels_and_evidence_alone(images: Tensor, weights: Pa
     assert not torch.equal(after.images, images)
     same = dataclasses.replace(after, images=images)
     assert same == before
+
+
+SIZES = 12 * 2**20  # bytes: a package that everybody installs stays small
+
+
+def test_what_is_shipped_loads_has_its_card_and_is_small() -> None:
+    files = sorted(SHIPPED.glob("*.safetensors"))
+    assert [path.stem for path in files] == sorted(enhancers.CATALOGUE)
+    assert sum(path.stat().st_size for path in files) <= SIZES
+    for path in files:
+        enhancer = Learned(path.stem, path)
+        assert enhancer.card["licence"] == "CC BY 4.0"
+        assert enhancer.card["data"] == "caltech99_128"
+        assert enhancer.card["checksum"] in path.with_suffix(".md").read_text()
+        assert sum(p.numel() for p in load_weights(path)[0].parameters()) <= 3_000_000
+        assert len(enhancer.seen) == enhancer.card["pictures"]
+
+
+def test_the_shipped_restorer_improves_what_the_attack_made_of_pictures_it_never_saw() -> None:
+    pictures = load_pictures("builtin", count=8, size=64)
+    model = build_model("lenet", image_shape=(3, 64, 64), classes=10, seed=0)
+    local, channel = FedSGD(), obfuscations.parse("qsgd:levels=4,norm=max")
+    sent = Update(local(model, Batch(pictures.images, pictures.labels)))
+    received = channel(sent, generator=Chance().manual_seed(0))
+    knowledge = Knowledge(
+        training=local, image_shape=(3, 64, 64), num_images=8, classes=10, labels=pictures.labels, obfuscation=channel
+    )
+    rough = attacks.parse("unveil:steps=40")(model, received, knowledge, generator=Chance().manual_seed(0))
+    enhancer = enhancers.parse("faithful")
+    assert enhancer is not None
+    before, after = (psnr(pictures.images, align(pictures.images, g).images) for g in (rough, enhancer(rough)))
+    assert float((after - before).mean()) > 0.4

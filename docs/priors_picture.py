@@ -1,0 +1,74 @@
+"""Write docs/priors.png: built-in pictures, rebuilt, and what the shipped enhancers make of them.
+
+python docs/priors_picture.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Generator
+
+from unveil import attacks, enhancers, obfuscations
+from unveil.alignment import align
+from unveil.attacker import Attacker
+from unveil.core import Batch, Images, Update
+from unveil.enhancing import enhance
+from unveil.metrics.pixel import psnr
+from unveil.models import build_model
+from unveil.pictures import load_pictures
+from unveil.scenes import Scene
+from unveil.training import FedSGD
+
+CHANNELS = ("qsgd:levels=2,norm=max", "topk:density=0.01")
+COUNT, SIDE, GAP, LABEL = 7, 128, 6, 230
+
+
+def rows() -> list[tuple[str, Images]]:
+    """A name and pictures for each row."""
+    pictures = load_pictures("builtin", count=COUNT, size=SIDE)
+    batch = Batch(pictures.images, torch.arange(COUNT))
+    model = build_model("lenet", image_shape=(3, SIDE, SIDE), classes=100, seed=0)
+    scene = Scene(
+        name="built in",
+        model_name="lenet",
+        model=model,
+        batch=batch,
+        classes=100,
+        training=FedSGD(),
+        source="builtin",
+    )
+    found = [("original", batch.images)]
+    for spec in CHANNELS:
+        channel = obfuscations.parse(spec)
+        received = channel(Update(scene.training(model, batch)), generator=Generator().manual_seed(1))
+        knowledge = Attacker().knowledge(scene, channel)
+        guess = attacks.parse("unveil")(model, received, knowledge, generator=Generator().manual_seed(2))
+        for name in (enhancers.NONE, *enhancers.CATALOGUE):
+            enhancer, done = enhancers.parse(name), guess
+            if enhancer is not None:
+                done, _ = enhance(enhancer, guess, model=model, update=received, knowledge=knowledge)
+            images = align(batch.images, done).images
+            decibels = float(psnr(batch.images, images).mean())
+            found.append((f"{spec}\n{name}, {decibels:.1f} dB", images))
+    return found
+
+
+def main() -> None:
+    """One row of originals, then the attack's and the enhancers' pictures for each channel."""
+    shown = rows()
+    sheet = Image.new("RGB", (LABEL + COUNT * (SIDE + GAP), len(shown) * (SIDE + GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, images) in enumerate(shown):
+        top = i * (SIDE + GAP)
+        draw.text((4, top + SIDE // 2 - 16), name, fill="black", font_size=14)
+        for j, image in enumerate(images):
+            pixels = image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+            sheet.paste(Image.fromarray(pixels), (LABEL + j * (SIDE + GAP), top))
+    sheet.save(Path(__file__).with_name("priors.png"))
+
+
+if __name__ == "__main__":
+    main()
