@@ -15,13 +15,17 @@ from unveil.enhancers.learned import Learned
 from unveil.errors import UsageError
 from unveil.fingerprints import fingerprints, overlap
 
-STEPS, PACE = 10, 0.003
-"""Steps, and how far each moves a pixel, by which restored pictures are led back to what the update says."""
-
 SHARES = (1.0, 0.75, 0.5, 0.25)
-"""Where that is not enough: how much of the change is tried, until the misfit is not raised; else none is kept."""
+"""How much of the change is tried, until the misfit is not raised; else none is kept."""
+
+STEPS = 3
+"""Steps by which each of them is led back to what the update says, where it went beyond."""
+
+EXACT, MOST = 0.005, 0.5
+"""Where the update gives the features this exactly, it knows better than a prior: so much is tried at most."""
 
 GREY = 0.5
+TINY = 1e-30
 
 
 def enhance(
@@ -35,9 +39,9 @@ def enhance(
 ) -> tuple[Reconstruction, Enhanced]:
     """The enhanced reconstruction and what was done to it, without scores.
 
-    A restorer is believed as far as its pictures explain the update no worse than the attack's own did: they are led
-    back to it, and what still goes beyond is given back, for all pictures by the same share. What a generator draws is
-    kept, and its misfit told.
+    A restorer is believed as far as its pictures explain the update no worse than the attack's own did: all of its
+    change is tried, then less of it, the same share for all pictures, each led back to the update by a few steps. What
+    a generator draws is kept, and its misfit told.
 
     Args:
         enhancer: The enhancer.
@@ -54,36 +58,47 @@ def enhance(
         return distance(knowledge.training.simulate(model, Batch(images, guess.labels)))
 
     before = float(misfit(guess.images).detach())
-    kept, after = found.images, float(misfit(found.images).detach())
-    if enhancer.is_faithful and after > before:
-        kept, after = led_back(kept, misfit, before)
-    for share in SHARES:
-        images = kept + (1 - share) * (guess.images - kept)
-        after = float(misfit(images).detach())
-        if after <= before or not enhancer.is_faithful:
-            break
-    else:
+    if enhancer.is_faithful:
         images, after, share = guess.images, before, 0.0
+        for tried in SHARES:
+            if tried > MOST and _is_exact(guess):
+                continue
+            mixed, value = led_back(guess.images + tried * (found.images - guess.images), misfit, before)
+            if value <= before:
+                images, after, share = mixed, value, tried
+                break
+    else:
+        images, after, share = found.images, float(misfit(found.images).detach()), 1.0
     told = Enhanced(scores={}, misfit_before=before, misfit_after=after, share=share)
     return dataclasses.replace(found, images=images), told
 
 
 def led_back(images: Images, misfit: Callable[[Images], Tensor], least: float) -> tuple[Images, float]:
-    """Pictures nearby that explain the update better: a few steps downhill, as far as `least` at most.
+    """Pictures nearby that explain the update better, and their misfit: as far as `least`, by a few steps downhill.
 
-    Stopped as soon as that is reached: what the update leaves open stays as it was restored, and the channel's noise,
-    which comes in with many steps, stays out.
+    Each step is the smallest change of the pictures that would bring the misfit to `least` if it were linear; one that
+    does not lower it ends the descent. What the update leaves open so stays as it was restored.
+
+    Reference:
+        The step: Polyak, Minimization of Unsmooth Functionals, 1969.
     """
     z = images.detach().clone().requires_grad_()
-    adam = torch.optim.Adam([z], lr=PACE)
+    loss = misfit(z)
     for _ in range(STEPS):
-        loss = misfit(z.clamp(0, 1))
         if float(loss.detach()) <= least:
             break
-        (z.grad,) = torch.autograd.grad(loss, z)
-        adam.step()
-    found = z.detach().clamp(0, 1)
-    return found, float(misfit(found).detach())
+        (slope,) = torch.autograd.grad(loss, z)
+        excess = float(loss.detach()) - least
+        moved = (z.detach() - excess / slope.square().sum().clamp_min(TINY) * slope).clamp(0, 1).requires_grad_()
+        reached = misfit(moved)
+        if not float(reached.detach()) < float(loss.detach()):
+            break
+        z, loss = moved, reached
+    return z.detach(), float(loss.detach())
+
+
+def _is_exact(guess: Reconstruction) -> bool:
+    return guess.evidence is not None and float(guess.evidence.noise.mean()) < EXACT
 
 
 def from_labels(enhancer: Enhancer, like: Reconstruction, *, class_names: Sequence[str] = ()) -> Images:

@@ -35,7 +35,7 @@ class UnveilPlus:
     name: ClassVar[str] = "unveil+"
     steps: int = 100
     smoothness: float = 12.0
-    trust: float = 0.1
+    trust: float = 3.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:

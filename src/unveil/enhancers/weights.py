@@ -44,6 +44,7 @@ def save_weights(network: Restorer | Generator, path: Path, *, seen: Tensor, car
     }
     part = path.with_suffix(".part")
     save_file(tensors, part, facts)
+    part.chmod(0o644)  # safetensors makes it its owner's alone; weights are to be passed on
     part.replace(path)
     return facts["checksum"]
 
