@@ -11,13 +11,14 @@ from torch import Generator, Tensor
 from conftest import small_client
 from unveil import obfuscations
 from unveil.attacks import parse as parse_attack
+from unveil.attacks.objectives import OBJECTIVES
 from unveil.controls import LABELS
-from unveil.core import Batch, Knowledge, Reconstruction, Update
+from unveil.core import Batch, Evidence, Knowledge, Reconstruction, Update
 from unveil.enhancers.generator import Generator as Drawer
 from unveil.enhancers.learned import Learned
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import save_weights
-from unveil.enhancing import enhance, refuse_seen
+from unveil.enhancing import enhance, led_back, refuse_seen
 from unveil.errors import UsageError
 from unveil.fingerprints import fingerprints
 from unveil.results import append, prepare, read_trials
@@ -78,11 +79,23 @@ def test_a_restorer_never_takes_pictures_further_from_the_update(attacked, wrong
 
 def test_what_is_led_back_is_nearer_to_the_update_than_what_came_in(attacked) -> None:  # type: ignore[no-untyped-def]
     model, batch, update, knowledge, rough = attacked
-    near = (batch.images + 0.02).clamp(0, 1)
-    exact = dataclasses.replace(rough, images=(batch.images + 0.01).clamp(0, 1))
-    _, told = enhance(Towards(near), exact, model=model, update=update, knowledge=knowledge)
-    assert told.misfit_after <= told.misfit_before
-    assert told.share == 1  # a brightness that is a little off is mended, not given up
+    distance = OBJECTIVES["misfit"](update, knowledge)
+
+    def misfit(images: Tensor) -> Tensor:
+        return distance(knowledge.training.simulate(model, Batch(images, batch.labels)))
+
+    before = float(misfit(rough.images).detach())
+    images, after = led_back(rough.images, misfit, 0.5 * before)
+    assert after < before
+    assert after == float(misfit(images).detach())
+    assert torch.equal(led_back(rough.images, misfit, before)[0], rough.images)  # nothing to mend
+
+
+def test_where_the_update_is_exact_a_restorer_may_change_half_at_most(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    exact = dataclasses.replace(rough, evidence=Evidence(noise=torch.full((2,), 1e-4), miss=torch.full((2,), 0.1)))
+    _, told = enhance(Towards(batch.images), exact, model=model, update=update, knowledge=knowledge)
+    assert told.share == 0.5
 
 
 def test_a_generator_is_not_held_and_its_misfit_is_told(attacked) -> None:  # type: ignore[no-untyped-def]

@@ -65,7 +65,8 @@ def load_weights(path: Path) -> tuple[Restorer | Generator, Tensor, dict[str, An
         raise UsageError(f"{path}: the checksum of the weights is not the one written beside them; {AGAIN}")
     seen = tensors.pop(SEEN, torch.zeros((0, 32), dtype=torch.uint8))
     try:
-        network = KINDS[facts["kind"]](**json.loads(facts["settings"]))
+        with torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
+            network = KINDS[facts["kind"]](**json.loads(facts["settings"]))
         card: dict[str, Any] = json.loads(facts["card"])
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: its settings are not those of a {facts['kind']} ({error}); {AGAIN}") from None
