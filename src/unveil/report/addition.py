@@ -38,7 +38,7 @@ class Addition:
             )
         parts.append(f"the update's misfit is {self.misfit:.4g} times what it was before")
         if self.share < 1:
-            parts.append(f"{self.share:.0%} of the change was kept, for more would have contradicted the update")
+            parts.append(f"{self.share:.0%} of the change was kept, as far as the update allows")
         return f"The enhancer: {'; '.join(parts)}."
 
 
