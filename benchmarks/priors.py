@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from anchor import anchor_scene, measured
 from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, write
 from unveil import training
-from unveil.core import Batch, Images
+from unveil.core import Batch
 from unveil.enhancers import CATALOGUE
 from unveil.enhancers.learned import SHIPPED, Learned
 from unveil.fingerprints import fingerprints, overlap
@@ -82,26 +82,28 @@ TRIALS = (
 )
 
 
-def pictures(source: str, data: Path) -> Images:
+def pictures(source: str, data: Path) -> Batch:
     """All pictures of a held-out source, in an order drawn once, without those that an enhancer knows."""
     if source == "chest X-rays":
         with np.load(data / "pneumoniamnist28.npz") as file:
             images = torch.from_numpy(file["test_images"]).float().div(255)[:, None].expand(-1, 3, -1, -1)
+            labels = torch.from_numpy(file["test_labels"]).long().flatten()
     else:
         name = {"Caltech test": "caltech99_128.npz", "blood cells": "bccd_cells96.npz"}[source]
         found = read_source(data / name, split=1)
-        images = found.images(range(len(found)))
+        images, labels = found.images(range(len(found))), torch.from_numpy(found.labels)
     seen = torch.cat([Learned(name, SHIPPED / f"{name}.safetensors").seen for name in CATALOGUE])
     known = set(overlap(fingerprints(images), seen).tolist())
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
-    return images[[row for row in order if row not in known]]
+    rows = [row for row in order if row not in known]
+    return Batch(images[rows], labels[rows])
 
 
 def scene_of(trial: Trial, anchor: Path, data: Path) -> Scene:
     """The client of a trial."""
     if trial.source == "anchor":
         return anchor_scene(anchor, model="lenet", batch=BATCH, training_spec=trial.training, seed=trial.seed)
-    images = pictures(trial.source, data)[BATCH * trial.part : BATCH * (trial.part + 1)]
+    images = pictures(trial.source, data).images[BATCH * trial.part : BATCH * (trial.part + 1)]
     side = images.shape[-1]
     if side % 4:
         images = F.interpolate(images, size=(side // 4 * 4,) * 2, mode="area")

@@ -1,7 +1,7 @@
 """An enhancer between attack and scores: held to the update, controlled, recorded, refused where it would cheat."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -82,20 +82,50 @@ def test_what_is_led_back_is_nearer_to_the_update_than_what_came_in(attacked) ->
     distance = OBJECTIVES["misfit"](update, knowledge)
 
     def misfit(images: Tensor) -> Tensor:
-        return distance(knowledge.training.simulate(model, Batch(images, batch.labels)))
+        return distance(knowledge.training.simulate(model, Batch(images, batch.labels)))[None]
 
-    before = float(misfit(rough.images).detach())
-    images, after = led_back(rough.images, misfit, 0.5 * before)
-    assert after < before
-    assert after == float(misfit(images).detach())
-    assert torch.equal(led_back(rough.images, misfit, before)[0], rough.images)  # nothing to mend
+    before = misfit(rough.images).detach()
+    images = led_back(rough.images, misfit, 0.5 * before, steps=3)
+    assert float(misfit(images).detach()) < float(before)
+    assert torch.equal(led_back(rough.images, misfit, before, steps=3), rough.images)  # nothing to mend
 
 
-def test_where_the_update_is_exact_a_restorer_may_change_half_at_most(attacked) -> None:  # type: ignore[no-untyped-def]
+def brightness_off(batch: Batch) -> Callable[[Tensor], Tensor]:
+    """A chi squared that knows nothing but how bright each picture is."""
+    return lambda images: 100 * (images.mean((1, 2, 3)) - batch.images.mean((1, 2, 3))).square()
+
+
+def test_each_picture_is_led_back_by_itself_and_only_in_what_it_is_asked_for(attacked) -> None:  # type: ignore[no-untyped-def]
+    _, batch, *_ = attacked
+    images = (batch.images + torch.tensor([0.0, 0.2, -0.2, 0.1])[:, None, None, None]).clamp(0, 1)
+    goal = torch.tensor([0.0, 0.01, 0.02, 100.0])
+    led = led_back(images, brightness_off(batch), goal, steps=40)
+    assert torch.equal(led[0], images[0])
+    assert torch.equal(led[3], images[3])
+    assert (brightness_off(batch)(led) <= goal).all()
+    inside = (led[1] > 0.3) & (led[1] < 0.7)  # the clamp moved nothing here
+    moved = (led[1] - images[1])[inside]
+    torch.testing.assert_close(moved, moved.mean().expand_as(moved), atol=1e-4, rtol=0)
+
+
+def test_features_lead_a_restorer_back_to_the_update(attacked) -> None:  # type: ignore[no-untyped-def]
     model, batch, update, knowledge, rough = attacked
-    exact = dataclasses.replace(rough, evidence=Evidence(noise=torch.full((2,), 1e-4), miss=torch.full((2,), 0.1)))
+    evidence = Evidence(noise=torch.full((4,), 0.1), miss=torch.full((4,), 0.1))
+    wrong = Towards(1 - batch.images)
+    shares = []
+    for chi_squared in (None, lambda images: 1e4 * (images - batch.images).square().mean((1, 2, 3))):
+        guess = dataclasses.replace(rough, evidence=dataclasses.replace(evidence, chi_squared=chi_squared))
+        _, told = enhance(wrong, guess, model=model, update=update, knowledge=knowledge)
+        assert told.misfit_after <= told.misfit_before
+        shares.append(told.share)
+    assert shares[1] > shares[0]
+
+
+def test_where_the_update_is_exact_a_restorer_may_change_a_third_at_most(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    exact = dataclasses.replace(rough, evidence=Evidence(noise=torch.full((4,), 1e-4), miss=torch.full((4,), 0.1)))
     _, told = enhance(Towards(batch.images), exact, model=model, update=update, knowledge=knowledge)
-    assert told.share == 0.5
+    assert told.share == 0.3
 
 
 def test_a_generator_is_not_held_and_its_misfit_is_told(attacked) -> None:  # type: ignore[no-untyped-def]

@@ -22,7 +22,8 @@ def align(originals: Images, guess: Reconstruction) -> Reconstruction:
         guess: What an attack rebuilt, in its own order.
 
     Returns:
-        The same reconstruction, its pictures, labels, confidence and evidence in batch order.
+        The same reconstruction, its pictures, labels, confidence and evidence in batch order; the evidence can no
+        longer be asked, for it knows the attack's order only.
 
     Raises:
         UsageError: There are not as many reconstructions as originals.

@@ -159,16 +159,20 @@ class Stop(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """How firmly the update holds each picture, told from the update alone; both in units of the features' spread.
+    """How firmly the update holds each picture, told from the update alone; sizes in units of the features' spread.
 
     Args:
         noise: Standard deviation of the errors of the features that the update gives: the channel's strength as it
             arrives at this picture. 0 is exact, at 1 the update says next to nothing.
         miss: Root mean squared distance of the rebuilt picture's features from those.
+        chi_squared: (images) -> for each, the mean squared distance of its features from those that the update gives,
+            in units of the variance of their errors: about 1 for the truth, more for what the update speaks against.
+            Differentiable. None where it cannot be asked.
     """
 
     noise: Float[Tensor, " n"]
     miss: Float[Tensor, " n"]
+    chi_squared: Callable[[Images], Float[Tensor, " n"]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

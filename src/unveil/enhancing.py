@@ -15,15 +15,19 @@ from unveil.enhancers.learned import Learned
 from unveil.errors import UsageError
 from unveil.fingerprints import fingerprints, overlap
 
-SHARES = (1.0, 0.75, 0.5, 0.25)
+SHARES = (1.0, 0.6, 0.3)
 """How much of the change is tried, until the misfit is not raised; else none is kept."""
 
-STEPS = 3
-"""Steps by which each of them is led back to what the update says, where it went beyond."""
+STEPS = 6
+"""Steps by which each of them is led back to the features that the update gives."""
 
-EXACT, MOST = 0.005, 0.5
+LAST, NEARLY = 3, 1.05
+"""Steps by which it is then led back to the update as a whole, where the misfit is at most so many times too high."""
+
+EXACT, MOST = 0.005, 0.3
 """Where the update gives the features this exactly, it knows better than a prior: so much is tried at most."""
 
+MARGIN = 0.999  # a goal is aimed at from just beyond, or it would be neared for ever
 GREY = 0.5
 TINY = 1e-30
 
@@ -39,9 +43,8 @@ def enhance(
 ) -> tuple[Reconstruction, Enhanced]:
     """The enhanced reconstruction and what was done to it, without scores.
 
-    A restorer is believed as far as its pictures explain the update no worse than the attack's own did: all of its
-    change is tried, then less of it, the same share for all pictures, each led back to the update by a few steps. What
-    a generator draws is kept, and its misfit told.
+    A restorer is believed as far as its pictures explain the update no worse than the attack's own did; see `agreeing`.
+    What a generator draws is kept, and its misfit told.
 
     Args:
         enhancer: The enhancer.
@@ -59,46 +62,80 @@ def enhance(
 
     before = float(misfit(guess.images).detach())
     if enhancer.is_faithful:
-        images, after, share = guess.images, before, 0.0
-        for tried in SHARES:
-            if tried > MOST and _is_exact(guess):
-                continue
-            mixed, value = led_back(guess.images + tried * (found.images - guess.images), misfit, before)
-            if value <= before:
-                images, after, share = mixed, value, tried
-                break
+        images, after, share = agreeing(guess, found.images - guess.images, misfit, before)
     else:
         images, after, share = found.images, float(misfit(found.images).detach()), 1.0
     told = Enhanced(scores={}, misfit_before=before, misfit_after=after, share=share)
     return dataclasses.replace(found, images=images), told
 
 
-def led_back(images: Images, misfit: Callable[[Images], Tensor], least: float) -> tuple[Images, float]:
-    """Pictures nearby that explain the update better, and their misfit: as far as `least`, by a few steps downhill.
+def agreeing(
+    guess: Reconstruction, change: Tensor, misfit: Callable[[Images], Tensor], least: float
+) -> tuple[Images, float, float]:
+    """As much of a restorer's change as does not raise the misfit, with the misfit and the share that was kept.
 
-    Each step is the smallest change of the pictures that would bring the misfit to `least` if it were linear; one that
-    does not lower it ends the descent. What the update leaves open so stays as it was restored.
+    All of the change is tried, then less of it, the same share for all pictures. Each is tried as it is; then with each
+    picture's features led back to where the attack had them or to within what the channel does to them, whichever is
+    farther; then to whichever is nearer, and last by the update as a whole. The update's own misfit decides, because
+    every picture has its part in it; the features lead, because they are each picture's own, cost little, and lie on
+    gentler slopes.
+
+    Args:
+        guess: What the attack rebuilt.
+        change: What the restorer would add to its pictures.
+        misfit: How badly pictures explain the update.
+        least: The misfit of the attack's pictures.
+    """
+    chi_squared = None if guess.evidence is None else guess.evidence.chi_squared
+    exact = guess.evidence is not None and float(guess.evidence.noise.mean()) < EXACT
+    goals: list[Tensor | None] = [None]
+    if chi_squared is not None:
+        with torch.no_grad():
+            own = chi_squared(guess.images)
+        goals = [None, own.clamp_min(1), own.clamp_max(1)]
+    for share in SHARES:
+        if exact and share > MOST:
+            continue
+        for goal in goals:
+            images = guess.images + share * change
+            if chi_squared is not None and goal is not None:
+                images = led_back(images, chi_squared, goal, steps=STEPS)
+            value = float(misfit(images).detach())
+            if least < value <= NEARLY * least and goal is goals[-1]:
+                images = led_back(images, lambda z: misfit(z)[None], torch.full((1,), least), steps=LAST)
+                value = float(misfit(images).detach())
+            if value <= least:
+                return images, value, share
+    return guess.images, least, 0.0
+
+
+def led_back(images: Images, distance: Callable[[Images], Tensor], goal: Tensor, *, steps: int) -> Images:
+    """Pictures nearby that are less far from something: as near as `goal`, by a few steps downhill.
+
+    Each step is the smallest change of the pictures that would bring the distance to the goal if it were linear. What
+    the distance leaves open so stays as it was restored.
+
+    Args:
+        images: The pictures.
+        distance: One value a picture, or one for all of them.
+        goal: The same number of values.
+        steps: Steps at most.
 
     Reference:
         The step: Polyak, Minimization of Unsmooth Functionals, 1969.
     """
-    z = images.detach().clone().requires_grad_()
-    loss = misfit(z)
-    for _ in range(STEPS):
-        if float(loss.detach()) <= least:
+    goal = goal.to(images)
+    z = images.detach()
+    for _ in range(steps):
+        z.requires_grad_()
+        value = distance(z)
+        excess = (value.detach() - MARGIN * goal).clamp_min(0) * (value.detach() > goal)
+        if not bool(excess.any()):
             break
-        (slope,) = torch.autograd.grad(loss, z)
-        excess = float(loss.detach()) - least
-        moved = (z.detach() - excess / slope.square().sum().clamp_min(TINY) * slope).clamp(0, 1).requires_grad_()
-        reached = misfit(moved)
-        if not float(reached.detach()) < float(loss.detach()):
-            break
-        z, loss = moved, reached
-    return z.detach(), float(loss.detach())
-
-
-def _is_exact(guess: Reconstruction) -> bool:
-    return guess.evidence is not None and float(guess.evidence.noise.mean()) < EXACT
+        (slope,) = torch.autograd.grad(value.sum(), z)
+        steepness = slope.square().flatten(1).sum(1) if len(goal) == len(z) else slope.square().sum()[None]
+        z = (z.detach() - (excess / steepness.clamp_min(TINY))[:, None, None, None] * slope).clamp(0, 1)
+    return z.detach()
 
 
 def from_labels(enhancer: Enhancer, like: Reconstruction, *, class_names: Sequence[str] = ()) -> Images:

@@ -54,7 +54,7 @@ class FedSGD:
     def simulate(self, model: Module, batch: Batch) -> Candidate:
         """The same without noise, differentiable with respect to the batch, large Linear weights thin."""
         client = in_mode(model, self.mode)
-        return _private_gradient(client, {}, batch, self.clip, True, thin_weights(client))
+        return _private_gradient(client, {}, batch, self.clip, _is_searched(batch), thin_weights(client))
 
     __str__ = spec_of
 
@@ -112,7 +112,7 @@ class FedAvg:
 
     def simulate(self, model: Module, batch: Batch) -> Candidate:
         """The same without noise, differentiated through every local step, large Linear weights thin."""
-        return self._run(model, batch, differentiable=True, generator=None)
+        return self._run(model, batch, differentiable=_is_searched(batch), generator=None)
 
     __str__ = spec_of
 
@@ -159,6 +159,11 @@ def parse(text: str) -> LocalTraining:
     """Build a local training from its SPEC, such as `fedavg:steps=5,lr=0.003`."""
     training: LocalTraining = build("training", CATALOGUE, text)
     return training
+
+
+def _is_searched(batch: Batch) -> bool:
+    """Whether anybody will ask for slopes in the batch: the graph they need costs as much again."""
+    return torch.is_grad_enabled() and (batch.images.requires_grad or batch.labels.requires_grad)
 
 
 def _private_gradient(

@@ -111,6 +111,9 @@ def test_a_sharp_restorer_also_has_a_critic_and_a_generator_a_reader(store: Pair
     def unlike(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a - b).abs().flatten(1).mean(1)
 
+    def eyes(images: torch.Tensor) -> list[torch.Tensor]:
+        return [images, images.square()]
+
     sharp = Restoring(
         network=Restorer(widths=(8, 12), blocks=1),
         store=store,
@@ -123,7 +126,7 @@ def test_a_sharp_restorer_also_has_a_critic_and_a_generator_a_reader(store: Pair
         store=store,
         likeness=unlike,
         critic=Critic(classes=3, widths=(8, 8)),
-        reader=Reader(3, widths=(8, 8)),
+        reader=Reader(3, eyes),
         batch=8,
     )
     for trainee in (sharp, drawing):
@@ -234,10 +237,10 @@ def test_joined_sources_have_one_size_and_one_list_of_classes() -> None:
 
 
 def test_fit_from_pictures_to_an_enhancer_with_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def recipes(self: Fit) -> Sequence[Recipe]:
+    def recipes(self: Fit, side: int) -> Sequence[Recipe]:
         return (TINY,)
 
-    monkeypatch.setattr(Fit, "recipes", property(recipes))
+    monkeypatch.setattr(Fit, "recipes", recipes)
     monkeypatch.setattr(fitting, "VICTIMS", 1)
     told: list[tuple[str, int, int]] = []
     source = some_source()

@@ -25,6 +25,7 @@ from unveil.enhancers.learned import restored, shipped_restorer
 
 SETTLED = 1e-3  # a stage ends where its loss changes by less than this share in the loop's patience
 LENET = 10.9  # squared slope of LeNet's features in one pixel, in units of their variance
+EXACT = 1e-4  # features are not taken to be surer than this, in units of their spread
 OUTSIDE = 1e3  # price of a squared step out of [0, 1], in nats; the pictures themselves are clamped
 
 
@@ -142,8 +143,15 @@ class MatchFeatures:
         search.descend(loss, steps=self.steps, lr=self.lr)
         with torch.no_grad():
             missed = (head.features(search.pictures) - target).square().mean(1)
-        spread, noise = target.var(), separated.covariance.diagonal(dim1=-2, dim2=-1).mean(0)
-        search.evidence = Evidence(noise=(noise / spread).sqrt(), miss=(missed / spread).sqrt())
+        spread, variance = target.var(), separated.covariance.diagonal(dim1=-2, dim2=-1)
+        least = EXACT**2 * spread
+
+        def chi_squared(images: Images) -> Tensor:
+            return ((head.features(images) - target).square() / variance.T.clamp_min(least)).mean(1)
+
+        search.evidence = Evidence(
+            noise=(variance.mean(0) / spread).sqrt(), miss=(missed / spread).sqrt(), chi_squared=chi_squared
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

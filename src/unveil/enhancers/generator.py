@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -14,13 +15,16 @@ from unveil.enhancers.hints import HINTS
 from unveil.enhancers.unet import UNet
 
 CODE = 128
+SKETCH = (32, 4, 4)  # what a class looks like to begin with: maps, height, width
 
 
 class Generator(nn.Module):
     """Rough pictures, their hints and their classes in, plausible pictures out.
 
     Every block takes mean and spread out of its maps and puts the class's in their place: the class decides, and is not
-    one input among many. Class 0 means that nothing is known; the names start at 1.
+    one input among many. Each class also has a rough sketch of its own, so that something can be drawn from a grey
+    picture too: a control that could not draw at all would be no control. Class 0 means that nothing is known; names
+    start at 1.
 
     Args:
         names: The classes it was trained on.
@@ -39,6 +43,8 @@ class Generator(nn.Module):
         self.names = tuple(names)
         self.settings = {"names": list(names), "widths": list(widths), "blocks": blocks}
         self.classes = nn.Embedding(len(names) + 1, CODE)
+        self.sketches = nn.Embedding(len(names) + 1, prod(SKETCH))
+        self.widen = nn.Conv2d(SKETCH[0], widths[-1], 1)
         self.hints = nn.Sequential(nn.Linear(HINTS, CODE), nn.SiLU(), nn.Linear(CODE, CODE))
         self.body = UNet(shrink=4, widths=tuple(widths), blocks=blocks, code=CODE, outputs=3, normalised=True)
 
@@ -53,5 +59,6 @@ class Generator(nn.Module):
             classes: Index into `names` plus one; 0 where the class is unknown or not among them.
         """
         code = torch.nn.functional.silu(self.hints(hints) + self.classes(classes))
-        drawn: Tensor = images + self.body(images, code).float()
+        sketch = self.widen(self.sketches(classes).unflatten(1, SKETCH))
+        drawn: Tensor = images + self.body(images, code, sketch).float()
         return drawn

@@ -50,8 +50,16 @@ class UNet(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def forward(self, images: Images, code: Float[Tensor, "n code"]) -> Float[Tensor, "n outputs h w"]:
-        """Any height and width: the edges are repeated up to what the scales need, and cut off again."""
+    def forward(
+        self, images: Images, code: Float[Tensor, "n code"], bottom: Float[Tensor, "n widest a b"] | None = None
+    ) -> Float[Tensor, "n outputs h w"]:
+        """Any height and width: the edges are repeated up to what the scales need, and cut off again.
+
+        Args:
+            images: The pictures.
+            code: What scales and shifts the blocks.
+            bottom: Added to the smallest maps, brought to their size.
+        """
         height, width = images.shape[2:]
         padded = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
         x = self.first(F.pixel_unshuffle(padded - 0.5, self.shrink).contiguous(memory_format=torch.channels_last))
@@ -60,6 +68,8 @@ class UNet(nn.Module):
             x = blocks(x, code)
             kept.append(x)
             x = smaller(x)
+        if bottom is not None:
+            x = x + F.interpolate(bottom, size=x.shape[2:], mode="bilinear", align_corners=False)
         x = self.bottom(x, code)
         for larger, blocks in zip(self.up, self.after, strict=True):
             x = blocks(larger(x) + kept.pop(), code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ from unveil.fitting.card import as_markdown
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.generating import Generating, Reader
 from unveil.fitting.loop import Trainee, Training, train
-from unveil.fitting.losses import Critic, alexnet_likeness, lite0_likeness
-from unveil.fitting.pairs import MEANING, RESTORATION, Recipe, eight_bit, produce
+from unveil.fitting.losses import Critic, alexnet_eyes, alexnet_likeness, lite0_likeness
+from unveil.fitting.pairs import DESTRUCTION, RESTORATION, Recipe, eight_bit, produce
 from unveil.fitting.restoring import Restoring
 from unveil.fitting.sources import Source, read_source
 from unveil.fitting.store import PairStore
@@ -32,6 +32,7 @@ from unveil.fitting.store import PairStore
 Setting = Literal["faithful", "sharp", "semantic"]
 VICTIMS = 8  # random networks of the cheap degradation, for each size
 PART = 256  # pictures fingerprinted at once
+SMALL, WIDTHS = 64, (64, 96, 128, 160)  # of a generator; pictures of at most so many pixels need a scale less
 
 PURPOSES: Mapping[Setting, str] = {
     "faithful": "Restores the pictures of an attack as near to the truth as it can: trained to PSNR.",
@@ -94,10 +95,9 @@ class Fit:
         if self.setting == "semantic" and self.lpips_weights is None:
             raise UsageError("fit: a semantic enhancer is trained with AlexNet's eyes; give --lpips-weights FILE")
 
-    @property
-    def recipes(self) -> Sequence[Recipe]:
-        """What clients are simulated; each is of one of them."""
-        return MEANING if self.setting == "semantic" else RESTORATION
+    def recipes(self, side: int) -> Sequence[Recipe]:
+        """What clients are simulated on pictures of so many pixels a side; each is of one of them."""
+        return (replace(DESTRUCTION, sizes=(side,)),) if self.setting == "semantic" else RESTORATION
 
 
 Told = Callable[[str, int, int, Mapping[str, float]], None]
@@ -111,13 +111,14 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         UsageError: A source cannot be used, holds pictures for evaluation, or the disk is full.
     """
     tell = told or (lambda what, done, total, scores: None)
-    source = joined([read_source(path, size=plan.size) for path in plan.sources])
+    whole = plan.setting == "semantic"  # a class of a few pictures cannot be drawn
+    source = joined([read_source(path, size=plan.size, complete=whole) for path in plan.sources])
     source = apart_from(source, plan.evaluate, size=plan.size, leave_out=plan.leave_out)
     started = time.monotonic()
-    folder = plan.work / "pairs"
+    folder, recipes = plan.work / "pairs", plan.recipes(source.side)
     produce(
         source,
-        plan.recipes,
+        recipes,
         folder,
         clients=plan.clients,
         seed=plan.seed,
@@ -145,7 +146,7 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "command": plan.command,
         "figures": figures,
-        "recipes": [asdict(recipe) for recipe in dict.fromkeys(plan.recipes)],
+        "recipes": [asdict(recipe) for recipe in dict.fromkeys(recipes)],
         "limits": LIMITS,
     }
     assert isinstance(network, Restorer | Generator)
@@ -165,22 +166,23 @@ def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[
 
 def _trainee(plan: Fit, source: Source, store: PairStore) -> Trainee:
     begun = None if plan.begin is None else load_weights(plan.begin)[0].requires_grad_(True).train()
-    recipe = plan.recipes[0]
+    recipe = plan.recipes(source.side)[0]
     sizes = recipe.sizes if plan.setting == "semantic" else tuple(size for size in recipe.sizes if size <= 64)
     degrader = None
     if begun is None:
         degrader = Degrader(source, sizes=sizes, victims=VICTIMS, crops=recipe.crops, seed=plan.seed)
     if plan.setting == "semantic":
         classes = len(source.class_names)
-        generator = begun or Generator(names=source.class_names)
+        generator = begun or Generator(names=source.class_names, widths=WIDTHS if source.side > SMALL else WIDTHS[:-1])
         if not isinstance(generator, Generator) or generator.names != source.class_names:
             raise UsageError(f"fit: {plan.begin} holds no generator for the classes of {source.name}")
+        alexnet = _alexnet(plan.lpips_weights)
         return Generating(
             network=generator,
             store=store,
-            likeness=alexnet_likeness(_alexnet(plan.lpips_weights)),
+            likeness=alexnet_likeness(alexnet),
             critic=Critic(classes=classes),
-            reader=Reader(classes),
+            reader=Reader(classes, alexnet_eyes(alexnet)),
             degrader=degrader,
         )
     restorer = begun or Restorer()

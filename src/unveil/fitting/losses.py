@@ -78,6 +78,15 @@ def alexnet_likeness(net: Any) -> Likeness:
     return lambda a, b: net(a, b, normalize=True).flatten()
 
 
+def alexnet_eyes(net: Any) -> Callable[[Images], Sequence[Tensor]]:
+    """AlexNet's last three maps of pictures in [0, 1].
+
+    Args:
+        net: As the package `lpips` builds it.
+    """
+    return lambda images: net.net(net.scaling_layer(2 * images - 1))[2:]
+
+
 def _apart(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
     pairs = zip(some, others, strict=True)
     parts = [(F.normalize(a.float()) - F.normalize(b.float())).square().sum(1).mean((1, 2)) for a, b in pairs]

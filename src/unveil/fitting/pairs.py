@@ -89,10 +89,7 @@ DESTRUCTION = Recipe(
     sizes=(128,),
     crops=0.0,
 )
-"""Channels so strong that pixels are gone."""
-
-MEANING = (DESTRUCTION,)
-"""For enhancers that draw what a picture means."""
+"""Channels so strong that pixels are gone, for enhancers that draw what a picture means: half a dog has no class."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -52,7 +52,7 @@ class Source:
         return Source(self.name, self.pixels[list(rows)], self.labels[list(rows)], self.class_names)
 
 
-def read_source(path: Path, *, size: int = 128, split: int | None = 0) -> Source:
+def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete: bool = False) -> Source:
     """Read a folder of pictures with a sub-folder a class, or an .npz of encoded pictures.
 
     Args:
@@ -60,18 +60,19 @@ def read_source(path: Path, *, size: int = 128, split: int | None = 0) -> Source
             where only a part is for training, `sheet` and `size` where a file holds several pictures.
         size: Height and width to which a folder's pictures are brought; an .npz keeps its own.
         split: Which part of an .npz with a `split` is read; None for all.
+        complete: Of an .npz with a `full_class` read only those classes: the others have a few pictures each.
 
     Raises:
         UsageError: A file or folder that cannot be used.
     """
     if path.suffix == ".npz":
-        return _from_npz(path, split)
+        return _from_npz(path, split, complete)
     found = load_pictures(path, count=count_pictures(path), size=size)
     pixels = (found.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return Source(path.name, np.ascontiguousarray(pixels), found.labels.numpy(), found.class_names)
 
 
-def _from_npz(path: Path, split: int | None) -> Source:
+def _from_npz(path: Path, split: int | None, complete: bool) -> Source:
     from PIL import Image
 
     try:
@@ -92,6 +93,12 @@ def _from_npz(path: Path, split: int | None) -> Source:
         labels = held["labels"].astype(np.int64)
         if len(labels) != len(pixels):  # sheets of as many pictures a class, in order
             labels = np.repeat(np.arange(len(names)), len(pixels) // len(names))
+        if complete and "full_class" in held:
+            places = {int(label): place for place, label in enumerate(held["full_class"])}
+            rest = np.isin(labels, list(places))
+            pixels, labels = pixels[rest], np.array([places[int(label)] for label in labels[rest]])
+            names = tuple(names[label] for label in places)
+            held.pop("split", None)
         chosen = np.flatnonzero(held["split"] == split) if split is not None and "split" in held else slice(None)
         return Source(path.stem, pixels[chosen], labels[chosen], names)
     except FileNotFoundError:

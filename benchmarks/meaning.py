@@ -1,0 +1,234 @@
+"""What a semantic generator adds, and what it merely knows from the label: can the class of a picture still be named?
+
+    python benchmarks/meaning.py [--data DIR] [--enhancer semantic] [--batches 10] [--fresh]
+
+160 test pictures of Caltech-101 in ten clients of 16, sent through channels after which pixels are gone, rebuilt, and
+shown to two judges that no enhancer was trained with: EfficientNet-Lite0 by the names of its classes where it has them,
+and a classifier of Caltech's classes on what EfficientNet-Lite0 sees, trained here on the training part. A hit is the
+true class among five. Each client is kept in benchmarks/results/meaning.json as soon as it is done; started again, what
+is there is not run again. docs/priors.md gets the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anchor import eight_bit
+from priors import BATCH, DEFAULT_DATA, PAGE, QSGD2, TOP1, filled, pictures
+from run import RESULTS, write
+from unveil import attacks, obfuscations
+from unveil.alignment import align
+from unveil.attacker import Attacker
+from unveil.core import Batch, Images, Reconstruction, Update
+from unveil.enhancers import parse as parse_enhancer
+from unveil.enhancing import enhance, from_labels, refuse_seen
+from unveil.fitting.fit import apart_from
+from unveil.fitting.sources import read_source
+from unveil.metrics.classifiers import Classifier, build_classifier
+from unveil.metrics.pixel import psnr
+from unveil.metrics.semantic import classes_named
+from unveil.models import build_model
+from unveil.scenes import Scene
+from unveil.statistics import bootstrap_mean
+from unveil.training import FedSGD
+from unveil.trial import generators
+
+KEPT = RESULTS / "meaning.json"
+CHANNELS = (TOP1, QSGD2)
+SHOWN = ("true", "none", "faithful", "semantic without the label", "semantic", "label alone")
+NEITHER = -1  # a label that no enhancer knows
+TOP = 5
+
+Judge = Callable[[Images, Tensor], list[float]]
+"""(pictures, labels) -> for each, 1 where its class is among five, else 0; NaN where the judge does not know it."""
+
+
+def by_names(classifier: Classifier, names: Sequence[str]) -> Judge:
+    """EfficientNet-Lite0's own classes, where Caltech's name is one of them or names several."""
+    meant = [set(classes_named(classifier, name)) for name in names]
+
+    def judge(images: Images, labels: Tensor) -> list[float]:
+        named = classifier(images).probabilities.topk(TOP, 1).indices.tolist()
+        pairs = zip(labels.tolist(), named, strict=True)
+        return [float(bool(meant[label] & set(row))) if meant[label] else math.nan for label, row in pairs]
+
+    return judge
+
+
+def by_training(classifier: Classifier, data: Path) -> Judge:
+    """A linear classifier of Caltech's classes on what EfficientNet-Lite0 sees."""
+    path = data / "caltech99_128.npz"
+    source = apart_from(read_source(path), [path], leave_out=True)
+    rows = range(len(source))
+    seen = torch.cat([_seen(classifier, source.images(rows[i : i + 256])) for i in range(0, len(source), 256)])
+    labels = torch.from_numpy(source.labels)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(seen.shape[1], len(source.class_names))
+    adam = torch.optim.Adam(layer.parameters(), lr=0.003, weight_decay=1e-4)
+    middle, spread = seen.mean(0), seen.std(0) + 1e-6
+    for _ in range(300):
+        adam.zero_grad()
+        F.cross_entropy(layer((seen - middle) / spread), labels).backward()
+        adam.step()
+
+    def judge(images: Images, labels: Tensor) -> list[float]:
+        with torch.no_grad():
+            named = layer((_seen(classifier, images) - middle) / spread).topk(TOP, 1).indices
+        return (named == labels[:, None]).any(1).float().tolist()
+
+    return judge
+
+
+def _seen(classifier: Classifier, images: Images) -> Tensor:
+    features = classifier(images).features
+    assert features is not None
+    return features.float()
+
+
+def clients(data: Path, batches: int) -> Iterator[Scene]:
+    """Caltech's test pictures in batches, each a client with a LeNet of its own."""
+    found, names = pictures("Caltech test", data), read_source(data / "caltech99_128.npz", split=1).class_names
+    shape = (found.images.shape[1], found.images.shape[2], found.images.shape[3])
+    for number in range(batches):
+        rows = slice(BATCH * number, BATCH * (number + 1))
+        yield Scene(
+            name=f"Caltech test {number}",
+            model_name="lenet",
+            model=build_model("lenet", image_shape=shape, classes=len(names), seed=number),
+            batch=Batch(found.images[rows], found.labels[rows]),
+            classes=len(names),
+            training=FedSGD(),
+            source="Caltech test",
+            class_names=names,
+        )
+
+
+def looks(scene: Scene, channel: str, semantic: str, *, seed: int) -> dict[str, Images]:
+    """A client's pictures as they are, as rebuilt, and as enhancers show them, in the client's order."""
+    obfuscation = obfuscations.parse(channel)
+    client, sending, chance = generators(seed, torch.device("cpu"))
+    sent = Update(scene.training(scene.model, scene.batch, generator=client))
+    received = obfuscation(sent, generator=sending)
+    knowledge = Attacker().knowledge(scene, obfuscation)
+    guess = attacks.parse("unveil")(scene.model, received, knowledge, generator=chance)
+
+    def enhanced(name: str, rough: Reconstruction) -> Reconstruction:
+        enhancer = parse_enhancer(name)
+        assert enhancer is not None
+        refuse_seen(enhancer, scene.batch.images)
+        facts = {"model": scene.model, "update": received, "knowledge": knowledge}
+        return enhance(enhancer, rough, class_names=scene.class_names, **facts)[0]
+
+    drawer = parse_enhancer(semantic)
+    assert drawer is not None
+    nameless = replace(guess, labels=torch.full_like(guess.labels, NEITHER))
+    # Drawn without the label, but put in order and told of by the labels of the attack.
+    unnamed = replace(drawer(nameless, class_names=scene.class_names), labels=guess.labels)
+    found = {
+        "none": guess,
+        "faithful": enhanced("faithful", guess),
+        "semantic without the label": unnamed,
+        "semantic": enhanced(semantic, guess),
+        "label alone": replace(guess, images=from_labels(drawer, guess, class_names=scene.class_names)),
+    }
+    originals = scene.batch.images
+    # One order for all, the attack's own best: what is compared is what enhancers show, not how well it is sorted.
+    order = align(originals, replace(guess, labels=torch.arange(len(originals)))).labels
+    return {"true": originals} | {name: eight_bit(made.images[order]) for name, made in found.items()}
+
+
+def table(kept: Mapping[str, Any]) -> Iterator[str]:
+    """Share of pictures whose class is named, by what is shown."""
+    yield "| update sent | pictures | named by EfficientNet-Lite0 | named by Caltech's classifier | PSNR, dB |"
+    yield "|---|---|---|---|---|"
+    for channel in CHANNELS:
+        runs = [run for run in kept.values() if run["channel"] == channel]
+        for name in SHOWN if runs else ():
+            lite, ours = (_values(runs, judge, name) for judge in ("names", "trained"))
+            known = [value for value in lite if not math.isnan(value)]
+            decibels = "-" if name == "true" else f"{statistics.mean(_values(runs, 'psnr', name)):.2f}"
+            yield (
+                f"| `{channel}` | {name} | {statistics.mean(known):.2f} of {len(known)} "
+                f"| {statistics.mean(ours):.2f} of {len(ours)} | {decibels} |"
+            )
+
+
+def differences(kept: Mapping[str, Any]) -> Iterator[str]:
+    """By how much the semantic generator's share is larger, paired by picture."""
+    yield "| update sent | semantic against | EfficientNet-Lite0 | p | Caltech's classifier | p |"
+    yield "|---|---|---|---|---|---|"
+    for channel in CHANNELS:
+        runs = [run for run in kept.values() if run["channel"] == channel]
+        for other in ("faithful", "semantic without the label", "label alone") if runs else ():
+            cells = []
+            for judge in ("names", "trained"):
+                pairs = zip(_values(runs, judge, "semantic"), _values(runs, judge, other), strict=True)
+                apart = [a - b for a, b in pairs if not math.isnan(a)]
+                gain = bootstrap_mean(apart)
+                cells += [f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]", f"{mcnemar(apart):.2g}"]
+            yield f"| `{channel}` | {other} | {' | '.join(cells)} |"
+
+
+def mcnemar(apart: Sequence[float]) -> float:
+    """Exact two-sided p of as many differences of one sign, were both signs equally likely."""
+    more, fewer = sum(value > 0 for value in apart), sum(value < 0 for value in apart)
+    total, least = more + fewer, min(more, fewer)
+    return min(1.0, 2 * sum(math.comb(total, k) for k in range(least + 1)) / 2**total)
+
+
+def _values(runs: Sequence[Mapping[str, Any]], judge: str, name: str) -> list[float]:
+    return [math.nan if value is None else value for run in runs for value in run[judge][name]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--enhancer", default="semantic", help="semantic, or a file of unveil fit")
+    parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--fresh", action="store_true", help="run again what is kept")
+    args = parser.parse_args()
+    if not args.data.is_dir():
+        raise SystemExit(f"{args.data} is not there; name it with --data")
+    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() and not args.fresh else {}
+    drawer = str(parse_enhancer(args.enhancer).card["checksum"])  # type: ignore[union-attr]
+    kept = {name: run for name, run in kept.items() if run["checksum"] == drawer}
+    judges: dict[str, Judge] = {}
+    for number, scene in enumerate(clients(args.data, args.batches)):
+        for channel in CHANNELS:
+            if (name := f"{channel} {number}") in kept:
+                continue
+            if not judges:
+                lite = build_classifier("efficientnet_lite0")
+                judges = {"names": by_names(lite, scene.class_names), "trained": by_training(lite, args.data)}
+            shown = looks(scene, channel, args.enhancer, seed=number)
+            kept[name] = {"channel": channel, "checksum": drawer} | {
+                key: {what: judge(images, scene.batch.labels) for what, images in shown.items()}
+                for key, judge in judges.items()
+            }
+            kept[name]["psnr"] = {what: psnr(scene.batch.images, made).tolist() for what, made in shown.items()}
+            for key in judges:  # JSON has no NaN
+                kept[name][key] = {
+                    what: [None if math.isnan(v) else v for v in row] for what, row in kept[name][key].items()
+                }
+            kept[name]["psnr"].pop("true")
+            write(KEPT, json.dumps(kept, indent=1) + "\n")
+            print(name, {what: round(statistics.mean(v), 2) for what, v in kept[name]["trained"].items()}, flush=True)
+    page = filled(PAGE.read_text(), "meaning", table(kept))
+    write(PAGE, filled(page, "meaning-differences", differences(kept)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
