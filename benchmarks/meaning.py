@@ -34,8 +34,7 @@ from unveil.attacker import Attacker
 from unveil.core import Batch, Images, Reconstruction, Update
 from unveil.enhancers import parse as parse_enhancer
 from unveil.enhancing import enhance, from_labels, refuse_seen
-from unveil.fitting.fit import apart_from
-from unveil.fitting.sources import read_source
+from unveil.fitting.sources import apart_from, read_source
 from unveil.metrics.classifiers import Classifier, build_classifier
 from unveil.metrics.pixel import psnr
 from unveil.metrics.semantic import classes_named

@@ -196,7 +196,7 @@ def test_a_restorer_leaves_labels_and_evidence_alone(images: Tensor, weights: Pa
     assert same == before
 
 
-SIZES = 12 * 2**20  # bytes: a package that everybody installs stays small
+SIZES = 12e6  # bytes: a package that everybody installs stays small
 
 
 def test_what_is_shipped_loads_has_its_card_and_is_small() -> None:

@@ -199,3 +199,14 @@ def test_pictures_that_an_enhancer_knows_by_heart_are_refused(scene: Scene, tmp_
         )
     refuse_seen(enhancer, scene.batch.images[:1])
     refuse_seen(Towards(scene.batch.images), scene.batch.images)  # not a learned one: it has seen nothing
+
+
+def test_so_are_pictures_that_an_attacks_own_prior_knows(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert str(parse_attack("unveil+").prior) == "faithful"  # type: ignore[attr-defined]
+    seen = fingerprints(scene.batch.images[:1])
+    prior = weights(tmp_path / "p.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
+    monkeypatch.setattr("unveil.attacks.unveil_plus.FAITHFUL", prior)
+    with pytest.raises(UsageError, match="1 of the 3 pictures"):
+        run_trial(scene, obfuscations.parse("none"), parse_attack("unveil+:steps=2"), seed=0, folder=tmp_path)

@@ -411,3 +411,13 @@ class Enhancer(Protocol):
             class_names: Names of the classes that the labels count, where they are known.
         """
         ...
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """An attack that has a learned prior in it, and so knows the pictures which that was trained on."""
+
+    @property
+    def prior(self) -> Enhancer:
+        """The prior."""
+        ...

@@ -23,6 +23,7 @@ from unveil.core import (
     Enhanced,
     Enhancer,
     Images,
+    Informed,
     Metric,
     Obfuscation,
     Reconstruction,
@@ -74,8 +75,9 @@ def run_trial(
         UsageError: The update is all zeros or not finite, or a component cannot work with this scene.
     """
     settings = settings_of(scene, obfuscation, attack, attacker, enhancer)
-    if enhancer is not None:
-        refuse_seen(enhancer, scene.batch.images)
+    for prior in (enhancer, attack.prior if isinstance(attack, Informed) else None):
+        if prior is not None:
+            refuse_seen(prior, scene.batch.images)
     originals, device = scene.batch.images, scene.batch.images.device
     unknowing = {name: other for name in controls if (other := _control(name, scene, seed)) is not None}
     missing = [

@@ -19,13 +19,14 @@ from unveil.enhancers.restorer import Restorer
 from unveil.errors import UsageError
 from unveil.fitting import fit as fitting
 from unveil.fitting.degrade import Degrader
-from unveil.fitting.fit import Fit, apart_from, fit, joined
+from unveil.fitting.fit import Fit, fit
 from unveil.fitting.generating import Generating, Reader, withheld
 from unveil.fitting.loop import CHECKPOINT, CURVE, Training, train
 from unveil.fitting.losses import Critic
-from unveil.fitting.pairs import Pairs, Recipe, eight_bit, make_pairs, produce
+from unveil.fitting.pairs import Pairs, eight_bit, make_pairs, produce
+from unveil.fitting.recipes import Recipe
 from unveil.fitting.restoring import Restoring, restore
-from unveil.fitting.sources import Source, read_source
+from unveil.fitting.sources import Source, apart_from, joined, read_source
 from unveil.fitting.store import PairStore
 from unveil.metrics.pixel import psnr
 

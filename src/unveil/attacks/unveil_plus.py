@@ -11,6 +11,7 @@ from torch.nn import Module
 from unveil.attacks.stages import MatchFeatures, MatchUpdates, Restore, Stage
 from unveil.attacks.unveil import SCHEDULE, run_stages
 from unveil.core import Knowledge, Reconstruction, Update, Watch
+from unveil.enhancers.learned import FAITHFUL, Learned
 from unveil.errors import UsageError
 from unveil.spec import spec_of
 
@@ -44,6 +45,11 @@ class UnveilPlus:
             raise UsageError(f"UnveilPlus: expected smoothness >= 0, got {self.smoothness:g}; 0 switches it off")
         if not self.trust > 0:
             raise UsageError(f"UnveilPlus: expected trust > 0, got {self.trust:g}; preset unveil has no learned prior")
+
+    @property
+    def prior(self) -> Learned:
+        """See `Informed`."""
+        return FAITHFUL
 
     def stages(self, *, separated: bool) -> tuple[Stage, ...]:
         """The schedule, with or without the features of single images."""

@@ -141,12 +141,16 @@ def _loaded(path: Path) -> _Loaded:
     return _Loaded(*load_weights(path))
 
 
+FAITHFUL = Learned("faithful", SHIPPED / "faithful.safetensors")
+"""The enhancer that attacks can have as a prior."""
+
+
 def shipped_restorer() -> Restorer:
-    """The faithful restorer that comes with unveil, for use as a prior.
+    """The network of `FAITHFUL`.
 
     Raises:
         UsageError: Its file is missing or damaged.
     """
-    network = _loaded(SHIPPED / "faithful.safetensors").network
+    network = _loaded(FAITHFUL.path).network
     assert isinstance(network, Restorer)
     return network

@@ -16,7 +16,8 @@ from unveil.attacks.decoder import Decoder, fit_decoder
 from unveil.attacks.head import Head, read_head
 from unveil.core import Evidence
 from unveil.enhancers.hints import hints_of
-from unveil.fitting.pairs import CLASSES, Pairs, cut, eight_bit
+from unveil.fitting.pairs import Pairs, cut, eight_bit
+from unveil.fitting.recipes import CLASSES
 from unveil.fitting.sources import Source
 from unveil.models import build_model
 

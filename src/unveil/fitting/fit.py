@@ -9,30 +9,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights, save_weights
 from unveil.errors import UsageError
-from unveil.fingerprints import fingerprints, overlap
 from unveil.fitting.card import as_markdown
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.generating import Generating, Reader
 from unveil.fitting.loop import Trainee, Training, train
 from unveil.fitting.losses import Critic, alexnet_eyes, alexnet_likeness, lite0_likeness
-from unveil.fitting.pairs import DESTRUCTION, RESTORATION, Recipe, eight_bit, produce
+from unveil.fitting.pairs import produce
+from unveil.fitting.recipes import DESTRUCTION, RESTORATION, Recipe
 from unveil.fitting.restoring import Restoring
-from unveil.fitting.sources import Source, read_source
+from unveil.fitting.sources import Source, apart_from, fingerprints_of, joined, read_source
 from unveil.fitting.store import PairStore
 
 Setting = Literal["faithful", "sharp", "semantic"]
 VICTIMS = 8  # random networks of the cheap degradation, for each size
-PART = 256  # pictures fingerprinted at once
-SMALL, WIDTHS = 64, (64, 96, 128, 160)  # of a generator; pictures of at most so many pixels need a scale less
+SMALL = 64  # pixels a side, up to which a generator is narrow
+NARROW, WIDE = (32, 56, 80), (64, 96, 128, 160)  # a generator's maps at each scale
 
 PURPOSES: Mapping[Setting, str] = {
     "faithful": "Restores the pictures of an attack as near to the truth as it can: trained to PSNR.",
@@ -150,7 +148,7 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         "limits": LIMITS,
     }
     assert isinstance(network, Restorer | Generator)
-    return write(network, plan.out, seen=_fingerprints(source), card=card)
+    return write(network, plan.out, seen=fingerprints_of(source), card=card)
 
 
 def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def _trainee(plan: Fit, source: Source, store: PairStore) -> Trainee:
         degrader = Degrader(source, sizes=sizes, victims=VICTIMS, crops=recipe.crops, seed=plan.seed)
     if plan.setting == "semantic":
         classes = len(source.class_names)
-        generator = begun or Generator(names=source.class_names, widths=WIDTHS if source.side > SMALL else WIDTHS[:-1])
+        generator = begun or Generator(names=source.class_names, widths=WIDE if source.side > SMALL else NARROW)
         if not isinstance(generator, Generator) or generator.names != source.class_names:
             raise UsageError(f"fit: {plan.begin} holds no generator for the classes of {source.name}")
         alexnet = _alexnet(plan.lpips_weights)
@@ -197,58 +195,3 @@ def _alexnet(path: Path | None) -> Any:
     from unveil.metrics.perceptual import network
 
     return network(path).requires_grad_(False)
-
-
-def joined(sources: Sequence[Source]) -> Source:
-    """Several sources as one, all brought to the size of the first; classes of one name are one class."""
-    first, *others = sources
-    if not others:
-        return first
-    side = first.side
-    names = list(dict.fromkeys(name for source in sources for name in source.class_names))
-    pixels, labels = [], []
-    for source in sources:
-        pixels.append(source.pixels if source.side == side else _resized(source, side))
-        places = np.array([names.index(name) for name in source.class_names])
-        labels.append(places[source.labels])
-    name = " and ".join(source.name for source in sources)
-    return Source(name, np.concatenate(pixels), np.concatenate(labels), tuple(names))
-
-
-def _resized(source: Source, side: int) -> Any:
-    parts = []
-    for start in range(0, len(source), PART):
-        images = source.images(range(start, min(start + PART, len(source))))
-        images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-        parts.append(eight_bit(images).permute(0, 2, 3, 1).numpy())
-    return np.concatenate(parts)
-
-
-def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, leave_out: bool = False) -> Source:
-    """The source, once no picture for evaluation is found among it.
-
-    Args:
-        source: The training pictures.
-        evaluate: Folders or .npz files of pictures for evaluation; of an .npz with a `split`, part 1.
-        size: Size of a folder's pictures.
-        leave_out: Leave out the pictures that are also for evaluation instead of refusing.
-
-    Raises:
-        UsageError: A picture for evaluation is among it.
-    """
-    own = _fingerprints(source)
-    for path in evaluate:
-        both = overlap(own, _fingerprints(read_source(path, size=size, split=1)))
-        if len(both) and not leave_out:
-            raise UsageError(
-                f"fit: {len(both)} training pictures of {source.name} are also in {path} (the first: number "
-                f"{int(both[0]) + 1}), which is for evaluation; take them out, or give --leave-out"
-            )
-        rest = sorted(set(range(len(source))) - set(both.tolist()))
-        source, own = source.only(rest), own[rest]
-    return source
-
-
-def _fingerprints(source: Source) -> Tensor:
-    parts = [range(start, min(start + PART, len(source))) for start in range(0, len(source), PART)]
-    return torch.cat([fingerprints(source.images(part)) for part in parts])

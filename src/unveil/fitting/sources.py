@@ -11,11 +11,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from unveil.core import Images
 from unveil.errors import UsageError
+from unveil.fingerprints import fingerprints, overlap
 from unveil.pictures import count_pictures, load_pictures
 
+PART = 256  # pictures fingerprinted at once
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -108,3 +112,60 @@ def _from_npz(path: Path, split: int | None, complete: bool) -> Source:
             f"{path} cannot be read as pictures ({type(error).__name__}: {error}); expected data, offsets, labels and "
             "classes in it, all pictures square and of one size"
         ) from None
+
+
+def joined(sources: Sequence[Source]) -> Source:
+    """Several sources as one, all brought to the size of the first; classes of one name are one class."""
+    first, *others = sources
+    if not others:
+        return first
+    side = first.side
+    names = list(dict.fromkeys(name for source in sources for name in source.class_names))
+    pixels, labels = [], []
+    for source in sources:
+        pixels.append(source.pixels if source.side == side else _resized(source, side))
+        places = np.array([names.index(name) for name in source.class_names])
+        labels.append(places[source.labels])
+    name = " and ".join(source.name for source in sources)
+    return Source(name, np.concatenate(pixels), np.concatenate(labels), tuple(names))
+
+
+def _resized(source: Source, side: int) -> Pixels:
+    parts = []
+    for start in range(0, len(source), PART):
+        images = source.images(range(start, min(start + PART, len(source))))
+        images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        parts.append((images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy())
+    whole: Pixels = np.concatenate(parts)
+    return whole
+
+
+def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, leave_out: bool = False) -> Source:
+    """The source, once no picture for evaluation is found among it.
+
+    Args:
+        source: The training pictures.
+        evaluate: Folders or .npz files of pictures for evaluation; of an .npz with a `split`, part 1.
+        size: Size of a folder's pictures.
+        leave_out: Leave out the pictures that are also for evaluation instead of refusing.
+
+    Raises:
+        UsageError: A picture for evaluation is among it.
+    """
+    own = fingerprints_of(source)
+    for path in evaluate:
+        both = overlap(own, fingerprints_of(read_source(path, size=size, split=1)))
+        if len(both) and not leave_out:
+            raise UsageError(
+                f"fit: {len(both)} training pictures of {source.name} are also in {path} (the first: number "
+                f"{int(both[0]) + 1}), which is for evaluation; take them out, or give --leave-out"
+            )
+        rest = sorted(set(range(len(source))) - set(both.tolist()))
+        source, own = source.only(rest), own[rest]
+    return source
+
+
+def fingerprints_of(source: Source) -> Tensor:
+    """One fingerprint a picture."""
+    parts = [range(start, min(start + PART, len(source))) for start in range(0, len(source), PART)]
+    return torch.cat([fingerprints(source.images(part)) for part in parts])
