@@ -90,6 +90,18 @@ def test_hints_and_classes_change_what_comes_out(images: Tensor) -> None:
     assert (one - two).abs().max() > 1e-3
 
 
+def test_a_generator_has_something_to_draw_from_the_label_alone() -> None:
+    generator = some_generator()
+    grey = torch.full((2, 3, 64, 64), 0.5)
+    drawn = generator(grey, torch.zeros((2, 3)), torch.tensor([1, 2]))
+    inside = drawn[:, :, 16:48, 16:48]  # away from the edges, which convolutions see
+    with torch.no_grad():
+        generator.sketches.weight[1:3] = generator.sketches.weight[1:3].flip(1)
+    other = generator(grey, torch.zeros((2, 3)), torch.tensor([1, 2]))[:, :, 16:48, 16:48]
+    assert (inside - other).abs().max() > 1e-4
+    assert inside[0].std((1, 2)).max() > 1e-4
+
+
 def test_grey_pictures_stay_grey(images: Tensor, weights: Path) -> None:
     grey = images[:, :1]
     found = Learned("mine", weights)(guess_of(grey))

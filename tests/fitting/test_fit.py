@@ -209,6 +209,12 @@ def test_sources_are_folders_and_npz_files(tmp_path: Path) -> None:
     read = read_source(path)
     assert np.array_equal(read.pixels, source.pixels[split == 0])
     assert np.array_equal(read_source(path, split=1).labels, source.labels[split == 1])
+    whole = {**np.load(path), "full_class": np.array([2, 0])}
+    np.savez(tmp_path / "whole.npz", **whole)
+    complete = read_source(tmp_path / "whole.npz", complete=True)
+    assert complete.class_names == ("c", "a")
+    assert np.array_equal(complete.labels, np.array([{2: 0, 0: 1}[c] for c in source.labels if c != 1]))
+    assert np.array_equal(complete.pixels, source.pixels[source.labels != 1])
     path.write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="cannot be read as pictures"):
         read_source(path)
