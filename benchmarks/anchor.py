@@ -246,7 +246,7 @@ def main() -> int:
     parser.add_argument("--model", default="lenet")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--knowledge", default="everything known", help="such as 'labels unknown'")
-    parser.add_argument("--enhancer", default="none", help="none, faithful, sharp or a file of unveil fit")
+    parser.add_argument("--enhancer", default="none", help="none, faithful, sharp, semantic or a file of unveil fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="write the reconstructions as PNGs into this folder")
     parser.add_argument("--lpips-weights", type=Path, help="score with LPIPS too, with the weights of this file")

@@ -72,6 +72,7 @@ ANCHOR = (
 )
 """Update sent, local training, PSNR to reach (faithful), LPIPS to reach (sharp)."""
 
+RESTORERS = ("faithful", "sharp")
 HELD_OUT = ("Caltech test", "blood cells", "chest X-rays")
 BESIDE = ("unveil", "unveil+")
 TRIALS = (
@@ -167,7 +168,7 @@ def held_out_table(kept: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
                 continue
             bare = [value for runs in found for value in runs["none"]["each"]]
             cells = []
-            for name in ("faithful", "sharp"):
+            for name in RESTORERS:
                 after = [value for runs in found for value in runs[name]["each"]]
                 gain = bootstrap_mean([b - a for a, b in zip(bare, after, strict=True)])
                 cells.append(f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]")
@@ -191,7 +192,7 @@ def main() -> int:
         if not folder.is_dir():
             raise SystemExit(f"{folder} is not there; name it with --anchor or --data")
     kept: dict[str, list[dict[str, Any]]] = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
-    checksums = {name: Learned(name, SHIPPED / f"{name}.safetensors").card["checksum"] for name in CATALOGUE}
+    checksums = {name: Learned(name, SHIPPED / f"{name}.safetensors").card["checksum"] for name in RESTORERS}
     for trial in TRIALS:
         name = key(trial)
         known = {run["enhancer"]: run.get("checksum") for run in kept.get(name, [])}
@@ -202,7 +203,7 @@ def main() -> int:
             scene_of(trial, args.anchor, args.data),
             attack=trial.attack,
             obfuscation=trial.obfuscation,
-            enhancers=("none", *CATALOGUE),
+            enhancers=("none", *RESTORERS),
             seed=trial.seed,
             lpips_weights=args.data / "models" / "lpips_alex.npz" if trial.source == "anchor" else None,
         )

@@ -87,7 +87,7 @@ def demo(out: Path) -> None:
 @click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
 @click.option("--lpips-weights", metavar="FILE", help="Score with LPIPS too; FILE holds its weights, or: download.")
 @click.option(
-    "--enhancer", metavar="NAME", help="Learned prior after the attack: none, faithful, sharp or a file of `fit`."
+    "--enhancer", metavar="NAME", help="Learned prior after the attack: see `list enhancers`, or a file of `fit`."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def audit(

@@ -154,17 +154,6 @@ class MatchFeatures:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Restore:
-    """Put the learned restorer's pictures in place of the present ones; takes no steps."""
-
-    steps: int = 0
-
-    def __call__(self, search: Search) -> None:
-        """Improve the search's pictures; see `Stage`."""
-        search.restore()
-
-
 def eased(noise: float) -> float:
     """What is left of the prior's weight at a noise, in shares of the features' variance: from 1 down to 0.3.
 

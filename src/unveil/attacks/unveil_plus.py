@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Generator
 from torch.nn import Module
 
-from unveil.attacks.stages import MatchFeatures, MatchUpdates, Restore, Stage
+from unveil.attacks.stages import MatchFeatures, MatchUpdates, Stage
 from unveil.attacks.unveil import SCHEDULE, run_stages
 from unveil.core import Knowledge, Reconstruction, Update, Watch
 from unveil.enhancers.learned import FAITHFUL, Learned
@@ -22,7 +22,8 @@ ROUNDS = ((0.01, 0.05), (0.007, 0.05))  # learning rate, floor of each round beh
 class UnveilPlus:
     """unveil's attack, and then in turns: restore the pictures by the learned prior, match the features near them.
 
-    Where the batch cannot be separated it matches updates and restores once.
+    It ends with matching, so that what the prior did is held to what the update says of each picture. Where the batch
+    cannot be separated it is `unveil`: nothing there would hold a restored picture to the update.
 
     Args:
         steps: Steps of the search, over all its stages.
@@ -54,22 +55,19 @@ class UnveilPlus:
     def stages(self, *, separated: bool) -> tuple[Stage, ...]:
         """The schedule, with or without the features of single images."""
         if not separated:
-            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100), Restore())
+            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100),)
         parts = (*SCHEDULE, *ROUNDS)
         ends = [self.steps * k // len(parts) for k in range(len(parts) + 1)]
-        return (
-            *(
-                MatchFeatures(
-                    steps=end - start,
-                    lr=lr,
-                    floor=floor,
-                    smoothness=self.smoothness,
-                    trust=self.trust if number >= len(SCHEDULE) else 0.0,
-                )
-                for number, ((lr, floor), start, end) in enumerate(zip(parts, ends, ends[1:], strict=False))
-                if end > start
-            ),
-            Restore(),
+        return tuple(
+            MatchFeatures(
+                steps=end - start,
+                lr=lr,
+                floor=floor,
+                smoothness=self.smoothness,
+                trust=self.trust if number >= len(SCHEDULE) else 0.0,
+            )
+            for number, ((lr, floor), start, end) in enumerate(zip(parts, ends, ends[1:], strict=False))
+            if end > start
         )
 
     def __call__(

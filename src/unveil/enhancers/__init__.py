@@ -16,6 +16,7 @@ NONE = "none"
 CATALOGUE: Mapping[str, str] = {
     "faithful": "Restores pictures as near to the truth as it can (PSNR).",
     "sharp": "Restores pictures as people would want to see them (LPIPS).",
+    "semantic": "Draws what a picture shows from its class, where pixels are gone: Caltech-101's 99 classes, 128 px.",
 }
 
 
