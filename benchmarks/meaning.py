@@ -1,12 +1,13 @@
 """What a semantic generator adds, and what it merely knows from the label: can the class of a picture still be named?
 
-    python benchmarks/meaning.py [--data DIR] [--enhancer semantic] [--batches 10] [--fresh]
+    python benchmarks/meaning.py [--data DIR] [--batches 10] [--only Caltech] [--fresh]
 
 160 test pictures of Caltech-101 in ten clients of 16, sent through channels after which pixels are gone, rebuilt, and
 shown to two judges that no enhancer was trained with: EfficientNet-Lite0 by the names of its classes where it has them,
 and a classifier of Caltech's classes on what EfficientNet-Lite0 sees, trained here on the training part. A hit is the
-true class among five. Each client is kept in benchmarks/results/meaning.json as soon as it is done; started again, what
-is there is not run again. docs/priors.md gets the tables.
+true class among five. The same for 160 test pictures of CIFAR-10 and a ResNet-20; there a hit is its first choice. Each
+client is kept in benchmarks/results/meaning.json as soon as it is done; started again, what is there is not run again.
+docs/priors.md gets the tables.
 """
 
 from __future__ import annotations
@@ -48,25 +49,41 @@ KEPT = RESULTS / "meaning.json"
 CHANNELS = (TOP1, QSGD2)
 SHOWN = ("true", "none", "faithful", "semantic without the label", "semantic", "label alone")
 NEITHER = -1  # a label that no enhancer knows
-TOP = 5
+CALTECH, CIFAR = "Caltech test", "CIFAR-10 test"
+ENHANCERS = {CALTECH: "semantic", CIFAR: "semantic-cifar10"}
+TITLES = {
+    CALTECH: {"names": "EfficientNet-Lite0", "trained": "Caltech's classifier"},
+    CIFAR: {"names": "ResNet-20"},
+}
+"""Judges of a source: key in the results -> what it is called."""
 
 Judge = Callable[[Images, Tensor], list[float]]
 """(pictures, labels) -> for each, 1 where its class is among five, else 0; NaN where the judge does not know it."""
 
 
-def by_names(classifier: Classifier, names: Sequence[str]) -> Judge:
-    """EfficientNet-Lite0's own classes, where Caltech's name is one of them or names several."""
+def judges_of(source: str, data: Path, names: Sequence[str]) -> dict[str, Judge]:
+    """Who says whether a class can be named."""
+    if source == CIFAR:
+        return {
+            "names": by_names(build_classifier(f"cifar10:{data / 'models' / 'resnet20-12fca82f.th'}"), names, top=1)
+        }
+    lite = build_classifier("efficientnet_lite0")
+    return {"names": by_names(lite, names, top=5), "trained": by_training(lite, data, top=5)}
+
+
+def by_names(classifier: Classifier, names: Sequence[str], *, top: int) -> Judge:
+    """A classifier's own classes, where a name is one of them or names several."""
     meant = [set(classes_named(classifier, name)) for name in names]
 
     def judge(images: Images, labels: Tensor) -> list[float]:
-        named = classifier(images).probabilities.topk(TOP, 1).indices.tolist()
+        named = classifier(images).probabilities.topk(top, 1).indices.tolist()
         pairs = zip(labels.tolist(), named, strict=True)
         return [float(bool(meant[label] & set(row))) if meant[label] else math.nan for label, row in pairs]
 
     return judge
 
 
-def by_training(classifier: Classifier, data: Path) -> Judge:
+def by_training(classifier: Classifier, data: Path, *, top: int) -> Judge:
     """A linear classifier of Caltech's classes on what EfficientNet-Lite0 sees."""
     path = data / "caltech99_128.npz"
     source = apart_from(read_source(path), [path], leave_out=True)
@@ -84,7 +101,7 @@ def by_training(classifier: Classifier, data: Path) -> Judge:
 
     def judge(images: Images, labels: Tensor) -> list[float]:
         with torch.no_grad():
-            named = layer((_seen(classifier, images) - middle) / spread).topk(TOP, 1).indices
+            named = layer((_seen(classifier, images) - middle) / spread).topk(top, 1).indices
         return (named == labels[:, None]).any(1).float().tolist()
 
     return judge
@@ -96,20 +113,26 @@ def _seen(classifier: Classifier, images: Images) -> Tensor:
     return features.float()
 
 
-def clients(data: Path, batches: int) -> Iterator[Scene]:
-    """Caltech's test pictures in batches, each a client with a LeNet of its own."""
-    found, names = pictures("Caltech test", data), read_source(data / "caltech99_128.npz", split=1).class_names
+def clients(source: str, data: Path, batches: int) -> Iterator[Scene]:
+    """Test pictures in batches, each a client with a LeNet of its own."""
+    if source == CIFAR:
+        read = read_source(data / "cifar10_test4k.npz")
+        order = torch.randperm(len(read), generator=torch.Generator().manual_seed(0))[: BATCH * batches]
+        found = Batch(read.images(order.tolist()), torch.from_numpy(read.labels)[order])
+        names = read.class_names
+    else:
+        found, names = pictures(source, data), read_source(data / "caltech99_128.npz", split=1).class_names
     shape = (found.images.shape[1], found.images.shape[2], found.images.shape[3])
     for number in range(batches):
         rows = slice(BATCH * number, BATCH * (number + 1))
         yield Scene(
-            name=f"Caltech test {number}",
+            name=f"{source} {number}",
             model_name="lenet",
             model=build_model("lenet", image_shape=shape, classes=len(names), seed=number),
             batch=Batch(found.images[rows], found.labels[rows]),
             classes=len(names),
             training=FedSGD(),
-            source="Caltech test",
+            source=source,
             class_names=names,
         )
 
@@ -148,36 +171,41 @@ def looks(scene: Scene, channel: str, semantic: str, *, seed: int) -> dict[str, 
     return {"true": originals} | {name: eight_bit(made.images[order]) for name, made in found.items()}
 
 
-def table(kept: Mapping[str, Any]) -> Iterator[str]:
+def table(kept: Mapping[str, Any], source: str) -> Iterator[str]:
     """Share of pictures whose class is named, by what is shown."""
-    yield "| update sent | pictures | named by EfficientNet-Lite0 | named by Caltech's classifier | PSNR, dB |"
-    yield "|---|---|---|---|---|"
+    titles = TITLES[source]
+    yield f"| update sent | pictures | {' | '.join(f'named by {title}' for title in titles.values())} | PSNR, dB |"
+    yield "|---" * (3 + len(titles)) + "|"
     for channel in CHANNELS:
-        runs = [run for run in kept.values() if run["channel"] == channel]
+        runs = _runs(kept, source, channel)
         for name in SHOWN if runs else ():
-            lite, ours = (_values(runs, judge, name) for judge in ("names", "trained"))
-            known = [value for value in lite if not math.isnan(value)]
+            cells = []
+            for judge in titles:
+                known = [value for value in _values(runs, judge, name) if not math.isnan(value)]
+                cells.append(f"{statistics.mean(known):.2f} of {len(known)}")
             decibels = "-" if name == "true" else f"{statistics.mean(_values(runs, 'psnr', name)):.2f}"
-            yield (
-                f"| `{channel}` | {name} | {statistics.mean(known):.2f} of {len(known)} "
-                f"| {statistics.mean(ours):.2f} of {len(ours)} | {decibels} |"
-            )
+            yield f"| `{channel}` | {name} | {' | '.join(cells)} | {decibels} |"
 
 
-def differences(kept: Mapping[str, Any]) -> Iterator[str]:
+def differences(kept: Mapping[str, Any], source: str) -> Iterator[str]:
     """By how much the semantic generator's share is larger, paired by picture."""
-    yield "| update sent | semantic against | EfficientNet-Lite0 | p | Caltech's classifier | p |"
-    yield "|---|---|---|---|---|---|"
+    titles = TITLES[source]
+    yield f"| update sent | semantic against | {' | '.join(f'{title} | p' for title in titles.values())} |"
+    yield "|---" * (2 + 2 * len(titles)) + "|"
     for channel in CHANNELS:
-        runs = [run for run in kept.values() if run["channel"] == channel]
+        runs = _runs(kept, source, channel)
         for other in ("faithful", "semantic without the label", "label alone") if runs else ():
             cells = []
-            for judge in ("names", "trained"):
+            for judge in titles:
                 pairs = zip(_values(runs, judge, "semantic"), _values(runs, judge, other), strict=True)
                 apart = [a - b for a, b in pairs if not math.isnan(a)]
                 gain = bootstrap_mean(apart)
                 cells += [f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]", f"{mcnemar(apart):.2g}"]
             yield f"| `{channel}` | {other} | {' | '.join(cells)} |"
+
+
+def _runs(kept: Mapping[str, Any], source: str, channel: str) -> list[Any]:
+    return [run for run in kept.values() if (run["source"], run["channel"]) == (source, channel)]
 
 
 def mcnemar(apart: Sequence[float]) -> float:
@@ -191,41 +219,53 @@ def _values(runs: Sequence[Mapping[str, Any]], judge: str, name: str) -> list[fl
     return [math.nan if value is None else value for run in runs for value in run[judge][name]]
 
 
+def run(source: str, enhancer: str, kept: dict[str, Any], *, data: Path, batches: int, fresh: bool) -> None:
+    """Every client of a source through every channel, unless it is kept; adds to `kept`."""
+    checksum = str(parse_enhancer(enhancer).card["checksum"])  # type: ignore[union-attr]
+    judges: dict[str, Judge] = {}
+    for number, scene in enumerate(clients(source, data, batches)):
+        for channel in CHANNELS:
+            name = f"{source} {channel} {number}"
+            if not fresh and kept.get(name, {}).get("checksum") == checksum:
+                continue
+            judges = judges or judges_of(source, data, scene.class_names)
+            shown = looks(scene, channel, enhancer, seed=number)
+            facts: dict[str, Any] = {"source": source, "channel": channel, "checksum": checksum}
+            for key, judge in judges.items():
+                named = {what: judge(images, scene.batch.labels) for what, images in shown.items()}
+                # JSON has no NaN
+                facts[key] = {what: [None if math.isnan(v) else v for v in row] for what, row in named.items()}
+            facts["psnr"] = {what: psnr(scene.batch.images, shown[what]).tolist() for what in SHOWN[1:]}
+            kept[name] = facts
+            write(KEPT, json.dumps(kept, indent=1) + "\n")
+            print(
+                name, {what: round(statistics.mean(shares(row)), 2) for what, row in facts["names"].items()}, flush=True
+            )
+
+
+def shares(row: Sequence[float | None]) -> list[float]:
+    """The values that there are; a zero where there are none."""
+    return [value for value in row if value is not None] or [0.0]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--enhancer", default="semantic", help="semantic, or a file of unveil fit")
     parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--only", default="", help="only sources whose name contains this")
     parser.add_argument("--fresh", action="store_true", help="run again what is kept")
     args = parser.parse_args()
     if not args.data.is_dir():
         raise SystemExit(f"{args.data} is not there; name it with --data")
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() and not args.fresh else {}
-    drawer = str(parse_enhancer(args.enhancer).card["checksum"])  # type: ignore[union-attr]
-    kept = {name: run for name, run in kept.items() if run["checksum"] == drawer}
-    judges: dict[str, Judge] = {}
-    for number, scene in enumerate(clients(args.data, args.batches)):
-        for channel in CHANNELS:
-            if (name := f"{channel} {number}") in kept:
-                continue
-            if not judges:
-                lite = build_classifier("efficientnet_lite0")
-                judges = {"names": by_names(lite, scene.class_names), "trained": by_training(lite, args.data)}
-            shown = looks(scene, channel, args.enhancer, seed=number)
-            kept[name] = {"channel": channel, "checksum": drawer} | {
-                key: {what: judge(images, scene.batch.labels) for what, images in shown.items()}
-                for key, judge in judges.items()
-            }
-            kept[name]["psnr"] = {what: psnr(scene.batch.images, made).tolist() for what, made in shown.items()}
-            for key in judges:  # JSON has no NaN
-                kept[name][key] = {
-                    what: [None if math.isnan(v) else v for v in row] for what, row in kept[name][key].items()
-                }
-            kept[name]["psnr"].pop("true")
-            write(KEPT, json.dumps(kept, indent=1) + "\n")
-            print(name, {what: round(statistics.mean(v), 2) for what, v in kept[name]["trained"].items()}, flush=True)
-    page = filled(PAGE.read_text(), "meaning", table(kept))
-    write(PAGE, filled(page, "meaning-differences", differences(kept)))
+    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
+    for source, enhancer in ENHANCERS.items():
+        if args.only in source:
+            run(source, enhancer, kept, data=args.data, batches=args.batches, fresh=args.fresh)
+    page = PAGE.read_text()
+    for source, marker in ((CALTECH, "meaning"), (CIFAR, "meaning-cifar10")):
+        page = filled(page, marker, table(kept, source))
+        page = filled(page, f"{marker}-differences", differences(kept, source))
+    write(PAGE, page)
     return 0
 
 
