@@ -208,8 +208,9 @@ def test_a_restorer_leaves_labels_and_evidence_alone(images: Tensor, weights: Pa
     assert same == before
 
 
+CIFAR = ("cifar10_train15k", "CIFAR-10: research use")
 CALTECH = ("caltech99_128", "CC BY 4.0")
-PICTURES = {"faithful": CALTECH, "sharp": CALTECH, "semantic": CALTECH}
+PICTURES = {"faithful": CALTECH, "sharp": CALTECH, "semantic": CALTECH, "semantic-cifar10": CIFAR}
 SIZES = 12e6  # bytes: a package that everybody installs stays small
 
 
