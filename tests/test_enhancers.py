@@ -211,6 +211,7 @@ def test_a_restorer_leaves_labels_and_evidence_alone(images: Tensor, weights: Pa
 CIFAR = ("cifar10_train15k", "CIFAR-10: research use")
 CALTECH = ("caltech99_128", "CC BY 4.0")
 PICTURES = {"faithful": CALTECH, "sharp": CALTECH, "semantic": CALTECH, "semantic-cifar10": CIFAR}
+PICTURES["semantic-tinyimagenet"] = ("tinyimagenet_train64", "ImageNet terms: non-commercial research")
 SIZES = 12e6  # bytes: a package that everybody installs stays small
 
 

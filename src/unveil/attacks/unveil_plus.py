@@ -15,12 +15,12 @@ from unveil.enhancers.learned import FAITHFUL, Learned
 from unveil.errors import UsageError
 from unveil.spec import spec_of
 
-ROUNDS = ((0.01, 0.05), (0.007, 0.05))  # learning rate, floor of each round behind a restoration
+LAST = (0.005, 0.05)  # learning rate and floor of the stage behind the restoration; a second one takes decibels away
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnveilPlus:
-    """unveil's attack, and then in turns: restore the pictures by the learned prior, match the features near them.
+    """unveil's attack; then the learned prior restores its pictures, and the features are matched once more near them.
 
     It ends with matching, so that what the prior did is held to what the update says of each picture. Where the batch
     cannot be separated it is `unveil`: nothing there would hold a restored picture to the update.
@@ -56,7 +56,7 @@ class UnveilPlus:
         """The schedule, with or without the features of single images."""
         if not separated:
             return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100),)
-        parts = (*SCHEDULE, *ROUNDS)
+        parts = (*SCHEDULE, LAST)
         ends = [self.steps * k // len(parts) for k in range(len(parts) + 1)]
         return tuple(
             MatchFeatures(

@@ -17,6 +17,7 @@ CATALOGUE: Mapping[str, str] = {
     "faithful": "Restores pictures as near to the truth as it can (PSNR).",
     "sharp": "Restores pictures as people would want to see them (LPIPS).",
     "semantic": "Draws what a picture shows from its class, where pixels are gone: Caltech-101's 99 classes, 128 px.",
+    "semantic-tinyimagenet": "The same for the ten complete classes of Tiny ImageNet, 64 px.",
     "semantic-cifar10": "The same for the ten classes of CIFAR-10, 32 px.",
 }
 
