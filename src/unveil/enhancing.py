@@ -21,7 +21,7 @@ SHARES = (1.0, 0.6, 0.3)
 STEPS = 6
 """Steps by which each of them is led back to the features that the update gives."""
 
-LAST, NEARLY = 3, 1.05
+LAST, NEARLY = 3, 1.02
 """Steps by which it is then led back to the update as a whole, where the misfit is at most so many times too high."""
 
 EXACT, MOST = 0.005, 0.3
@@ -76,9 +76,9 @@ def agreeing(
 
     All of the change is tried, then less of it, the same share for all pictures. Each is tried as it is; then with each
     picture's features led back to where the attack had them or to within what the channel does to them, whichever is
-    farther; then to whichever is nearer, and last by the update as a whole. The update's own misfit decides, because
-    every picture has its part in it; the features lead, because they are each picture's own, cost little, and lie on
-    gentler slopes.
+    farther; then to whichever is nearer. What is nearly right is led on by the update as a whole. The update's own misfit
+    decides, because every picture has its part in it; the features lead, because they are each picture's own, cost
+    little, and lie on gentler slopes.
 
     Args:
         guess: What the attack rebuilt.
@@ -101,7 +101,7 @@ def agreeing(
             if chi_squared is not None and goal is not None:
                 images = led_back(images, chi_squared, goal, steps=STEPS)
             value = float(misfit(images).detach())
-            if least < value <= NEARLY * least and goal is goals[-1]:
+            if least < value <= NEARLY * least:
                 images = led_back(images, lambda z: misfit(z)[None], torch.full((1,), least), steps=LAST)
                 value = float(misfit(images).detach())
             if value <= least:

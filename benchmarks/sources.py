@@ -1,0 +1,61 @@
+"""What another source of training pictures would add to a restorer, on pictures of sources that none of them knows.
+
+    unveil fit imagenet700_256.npz --clients 16 --steps 400 --lr 0.0001 --seed 2 --begin faithful.safetensors --work a
+    unveil fit caltech99_128.npz --clients 16 --steps 400 --lr 0.0001 --seed 2 --begin faithful.safetensors --work b \
+        --evaluate caltech99_128.npz --leave-out
+    python benchmarks/sources.py a/faithful/faithful.safetensors b/faithful/faithful.safetensors
+
+Prints the gain in dB of the shipped restorer and of each file, as the networks answer, not held to any update: what is
+compared is what they know of pictures. One attack for each source and channel, 16 pictures, paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from torch import Generator
+
+from priors import DEFAULT_DATA, QSGD8, TOP1, Trial, scene_of
+from run import DEFAULT_ANCHOR
+from unveil import attacks, obfuscations
+from unveil.attacker import Attacker
+from unveil.core import Update
+from unveil.enhancers.learned import FAITHFUL, Learned
+from unveil.metrics.pixel import psnr
+from unveil.statistics import bootstrap_mean
+
+TRIALS = tuple(
+    Trial(source=source, obfuscation=obfuscation)
+    for source in ("anchor", "Caltech test", "blood cells", "chest X-rays")
+    for obfuscation in (QSGD8, TOP1)
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="weights of unveil fit, each named by its folder")
+    parser.add_argument("--anchor", type=Path, default=DEFAULT_ANCHOR)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    args = parser.parse_args()
+    enhancers = [FAITHFUL, *(Learned(str(path), path).checked() for path in args.files)]
+    print("| pictures | update sent | " + " | ".join(e.name for e in enhancers) + " |")
+    print("|---" * (2 + len(enhancers)) + "|")
+    for trial in TRIALS:
+        scene, channel = scene_of(trial, args.anchor, args.data), obfuscations.parse(trial.obfuscation)
+        sent = Update(scene.training(scene.model, scene.batch))
+        received = channel(sent, generator=Generator().manual_seed(1))
+        knowledge = Attacker().knowledge(scene, channel)
+        guess = attacks.parse("unveil")(scene.model, received, knowledge, generator=Generator().manual_seed(2))
+        before = psnr(scene.batch.images, guess.images)
+        cells = []
+        for enhancer in enhancers:
+            gain = bootstrap_mean((psnr(scene.batch.images, enhancer(guess).images) - before).tolist())
+            cells.append(f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]")
+        print(f"| {trial.source} | `{trial.obfuscation}` | {' | '.join(cells)} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
