@@ -76,9 +76,9 @@ def agreeing(
 
     All of the change is tried, then less of it, the same share for all pictures. Each is tried as it is; then with each
     picture's features led back to where the attack had them or to within what the channel does to them, whichever is
-    farther; then to whichever is nearer. What is nearly right is led on by the update as a whole. The update's own misfit
-    decides, because every picture has its part in it; the features lead, because they are each picture's own, cost
-    little, and lie on gentler slopes.
+    farther; then to whichever is nearer. What is nearly right is led on by the update as a whole. The update's own
+    misfit decides, because every picture has its part in it; the features lead, because they are each picture's own,
+    cost little, and lie on gentler slopes.
 
     Args:
         guess: What the attack rebuilt.
