@@ -3,11 +3,11 @@
     python benchmarks/meaning.py [--data DIR] [--batches 10] [--only Caltech] [--fresh]
 
 160 test pictures of Caltech-101 in ten clients of 16, sent through channels after which pixels are gone, rebuilt, and
-shown to two judges that no enhancer was trained with: EfficientNet-Lite0 by the names of its classes where it has them,
-and a classifier of Caltech's classes on what EfficientNet-Lite0 sees, trained here on the training part. A hit is the
-true class among five. The same for 160 test pictures of CIFAR-10 and a ResNet-20; there a hit is its first choice. Each
-client is kept in benchmarks/results/meaning.json as soon as it is done; started again, what is there is not run again.
-docs/priors.md gets the tables.
+shown to two judges that none of the enhancers shown was trained with: EfficientNet-Lite0 by the names of its classes
+where it has them, and a classifier of Caltech's classes on what EfficientNet-Lite0 sees, trained here on the training
+part. A hit is the true class among five. The same for 160 test pictures of CIFAR-10 and a ResNet-20; there a hit is its
+first choice. Each client is kept in benchmarks/results/meaning.json as soon as it is done; started again, what is there
+is not run again. docs/priors.md gets the tables.
 """
 
 from __future__ import annotations

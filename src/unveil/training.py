@@ -52,7 +52,7 @@ class FedSGD:
         return _noised(_detached(sent), self.noise * (self.clip or 0.0) / len(batch), generator)
 
     def simulate(self, model: Module, batch: Batch) -> Candidate:
-        """The same without noise, differentiable with respect to the batch, large Linear weights thin."""
+        """The same without noise, differentiable in what of the batch requires it, large Linear weights thin."""
         client = in_mode(model, self.mode)
         return _private_gradient(client, {}, batch, self.clip, _is_searched(batch), thin_weights(client))
 

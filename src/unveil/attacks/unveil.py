@@ -68,12 +68,7 @@ class Unveil:
         """The schedule, with or without the features of single images."""
         if not separated:
             return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100, starts=self.starts),)
-        ends = [self.steps * k // len(SCHEDULE) for k in range(len(SCHEDULE) + 1)]
-        return tuple(
-            MatchFeatures(steps=end - start, lr=lr, floor=floor, smoothness=self.smoothness)
-            for (lr, floor), start, end in zip(SCHEDULE, ends, ends[1:], strict=False)
-            if end > start
-        )
+        return shared_out(SCHEDULE, steps=self.steps, smoothness=self.smoothness)
 
     def __call__(
         self,
@@ -88,6 +83,31 @@ class Unveil:
         return run_stages(self.stages, model, update, knowledge, generator=generator, watch=watch)
 
     __str__ = spec_of
+
+
+def shared_out(
+    parts: Sequence[tuple[float, float]], *, steps: int, smoothness: float, trust: float = 0.0
+) -> tuple[MatchFeatures, ...]:
+    """Stages that share the steps equally; those that get none are left out.
+
+    Args:
+        parts: Learning rate and floor of each stage.
+        steps: Steps of all together.
+        smoothness: Of each.
+        trust: Of those behind `SCHEDULE`.
+    """
+    ends = [steps * k // len(parts) for k in range(len(parts) + 1)]
+    return tuple(
+        MatchFeatures(
+            steps=end - start,
+            lr=lr,
+            floor=floor,
+            smoothness=smoothness,
+            trust=trust if number >= len(SCHEDULE) else 0.0,
+        )
+        for number, ((lr, floor), start, end) in enumerate(zip(parts, ends, ends[1:], strict=False))
+        if end > start
+    )
 
 
 @runtime_checkable

@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Generator
 from torch.nn import Module
 
-from unveil.attacks.stages import MatchFeatures, MatchUpdates, Stage
-from unveil.attacks.unveil import SCHEDULE, run_stages
+from unveil.attacks.stages import Stage
+from unveil.attacks.unveil import SCHEDULE, Unveil, run_stages, shared_out
 from unveil.core import Knowledge, Reconstruction, Update, Watch
 from unveil.enhancers.learned import FAITHFUL, Learned
 from unveil.errors import UsageError
@@ -55,20 +55,8 @@ class UnveilPlus:
     def stages(self, *, separated: bool) -> tuple[Stage, ...]:
         """The schedule, with or without the features of single images."""
         if not separated:
-            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100),)
-        parts = (*SCHEDULE, LAST)
-        ends = [self.steps * k // len(parts) for k in range(len(parts) + 1)]
-        return tuple(
-            MatchFeatures(
-                steps=end - start,
-                lr=lr,
-                floor=floor,
-                smoothness=self.smoothness,
-                trust=self.trust if number >= len(SCHEDULE) else 0.0,
-            )
-            for number, ((lr, floor), start, end) in enumerate(zip(parts, ends, ends[1:], strict=False))
-            if end > start
-        )
+            return Unveil(steps=self.steps, smoothness=self.smoothness).stages(separated=False)
+        return shared_out((*SCHEDULE, LAST), steps=self.steps, smoothness=self.smoothness, trust=self.trust)
 
     def __call__(
         self,
