@@ -75,11 +75,12 @@ ANCHOR = (
 RESTORERS = ("faithful", "sharp")
 HELD_OUT = ("Caltech test", "blood cells", "chest X-rays")
 BESIDE = ("unveil", "unveil+")
+LOOPED = ("none", QSGD8, QSGD2, TOP1)
 TRIALS = (
     *(Trial(source="anchor", obfuscation=o, training=t) for o, t, *_ in ANCHOR),
     *(Trial(source=s, obfuscation=o, part=part) for part in range(2) for s in HELD_OUT for o in ("none", QSGD8)),
     *(Trial(source="anchor", obfuscation=o, training=t, seed=seed) for seed in (1, 2) for o, t, *_ in ANCHOR),
-    *(Trial(source="anchor", obfuscation=o, attack="unveil+") for o in ("none", QSGD8, QSGD2, TOP1)),
+    *(Trial(source="anchor", obfuscation=o, attack="unveil+", seed=s) for s in range(3) for o in LOOPED),
 )
 
 
