@@ -139,8 +139,8 @@ def audit(
 def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, **settings: Any) -> None:
     """Train an enhancer on PICTURES.
 
-    Each is a folder with a sub-folder a class, or an .npz of encoded pictures. Interrupted and started again, the
-    training goes on. Needs some hours on two cores.
+    Each is a folder or an .npz of encoded pictures. The setting semantic needs classes: a sub-folder each. Interrupted
+    and started again, the training goes on. Needs some hours on two cores.
     """
     from rich.console import Console
 

@@ -100,6 +100,28 @@ def count_pictures(source: str | Path, *, labels_csv: str | Path | None = None) 
     return len(_listing(source, labels_csv)[0])
 
 
+def all_pictures(folder: Path, *, size: int) -> Pictures:
+    """Every picture of a folder, for what does not need a label: those outside its sub-folders are a class of its name.
+
+    Args:
+        folder: Pictures, sub-folders that are classes, or both.
+        size: Height and width, pixels.
+
+    Raises:
+        UsageError: No folder, no picture in it, or one that cannot be read.
+    """
+    loose = _pictures_in(_folder(folder))
+    if not loose:
+        return load_pictures(folder, count=count_pictures(folder), size=size)
+    inside = _classes(folder)
+    files = [*(file for group in inside.values() for file in group), *loose]
+    names = (*inside, folder.resolve().name)
+    labels = [label for label, group in enumerate([*inside.values(), loose]) for _ in group]
+    return Pictures(
+        images=torch.stack([_load(file, size) for file in files]), labels=torch.tensor(labels), class_names=names
+    )
+
+
 Listing = tuple[list[Path], list[int], tuple[str, ...]]
 
 
@@ -130,9 +152,13 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _from_folders(folder: Path) -> Listing:
+def _classes(folder: Path) -> dict[str, list[Path]]:
     inside = {path.name: _pictures_in(path) for path in sorted(folder.iterdir()) if path.is_dir()}
-    classes = {name: files for name, files in inside.items() if files}
+    return {name: files for name, files in inside.items() if files}
+
+
+def _from_folders(folder: Path) -> Listing:
+    classes = _classes(folder)
     if not classes:
         if _pictures_in(folder):
             raise UsageError(

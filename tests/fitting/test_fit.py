@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,15 @@ def test_sources_are_folders_and_npz_files(tmp_path: Path) -> None:
     folder = read_source(as_folder(source, tmp_path / "pictures"), size=32)
     assert len(folder) == 12
     assert folder.class_names == ("a", "b", "c")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (tmp_path / "pictures" / "a" / "0.png").rename(flat / "0.png")
+    assert len(read_source(flat, size=32)) == 1
+    (tmp_path / "pictures" / "c").rename(flat / "c")
+    both = read_source(flat, size=32)
+    assert both.class_names == ("c", "flat")
+    assert both.labels.tolist() == [0, 0, 0, 0, 1]
+    assert np.array_equal(both.pixels[-1], source.pixels[0])
     blobs = []
     for pixels in source.pixels:
         buffer = io.BytesIO()
@@ -282,3 +292,24 @@ def test_a_fit_that_cannot_work_says_so(tmp_path: Path) -> None:
         Fit(setting="semantic", sources=[tmp_path], work=tmp_path, out=tmp_path / "x")
     with pytest.raises(UsageError, match="pairs of at least 2 clients"):
         PairStore([tmp_path])
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+    with pytest.raises(UsageError, match="has one class"):
+        fit(
+            Fit(
+                setting="semantic",
+                sources=[tmp_path],
+                work=tmp_path / "work",
+                out=tmp_path / "x",
+                lpips_weights=tmp_path / "alexnet.npz",
+            )
+        )
+
+
+def test_what_is_missing_is_said_before_hours_of_work(tmp_path: Path) -> None:
+    sources = [as_folder(some_source(), tmp_path / "pictures")]
+    plan = Fit(setting="faithful", sources=sources, work=tmp_path / "work", out=tmp_path / "x", size=32)
+    with pytest.raises(UsageError, match="begin"):
+        fit(replace(plan, begin=tmp_path / "begin.safetensors"))
+    with pytest.raises(UsageError, match="alexnet"):
+        fit(replace(plan, setting="semantic", lpips_weights=tmp_path / "alexnet.npz"))
+    assert not plan.work.exists()

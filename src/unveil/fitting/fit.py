@@ -111,7 +111,11 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
     tell = told or (lambda what, done, total, scores: None)
     whole = plan.setting == "semantic"  # a class of a few pictures cannot be drawn
     source = joined([read_source(path, size=plan.size, complete=whole) for path in plan.sources])
+    if whole and len(source.class_names) < 2:
+        raise UsageError(f"fit: {source.name} has one class, and a generator draws several; give a sub-folder a class")
     source = apart_from(source, plan.evaluate, size=plan.size, leave_out=plan.leave_out)
+    torch.manual_seed(plan.seed)  # initial weights; a command's own process, so nobody else's state
+    begun, eyes = _begun(plan, source), _eyes(plan)  # what is missing is said before hours of work
     started = time.monotonic()
     folder, recipes = plan.work / "pairs", plan.recipes(source.side)
     produce(
@@ -123,8 +127,7 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         told=lambda done: tell("pairs", done, plan.clients, {}),
     )
     store = PairStore([folder, *plan.pairs])
-    torch.manual_seed(plan.seed)  # initial weights; a command's own process, so nobody else's state
-    trainee = _trainee(plan, source, store)
+    trainee = _trainee(plan, source, store, begun, eyes)
     network = train(
         trainee,
         Training(steps=plan.steps, lr=plan.lr, seed=plan.seed),
@@ -162,36 +165,44 @@ def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[
     return {**card, "checksum": checksum}
 
 
-def _trainee(plan: Fit, source: Source, store: PairStore) -> Trainee:
+def _begun(plan: Fit, source: Source) -> Restorer | Generator:
     begun = None if plan.begin is None else load_weights(plan.begin)[0].requires_grad_(True).train()
+    if plan.setting == "semantic":
+        network = begun or Generator(names=source.class_names, widths=WIDE if source.side > SMALL else NARROW)
+        if not isinstance(network, Generator) or network.names != source.class_names:
+            raise UsageError(f"fit: {plan.begin} holds no generator for the classes of {source.name}")
+        return network
+    network = begun or Restorer()
+    if not isinstance(network, Restorer):
+        raise UsageError(f"fit: {plan.begin} holds no restorer, which {plan.setting} is; give another --begin")
+    return network
+
+
+def _trainee(plan: Fit, source: Source, store: PairStore, network: Restorer | Generator, eyes: Any) -> Trainee:
     recipe = plan.recipes(source.side)[0]
     sizes = recipe.sizes if plan.setting == "semantic" else tuple(size for size in recipe.sizes if size <= 64)
     degrader = None
-    if begun is None:
+    if plan.begin is None:
         degrader = Degrader(source, sizes=sizes, victims=VICTIMS, crops=recipe.crops, seed=plan.seed)
-    if plan.setting == "semantic":
+    if isinstance(network, Generator):
         classes = len(source.class_names)
-        generator = begun or Generator(names=source.class_names, widths=WIDE if source.side > SMALL else NARROW)
-        if not isinstance(generator, Generator) or generator.names != source.class_names:
-            raise UsageError(f"fit: {plan.begin} holds no generator for the classes of {source.name}")
-        alexnet = _alexnet(plan.lpips_weights)
         return Generating(
-            network=generator,
+            network=network,
             store=store,
-            likeness=alexnet_likeness(alexnet),
+            likeness=alexnet_likeness(eyes),
             critic=Critic(classes=classes),
-            reader=Reader(classes, alexnet_eyes(alexnet)),
+            reader=Reader(classes, alexnet_eyes(eyes)),
             degrader=degrader,
         )
-    restorer = begun or Restorer()
-    if not isinstance(restorer, Restorer):
-        raise UsageError(f"fit: {plan.begin} holds no restorer, which {plan.setting} is; give another --begin")
     if plan.setting == "faithful":
-        return Restoring(network=restorer, store=store, degrader=degrader)
-    return Restoring(network=restorer, store=store, setting="sharp", degrader=degrader, likeness=lite0_likeness())
+        return Restoring(network=network, store=store, degrader=degrader)
+    return Restoring(network=network, store=store, setting="sharp", degrader=degrader, likeness=eyes)
 
 
-def _alexnet(path: Path | None) -> Any:
+def _eyes(plan: Fit) -> Any:
+    """The network through whose eyes pictures are compared; faithful has none."""
     from unveil.metrics.perceptual import network
 
-    return network(path).requires_grad_(False)
+    if plan.setting == "semantic":
+        return network(plan.lpips_weights).requires_grad_(False)
+    return lite0_likeness() if plan.setting == "sharp" else None

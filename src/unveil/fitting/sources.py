@@ -17,7 +17,7 @@ from torch import Tensor
 from unveil.core import Images
 from unveil.errors import UsageError
 from unveil.fingerprints import fingerprints, overlap
-from unveil.pictures import count_pictures, load_pictures
+from unveil.pictures import all_pictures
 
 PART = 256  # pictures fingerprinted at once
 Pixels = npt.NDArray[np.uint8]
@@ -57,7 +57,7 @@ class Source:
 
 
 def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete: bool = False) -> Source:
-    """Read a folder of pictures with a sub-folder a class, or an .npz of encoded pictures.
+    """Read a folder of pictures, which may have a sub-folder a class, or an .npz of encoded pictures.
 
     Args:
         path: The folder, or a file with `data` (all files' bytes), `offsets`, `labels` and `classes`; and `split`
@@ -71,7 +71,7 @@ def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete:
     """
     if path.suffix == ".npz":
         return _from_npz(path, split, complete)
-    found = load_pictures(path, count=count_pictures(path), size=size)
+    found = all_pictures(path, size=size)
     pixels = (found.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return Source(path.name, np.ascontiguousarray(pixels), found.labels.numpy(), found.class_names)
 
