@@ -84,6 +84,7 @@ def drawn(panel: Panel) -> str:
 
 
 def main() -> None:
+    """Draw both charts."""
     restorers = Panel(
         "Restorers: gain over the attack's pictures",
         "PSNR gained, dB",
