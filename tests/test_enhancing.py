@@ -152,13 +152,23 @@ def test_a_trial_tells_what_the_enhancer_changed(scene: Scene, tmp_path: Path) -
     torch.manual_seed(0)
     enhancer = weights(tmp_path / "r.safetensors", Restorer(widths=(4, 6), blocks=1))
     channel, attack = obfuscations.parse("none"), parse_attack("unveil:steps=3")
-    plain = run_trial(scene, channel, attack, seed=0, folder=tmp_path)
-    trial = run_trial(scene, channel, attack, seed=0, folder=tmp_path, enhancer=enhancer)
+    plain = run_trial(scene, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,))
+    trial = run_trial(scene, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,), enhancer=enhancer)
     assert trial.settings["enhancer"] == str(enhancer)
     assert plain.enhanced is None
     assert "enhancer" not in plain.settings
     assert trial.enhanced is not None
-    assert trial.enhanced.scores == plain.scores
+    before = trial.enhanced.before
+    assert before is not None
+    assert before.settings == plain.settings
+    assert before.scores == plain.scores
+    assert before.controls == plain.controls
+    assert before.confidence == plain.confidence
+    assert before.seconds < trial.seconds
+    assert trial.scores != plain.scores
+    assert trial.controls[LABELS] != plain.controls[LABELS]
+    assert all((tmp_path / path).is_file() for path in before.images)
+    assert set(trial.images).isdisjoint(before.images)
     assert trial.enhanced.misfit_after <= trial.enhanced.misfit_before
     assert trial.enhanced.alone == []
     prepare(tmp_path / "kept", {})
@@ -183,6 +193,10 @@ def test_what_a_generator_draws_from_the_label_alone_is_a_control(scene: Scene, 
     assert len(trial.enhanced.alone) == 3
     assert all((tmp_path / path).is_file() for path in trial.enhanced.alone)
     assert "class of 2 of 3" in " ".join(trial.notes)
+    before = trial.enhanced.before
+    assert before is not None
+    assert set(before.controls) == {LABELS}
+    assert "class of 2 of 3" not in " ".join(before.notes)
 
 
 def test_pictures_that_an_enhancer_knows_by_heart_are_refused(scene: Scene, tmp_path: Path) -> None:

@@ -220,18 +220,18 @@ class Enhanced:
     """What an enhancer did to the pictures of one trial; plain JSON throughout.
 
     Args:
-        scores: Metric name -> one value per image, in batch order, before it.
         misfit_before: How badly the attack's pictures explain the update, in the attacker's own terms.
         misfit_after: The same for the pictures that were kept.
         share: How much of the enhancer's change was kept, 0 to 1: a restorer may not raise the misfit.
         alone: Paths of what it draws from the labels alone, without any update; empty where it does not use labels.
+        before: The trial as it is without the enhancer: what the attack itself achieved, pictures and controls too.
     """
 
-    scores: Mapping[str, list[float]]
     misfit_before: float
     misfit_after: float
     share: float
     alone: list[str] = field(default_factory=list)
+    before: Trial | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

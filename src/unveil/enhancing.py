@@ -41,7 +41,7 @@ def enhance(
     knowledge: Knowledge,
     class_names: Sequence[str] = (),
 ) -> tuple[Reconstruction, Enhanced]:
-    """The enhanced reconstruction and what was done to it, without scores.
+    """The enhanced reconstruction and what was done to it, without the trial before it.
 
     A restorer is believed as far as its pictures explain the update no worse than the attack's own did; see `agreeing`.
     What a generator draws is kept, and its misfit told.
@@ -65,7 +65,7 @@ def enhance(
         images, after, share = agreeing(guess, found.images - guess.images, misfit, before)
     else:
         images, after, share = found.images, float(misfit(found.images).detach()), 1.0
-    told = Enhanced(scores={}, misfit_before=before, misfit_after=after, share=share)
+    told = Enhanced(misfit_before=before, misfit_after=after, share=share)
     return dataclasses.replace(found, images=images), told
 
 

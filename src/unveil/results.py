@@ -140,12 +140,20 @@ def _parse(path: Path, number: int, line: bytes) -> Trial:
         raise
     except ValueError as error:
         raise UsageError(f"{where}: not JSON ({error}); {fix}") from None
-    for picture in (*trial.originals, *trial.images):
+    for picture in _named_pictures(trial):
         # The report embeds these files, so a results file must not be able to point it at anything else.
         parts = PurePosixPath(picture).parts
         if not parts or parts[0] != IMAGES or ".." in parts or "\\" in picture:
             raise UsageError(f"{where}: picture {picture!r} is not inside {IMAGES}/; {fix}")
     return trial
+
+
+def _named_pictures(trial: Trial) -> Iterator[str]:
+    yield from (*trial.originals, *trial.images)
+    if trial.enhanced is not None:
+        yield from trial.enhanced.alone
+        if trial.enhanced.before is not None:
+            yield from _named_pictures(trial.enhanced.before)
 
 
 def _split(path: Path) -> tuple[list[bytes], bytes]:

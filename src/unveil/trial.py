@@ -74,7 +74,7 @@ def run_trial(
     Raises:
         UsageError: The update is all zeros or not finite, or a component cannot work with this scene.
     """
-    settings = settings_of(scene, obfuscation, attack, attacker, enhancer)
+    key = trial_key(settings_of(scene, obfuscation, attack, attacker, enhancer), seed)
     for prior in (enhancer, attack.prior if isinstance(attack, Informed) else None):
         if prior is not None:
             refuse_seen(prior, scene.batch.images)
@@ -89,28 +89,18 @@ def run_trial(
 
     # Scored first, so that pictures which no metric can take are refused before the attack and not after it.
     floor = _scores(metrics, originals, torch.full_like(originals, GREY))
-    beside = {}
+    beside, beside_enhanced = {}, {}
     for number, (name, other) in enumerate(unknowing.items()):
         told = _part_of(watch, number, parts)
-        guess = rebuild(other, obfuscation, attack, seed=seed, attacker=attacker, enhancer=enhancer, watch=told).guess
-        beside[name] = _scores(metrics, originals, align(originals, guess).images)
+        control = rebuild(other, obfuscation, attack, seed=seed, attacker=attacker, enhancer=enhancer, watch=told)
+        beside[name] = _scores(metrics, originals, align(originals, control.guess).images)
+        if control.restored is not None:
+            beside_enhanced[name] = _scores(metrics, originals, align(originals, control.restored).images)
     told = _part_of(watch, parts - 1, parts)
     played = rebuild(scene, obfuscation, attack, seed=seed, attacker=attacker, enhancer=enhancer, watch=told)
     guess = align(originals, played.guess)
-
-    key = trial_key(settings, seed)
-    enhanced = played.enhanced
-    if enhanced is not None:
-        enhanced = dataclasses.replace(
-            enhanced, scores=_scores(metrics, originals, align(originals, played.rough).images)
-        )
-    if enhanced is not None and enhancer is not None and enhancer.uses_labels:
-        drawn = dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=scene.class_names))
-        drawn = _as_saved(drawn)
-        beside[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
-        enhanced = dataclasses.replace(enhanced, alone=save_pictures(folder, key, "label-alone", drawn.images))
-    return Trial(
-        settings=settings,
+    trial = Trial(
+        settings=settings_of(scene, obfuscation, attack, attacker),
         seed=seed,
         wire_bits=played.wire_bits,
         raw_bits=played.raw_bits,
@@ -129,7 +119,27 @@ def run_trial(
         notes=[*guess.notes, *missing],
         versions=_versions(device),
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
-        enhanced=enhanced,
+    )
+    if enhancer is None or played.restored is None or played.enhanced is None:
+        return trial
+
+    guess, alone = align(originals, played.restored), []
+    if enhancer.uses_labels:
+        drawn = dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=scene.class_names))
+        drawn = _as_saved(drawn)
+        beside_enhanced[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
+        alone = save_pictures(folder, key, "label-alone", drawn.images)
+    return dataclasses.replace(
+        trial,
+        settings=settings_of(scene, obfuscation, attack, attacker, enhancer),
+        seconds=played.seconds + played.enhancing,
+        scores=_scores(metrics, originals, guess.images),
+        controls=beside_enhanced,
+        images=save_pictures(folder, key, "enhanced", guess.images),
+        labels=guess.labels.tolist(),
+        notes=[*guess.notes, *missing],
+        confidence=[] if guess.confidence is None else guess.confidence.tolist(),
+        enhanced=dataclasses.replace(played.enhanced, alone=alone, before=trial),
     )
 
 
@@ -138,21 +148,23 @@ class Played:
     """What came of one update.
 
     Args:
-        guess: The reconstruction, in the attack's order, as the 8-bit pictures that a reader sees.
-        rough: The same before the enhancer.
-        enhanced: What the enhancer did, without scores; None without one.
+        guess: What the attack rebuilt, in its order, as the 8-bit pictures that a reader sees.
+        restored: The same after the enhancer; None without one.
+        enhanced: What the enhancer did; None without one.
         wire_bits: Size of what was sent, in bits.
         raw_bits: Size of the same update as plain float32, in bits.
         seconds: Wall time of the attack.
+        enhancing: Wall time of the enhancer.
         peak_mib: Peak memory of the process during the attack, MiB; None where it cannot be measured.
     """
 
     guess: Reconstruction
-    rough: Reconstruction
+    restored: Reconstruction | None
     enhanced: Enhanced | None
     wire_bits: int
     raw_bits: int
     seconds: float
+    enhancing: float
     peak_mib: float | None
 
 
@@ -176,21 +188,24 @@ def rebuild(
     received.check()
     knowledge = attacker.knowledge(scene, obfuscation)
     with Meter(device) as meter:
-        rough = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
-        guess, enhanced = rough, None
+        guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
+    restored, enhanced = None, None
+    with Meter(device) as after:
         if enhancer is not None:
             names = scene.class_names
-            guess, enhanced = enhance(
-                enhancer, rough, model=scene.model, update=received, knowledge=knowledge, class_names=names
+            restored, enhanced = enhance(
+                enhancer, guess, model=scene.model, update=received, knowledge=knowledge, class_names=names
             )
+    peaks = [peak for peak in (meter.peak_mib, after.peak_mib) if peak is not None]
     return Played(
         guess=_as_saved(guess),
-        rough=_as_saved(rough),
+        restored=None if restored is None else _as_saved(restored),
         enhanced=enhanced,
         wire_bits=received.wire_bits,
         raw_bits=Update(sent.tensors).wire_bits,
         seconds=meter.seconds,
-        peak_mib=meter.peak_mib,
+        enhancing=after.seconds,
+        peak_mib=max(peaks, default=None),
     )
 
 

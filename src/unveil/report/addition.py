@@ -47,7 +47,8 @@ def addition(trials: Sequence[Trial]) -> Addition | None:
     found = [(trial, trial.enhanced) for trial in trials if trial.enhanced is not None]
     if not found:
         return None
-    runs = [(e.scores["psnr"], t.scores["psnr"]) for t, e in found if "psnr" in e.scores and "psnr" in t.scores]
+    compared = [(e.before.scores, t.scores) for t, e in found if e.before is not None]
+    runs = [(before["psnr"], after["psnr"]) for before, after in compared if "psnr" in before and "psnr" in after]
     by_run = [[after - before for before, after in zip(*run, strict=True)] for run in runs]
     gains = [fmean(picture) for picture in zip(*by_run, strict=True)]
     return Addition(

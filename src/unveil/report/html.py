@@ -58,7 +58,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Strip:
-    """A line of pictures; `row` is None for those that no obfuscation was in the way of."""
+    """A line of pictures; `row` is None where no obfuscation was in the way, `verdict` where they have none."""
 
     name: str
     row: Row | None
@@ -137,7 +137,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         prose=_prose,
         spec=_spec,
     )
-    environment.globals["measure"] = measure
+    environment.globals.update(measure=measure, enhanced=any(row.enhancer for row in rows))
     return environment.get_template(TEMPLATE).render(
         headline=headline(rows),
         title=words.plain(headline(rows)).partition(". ")[0],
@@ -215,17 +215,22 @@ def _bands(folder: Path, judged: list[tuple[Row, Verdict]]) -> list[list[Strip]]
         named = [_shown(folder, p.original, f"original {p.position + 1}", str(p.position + 1)) for p in originals]
         strips = [Strip("Original", None, None, named)]
         for row, verdict in judged:
-            pictures = []
-            for p in (row.first[i] for i in part if i < len(row.first)):
-                caption = "" if p.psnr is None else f"{p.psnr:.1f}"
-                alt = f"picture {p.position + 1} rebuilt through {row.obfuscation}" + (caption and f", {caption} dB")
-                pictures.append(replace(_shown(folder, p.rebuilt, alt, caption), scores=_own_scores(p)))
-            strips.append(Strip(row.obfuscation, row, verdict, pictures))
+            there = [row.first[i] for i in part if i < len(row.first)]
+            strips.append(Strip(row.obfuscation, row, verdict, [_rebuilt(folder, p, row) for p in there]))
+            before = [_rebuilt(folder, p.before, row) for p in there if p.before is not None]
+            if before:
+                strips.append(Strip("before the enhancer", row, None, before))
         if any(p.alone for p in originals):
             drawn = [_shown(folder, p.alone, f"picture {p.position + 1} drawn from its label alone") for p in originals]
             strips.append(Strip("Label alone, no update", None, None, drawn))
         bands.append(strips)
     return bands if any(p.uri for band in bands for strip in band for p in strip.pictures) else []
+
+
+def _rebuilt(folder: Path, picture: Picture, row: Row) -> Shown:
+    caption = "" if picture.psnr is None else f"{picture.psnr:.1f}"
+    alt = f"picture {picture.position + 1} rebuilt through {row.obfuscation}" + (caption and f", {caption} dB")
+    return replace(_shown(folder, picture.rebuilt, alt, caption), scores=_own_scores(picture))
 
 
 def _worst_first(rows: Sequence[Row], count: int) -> list[int]:

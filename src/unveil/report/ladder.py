@@ -29,20 +29,21 @@ from unveil.report.summary import Row
 
 @dataclass(frozen=True)
 class Ladder:
-    """One scene, training and attack under several attackers."""
+    """One scene, training, attack and enhancer under several attackers."""
 
     scene: str
     training: str
     attack: str
+    enhancer: str
     chart: Markup
 
 
 def ladders(rows: Sequence[Row]) -> list[Ladder]:
-    """A ladder for each scene, training and attack that was tried with more than one knowledge."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    """A ladder for each scene, training, attack and enhancer that was tried with more than one knowledge."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         if "psnr" in row.scores:
-            groups.setdefault((row.scene, row.training, row.attack), []).append(row)
+            groups.setdefault((row.scene, row.training, row.attack, row.enhancer), []).append(row)
     return [
         Ladder(*key, Markup(_chart(members)))
         for key, members in groups.items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from statistics import fmean
 
 from unveil.core import Trial
@@ -64,6 +65,7 @@ class Picture:
         psnr: Its PSNR in dB; None if it was not measured.
         scores: All its scores that are numbers, by metric.
         alone: Path of what the enhancer drew from the label alone, likewise; empty if it uses no labels.
+        before: The same picture before the enhancer; None without one.
     """
 
     position: int
@@ -73,6 +75,7 @@ class Picture:
     psnr: float | None
     scores: Mapping[str, float]
     alone: str = ""
+    before: Picture | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +158,9 @@ class Row:
 def summarise(trials: Sequence[Trial]) -> list[Row]:
     """One row for each scene, training, obfuscation, attack, enhancer and knowledge, the control first in its section.
 
+    A trial with an enhancer is two results: an enhancer that spoils the attack's pictures must not make an obfuscation
+    look safer than it is.
+
     Args:
         trials: In any order; seeds of the same settings are pooled.
 
@@ -162,7 +168,7 @@ def summarise(trials: Sequence[Trial]) -> list[Row]:
         UsageError: Trials of the same settings disagree about the number of pictures.
     """
     groups: dict[tuple[str, ...], list[Trial]] = {}
-    for trial in trials:
+    for trial in chain.from_iterable(map(_with_before, trials)):
         key = tuple(trial.settings.get(name, "") for name in KEYS)
         groups.setdefault(key, []).append(trial)
     rows = [_row(group) for group in groups.values()]
@@ -170,6 +176,12 @@ def summarise(trials: Sequence[Trial]) -> list[Row]:
     order = {section: place for place, section in enumerate(dict.fromkeys(row.section for row in rows))}
     rows.sort(key=lambda row: (order[row.section], not row.is_control))
     return [row if row.is_control else _beside(row, controls.get(row.section)) for row in rows]
+
+
+def _with_before(trial: Trial) -> list[Trial]:
+    """What the attack itself achieved, where that was kept, and the trial."""
+    before = None if trial.enhanced is None else trial.enhanced.before
+    return [trial] if before is None else [before, trial]
 
 
 def _beside(row: Row, control: Row | None) -> Row:
@@ -284,7 +296,10 @@ def _paired(one: Mapping[int, float], other: Mapping[int, float]) -> Interval | 
 def _pictures(trial: Trial) -> list[Picture]:
     values = trial.scores.get("psnr", [])
     size = max(len(values), len(trial.images))
-    alone = trial.enhanced.alone if trial.enhanced is not None else []
+    alone, before = [], []
+    if trial.enhanced is not None:
+        alone = trial.enhanced.alone
+        before = _pictures(trial.enhanced.before) if trial.enhanced.before is not None else []
     return [
         Picture(
             position=position,
@@ -298,6 +313,7 @@ def _pictures(trial: Trial) -> list[Picture]:
                 if position < len(scores) and math.isfinite(scores[position])
             },
             alone=alone[position] if position < len(alone) else "",
+            before=before[position] if position < len(before) else None,
         )
         for position in range(size)
     ]

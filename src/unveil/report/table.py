@@ -28,10 +28,15 @@ def print_table(trials: Sequence[Trial], console: Console) -> None:
     """Print the headline and one table a section; fits 100 columns."""
     rows = summarise(trials)
     console.print(Text(words.plain(headline(rows)), style="bold"))
-    for section, members in groupby(rows, key=lambda row: row.section):
+    enhanced = any(row.enhancer for row in rows)
+    for _, group in groupby(rows, key=lambda row: row.section):
+        members = list(group)
+        one = members[0]
+        enhancer = one.enhancer or ("no enhancer" if enhanced else "")
         console.print()
-        console.print(Text(" · ".join(filter(None, section)), style="dim"))
-        console.print(_table(list(members)))
+        parts = (one.scene, one.training, one.attack, enhancer, one.knowledge)
+        console.print(Text(" · ".join(filter(None, parts)), style="dim"))
+        console.print(_table(members))
 
 
 def _table(rows: Sequence[Row]) -> Table:
