@@ -140,7 +140,7 @@ def test_weights_come_back_as_they_were_written(images: Tensor, weights: Path) -
     assert not any(p.requires_grad for p in network.parameters())
 
 
-def rewritten(path: Path, *, drop: str = "", add: str = "", **facts: str) -> None:
+def rewritten(path: Path, *, drop: str = "", put: Tensor | None = None, add: str = "", **facts: str) -> None:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -148,6 +148,8 @@ def rewritten(path: Path, *, drop: str = "", add: str = "", **facts: str) -> Non
     tensors = load_file(path)
     if drop:
         del tensors[drop]
+    if put is not None:
+        tensors[drop] = put
     if add:
         tensors[add] = torch.zeros(2)
     save_file(tensors, path, {**known, **facts})
@@ -180,6 +182,14 @@ def test_weights_that_are_wrong_are_refused_in_one_sentence(weights: Path, monke
     refused("has shape")
     rewritten(weights, checksum="same", settings='{"depth": 3}')
     refused("settings are not those")
+    for settings in ("[8]", '{"widths": [-4, 6]}', '{"widths": []}', '{"widths": [1000000]}', '{"widths": 3}'):
+        rewritten(weights, checksum="same", settings=settings)
+        refused("settings are not those")
+    rewritten(weights, checksum="same", card="[]")
+    refused("settings are not those")
+    for seen in (None, torch.zeros((2, 7), dtype=torch.uint8), torch.zeros(2, 32)):
+        rewritten(weights, checksum="same", drop="seen", put=seen)
+        refused("fingerprints of its training pictures are missing or damaged")
     rewritten(weights, checksum="same", drop="body.first.bias")
     refused("'body.first.bias' is missing")
     rewritten(weights, checksum="same", add="stray")

@@ -27,3 +27,13 @@ def test_other_pictures_are_not_known() -> None:
 def test_flat_pictures_are_nobody() -> None:
     flat = fingerprints(torch.full((2, 3, 32, 32), 0.5))
     assert not len(overlap(flat, flat))
+
+
+def test_a_line_on_black_is_known_only_as_itself() -> None:
+    lines = torch.zeros(2, 3, 32, 32)
+    lines[0, :, :, 3:5] = 1
+    lines[1, :, 10:12, 20:30] = 1
+    one, other = fingerprints(lines).split(1)
+    flat = fingerprints(torch.zeros(1, 3, 32, 32))
+    assert not len(overlap(one, torch.cat([flat, other])))
+    assert overlap(one, torch.cat([flat, other, one])).tolist() == [0]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class UsageError(ValueError):
     """Input that cannot be used. Its message is one sentence that ends in the fix; exit code 2."""
@@ -13,3 +17,15 @@ def nearest(word: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+
+
+@contextmanager
+def writing(folder: Path, option: str) -> Iterator[None]:
+    """Files that cannot be written inside it: a `UsageError` that names the folder and the option for another."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror or error}; free the disk, or choose another folder with "
+            f"{option}"
+        ) from None

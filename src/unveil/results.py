@@ -13,7 +13,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from unveil.core import Images, Trial
-from unveil.errors import UsageError, nearest
+from unveil.errors import UsageError, nearest, writing
 
 SETTINGS = "audit.json"
 RESULTS = "results.jsonl"
@@ -47,7 +46,7 @@ def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         UsageError: The folder cannot be written, or holds the results of other settings.
     """
-    with _writing(folder):
+    with writing(folder, "--out"):
         folder.mkdir(parents=True, exist_ok=True)
         _mend_last_line(folder / RESULTS)
         if not (folder / SETTINGS).exists():
@@ -67,7 +66,7 @@ def append(folder: Path, trial: Trial) -> None:
         UsageError: The disk is full or the folder cannot be written.
     """
     line = to_json(dataclasses.asdict(trial), inf_nan_mode="strings") + b"\n"
-    with _writing(folder):
+    with writing(folder, "--out"):
         # Unbuffered, so that the line goes out in one piece and nothing is left to a later flush.
         with (folder / RESULTS).open("ab", buffering=0) as file:
             written = file.write(line)
@@ -114,7 +113,7 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str
 
     pixels = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     paths = []
-    with _writing(folder):
+    with writing(folder, "--out"):
         (folder / IMAGES / key).mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pixels):
             path = f"{IMAGES}/{key}/{stem}-{number:02d}.png"
@@ -216,13 +215,3 @@ def _write_whole(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"cannot write to {folder}: {error.strerror or error}; free the disk, or choose another folder with --out"
-        ) from None

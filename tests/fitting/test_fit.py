@@ -24,10 +24,10 @@ from unveil.fitting.fit import Fit, fit
 from unveil.fitting.generating import Generating, Reader, withheld
 from unveil.fitting.loop import CHECKPOINT, CURVE, Training, train
 from unveil.fitting.losses import Critic
-from unveil.fitting.pairs import Pairs, eight_bit, make_pairs, produce
+from unveil.fitting.pairs import PICTURES, Pairs, eight_bit, make_pairs, produce
 from unveil.fitting.recipes import Recipe
 from unveil.fitting.restoring import Restoring, restore
-from unveil.fitting.sources import Source, apart_from, joined, read_source
+from unveil.fitting.sources import Source, apart_from, joined, parted, read_source
 from unveil.fitting.store import PairStore
 from unveil.metrics.pixel import psnr
 
@@ -62,6 +62,7 @@ def store(tmp_path: Path) -> PairStore:
     folder.mkdir()
     for number in range(3):
         noisy_pairs(number).save(folder / f"{number}.safetensors")
+    np.save(folder / PICTURES, np.zeros((0, 32), np.uint8))
     return PairStore([folder])
 
 
@@ -107,6 +108,22 @@ def test_a_checkpoint_of_something_else_is_refused(store: PairStore, tmp_path: P
         Training(steps=0)
     with pytest.raises(UsageError, match="lr > 0"):
         Training(steps=1, lr=0)
+
+
+def test_a_checkpoint_of_another_training_is_refused(store: PairStore, tmp_path: Path) -> None:
+    train(small_restoring(store), Training(steps=2, of="48 pairs"), tmp_path)
+    for other in (Training(steps=2, of="64 pairs"), Training(steps=3, of="48 pairs")):
+        with pytest.raises(UsageError, match=r"not a checkpoint of this training \((of|steps) was"):
+            train(small_restoring(store), other, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(store: PairStore, tmp_path: Path) -> None:
+    (tmp_path / CURVE).mkdir()
+    with pytest.raises(UsageError, match=r"cannot write to .* choose another folder with --work"):
+        train(small_restoring(store), Training(steps=1), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot write to .* choose another folder with --work"):
+        produce(some_source(), [TINY], tmp_path / "file", clients=2, seed=0)
 
 
 def test_a_sharp_restorer_also_has_a_critic_and_a_generator_a_reader(store: PairStore, tmp_path: Path) -> None:
@@ -175,6 +192,52 @@ def test_clients_that_are_there_are_not_simulated_again(tmp_path: Path) -> None:
     assert (tmp_path / "00000.safetensors").stat().st_mtime_ns == kept
 
 
+def test_pairs_of_other_pictures_are_not_taken_for_these(tmp_path: Path) -> None:
+    made = {"clients": 2, "seed": 0, "workers": 1}
+    produce(some_source(), [TINY], tmp_path, **made)
+    for source, recipe, seed in (
+        (some_source(seed=5), TINY, 0),
+        (some_source(), replace(TINY, batch=3), 0),
+        (some_source(), TINY, 1),
+    ):
+        with pytest.raises(UsageError, match="pairs of other pictures, of another seed or of another setting"):
+            produce(source, [recipe], tmp_path, **{**made, "seed": seed})
+
+
+def test_held_out_clients_have_pictures_of_their_own(tmp_path: Path) -> None:
+    source = some_source(side=SIDE)  # neither cut nor reduced: the pairs' pictures are the source's own
+    produce(source, [replace(TINY, crops=0)], tmp_path, clients=4, seed=0, workers=1)
+    store = PairStore([tmp_path])
+    trained = {picture.numpy().tobytes() for group in store.groups.values() for picture in group.truth}
+    trained |= {picture.flip(-1).numpy().tobytes() for group in store.groups.values() for picture in group.truth}
+    (held_out,) = store.validation
+    assert not trained & {picture.numpy().tobytes() for picture in eight_bit(held_out.truth)}
+    assert len(store.pictures) == 12
+
+
+def test_a_picture_is_held_out_whatever_stands_beside_it() -> None:
+    some, more = some_source(60, side=16), some_source(60, seed=3, side=16)
+    learned, held = parted(some, fewest=20)
+    assert (len(learned), len(held)) == (40, 20)
+    assert len(parted(some, fewest=99)[1]) == 30
+    _, both = parted(joined([more, some]), fewest=0)
+    alone = {p.tobytes() for source in (some, more) for p in parted(source, fewest=0)[1].pixels}
+    assert {p.tobytes() for p in both.pixels} == alone
+
+
+def test_what_is_no_folder_of_pairs_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no pairs of `unveil fit`"):
+        PairStore([tmp_path])
+    np.save(tmp_path / PICTURES, np.zeros((0, 32), np.uint8))
+    with pytest.raises(UsageError, match="pairs of at least 2 clients"):
+        PairStore([tmp_path])
+    noisy_pairs(0).save(tmp_path / "00000.safetensors")
+    content = (tmp_path / "00000.safetensors").read_bytes()
+    (tmp_path / "00001.safetensors").write_bytes(content[:-9])
+    with pytest.raises(UsageError, match=r"00001\.safetensors holds no pairs"):
+        PairStore([tmp_path])
+
+
 def test_the_cheap_degradation_is_worse_the_more_noise_there_is() -> None:
     degrader = Degrader(some_source(side=48), sizes=(48,), victims=1, crops=0.5, seed=0)
     drawn = [degrader.draw(4, random=np.random.default_rng(n)) for n in range(12)]
@@ -225,9 +288,19 @@ def test_sources_are_folders_and_npz_files(tmp_path: Path) -> None:
     assert complete.class_names == ("c", "a")
     assert np.array_equal(complete.labels, np.array([{2: 0, 0: 1}[c] for c in source.labels if c != 1]))
     assert np.array_equal(complete.pixels, source.pixels[source.labels != 1])
-    path.write_bytes(b"nonsense")
-    with pytest.raises(UsageError, match="cannot be read as pictures"):
-        read_source(path)
+    content = path.read_bytes()
+    held = dict(np.load(path))
+    for damaged in (b"nonsense", b"", content[:-200], content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match="cannot be read as pictures"):
+            read_source(path)
+    for wrong in ({"labels": source.labels + 7}, {"split": split[:5]}, {"sheet": 0}):
+        np.savez(path, **{**held, **wrong})
+        with pytest.raises(UsageError, match="cannot be read as pictures"):
+            read_source(path)
+    np.savez(path, **{**held, "split": split * 0})
+    with pytest.raises(UsageError, match="no picture of part 1"):
+        read_source(path, split=1)
     with pytest.raises(UsageError, match="does not exist"):
         read_source(tmp_path / "absent.npz")
 
@@ -239,6 +312,9 @@ def test_pictures_for_evaluation_are_refused_or_left_out(tmp_path: Path) -> None
         apart_from(source, [held], size=32)
     rest = apart_from(source, [held], size=32, leave_out=True)
     assert np.array_equal(rest.pixels, np.delete(source.pixels, [1, 4], axis=0))
+    every = as_folder(source, tmp_path / "every")
+    with pytest.raises(UsageError, match="every training picture is also for evaluation"):
+        apart_from(source, [every], size=32, leave_out=True)
     other = as_folder(some_source(seed=5), tmp_path / "other")
     assert len(apart_from(source, [other], size=32)) == 12
 
@@ -282,16 +358,38 @@ def test_fit_from_pictures_to_an_enhancer_with_its_card(tmp_path: Path, monkeypa
     assert "made here" in page
     assert card["checksum"] in page
 
+    # Another goes on from these weights and these pairs, with other pictures: it knows those of both.
+    other = as_folder(some_source(seed=5, name="more"), tmp_path / "other")
+    further = replace(
+        plan,
+        sources=[other],
+        work=tmp_path / "further",
+        out=tmp_path / "out" / "further.safetensors",
+        begin=out,
+        pairs=[plan.work / "pairs"],
+        licence="made there",
+    )
+    with pytest.raises(UsageError, match=r"has learned from 12 pictures of .* which is for evaluation"):
+        fit(replace(further, evaluate=[tmp_path / "pictures"]))
+    card = fit(further)
+    assert (card["data"], card["licence"]) == ("other, after pictures", "made there, and made here")
+    assert card["begun"] == enhancer.card["checksum"]
+    assert len(Learned("further", further.out).seen) == 24
+    with pytest.raises(UsageError, match="pairs of other pictures"):
+        fit(replace(further, sources=plan.sources))
+
 
 def test_a_fit_that_cannot_work_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least one source"):
-        Fit(setting="faithful", sources=[], work=tmp_path, out=tmp_path / "x")
+        Fit(setting="faithful", sources=[], work=tmp_path, out=tmp_path / "x.safetensors")
     with pytest.raises(UsageError, match="at least 2 clients"):
-        Fit(setting="faithful", sources=[tmp_path], work=tmp_path, out=tmp_path / "x", clients=1)
+        Fit(setting="faithful", sources=[tmp_path], work=tmp_path, out=tmp_path / "x.safetensors", clients=1)
     with pytest.raises(UsageError, match="--lpips-weights"):
-        Fit(setting="semantic", sources=[tmp_path], work=tmp_path, out=tmp_path / "x")
-    with pytest.raises(UsageError, match="pairs of at least 2 clients"):
-        PairStore([tmp_path])
+        Fit(setting="semantic", sources=[tmp_path], work=tmp_path, out=tmp_path / "x.safetensors")
+    with pytest.raises(UsageError, match=r"end in \.safetensors"):
+        Fit(setting="faithful", sources=[tmp_path], work=tmp_path, out=tmp_path / "x.md")
+    with pytest.raises(UsageError, match="at least 1 step"):
+        Fit(setting="faithful", sources=[tmp_path], work=tmp_path, out=tmp_path / "x.safetensors", steps=0)
     Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
     with pytest.raises(UsageError, match="has one class"):
         fit(
@@ -299,7 +397,7 @@ def test_a_fit_that_cannot_work_says_so(tmp_path: Path) -> None:
                 setting="semantic",
                 sources=[tmp_path],
                 work=tmp_path / "work",
-                out=tmp_path / "x",
+                out=tmp_path / "x.safetensors",
                 lpips_weights=tmp_path / "alexnet.npz",
             )
         )
@@ -307,7 +405,7 @@ def test_a_fit_that_cannot_work_says_so(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_said_before_hours_of_work(tmp_path: Path) -> None:
     sources = [as_folder(some_source(), tmp_path / "pictures")]
-    plan = Fit(setting="faithful", sources=sources, work=tmp_path / "work", out=tmp_path / "x", size=32)
+    plan = Fit(setting="faithful", sources=sources, work=tmp_path / "work", out=tmp_path / "x.safetensors", size=32)
     with pytest.raises(UsageError, match="begin"):
         fit(replace(plan, begin=tmp_path / "begin.safetensors"))
     with pytest.raises(UsageError, match="alexnet"):

@@ -15,8 +15,10 @@ from torch.nn import Module
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.restorer import Restorer
 from unveil.errors import UsageError
+from unveil.fingerprints import BYTES
 
 VERSION = "1"
+WIDEST = 1024  # maps of a network, and blocks of it
 SEEN = "seen"  # fingerprints of the pictures it was trained on, beside the weights
 KINDS: Mapping[str, type[Restorer] | type[Generator]] = {cls.kind: cls for cls in (Restorer, Generator)}
 AGAIN = "install unveil again, or train it with `unveil fit`"
@@ -30,8 +32,11 @@ def save_weights(network: Restorer | Generator, path: Path, *, seen: Tensor, car
         path: The file.
         seen: Fingerprints of the training pictures.
         card: What a reader should know of it, plain JSON.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
     tensors[SEEN] = seen.contiguous()
@@ -43,8 +48,7 @@ def save_weights(network: Restorer | Generator, path: Path, *, seen: Tensor, car
         "card": json.dumps(card),
     }
     part = path.with_suffix(".part")
-    save_file(tensors, part, facts)
-    part.chmod(0o644)  # safetensors makes it its owner's alone; weights are to be passed on
+    part.write_bytes(save(tensors, facts))  # not save_file: its errors are no OSError
     part.replace(path)
     return facts["checksum"]
 
@@ -63,13 +67,19 @@ def load_weights(path: Path) -> tuple[Restorer | Generator, Tensor, dict[str, An
         )
     if _checksum(tensors) != facts.get("checksum"):
         raise UsageError(f"{path}: the checksum of the weights is not the one written beside them; {AGAIN}")
-    seen = tensors.pop(SEEN, torch.zeros((0, 32), dtype=torch.uint8))
+    seen = tensors.pop(SEEN, None)
+    if seen is None or seen.dtype != torch.uint8 or seen.ndim != 2 or seen.shape[1] != BYTES:
+        raise UsageError(f"{path}: the fingerprints of its training pictures are missing or damaged; {AGAIN}")
     try:
+        settings, card = json.loads(facts["settings"]), json.loads(facts["card"])
+        if not isinstance(settings, dict) or not isinstance(card, dict):
+            raise ValueError("expected two tables")
+        _refuse_giants(settings)
         with torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
-            network = KINDS[facts["kind"]](**json.loads(facts["settings"]))
-        card: dict[str, Any] = json.loads(facts["card"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: its settings are not those of a {facts['kind']} ({error}); {AGAIN}") from None
+            network = KINDS[facts["kind"]](**settings)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path}: its settings are not those of a {facts['kind']} ({reason}); {AGAIN}") from None
     _fill(network, tensors, path)
     return network.eval().requires_grad_(False), seen, {**card, "checksum": facts["checksum"]}
 
@@ -86,6 +96,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path} cannot be read as safetensors ({reason}); {AGAIN}") from None
+
+
+def _refuse_giants(settings: Mapping[str, Any]) -> None:
+    """A file must not be able to ask for more memory than a machine has."""
+    widths, blocks = settings.get("widths", ()), settings.get("blocks", 1)
+    if not all(0 < width <= WIDEST for width in widths) or len(widths) > WIDEST or not 0 <= blocks <= WIDEST:
+        raise ValueError(f"widths {widths}, blocks {blocks}")
 
 
 def _fill(network: Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -27,7 +27,9 @@ def as_markdown(name: str, card: Mapping[str, Any], *, checksum: str) -> str:
         ("Command", "command"),
     ):
         lines.append(f"- {title}: {_said(card[key])}")
-    lines += [f"- Checksum: `{checksum}`", "", "Figures on pairs of held-out clients of the same source:", ""]
+    if card.get("begun"):
+        lines.append(f"- Begun from weights: `{card['begun']}`")
+    lines += [f"- Checksum: `{checksum}`", "", f"Figures on {card['judged']}:", ""]
     lines += [f"- {key}: {value}" for key, value in card["figures"].items()]
     lines += ["", "What it was trained against:", ""]
     for recipe in card["recipes"]:

@@ -57,8 +57,10 @@ class Degrader:
             spread = float(features.std())
             noise = float(10 ** random.uniform(WEAKEST, STRONGEST))
             errors = torch.from_numpy(random.standard_normal(features.shape, dtype=np.float32))
-            rough = decoder(head.allowed(features + noise * spread * errors), (noise * spread) ** 2)
-            missed = (head.features(rough, rough=True) - features).square().mean(1).sqrt() / spread
+            given = head.allowed(features + noise * spread * errors)
+            rough = decoder(given, (noise * spread) ** 2)
+            # From the features that an update would give, as an attack measures it; it knows no others.
+            missed = (head.features(rough, rough=True) - given).square().mean(1).sqrt() / spread
         evidence = Evidence(noise=torch.full((count,), noise), miss=missed)
         labels = torch.from_numpy(self.source.labels[rows])
         rough = eight_bit(rough).float() / 255

@@ -9,22 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights, save_weights
-from unveil.errors import UsageError
+from unveil.errors import UsageError, writing
+from unveil.fingerprints import BYTES
 from unveil.fitting.card import as_markdown
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.generating import Generating, Reader
 from unveil.fitting.loop import Trainee, Training, train
 from unveil.fitting.losses import Critic, alexnet_eyes, alexnet_likeness, lite0_likeness
-from unveil.fitting.pairs import produce
+from unveil.fitting.pairs import pictures_of, produce
 from unveil.fitting.recipes import DESTRUCTION, RESTORATION, Recipe
 from unveil.fitting.restoring import Restoring
-from unveil.fitting.sources import Source, apart_from, fingerprints_of, joined, read_source
+from unveil.fitting.sources import Source, apart_from, joined, known_from, parted, read_source
 from unveil.fitting.store import PairStore
 
 Setting = Literal["faithful", "sharp", "semantic"]
@@ -88,10 +90,13 @@ class Fit:
     def __post_init__(self) -> None:
         if not self.sources:
             raise UsageError("fit: expected at least one source of pictures; give a folder or an .npz")
-        if self.clients < 2:
-            raise UsageError(f"fit: expected at least 2 clients, got {self.clients}; 400 is usual")
+        if self.clients < 2 and not (self.pairs and self.clients == 0):
+            raise UsageError(f"fit: expected at least 2 clients (or 0 with --pairs), got {self.clients}; 400 is usual")
         if self.setting == "semantic" and self.lpips_weights is None:
             raise UsageError("fit: a semantic enhancer is trained with AlexNet's eyes; give --lpips-weights FILE")
+        if self.out.suffix != ".safetensors":
+            raise UsageError(f"fit: expected --out to end in .safetensors, got {self.out.name!r}; rename it")
+        Training(steps=self.steps, lr=self.lr, seed=self.seed)
 
     def recipes(self, side: int) -> Sequence[Recipe]:
         """What clients are simulated on pictures of so many pixels a side; each is of one of them."""
@@ -109,14 +114,15 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         UsageError: A source cannot be used, holds pictures for evaluation, or the disk is full.
     """
     tell = told or (lambda what, done, total, scores: None)
-    whole = plan.setting == "semantic"  # a class of a few pictures cannot be drawn
-    source = joined([read_source(path, size=plan.size, complete=whole) for path in plan.sources])
-    if whole and len(source.class_names) < 2:
-        raise UsageError(f"fit: {source.name} has one class, and a generator draws several; give a sub-folder a class")
-    source = apart_from(source, plan.evaluate, size=plan.size, leave_out=plan.leave_out)
+    # What is missing is said before hours of work.
+    source = _source(plan)
+    begun = None if plan.begin is None else _begun(plan.begin)
+    seen = _known_before(plan, begun)
     torch.manual_seed(plan.seed)  # initial weights; a command's own process, so nobody else's state
-    begun, eyes = _begun(plan, source), _eyes(plan)  # what is missing is said before hours of work
-    started = time.monotonic()
+    network, eyes = _network(plan, source, begun), _eyes(plan)
+    with writing(plan.out.parent, "--out"):
+        plan.out.parent.mkdir(parents=True, exist_ok=True)
+    started, is_new = time.monotonic(), not plan.work.exists()
     folder, recipes = plan.work / "pairs", plan.recipes(source.side)
     produce(
         source,
@@ -127,52 +133,92 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         told=lambda done: tell("pairs", done, plan.clients, {}),
     )
     store = PairStore([folder, *plan.pairs])
-    trainee = _trainee(plan, source, store, begun, eyes)
-    network = train(
+    trainee = _trainee(plan, source, store, network, eyes)
+    first = "new weights" if begun is None else f"weights {begun.card['checksum']}"
+    average = train(
         trainee,
-        Training(steps=plan.steps, lr=plan.lr, seed=plan.seed),
+        Training(steps=plan.steps, lr=plan.lr, seed=plan.seed, of=f"{first}, {plan.setting}, {len(store)} pairs"),
         plan.work,
         lambda step, scores: tell("training", step, plan.steps, scores),
     )
-    figures, _ = trainee.judge(network)
+    figures, _ = trainee.judge(average)
+    minutes = round((time.monotonic() - started) / 60)
     card = {
         "purpose": PURPOSES[plan.setting],
-        "data": source.name,
-        "licence": plan.licence,
+        "data": source.name if begun is None else f"{source.name}, after {begun.card.get('data', 'pictures unknown')}",
+        "licence": plan.licence if begun is None else f"{plan.licence}, and {begun.card.get('licence', 'not given')}",
         "pictures": len(source),
         "pairs": len(store),
         "steps": plan.steps,
-        "minutes": round((time.monotonic() - started) / 60),
+        "minutes": minutes if is_new else f"{minutes} since it was last interrupted",
         "seed": plan.seed,
         "date": datetime.date.today().isoformat(),
         "command": plan.command,
+        "begun": None if begun is None else begun.card["checksum"],
+        "judged": "clients with pictures of the same source that no other client had",
         "figures": figures,
         "recipes": [asdict(recipe) for recipe in dict.fromkeys(recipes)],
         "limits": LIMITS,
     }
-    assert isinstance(network, Restorer | Generator)
-    return write(network, plan.out, seen=fingerprints_of(source), card=card)
+    assert isinstance(average, Restorer | Generator)
+    known = np.unique(torch.cat([seen, store.pictures]).numpy(), axis=0)
+    return write(average, plan.out, seen=torch.from_numpy(known), card=card)
 
 
 def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[str, Any]) -> dict[str, Any]:
     """The weights, and the card as a page beside them."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out.parent, "--out"):
         checksum = save_weights(network, out, seen=seen, card=card)
         out.with_suffix(".md").write_text(as_markdown(out.stem, card, checksum=checksum))
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror}; free the disk, or give another --out") from None
     return {**card, "checksum": checksum}
 
 
-def _begun(plan: Fit, source: Source) -> Restorer | Generator:
-    begun = None if plan.begin is None else load_weights(plan.begin)[0].requires_grad_(True).train()
+@dataclass(frozen=True)
+class _Begun:
+    """The weights that a training goes on from, the pictures they know, and their card."""
+
+    network: Restorer | Generator
+    seen: Tensor
+    card: Mapping[str, Any]
+
+
+def _begun(path: Path) -> _Begun:
+    network, seen, card = load_weights(path)
+    return _Begun(network.requires_grad_(True).train(), seen, card)
+
+
+def _source(plan: Fit) -> Source:
+    is_complete = plan.setting == "semantic"  # a class of a few pictures cannot be drawn
+    source = joined([read_source(path, size=plan.size, complete=is_complete) for path in plan.sources])
+    if is_complete and len(source.class_names) < 2:
+        raise UsageError(f"fit: {source.name} has one class, and a generator draws several; give a sub-folder a class")
+    return apart_from(source, plan.evaluate, size=plan.size, leave_out=plan.leave_out)
+
+
+def _known_before(plan: Fit, begun: _Begun | None) -> Tensor:
+    """Fingerprints of what earlier trainings have seen, once no picture for evaluation is among them."""
+    earlier = {folder: pictures_of(folder) for folder in plan.pairs}
+    if begun is not None and plan.begin is not None:
+        earlier[plan.begin] = begun.seen
+    for where, seen in earlier.items():
+        for path in plan.evaluate:
+            both = known_from(path, seen, size=plan.size)
+            if both:
+                raise UsageError(
+                    f"fit: {where} has learned from {len(both)} pictures of {path}, which is for evaluation; begin "
+                    "without it"
+                )
+    return torch.cat([torch.zeros((0, BYTES), dtype=torch.uint8), *earlier.values()])
+
+
+def _network(plan: Fit, source: Source, begun: _Begun | None) -> Restorer | Generator:
+    before = None if begun is None else begun.network
     if plan.setting == "semantic":
-        network = begun or Generator(names=source.class_names, widths=WIDE if source.side > SMALL else NARROW)
+        network = before or Generator(names=source.class_names, widths=WIDE if source.side > SMALL else NARROW)
         if not isinstance(network, Generator) or network.names != source.class_names:
             raise UsageError(f"fit: {plan.begin} holds no generator for the classes of {source.name}")
         return network
-    network = begun or Restorer()
+    network = before or Restorer()
     if not isinstance(network, Restorer):
         raise UsageError(f"fit: {plan.begin} holds no restorer, which {plan.setting} is; give another --begin")
     return network
@@ -183,7 +229,8 @@ def _trainee(plan: Fit, source: Source, store: PairStore, network: Restorer | Ge
     sizes = recipe.sizes if plan.setting == "semantic" else tuple(size for size in recipe.sizes if size <= 64)
     degrader = None
     if plan.begin is None:
-        degrader = Degrader(source, sizes=sizes, victims=VICTIMS, crops=recipe.crops, seed=plan.seed)
+        learned, _ = parted(source, fewest=recipe.batch)
+        degrader = Degrader(learned, sizes=sizes, victims=VICTIMS, crops=recipe.crops, seed=plan.seed)
     if isinstance(network, Generator):
         classes = len(source.class_names)
         return Generating(

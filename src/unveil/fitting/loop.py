@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from unveil.errors import UsageError
+from unveil.errors import UsageError, writing
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.jsonl"
 KEEP = 0.999  # of the running average, a step
@@ -54,18 +55,22 @@ class Training:
         lr: Learning rate; rises over the first hundred steps, then a cosine takes it to a fiftieth.
         every: Steps between two looks at the validation pairs, each of which writes a checkpoint too.
         seed: Of the batches.
+        of: What it begins with and learns from: another training's checkpoint is told by it.
     """
 
     steps: int
     lr: float = 4e-4
     every: int = 500
     seed: int = 0
+    of: str = ""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.every < 1:
             raise UsageError(f"fit: expected at least 1 step, got {self.steps} with a look every {self.every}")
         if not self.lr > 0:
             raise UsageError(f"fit: expected lr > 0, got {self.lr:g}; 0.0004 is usual")
+        if self.seed < 0:
+            raise UsageError(f"fit: expected a seed >= 0, got {self.seed}")
 
 
 Told = Callable[[int, Mapping[str, float]], None]
@@ -79,14 +84,18 @@ def train(trainee: Trainee, training: Training, folder: Path, told: Told | None 
         training: How long and how fast.
         folder: Gets checkpoint.pt, curve.jsonl (a line a look) and look-STEP.png.
         told: Called after each step with its number and the losses, and with the scores after each look.
+
+    Raises:
+        UsageError: A loss is not a number, the folder holds another training's checkpoint, or the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder, "--work"):
+        folder.mkdir(parents=True, exist_ok=True)
     networks = trainee.networks
     average = copy.deepcopy(next(iter(networks.values()))).requires_grad_(False)
     optimisers = {
         name: torch.optim.Adam(net.parameters(), lr=training.lr, betas=(0.9, 0.99)) for name, net in networks.items()
     }
-    start = _resume(folder / CHECKPOINT, networks, average, optimisers)
+    start = _resume(folder / CHECKPOINT, training, networks, average, optimisers)
     for step in range(start, training.steps):
         # Drawn from the step, so that a training that was interrupted goes on as if it had not been.
         random = np.random.default_rng([training.seed, step])
@@ -101,10 +110,11 @@ def train(trainee: Trainee, training: Training, folder: Path, told: Told | None 
         seen = {name: float(loss.detach()) for name, loss in losses.items()}
         if (step + 1) % training.every == 0 or step + 1 == training.steps:
             scores, pictures = trainee.judge(average.eval())
-            with (folder / CURVE).open("a") as curve:
-                curve.write(json.dumps({"step": step + 1, **seen, **scores}) + "\n")
-            save_picture(pictures, folder / f"look-{step + 1:06d}.png")
-            _keep(folder / CHECKPOINT, step + 1, networks, average, optimisers)
+            with writing(folder, "--work"):
+                with (folder / CURVE).open("a") as curve:
+                    curve.write(json.dumps({"step": step + 1, **seen, **scores}) + "\n")
+                save_picture(pictures, folder / f"look-{step + 1:06d}.png")
+                _keep(folder / CHECKPOINT, step + 1, training, networks, average, optimisers)
             seen |= scores
         if told is not None:
             told(step + 1, seen)
@@ -137,23 +147,27 @@ def _follow(average: Module, network: Module, step: int) -> None:
 def _keep(
     path: Path,
     step: int,
+    training: Training,
     networks: Mapping[str, Module],
     average: Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
 ) -> None:
     state = {
         "step": step,
+        "training": asdict(training),
         "networks": {name: net.state_dict() for name, net in networks.items()},
         "average": average.state_dict(),
         "optimisers": {name: optimiser.state_dict() for name, optimiser in optimisers.items()},
     }
-    part = path.with_suffix(".part")
-    torch.save(state, part)
+    content, part = io.BytesIO(), path.with_suffix(".part")
+    torch.save(state, content)  # to memory: its own errors of a full disk are no OSError
+    part.write_bytes(content.getbuffer())
     part.replace(path)
 
 
 def _resume(
     path: Path,
+    training: Training,
     networks: Mapping[str, Module],
     average: Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
@@ -162,6 +176,10 @@ def _resume(
         return 0
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        before = state["training"]
+        for key, now in asdict(training).items():
+            if before[key] != now:
+                raise ValueError(f"{key} was {before[key]!r}, now it is {now!r}")
         for name, net in networks.items():
             net.load_state_dict(state["networks"][name])
         average.load_state_dict(state["average"])
@@ -170,7 +188,9 @@ def _resume(
         return int(state["step"])
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path} is not a checkpoint of this training ({reason}); choose another --work") from None
+        raise UsageError(
+            f"{path} is not a checkpoint of this training ({reason}); choose another --work, or delete it"
+        ) from None
 
 
 def save_picture(picture: Tensor, path: Path) -> None:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from torch import Generator, Tensor
 from unveil import attacks, obfuscations, training
 from unveil.core import Batch, Images, Knowledge, Update
 from unveil.enhancers.hints import hints_of
-from unveil.errors import UsageError
+from unveil.errors import UsageError, writing
 from unveil.fitting.recipes import CLASSES, Recipe
-from unveil.fitting.sources import Source
+from unveil.fitting.sources import HELD_OUT, Source, fingerprints_of, parted
 from unveil.metrics.pixel import psnr
 from unveil.models import build_model
+
+PICTURES, PLAN = "pictures.npy", "plan.json"  # beside the pairs: of which pictures they are, and how they were made
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,24 +49,34 @@ class Pairs:
 
     def save(self, path: Path) -> None:
         """Write them with 8 bits a pixel, whole or not at all."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         part = path.with_suffix(".part")
         tensors = {"rough": eight_bit(self.rough), "truth": eight_bit(self.truth)}
         tensors |= {"hints": self.hints.contiguous(), "labels": self.labels.contiguous()}
-        save_file(tensors, part, {"made": json.dumps(self.made)})
+        part.write_bytes(save(tensors, {"made": json.dumps(self.made)}))  # not save_file: its errors are no OSError
         part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Pairs:
-        """Read what `save` wrote."""
-        from safetensors import safe_open
+        """Read what `save` wrote.
 
-        with safe_open(path, "pt") as file:
-            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            made = json.loads(file.metadata()["made"])
-        rough, truth = held["rough"].float() / 255, held["truth"].float() / 255
-        return cls(rough=rough, truth=truth, hints=held["hints"], labels=held["labels"], made=made)
+        Raises:
+            UsageError: The file is damaged, or something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+                made = json.loads(file.metadata()["made"])
+            rough, truth = held["rough"].float() / 255, held["truth"].float() / 255
+            return cls(rough=rough, truth=truth, hints=held["hints"], labels=held["labels"], made=made)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(
+                f"{path} holds no pairs ({reason}); delete it, and the same command makes it anew"
+            ) from None
 
 
 def eight_bit(images: Images) -> Tensor:
@@ -143,6 +155,8 @@ def produce(
 ) -> None:
     """Make the pairs of all clients that the folder does not hold yet, several clients at a time.
 
+    The clients of `held_out` are simulated on pictures that no other client has.
+
     Args:
         source: The training pictures.
         recipes: What clients there are; each is of one of them.
@@ -153,22 +167,23 @@ def produce(
         told: Called with the number of finished clients.
 
     Raises:
-        UsageError: The folder cannot be written.
+        UsageError: The folder cannot be written, or holds pairs of other pictures, recipes or another seed.
     """
-    try:
+    with writing(folder, "--work"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}; choose another folder with --work") from None
+        _refuse_others(folder, source, recipes, seed)
+    parts = parted(source, fewest=max(recipe.batch for recipe in recipes))
     wanted = [number for number in range(clients) if not _file(folder, number).is_file()]
     done = clients - len(wanted)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=(source, recipes, seed)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=(parts, recipes, seed)) as pool:
         running = {pool.submit(_make, folder, number) for number in wanted}
         try:
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    future.result()
+                    with writing(folder, "--work"):
+                        future.result()
                     done += 1
                     if told is not None:
                         told(done)
@@ -181,18 +196,52 @@ def _file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.safetensors"
 
 
-_given: tuple[Source, Sequence[Recipe], int, int] | None = None
+def held_out(number: int) -> bool:
+    """Whether a client is one for validation."""
+    return number % HELD_OUT == 0
 
 
-def _begin(source: Source, recipes: Sequence[Recipe], seed: int) -> None:
+def pictures_of(folder: Path) -> Tensor:
+    """Fingerprints of the pictures that a folder's pairs are of.
+
+    Raises:
+        UsageError: It is no folder of pairs.
+    """
+    try:
+        return torch.from_numpy(np.load(folder / PICTURES, allow_pickle=False))
+    except (OSError, ValueError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"{folder} holds no pairs of `unveil fit` ({PICTURES}: {reason}); name the folder `pairs` of a training"
+        ) from None
+
+
+def _refuse_others(folder: Path, source: Source, recipes: Sequence[Recipe], seed: int) -> None:
+    """Write down what the folder's pairs are made of, or compare it with what is written."""
+    pictures = fingerprints_of(source)
+    plan = json.dumps({"seed": seed, "recipes": [asdict(recipe) for recipe in recipes]}, indent=1)
+    if not any(folder.glob("*.safetensors")):
+        np.save(folder / PICTURES, pictures.numpy())
+        (folder / PLAN).write_text(plan)
+    elif not torch.equal(pictures_of(folder), pictures) or (folder / PLAN).read_text() != plan:
+        raise UsageError(
+            f"{folder} holds pairs of other pictures, of another seed or of another setting; choose another --work, or "
+            "delete it"
+        )
+
+
+_given: tuple[tuple[Source, Source], Sequence[Recipe], int, int] | None = None
+
+
+def _begin(parts: tuple[Source, Source], recipes: Sequence[Recipe], seed: int) -> None:
     global _given
     torch.set_num_threads(1)
-    _given = source, recipes, seed, os.getppid()
+    _given = parts, recipes, seed, os.getppid()
 
 
 def _make(folder: Path, number: int) -> None:
     assert _given is not None
-    source, recipes, seed, parent = _given
+    parts, recipes, seed, parent = _given
     if os.getppid() != parent:  # whoever wanted the pairs is gone
         os._exit(1)
-    make_pairs(source, recipes, seed=seed, number=number).save(_file(folder, number))
+    make_pairs(parts[held_out(number)], recipes, seed=seed, number=number).save(_file(folder, number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from unveil.fingerprints import fingerprints, overlap
 from unveil.pictures import all_pictures
 
 PART = 256  # pictures fingerprinted at once
+HELD_OUT = 20  # one picture in so many, and one client in so many, is for validation
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -80,7 +82,7 @@ def _from_npz(path: Path, split: int | None, complete: bool) -> Source:
     from PIL import Image
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             held = {key: file[key] for key in file.files}
         data, offsets = held["data"], held["offsets"]
         blobs = [data[a:b].tobytes() for a, b in pairwise(offsets)]
@@ -97,21 +99,27 @@ def _from_npz(path: Path, split: int | None, complete: bool) -> Source:
         labels = held["labels"].astype(np.int64)
         if len(labels) != len(pixels):  # sheets of as many pictures a class, in order
             labels = np.repeat(np.arange(len(names)), len(pixels) // len(names))
+        if len(labels) != len(pixels) or not 0 <= labels.min() <= labels.max() < len(names):
+            raise ValueError(f"{len(pixels)} pictures do not go with their labels of {len(names)} classes")
         if complete and "full_class" in held:
             places = {int(label): place for place, label in enumerate(held["full_class"])}
             rest = np.isin(labels, list(places))
             pixels, labels = pixels[rest], np.array([places[int(label)] for label in labels[rest]])
             names = tuple(names[label] for label in places)
             held.pop("split", None)
-        chosen = np.flatnonzero(held["split"] == split) if split is not None and "split" in held else slice(None)
-        return Source(path.stem, pixels[chosen], labels[chosen], names)
+        if split is not None and "split" in held:
+            chosen = held["split"] == split
+            pixels, labels = pixels[chosen], labels[chosen]
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist; give a folder of pictures or an .npz of them") from None
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged archive, a damaged picture, a missing array: each has its own
         raise UsageError(
             f"{path} cannot be read as pictures ({type(error).__name__}: {error}); expected data, offsets, labels and "
             "classes in it, all pictures square and of one size"
         ) from None
+    if not len(pixels):
+        raise UsageError(f"{path} holds no picture of part {split}; give a file without split for all of its pictures")
+    return Source(path.stem, pixels, labels, names)
 
 
 def joined(sources: Sequence[Source]) -> Source:
@@ -150,19 +158,42 @@ def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, lea
         leave_out: Leave out the pictures that are also for evaluation instead of refusing.
 
     Raises:
-        UsageError: A picture for evaluation is among it.
+        UsageError: A picture for evaluation is among it, or nothing is left without them.
     """
-    own = fingerprints_of(source)
     for path in evaluate:
-        both = overlap(own, fingerprints_of(read_source(path, size=size, split=1)))
+        both = known_from(path, fingerprints_of(source), size=size)
         if len(both) and not leave_out:
             raise UsageError(
                 f"fit: {len(both)} training pictures of {source.name} are also in {path} (the first: number "
-                f"{int(both[0]) + 1}), which is for evaluation; take them out, or give --leave-out"
+                f"{both[0] + 1}), which is for evaluation; take them out, or give --leave-out"
             )
-        rest = sorted(set(range(len(source))) - set(both.tolist()))
-        source, own = source.only(rest), own[rest]
+        source = source.only(sorted(set(range(len(source))) - set(both)))
+    if not len(source):
+        raise UsageError("fit: every training picture is also for evaluation; give other pictures to train on")
     return source
+
+
+def known_from(path: Path, some: Tensor, *, size: int) -> list[int]:
+    """Which of some fingerprints are those of pictures for evaluation."""
+    return [int(row) for row in overlap(some, fingerprints_of(read_source(path, size=size, split=1)))]
+
+
+def parted(source: Source, *, fewest: int) -> tuple[Source, Source]:
+    """A source without its held-out pictures, and those: one in twenty, told by their fingerprints.
+
+    So the same picture is on the same side whatever stands beside it and whatever the seed: what one training held out,
+    another that goes on from its pairs does not learn.
+
+    Args:
+        source: The pictures.
+        fewest: Pictures to hold out at least, where that is not more than half.
+    """
+    marks = [
+        int.from_bytes(hashlib.sha256(row.numpy().tobytes()).digest()[:4], "big") for row in fingerprints_of(source)
+    ]
+    order = np.argsort(marks, kind="stable")
+    count = max(sum(mark < 2**32 // HELD_OUT for mark in marks), min(fewest, len(source) // 2))
+    return source.only(sorted(order[count:].tolist())), source.only(sorted(order[:count].tolist()))
 
 
 def fingerprints_of(source: Source) -> Tensor:

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from unveil.errors import UsageError
-from unveil.fitting.pairs import Pairs, eight_bit
-
-HELD_OUT = 20  # every so manieth client is kept for validation
+from unveil.fitting.pairs import Pairs, eight_bit, held_out, pictures_of
 
 
 class PairStore:
@@ -22,20 +20,25 @@ class PairStore:
     Args:
         folders: Where `produce` put them.
 
+    Attributes:
+        pictures: Fingerprints of all pictures that they are of.
+        validation: The pairs of held-out clients, for no training.
+
     Raises:
-        UsageError: There are too few.
+        UsageError: There are too few, or a file is damaged.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
-        if len(files) < 2:
-            raise UsageError(f"{', '.join(map(str, folders))}: expected pairs of at least 2 clients, got {len(files)}")
-        self.validation = [Pairs.load(path) for path in files[::HELD_OUT]]
+        self.pictures = torch.cat([pictures_of(folder) for folder in folders])
+        self.validation = [Pairs.load(path) for path in files if held_out(int(path.stem))]
         sizes: dict[int, list[Pairs]] = defaultdict(list)
-        for number, path in enumerate(files):
-            if number % HELD_OUT:
+        for path in files:
+            if not held_out(int(path.stem)):
                 pairs = Pairs.load(path)
                 sizes[pairs.truth.shape[-1]].append(pairs)
+        if not sizes or not self.validation:
+            raise UsageError(f"{', '.join(map(str, folders))}: expected pairs of at least 2 clients, got {len(files)}")
         self.groups = {size: _Group(found) for size, found in sizes.items()}
         counts = np.array([len(group.truth) for group in self.groups.values()], float)
         self.shares = counts / counts.sum()
