@@ -24,7 +24,7 @@ from unveil.fingerprints import fingerprints
 from unveil.results import append, prepare, read_trials
 from unveil.scenes import Scene, make_scene
 from unveil.training import FedSGD
-from unveil.trial import LABEL_ALONE, run_trial
+from unveil.trial import LABEL_ALONE, LABEL_MATCHED, run_trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Towards:
     images: Tensor
     is_faithful: bool = True
     uses_labels: bool = False
+    assumptions: tuple[str, ...] = ()
 
     def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
         return dataclasses.replace(guess, images=self.images)
@@ -164,6 +165,8 @@ def test_a_trial_tells_what_the_enhancer_changed(scene: Scene, tmp_path: Path) -
     assert before.scores == plain.scores
     assert before.controls == plain.controls
     assert before.confidence == plain.confidence
+    assert before.assumptions == plain.assumptions
+    assert any("learned prior (r.safetensors@" in text for text in trial.assumptions)
     assert before.seconds < trial.seconds
     assert trial.scores != plain.scores
     assert trial.controls[LABELS] != plain.controls[LABELS]
@@ -188,7 +191,10 @@ def test_what_a_generator_draws_from_the_label_alone_is_a_control(scene: Scene, 
         controls=(LABELS,),
         enhancer=enhancer,
     )
-    assert set(trial.controls) == {LABELS, LABEL_ALONE}
+    assert set(trial.controls) == {LABELS, LABEL_ALONE, LABEL_MATCHED}
+    alone, matched = (trial.controls[name]["psnr"] for name in (LABEL_ALONE, LABEL_MATCHED))
+    assert sum(matched) >= sum(alone)
+    assert "The attacker knows the names of the classes." in trial.assumptions
     assert trial.enhanced is not None
     assert len(trial.enhanced.alone) == 3
     assert all((tmp_path / path).is_file() for path in trial.enhanced.alone)

@@ -403,6 +403,11 @@ class Enhancer(Protocol):
         """Whether it draws by the labels, so that what it draws from them alone must stand beside it."""
         ...
 
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What an attacker who has it is granted, a sentence each; printed with every result."""
+        ...
+
     def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
         """The same reconstruction with other pictures.
 

@@ -139,7 +139,7 @@ def led_back(images: Images, distance: Callable[[Images], Tensor], goal: Tensor,
 
 
 def from_labels(enhancer: Enhancer, like: Reconstruction, *, class_names: Sequence[str] = ()) -> Images:
-    """What the enhancer draws for the reconstruction's labels from grey pictures: without anything of the update."""
+    """What the enhancer draws for the reconstruction's labels, known or inferred, from grey pictures."""
     blank = dataclasses.replace(like, images=torch.full_like(like.images, GREY), evidence=None)
     return enhancer(blank, class_names=class_names).images
 

@@ -40,7 +40,7 @@ from unveil.scenes import Scene
 
 CURVE = 200  # points of a loss curve that are kept
 EVERYTHING = Attacker()
-LABEL_ALONE = "label alone"  # the control of an enhancer that draws by labels
+LABEL_ALONE, LABEL_MATCHED = "label alone", "label alone, matched"  # the controls of an enhancer that draws by labels
 GREY = 0.5  # the blind guess: what one would answer without having seen the update
 
 
@@ -75,7 +75,8 @@ def run_trial(
         UsageError: The update is all zeros or not finite, or a component cannot work with this scene.
     """
     key = trial_key(settings_of(scene, obfuscation, attack, attacker, enhancer), seed)
-    for prior in (enhancer, attack.prior if isinstance(attack, Informed) else None):
+    inside = attack.prior if isinstance(attack, Informed) else None
+    for prior in (enhancer, inside):
         if prior is not None:
             refuse_seen(prior, scene.batch.images)
     originals, device = scene.batch.images, scene.batch.images.device
@@ -115,7 +116,7 @@ def run_trial(
         originals=save_pictures(folder, key, "original", originals),
         images=save_pictures(folder, key, "reconstruction", guess.images),
         labels=guess.labels.tolist(),
-        assumptions=list(attacker.knowledge(scene, obfuscation).assumptions),
+        assumptions=[*attacker.knowledge(scene, obfuscation).assumptions, *(inside.assumptions if inside else ())],
         notes=[*guess.notes, *missing],
         versions=_versions(device),
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
@@ -127,7 +128,9 @@ def run_trial(
     if enhancer.uses_labels:
         drawn = dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=scene.class_names))
         drawn = _as_saved(drawn)
+        # In the attack's order it has the right classes, matched anew the likest pixels: to be beaten are both.
         beside_enhanced[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
+        beside_enhanced[LABEL_MATCHED] = _scores(metrics, originals, align(originals, drawn).images)
         alone = save_pictures(folder, key, "label-alone", drawn.images)
     return dataclasses.replace(
         trial,
@@ -137,6 +140,7 @@ def run_trial(
         controls=beside_enhanced,
         images=save_pictures(folder, key, "enhanced", guess.images),
         labels=guess.labels.tolist(),
+        assumptions=list(dict.fromkeys([*trial.assumptions, *enhancer.assumptions])),
         notes=[*guess.notes, *missing],
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
         enhanced=dataclasses.replace(played.enhanced, alone=alone, before=trial),

@@ -91,6 +91,24 @@ def test_the_page_says_what_was_added_what_was_given_back_and_shows_what_labels_
     assert "drawn from its label alone" in page
 
 
+def test_what_other_labels_draw_stands_below_each_obfuscation(trial: MakeTrial, folder: Path) -> None:
+    def drawn(obfuscation: str, *files: int) -> Trial:
+        told = dataclasses.replace(DID, alone=[f"images/0{file}.png" for file in files])
+        scores = {"psnr": [25.0, 28.0], "before": [24.0, 26.0]}
+        return enhanced(trial, told=told, obfuscation=obfuscation, pictures=True, **scores)
+
+    same = render(folder, [drawn("none", 0, 1), drawn("sign", 0, 1)])
+    assert (same.count(">Label alone, no update<"), same.count(">label alone<")) == (1, 0)
+    other = render(folder, [drawn("none", 0, 1), drawn("sign", 1, 0)])
+    assert (other.count(">Label alone, no update<"), other.count(">label alone<")) == (0, 2)
+
+
+def test_the_measures_are_compared_on_one_result_a_trial(trial: MakeTrial, folder: Path) -> None:
+    scores = {"ssim": [0.1 * (n % 7) for n in range(40)], "correlation": [0.1 * (n % 5) for n in range(40)]}
+    page = render(folder, [enhanced(trial, psnr=[20.0 + n for n in range(40)], before=[20.0] * 40, **scores)])
+    assert "over all 40 reconstructions" in page
+
+
 def test_the_table_names_both_results(trial: MakeTrial) -> None:
     def printed(*trials: Trial) -> str:
         text = io.StringIO()

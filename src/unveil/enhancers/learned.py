@@ -45,6 +45,12 @@ class Learned:
         """See `Enhancer`."""
         return not self.is_faithful
 
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """See `Enhancer`."""
+        prior = f"The attacker has a learned prior ({self}), trained on {self.card.get('data', 'pictures unknown')}."
+        return (prior, "The attacker knows the names of the classes.") if self.uses_labels else (prior,)
+
     def checked(self) -> Learned:
         """The same, once its weights are found to be readable; a `UsageError` where they are not."""
         _loaded(self.path)

@@ -120,7 +120,8 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
 def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "") -> str:
     """The page as text; arguments as in `write_report`."""
     rows = summarise(trials)
-    agreed = agreement(rows)
+    # Of an audit with an enhancer one result a trial, or every picture would count twice.
+    agreed = agreement([row for row in rows if row.enhancer] or rows)
     sections = [list(members) for _, members in groupby(rows, key=lambda row: row.section)]
     environment = Environment(
         loader=PackageLoader("unveil", "report"),
@@ -214,17 +215,26 @@ def _bands(folder: Path, judged: list[tuple[Row, Verdict]]) -> list[list[Strip]]
         originals = [longest[i] for i in part]
         named = [_shown(folder, p.original, f"original {p.position + 1}", str(p.position + 1)) for p in originals]
         strips = [Strip("Original", None, None, named)]
-        for row, verdict in judged:
+        alone = [_drawn_alone(folder, row, part) for row, _ in judged]
+        is_same = len({tuple(shown.uri for shown in drawn) for drawn in alone}) == 1  # labels may be inferred
+        for (row, verdict), drawn in zip(judged, alone, strict=True):
             there = [row.first[i] for i in part if i < len(row.first)]
             strips.append(Strip(row.obfuscation, row, verdict, [_rebuilt(folder, p, row) for p in there]))
             before = [_rebuilt(folder, p.before, row) for p in there if p.before is not None]
             if before:
                 strips.append(Strip("before the enhancer", row, None, before))
-        if any(p.alone for p in originals):
-            drawn = [_shown(folder, p.alone, f"picture {p.position + 1} drawn from its label alone") for p in originals]
-            strips.append(Strip("Label alone, no update", None, None, drawn))
+            if drawn and not is_same:
+                strips.append(Strip("label alone", row, None, drawn))
+        if alone[0] and is_same:
+            strips.append(Strip("Label alone, no update", None, None, alone[0]))
         bands.append(strips)
     return bands if any(p.uri for band in bands for strip in band for p in strip.pictures) else []
+
+
+def _drawn_alone(folder: Path, row: Row, part: Sequence[int]) -> list[Shown]:
+    """What the enhancer drew from the labels alone; empty where it uses none."""
+    there = [row.first[i] for i in part if i < len(row.first)]
+    return [_shown(folder, p.alone, f"picture {p.position + 1} drawn from its label alone") for p in there if p.alone]
 
 
 def _rebuilt(folder: Path, picture: Picture, row: Row) -> Shown:

@@ -50,6 +50,13 @@ The highest of 840 pictures that were rebuilt from another client's update corre
 LEAK_SHARE = 0.5
 """Pictures came back, too, if this share of them meets all three conditions one by one, whatever the means are."""
 
+CONTROLS = {
+    "labels only": "for the update of synthetic pictures with the same labels",
+    "label alone": "for what is drawn from the label alone",
+    "label alone, matched": "for the same matched to the originals",
+}
+"""How a sentence names a control, where it is not the update of what its name says."""
+
 FEW_PICTURES = 8
 """With fewer pictures than this the interval is rough and nothing is recommended."""
 
@@ -201,12 +208,12 @@ def _numbers(row: Row) -> str:
         text += f", {words.decibels(max(psnr.by_picture.values()))} for the picture that came back best"
     for contrast in psnr.contrasts:
         if contrast.control != NO_UPDATE:
-            text += f", {words.decibels(contrast.value)} for the update of {_named(contrast.control)}"
+            text += f", {words.decibels(contrast.value)} {_named(contrast.control)}"
     return text if psnr.floor is None else f"{text}, where a blind guess scores {words.decibels(psnr.floor)}"
 
 
 def _named(control: str) -> str:
-    return "synthetic pictures with the same labels" if control == "labels only" else control
+    return CONTROLS.get(control, f"for the update of {control}")
 
 
 def _bound(row: Row) -> str:
