@@ -1,6 +1,6 @@
 """What happens off the published batch: other networks, larger batches, images of one class, less knowledge.
 
-    python benchmarks/beyond.py [--data DIR] [--anchor DIR] [--only resnet] [--fresh]
+    python benchmarks/beyond.py [--data DIR] [--anchor DIR] [--only ResNet] [--fresh]
 
 Every run is a process of its own (`beyond.py --run N`), kept in benchmarks/results/beyond.json as soon as it ends;
 started again, what is there is not run again. What is missing (the published batch, the pictures, a package) is skipped

@@ -79,7 +79,7 @@ def demo(out: Path) -> None:
 
 @unveil.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Results folder.  [default: audits/FILE's name]")
+@click.option("--out", type=click.Path(path_type=Path), help="Results folder.  [default: audits/FILE[-NAME]]")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as in attack.0.steps=50."
 )
@@ -102,7 +102,8 @@ def audit(
 ) -> None:
     """Run the audit that FILE describes.
 
-    FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on.
+    FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on. Each variant
+    and each enhancer has a folder of its own.
     """
     import dataclasses
 
@@ -114,7 +115,7 @@ def audit(
         described = dataclasses.replace(described, measures=measures)
     if enhancer is not None:
         described = dataclasses.replace(described, enhancer=_enhancer(enhancer))
-    name = file.stem if variant is None else f"{file.stem}-{variant}"
+    name = "-".join(part for part in (file.stem, variant, enhancer and Path(enhancer).stem) if part)
     _run(described.to(_device(device)), out or Path("audits", name), as_json=as_json)
 
 
@@ -135,7 +136,7 @@ def audit(
 @click.option("--pairs", multiple=True, type=click.Path(path_type=Path), help="Pairs of an earlier training, used too.")
 @click.option("--size", default=128, show_default=True, help="Height and width of a folder's pictures.")
 @click.option("--licence", default="not given", help="Of the pictures, for the model card.")
-@click.option("--lpips-weights", type=click.Path(path_type=Path), help="AlexNet, for the setting semantic.")
+@click.option("--lpips-weights", type=click.Path(path_type=Path), help="AlexNet, for semantic; or: download.")
 def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, **settings: Any) -> None:
     """Train an enhancer on PICTURES.
 

@@ -66,7 +66,7 @@ class Fit:
         size: Size of a folder's pictures.
         seed: Of everything.
         licence: Of the pictures, for the card.
-        lpips_weights: For `semantic`: AlexNet, for likeness.
+        lpips_weights: For `semantic`: a file of AlexNet's weights, for likeness; `download` to fetch them.
         command: How it was started, for the card.
     """
 
@@ -251,5 +251,6 @@ def _eyes(plan: Fit) -> Any:
     from unveil.metrics.perceptual import network
 
     if plan.setting == "semantic":
-        return network(plan.lpips_weights).requires_grad_(False)
+        path = None if str(plan.lpips_weights) == "download" else plan.lpips_weights
+        return network(path).requires_grad_(False)
     return lite0_likeness() if plan.setting == "sharp" else None
