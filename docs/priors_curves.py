@@ -100,7 +100,7 @@ def main() -> None:
     )
     generators = Panel(
         "Generators: named by the reader they learn with",
-        "share of held-out pictures",
+        "share of pictures",
         0,
         1,
         480,
