@@ -377,6 +377,9 @@ def test_fit_from_pictures_to_an_enhancer_with_its_card(tmp_path: Path, monkeypa
     assert len(Learned("further", further.out).seen) == 24
     with pytest.raises(UsageError, match="pairs of other pictures"):
         fit(replace(further, sources=plan.sources))
+    drawing = {"setting": "semantic", "begin": None, "lpips_weights": tmp_path / "alexnet.npz"}
+    with pytest.raises(UsageError, match="may count other classes"):
+        fit(replace(further, **drawing))
 
 
 def test_a_fit_that_cannot_work_says_so(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from unveil.fitting.losses import Critic, alexnet_eyes, alexnet_likeness, lite0_
 from unveil.fitting.pairs import pictures_of, produce
 from unveil.fitting.recipes import DESTRUCTION, RESTORATION, Recipe
 from unveil.fitting.restoring import Restoring
-from unveil.fitting.sources import Source, apart_from, joined, known_from, parted, read_source
+from unveil.fitting.sources import Source, apart_from, fingerprints_of, joined, known_from, parted, read_source
 from unveil.fitting.store import PairStore
 
 Setting = Literal["faithful", "sharp", "semantic"]
@@ -117,7 +117,7 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
     # What is missing is said before hours of work.
     source = _source(plan)
     begun = None if plan.begin is None else _begun(plan.begin)
-    seen = _known_before(plan, begun)
+    seen = _known_before(plan, source, begun)
     torch.manual_seed(plan.seed)  # initial weights; a command's own process, so nobody else's state
     network, eyes = _network(plan, source, begun), _eyes(plan)
     with writing(plan.out.parent, "--out"):
@@ -141,24 +141,11 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         plan.work,
         lambda step, scores: tell("training", step, plan.steps, scores),
     )
-    figures, _ = trainee.judge(average)
     minutes = round((time.monotonic() - started) / 60)
-    card = {
-        "purpose": PURPOSES[plan.setting],
-        "data": source.name if begun is None else f"{source.name}, after {begun.card.get('data', 'pictures unknown')}",
-        "licence": plan.licence if begun is None else f"{plan.licence}, and {begun.card.get('licence', 'not given')}",
-        "pictures": len(source),
+    card = _card(plan, source, begun) | {
         "pairs": len(store),
-        "steps": plan.steps,
         "minutes": minutes if is_new else f"{minutes} since it was last interrupted",
-        "seed": plan.seed,
-        "date": datetime.date.today().isoformat(),
-        "command": plan.command,
-        "begun": None if begun is None else begun.card["checksum"],
-        "judged": "clients with pictures of the same source that no other client had",
-        "figures": figures,
-        "recipes": [asdict(recipe) for recipe in dict.fromkeys(recipes)],
-        "limits": LIMITS,
+        "figures": trainee.judge(average)[0],
     }
     assert isinstance(average, Restorer | Generator)
     known = np.unique(torch.cat([seen, store.pictures]).numpy(), axis=0)
@@ -195,9 +182,14 @@ def _source(plan: Fit) -> Source:
     return apart_from(source, plan.evaluate, size=plan.size, leave_out=plan.leave_out)
 
 
-def _known_before(plan: Fit, begun: _Begun | None) -> Tensor:
+def _known_before(plan: Fit, source: Source, begun: _Begun | None) -> Tensor:
     """Fingerprints of what earlier trainings have seen, once no picture for evaluation is among them."""
     earlier = {folder: pictures_of(folder) for folder in plan.pairs}
+    for folder, seen in earlier.items():
+        if plan.setting == "semantic" and not torch.equal(seen, fingerprints_of(source)):
+            raise UsageError(
+                f"fit: the pairs of {folder} are of other pictures, and may count other classes; leave them"
+            )
     if begun is not None and plan.begin is not None:
         earlier[plan.begin] = begun.seen
     for where, seen in earlier.items():
@@ -222,6 +214,25 @@ def _network(plan: Fit, source: Source, begun: _Begun | None) -> Restorer | Gene
     if not isinstance(network, Restorer):
         raise UsageError(f"fit: {plan.begin} holds no restorer, which {plan.setting} is; give another --begin")
     return network
+
+
+def _card(plan: Fit, source: Source, begun: _Begun | None) -> dict[str, Any]:
+    """What is known of the weights before they are trained."""
+    before = {"data": "pictures unknown", "licence": "not given"} | dict(begun.card if begun is not None else {})
+    return {
+        "purpose": PURPOSES[plan.setting],
+        "data": source.name if begun is None else f"{source.name}, after {before['data']}",
+        "licence": plan.licence if begun is None else f"{plan.licence}, and {before['licence']}",
+        "pictures": len(source),
+        "steps": plan.steps,
+        "seed": plan.seed,
+        "date": datetime.date.today().isoformat(),
+        "command": plan.command,
+        "begun": before.get("checksum"),
+        "judged": "clients with pictures of the same source that no other client had",
+        "recipes": [asdict(recipe) for recipe in dict.fromkeys(plan.recipes(source.side))],
+        "limits": LIMITS,
+    }
 
 
 def _trainee(plan: Fit, source: Source, store: PairStore, network: Restorer | Generator, eyes: Any) -> Trainee:
