@@ -1,12 +1,12 @@
-"""What another source of training pictures would add to a restorer, on pictures of sources that none of them knows.
+"""What another source of training pictures adds to a restorer, on pictures of sources that none of them knows.
 
-    unveil fit imagenet700_256.npz --clients 16 --steps 400 --lr 0.0001 --seed 2 --begin faithful.safetensors --work a
-    unveil fit caltech99_128.npz --clients 16 --steps 400 --lr 0.0001 --seed 2 --begin faithful.safetensors --work b \
-        --evaluate caltech99_128.npz --leave-out
-    python benchmarks/sources.py a/faithful/faithful.safetensors b/faithful/faithful.safetensors
+    unveil fit caltech99_128.npz imagenet700_256.npz --clients 290 --steps 14000 --seed 1 --work both \\
+        --evaluate caltech99_128.npz --evaluate published --leave-out
+    python benchmarks/sources.py both/faithful/faithful.safetensors
 
-Prints the gain in dB of the shipped restorer and of each file, as the networks answer, not held to any update: what is
-compared is what they know of pictures. One attack for each source and channel, 16 pictures, paired.
+`published` is the folder of the published batch. Prints the gain in dB of the shipped restorer, trained by the same command
+without the second file, and of each file named, as the networks answer, not held to any update: what is compared is what
+they know of pictures. One attack for each source and channel, 16 pictures, paired.
 """
 
 from __future__ import annotations
