@@ -4,9 +4,10 @@
         --evaluate caltech99_128.npz --evaluate published --leave-out
     python benchmarks/sources.py both/faithful/faithful.safetensors
 
-`published` is the folder of the published batch. Prints the gain in dB of the shipped restorer, trained by the same command
-without the second file, and of each file named, as the networks answer, not held to any update: what is compared is what
-they know of pictures. One attack for each source and channel, 16 pictures, paired.
+`published` is the folder of the published batch; the training that docs/priors.md tells of had it among its pictures. Prints
+the gain in dB of the shipped restorer, trained by the same command without the second file, and of each file named, as
+the networks answer, not held to any update: what is compared is what they know of pictures. One attack for each source
+and channel, 16 pictures, paired; pictures that a network was trained on are counted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from unveil import attacks, obfuscations
 from unveil.attacker import Attacker
 from unveil.core import Update
 from unveil.enhancers.learned import FAITHFUL, Learned
+from unveil.fingerprints import fingerprints, overlap
 from unveil.metrics.pixel import psnr
 from unveil.statistics import bootstrap_mean
 
@@ -50,9 +52,12 @@ def main() -> int:
         guess = attacks.parse("unveil")(scene.model, received, knowledge, generator=Generator().manual_seed(2))
         before = psnr(scene.batch.images, guess.images)
         cells = []
+        prints = fingerprints(scene.batch.images)
         for enhancer in enhancers:
             gain = bootstrap_mean((psnr(scene.batch.images, enhancer(guess).images) - before).tolist())
-            cells.append(f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]")
+            known = len(overlap(prints, enhancer.seen))
+            seen = f" ({known} trained on)" if known else ""
+            cells.append(f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]{seen}")
         print(f"| {trial.source} | `{trial.obfuscation}` | {' | '.join(cells)} |", flush=True)
     return 0
 

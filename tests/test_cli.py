@@ -156,7 +156,8 @@ def test_an_interrupted_fit_says_how_to_go_on(call: Call, monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr("unveil.fitting.fit.fit", stopped)
-    answer = call("fit", "pictures")
+    answer = call("fit", "pictures", "--evaluate", "mine", "more")
+    assert "Training on pictures, more; kept apart from mine." in answer.err  # a source too many is seen at once
     assert answer.code == 130
     assert "run the same command again to go on" in answer.err
 

@@ -129,7 +129,10 @@ def audit(
 @click.option("--lr", default=4e-4, show_default=True, help="Learning rate.")
 @click.option("--seed", default=0, show_default=True)
 @click.option(
-    "--evaluate", multiple=True, type=click.Path(path_type=Path), help="Pictures that must not be among them."
+    "--evaluate",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Pictures that must not be among them; give it once for each folder or file.",
 )
 @click.option("--leave-out", is_flag=True, help="Train without the pictures that are for evaluation too.")
 @click.option("--begin", type=click.Path(path_type=Path), help="Weights to go on from.")
@@ -153,6 +156,8 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     command = shlex.join(["unveil", *sys.argv[1:]])
     out = out or work / f"{setting}.safetensors"
     plan = Fit(setting=setting, sources=sources, work=work, out=out, command=command, **settings)  # type: ignore[arg-type]
+    apart = ", ".join(map(str, plan.evaluate)) or "nothing: name the pictures of your audits with --evaluate"
+    click.echo(f"Training on {', '.join(map(str, sources))}; kept apart from {apart}.", err=True)
     try:
         with fitting_shown(Console(stderr=True)) as told:
             card = train(plan, told)
