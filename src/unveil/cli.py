@@ -156,8 +156,6 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     command = shlex.join(["unveil", *sys.argv[1:]])
     out = out or work / f"{setting}.safetensors"
     plan = Fit(setting=setting, sources=sources, work=work, out=out, command=command, **settings)  # type: ignore[arg-type]
-    apart = ", ".join(map(str, plan.evaluate)) or "nothing: name the pictures of your audits with --evaluate"
-    click.echo(f"Training on {', '.join(map(str, sources))}; kept apart from {apart}.", err=True)
     try:
         with fitting_shown(Console(stderr=True)) as told:
             card = train(plan, told)

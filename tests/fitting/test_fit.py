@@ -184,11 +184,11 @@ def test_pairs_are_of_the_recipe_and_the_same_for_the_same_seed(tmp_path: Path) 
 def test_clients_that_are_there_are_not_simulated_again(tmp_path: Path) -> None:
     seen: list[int] = []
     produce(some_source(), [TINY], tmp_path, clients=2, seed=0, workers=1, told=seen.append)
-    assert seen == [1, 2]
+    assert seen == [0, 1, 2]
     (tmp_path / "00001.safetensors").unlink()
     kept = (tmp_path / "00000.safetensors").stat().st_mtime_ns
     produce(some_source(), [TINY], tmp_path, clients=2, seed=0, workers=1, told=seen.append)
-    assert seen == [1, 2, 2]
+    assert seen == [0, 1, 2, 1, 2]
     assert (tmp_path / "00000.safetensors").stat().st_mtime_ns == kept
 
 
@@ -349,7 +349,8 @@ def test_fit_from_pictures_to_an_enhancer_with_its_card(tmp_path: Path, monkeypa
         licence="made here",
     )
     card = fit(plan, lambda what, done, total, scores: told.append((what, done, total)))
-    assert ("pairs", 2, 2) in told
+    assert told[0] == ("pairs of 12 pictures of pictures", 0, 2)
+    assert ("pairs of 12 pictures of pictures", 2, 2) in told
     assert told[-1] == ("training", 8, 8)
     enhancer = Learned("mine", out)
     assert enhancer.card["licence"] == "made here"

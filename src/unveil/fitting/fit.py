@@ -124,13 +124,14 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         plan.out.parent.mkdir(parents=True, exist_ok=True)
     started, is_new = time.monotonic(), not plan.work.exists()
     folder, recipes = plan.work / "pairs", plan.recipes(source.side)
+    what = f"pairs of {len(source)} pictures of {source.name}"  # one --evaluate forgotten, and it is named here
     produce(
         source,
         recipes,
         folder,
         clients=plan.clients,
         seed=plan.seed,
-        told=lambda done: tell("pairs", done, plan.clients, {}),
+        told=lambda done: tell(what, done, plan.clients, {}),
     )
     store = PairStore([folder, *plan.pairs])
     trainee = _trainee(plan, source, store, network, eyes)

@@ -164,7 +164,7 @@ def produce(
         clients: How many.
         seed: Their seed.
         workers: Processes, each with one thread: two processes do more than one with two threads.
-        told: Called with the number of finished clients.
+        told: Called with the number of finished clients, at the start too.
 
     Raises:
         UsageError: The folder cannot be written, or holds pairs of other pictures, recipes or another seed.
@@ -175,6 +175,8 @@ def produce(
     parts = parted(source, fewest=max(recipe.batch for recipe in recipes))
     wanted = [number for number in range(clients) if not _file(folder, number).is_file()]
     done = clients - len(wanted)
+    if told is not None:
+        told(done)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=(parts, recipes, seed)) as pool:
         running = {pool.submit(_make, folder, number) for number in wanted}
