@@ -12,7 +12,7 @@ from unveil.core import Images
 SIDE = 16
 BYTES = SIDE * SIDE // 8
 ALIKE = 12  # bits of 256 by which two saved copies of one picture may differ
-FEW = 4 * ALIKE  # with fewer bits than this set, or than this not set, unrelated pictures would be alike
+SHARE = 4  # and of the bits set, or of those not set, one in so many: a line on black has few, and so has any other
 FLAT = 0.02  # standard deviation below which a picture has no fingerprint
 FAINT = 1 / 255  # a difference below is none: it would not survive being saved again
 
@@ -36,7 +36,7 @@ def fingerprints(images: Images) -> UInt8[Tensor, "n bytes"]:
 def overlap(some: UInt8[Tensor, "n bytes"], others: UInt8[Tensor, "m bytes"]) -> Int[Tensor, " k"]:
     """Which of the first are among the second, by their fingerprints.
 
-    A nearly empty fingerprint (a line on black) is matched only by the very same one, that of a flat picture by none.
+    That of a flat picture is matched by none.
     """
     table = torch.tensor([bin(value).count("1") for value in range(256)])
     some, others = some.cpu(), others.cpu()
@@ -45,5 +45,5 @@ def overlap(some: UInt8[Tensor, "n bytes"], others: UInt8[Tensor, "m bytes"]) ->
         return torch.zeros(0, dtype=torch.long)
     nearest = torch.stack([table[(row ^ others).long()].sum(1).min() for row in some])
     bits = table[some.long()].sum(1)
-    telling = (bits >= FEW) & (bits <= 8 * BYTES - FEW)
-    return ((nearest <= torch.where(telling, ALIKE, 0)) & (bits > 0)).nonzero()[:, 0]
+    allowed = (torch.minimum(bits, 8 * BYTES - bits) // SHARE).clamp_max(ALIKE)
+    return ((nearest <= allowed) & (bits > 0)).nonzero()[:, 0]
