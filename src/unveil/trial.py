@@ -40,7 +40,7 @@ from unveil.scenes import Scene
 
 CURVE = 200  # points of a loss curve that are kept
 EVERYTHING = Attacker()
-LABEL_ALONE, LABEL_MATCHED = "label alone", "label alone, matched"  # the controls of an enhancer that draws by labels
+LABEL_ALONE, LABEL_MATCHED = "label alone", "label alone (matched)"  # the controls of an enhancer that draws by labels
 GREY = 0.5  # the blind guess: what one would answer without having seen the update
 
 

@@ -53,7 +53,7 @@ LEAK_SHARE = 0.5
 CONTROLS = {
     "labels only": "for the update of synthetic pictures with the same labels",
     "label alone": "for what is drawn from the label alone",
-    "label alone, matched": "for the same matched to the originals",
+    "label alone (matched)": "for the same matched to the originals",
 }
 """How a sentence names a control, where it is not the update of what its name says."""
 
