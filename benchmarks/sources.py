@@ -4,10 +4,10 @@
         --evaluate caltech99_128.npz --evaluate published --leave-out
     python benchmarks/sources.py both/faithful/faithful.safetensors
 
-`published` is the folder of the published batch. Prints the gain of the shipped restorer in dB, trained by this command
-without the second file, and of each file given, as the networks answer, not held to any update: what is compared is what
-they know of pictures. One attack for each source and channel, 16 pictures, paired; pictures that a network was trained on
-are counted.
+`published` is the folder of the published batch. Prints the gain in dB of the shipped restorer, trained by this command
+without the second file, and of each file given, as the networks answer, not held to any update: what is compared is
+what they know of pictures. One attack for each source and channel, 16 pictures, paired; pictures that a network was
+trained on are counted.
 """
 
 from __future__ import annotations
