@@ -2,7 +2,7 @@
 
     python benchmarks/cards.py [--data DIR] [--clients 40]
 
-The clients are those of `unveil fit` (every kind of channel, training and network), with Caltech's test pictures.
+The clients are those of `unveil fit` (channels, trainings and networks drawn at random), with Caltech's test pictures.
 During their training the restorers were judged on clients that were held out while their pictures were not. The
 generators' cards say so; their reader, which named the pictures, is not kept.
 """
@@ -26,7 +26,7 @@ from unveil.fitting.fit import write
 from unveil.fitting.pairs import Pairs, make_pairs
 from unveil.fitting.recipes import RESTORATION
 from unveil.fitting.restoring import Restoring
-from unveil.fitting.sources import fingerprints_of, read_source
+from unveil.fitting.sources import read_source
 from unveil.fitting.store import PairStore
 
 SHARED = "held-out clients of the same source, whose pictures other clients had too"
@@ -47,7 +47,7 @@ def main() -> int:
     args = parser.parse_args()
     kept = {name: load_weights(SHIPPED / f"{name}.safetensors") for name in CATALOGUE}
     source = read_source(args.data / "caltech99_128.npz", split=1)
-    prints = fingerprints_of(source)
+    prints = source.fingerprints
     known = {row for network, seen, _ in kept.values() for row in overlap(prints, seen).tolist()}
     source = source.only([row for row in range(len(source)) if row not in known])
     pairs = []

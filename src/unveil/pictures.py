@@ -113,10 +113,8 @@ def all_pictures(folder: Path, *, size: int) -> Pictures:
     loose = _pictures_in(_folder(folder))
     if not loose:
         return load_pictures(folder, count=count_pictures(folder), size=size)
-    inside = _classes(folder)
-    files = [*(file for group in inside.values() for file in group), *loose]
-    names = (*inside, folder.resolve().name)
-    labels = [label for label, group in enumerate([*inside.values(), loose]) for _ in group]
+    classes, own = _classes(folder), folder.resolve().name
+    files, labels, names = _listed({**classes, own: [*classes.get(own, ()), *loose]})
     return Pictures(
         images=torch.stack([_load(file, size) for file in files]), labels=torch.tensor(labels), class_names=names
     )
@@ -169,6 +167,10 @@ def _from_folders(folder: Path) -> Listing:
             f"pictures: no pictures in {str(folder)!r} or its sub-folders; "
             f"expected files ending in {', '.join(sorted(SUFFIXES))}"
         )
+    return _listed(classes)
+
+
+def _listed(classes: dict[str, list[Path]]) -> Listing:
     files = [file for group in classes.values() for file in group]
     labels = [label for label, group in enumerate(classes.values()) for _ in group]
     return files, labels, tuple(classes)

@@ -26,7 +26,7 @@ from unveil.fitting.losses import Critic, alexnet_eyes, alexnet_likeness, lite0_
 from unveil.fitting.pairs import pictures_of, produce
 from unveil.fitting.recipes import DESTRUCTION, RESTORATION, Recipe
 from unveil.fitting.restoring import Restoring
-from unveil.fitting.sources import Source, apart_from, fingerprints_of, joined, known_from, parted, read_source
+from unveil.fitting.sources import Source, apart_from, joined, known_from, parted, read_source
 from unveil.fitting.store import PairStore
 
 Setting = Literal["faithful", "sharp", "semantic"]
@@ -187,7 +187,7 @@ def _known_before(plan: Fit, source: Source, begun: _Begun | None) -> Tensor:
     """Fingerprints of what earlier trainings have seen, once no picture for evaluation is among them."""
     earlier = {folder: pictures_of(folder) for folder in plan.pairs}
     for folder, seen in earlier.items():
-        if plan.setting == "semantic" and not torch.equal(seen, fingerprints_of(source)):
+        if plan.setting == "semantic" and not torch.equal(seen, source.fingerprints):
             raise UsageError(
                 f"fit: the pairs of {folder} are of other pictures, and may count other classes; leave them"
             )

@@ -22,7 +22,7 @@ from unveil.core import Batch, Images, Knowledge, Update
 from unveil.enhancers.hints import hints_of
 from unveil.errors import UsageError, writing
 from unveil.fitting.recipes import CLASSES, Recipe
-from unveil.fitting.sources import HELD_OUT, Source, fingerprints_of, parted
+from unveil.fitting.sources import HELD_OUT, Source, parted
 from unveil.metrics.pixel import psnr
 from unveil.models import build_model
 
@@ -220,7 +220,7 @@ def pictures_of(folder: Path) -> Tensor:
 
 def _refuse_others(folder: Path, source: Source, recipes: Sequence[Recipe], seed: int) -> None:
     """Write down what the folder's pairs are made of, or compare it with what is written."""
-    pictures = fingerprints_of(source)
+    pictures = source.fingerprints
     plan = json.dumps({"seed": seed, "recipes": [asdict(recipe) for recipe in recipes]}, indent=1)
     if not any(folder.glob("*.safetensors")):
         np.save(folder / PICTURES, pictures.numpy())

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,6 +49,12 @@ class Source:
     def side(self) -> int:
         """Height and width in pixels."""
         return int(self.pixels.shape[1])
+
+    @cached_property
+    def fingerprints(self) -> Tensor:
+        """One fingerprint a picture."""
+        parts = [range(start, min(start + PART, len(self))) for start in range(0, len(self), PART)]
+        return torch.cat([fingerprints(self.images(part)) for part in parts])
 
     def images(self, rows: Sequence[int]) -> Images:
         """Some of the pictures in [0, 1]."""
@@ -161,7 +168,7 @@ def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, lea
         UsageError: A picture for evaluation is among it, or nothing is left without them.
     """
     for path in evaluate:
-        both = known_from(path, fingerprints_of(source), size=size)
+        both = known_from(path, source.fingerprints, size=size)
         if len(both) and not leave_out:
             raise UsageError(
                 f"fit: {len(both)} training pictures of {source.name} are also in {path} (the first: number "
@@ -175,7 +182,7 @@ def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, lea
 
 def known_from(path: Path, some: Tensor, *, size: int) -> list[int]:
     """Which of some fingerprints are those of pictures for evaluation."""
-    return [int(row) for row in overlap(some, fingerprints_of(read_source(path, size=size, split=1)))]
+    return [int(row) for row in overlap(some, read_source(path, size=size, split=1).fingerprints)]
 
 
 def parted(source: Source, *, fewest: int) -> tuple[Source, Source]:
@@ -188,15 +195,7 @@ def parted(source: Source, *, fewest: int) -> tuple[Source, Source]:
         source: The pictures.
         fewest: Pictures to hold out at least, where that is not more than half.
     """
-    marks = [
-        int.from_bytes(hashlib.sha256(row.numpy().tobytes()).digest()[:4], "big") for row in fingerprints_of(source)
-    ]
+    marks = [int.from_bytes(hashlib.sha256(row.numpy().tobytes()).digest()[:4], "big") for row in source.fingerprints]
     order = np.argsort(marks, kind="stable")
     count = max(sum(mark < 2**32 // HELD_OUT for mark in marks), min(fewest, len(source) // 2))
     return source.only(sorted(order[count:].tolist())), source.only(sorted(order[:count].tolist()))
-
-
-def fingerprints_of(source: Source) -> Tensor:
-    """One fingerprint a picture."""
-    parts = [range(start, min(start + PART, len(source))) for start in range(0, len(source), PART)]
-    return torch.cat([fingerprints(source.images(part)) for part in parts])
