@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
+from seeds import seeded, shifted
 from unveil.core import Batch, Update
 from unveil.training import FedSGD
 
@@ -31,9 +32,9 @@ class SmallNet(nn.Module):
 def small_client(*, seed: int = 0, n: int = 4, size: int = 8, classes: int = 10) -> tuple[nn.Module, Batch]:
     """A net and a batch with distinct labels, the same for the same seed."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(shifted(seed))
         model = SmallNet(classes, size)
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     images = torch.rand((n, 3, size, size), generator=generator)
     return model, Batch(images, torch.randperm(classes, generator=generator)[:n])
 
@@ -46,7 +47,7 @@ def small_update(*, seed: int = 0) -> Update:
 
 @pytest.fixture
 def generator() -> Generator:
-    return Generator().manual_seed(0)
+    return seeded(0)
 
 
 @pytest.fixture(scope="session")

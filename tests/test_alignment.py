@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from seeds import seeded
 from unveil.alignment import align
 from unveil.core import Reconstruction, Stop
 from unveil.errors import UsageError
@@ -16,7 +17,7 @@ def rebuilt(images, labels=None):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_shuffled_batch_is_put_back(seed):
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     originals = torch.rand(9, 3, 6, 6, generator=generator)
     order = torch.randperm(9, generator=generator)
     noise = 0.1 * torch.rand(originals.shape, generator=generator)
@@ -27,7 +28,7 @@ def test_a_shuffled_batch_is_put_back(seed):
 
 
 def test_confidence_follows_its_picture():
-    originals = torch.rand(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    originals = torch.rand(4, 3, 5, 5, generator=seeded(0))
     order = torch.tensor([2, 0, 3, 1])
     guess = replace(rebuilt(originals[order]), confidence=order.float())
     aligned = align(originals, guess).confidence
@@ -36,7 +37,7 @@ def test_confidence_follows_its_picture():
 
 
 def test_one_good_picture_is_never_matched_twice():
-    originals = torch.rand(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    originals = torch.rand(4, 3, 5, 5, generator=seeded(0))
     greys = torch.tensor([0.0, 0.5, 0.02, 0.98]).view(4, 1, 1, 1).expand(4, 3, 5, 5)
     nearest = (originals[:, None] - greys).square().flatten(2).mean(2).argmin(1)
     assert nearest.tolist() == [1, 1, 1, 1]
@@ -44,7 +45,7 @@ def test_one_good_picture_is_never_matched_twice():
 
 
 def test_the_total_error_is_the_least_of_all_orders():
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     originals, guess = torch.rand(2, 5, 1, 3, 3, generator=generator).unbind()
     found = (align(originals, rebuilt(guess)).images - originals).square().sum()
     every = [(guess[list(order)] - originals).square().sum() for order in itertools.permutations(range(5))]

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, nn
 
 from conftest import small_client, small_update
+from seeds import seeded, shifted
 from unveil.alignment import align
 from unveil.attacks import CATALOGUE, parse
 from unveil.attacks.labels import infer_labels
@@ -47,7 +48,7 @@ def short(spec: str, steps: int = 3) -> Attack:
 
 
 def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
+    return seeded(seed)
 
 
 def test_every_catalogued_attack_is_tried_here() -> None:
@@ -215,7 +216,7 @@ def test_a_nan_or_foreign_update_is_one_clear_sentence() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 def test_label_counts_are_read_off_the_update(labels: list[int], training: LocalTraining, bias: bool) -> None:
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(shifted(0))
         model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 10, bias=bias))
     images = torch.rand((len(labels), 3, 8, 8), generator=rng())
     update = Update(training(model, Batch(images, torch.tensor(labels))))

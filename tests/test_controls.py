@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Generator
 
+from seeds import seeded
 from unveil.attacks import parse as parse_attack
 from unveil.audit import Audit, run
 from unveil.config import load
@@ -28,7 +29,7 @@ def scene(batch: int = 4, *, others: bool = True) -> Scene:
 
 
 def rng() -> Generator:
-    return Generator().manual_seed(0)
+    return seeded(0)
 
 
 def test_another_client_holds_other_pictures() -> None:

@@ -8,9 +8,9 @@ import types
 from pathlib import Path
 
 import pytest
-from torch import Generator
 
 from conftest import small_update
+from seeds import seeded
 from unveil import obfuscations
 from unveil.core import Obfuscation
 from unveil.spec import build
@@ -32,7 +32,7 @@ def walked_through(monkeypatch: pytest.MonkeyPatch) -> Obfuscation:
 
 def test_the_walk_through_of_contributing_works(walked_through: Obfuscation) -> None:
     update = small_update()
-    received = walked_through(update, generator=Generator().manual_seed(0))
+    received = walked_through(update, generator=seeded(0))
     assert 0 < received.wire_bits < update.wire_bits
     assert all(float(t[t != 0].abs().min()) >= 0.01 for t in received.tensors.values() if bool(t.any()))
     misfit = walked_through.misfit(received)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Generator as Chance
 from torch import Tensor
 
+from seeds import seeded, shifted
 from unveil import attacks, enhancers, obfuscations
 from unveil.alignment import align
 from unveil.core import Batch, Evidence, Knowledge, Reconstruction, Update
@@ -27,14 +27,14 @@ NAMES = ("cat", "water_lilly", "n02123045 tabby")
 
 def some_restorer(seed: int = 0) -> Restorer:
     """A restorer that changes what it is given."""
-    torch.manual_seed(seed)
+    torch.manual_seed(shifted(seed))
     network = Restorer(widths=(4, 6), blocks=1)
     torch.nn.init.normal_(network.body.last.weight, std=0.05)
     return network.eval()
 
 
 def some_generator(seed: int = 0) -> Generator:
-    torch.manual_seed(seed)
+    torch.manual_seed(shifted(seed))
     network = Generator(names=NAMES, widths=(4, 6), blocks=1)
     torch.nn.init.normal_(network.body.last.weight, std=0.05)
     return network.eval()
@@ -46,7 +46,7 @@ def guess_of(images: Tensor, evidence: Evidence | None = None) -> Reconstruction
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.rand((3, 3, 32, 32), generator=Chance().manual_seed(1))
+    return torch.rand((3, 3, 32, 32), generator=seeded(1))
 
 
 @pytest.fixture
@@ -248,11 +248,11 @@ def test_the_shipped_restorer_improves_what_the_attack_made_of_pictures_it_never
     model = build_model("lenet", image_shape=(3, 64, 64), classes=10, seed=0)
     local, channel = FedSGD(), obfuscations.parse("qsgd:levels=4,norm=max")
     sent = Update(local(model, Batch(pictures.images, pictures.labels)))
-    received = channel(sent, generator=Chance().manual_seed(0))
+    received = channel(sent, generator=seeded(0))
     knowledge = Knowledge(
         training=local, image_shape=(3, 64, 64), num_images=8, classes=10, labels=pictures.labels, obfuscation=channel
     )
-    rough = attacks.parse("unveil:steps=40")(model, received, knowledge, generator=Chance().manual_seed(0))
+    rough = attacks.parse("unveil:steps=40")(model, received, knowledge, generator=seeded(0))
     enhancer = enhancers.parse("faithful")
     assert enhancer is not None
     before, after = (psnr(pictures.images, align(pictures.images, g).images) for g in (rough, enhancer(rough)))

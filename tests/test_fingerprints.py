@@ -1,13 +1,14 @@
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
+from seeds import seeded
 from unveil.attacks.leaves import dead_leaves
 from unveil.fingerprints import fingerprints, overlap
 
 
 def some(count: int, seed: int = 0) -> Tensor:
-    return dead_leaves(count, (3, 64, 64), generator=Generator().manual_seed(seed))
+    return dead_leaves(count, (3, 64, 64), generator=seeded(seed))
 
 
 def test_a_picture_is_known_again_after_resizing_and_rounding_and_in_another_light() -> None:

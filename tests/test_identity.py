@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from seeds import seeded
 from unveil.errors import UsageError
 from unveil.metrics.identity import pixels, reidentification
 
@@ -12,7 +13,7 @@ GENERATOR = 7
 
 
 def random(n: int, *, seed: int = GENERATOR) -> torch.Tensor:
-    return torch.rand((n, 3, 16, 16), generator=torch.Generator().manual_seed(seed))
+    return torch.rand((n, 3, 16, 16), generator=seeded(seed))
 
 
 def test_a_copy_is_picked_first_and_a_decoys_copy_is_not() -> None:
@@ -57,7 +58,7 @@ def test_guessing_has_the_rank_of_chance_and_a_flat_picture_the_middle() -> None
 def test_more_noise_means_a_worse_rank() -> None:
     originals, decoys = random(10), random(50, seed=1)
     rank = reidentification(decoys, pixels)["reid_rank"]
-    noise = torch.randn(originals.shape, generator=torch.Generator().manual_seed(3))
+    noise = torch.randn(originals.shape, generator=seeded(3))
     ranks = [float(rank.score(originals, originals + sigma * noise).mean()) for sigma in (0, 3, 10, 40)]
     assert ranks == sorted(ranks)
     assert ranks[0] == 1 < ranks[-1]

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from seeds import seeded
 from unveil.core import Metric
 from unveil.measures import Measures
 from unveil.report.measures import MEASURES
@@ -26,7 +27,7 @@ SIZE, PICTURES = 96, 8
 
 
 def noise(images: Tensor, strength: float) -> Tensor:
-    drawn = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(images.shape, generator=seeded(0))
     return (images + strength * drawn).clamp(0, 1)
 
 

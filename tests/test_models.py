@@ -7,6 +7,7 @@ import torch
 from torch.nn import BatchNorm2d, Conv2d, Linear
 from torch.nn import functional as F
 
+from seeds import seeded, shifted
 from unveil.errors import UsageError
 from unveil.models import CATALOGUE, build_model
 
@@ -64,7 +65,7 @@ def test_resnet18_ends_in_512_maps_of_8_by_8_at_128_pixels():
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_victim_trains_and_can_be_attacked(name):
     model = build_model(name, image_shape=SHAPE, classes=4, seed=0)
-    noise = 0.2 * torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    noise = 0.2 * torch.rand(4, *SHAPE, generator=seeded(0))
     images = (noise + torch.linspace(0, 0.8, 4).view(4, 1, 1, 1)).requires_grad_()
     loss = F.cross_entropy(model(images), torch.arange(4))
     gradient = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
@@ -79,7 +80,7 @@ def test_every_victim_trains_and_can_be_attacked(name):
 
 
 def test_the_seed_decides_and_the_global_random_state_stays():
-    torch.manual_seed(11)
+    torch.manual_seed(shifted(11))
     before = torch.random.get_rng_state()
     first, again, other = (
         build_model("lenet", image_shape=SHAPE, classes=3, seed=seed).state_dict() for seed in (1, 1, 2)

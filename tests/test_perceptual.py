@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seeds import seeded, shifted
 from unveil.errors import UsageError
 from unveil.metrics import perceptual
 from unveil.metrics.perceptual import CONVOLUTIONS, checksum, lpips
@@ -43,7 +44,7 @@ def net() -> Any:
 
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
+        torch.manual_seed(shifted(0))
         return package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
 
 
@@ -83,7 +84,7 @@ def known(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("written", [as_npz, as_torchvision, as_whole])
 def test_every_format_gives_the_packages_own_scores(net: Any, tmp_path: Path, written: Any) -> None:
     pictures = load_pictures("builtin", count=4, size=64).images
-    noisy = (pictures + 0.1 * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    noisy = (pictures + 0.1 * torch.randn(pictures.shape, generator=seeded(0))).clamp(0, 1)
     scores = lpips(written(net, tmp_path)).score(pictures, noisy)
     with torch.no_grad():
         assert torch.allclose(scores, net(pictures, noisy, normalize=True).flatten().double())
@@ -95,7 +96,7 @@ def test_equal_pictures_are_at_no_distance_and_noise_adds_to_it(net: Any, tmp_pa
     pictures = load_pictures("builtin", count=14, size=32).images
     pictures = torch.cat([pictures, pictures[:4]])  # more than are scored at a time
     assert metric.score(pictures, pictures).tolist() == [0.0] * 18
-    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(pictures.shape, generator=seeded(0))
     means = [float(metric.score(pictures, (pictures + s * noise).clamp(0, 1)).mean()) for s in (0.02, 0.05, 0.1, 0.2)]
     assert means == sorted(means)
     assert means[0] > 0

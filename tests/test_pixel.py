@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seeds import seeded
 from unveil.errors import UsageError
 from unveil.metrics import CATALOGUE
 from unveil.metrics.pixel import correlation, psnr, ssim, ssim_global
@@ -17,7 +18,7 @@ ANCHOR = Path(os.environ.get("UNVEIL_ANCHOR", Path(__file__).parents[2] / "share
 
 
 def noisy_pair(channels=3, size=20, spread=0.2):
-    generator = torch.Generator().manual_seed(3)
+    generator = seeded(3)
     original = torch.rand(4, channels, size, size + 3, generator=generator)
     noise = spread * torch.randn(original.shape, generator=generator)
     return original, (original + noise).clamp(0, 1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seeds import seeded
 from unveil.core import Trial
 from unveil.errors import UsageError
 from unveil.results import append, prepare, read_trials, save_pictures, trial_key
@@ -189,7 +190,7 @@ def test_a_full_disk(folder: Path) -> None:
 
 
 def test_pictures_are_saved_as_eight_bits(folder: Path) -> None:
-    images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 4, 5, generator=seeded(0))
     paths = save_pictures(folder, "key", "original", images)
     assert paths == ["images/key/original-00.png", "images/key/original-01.png"]
     for path, image in zip(paths, images, strict=True):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from seeds import seeded
 from unveil.core import Images
 from unveil.errors import UsageError
 from unveil.metrics.classifiers import CIFAR10, Classifier, Seen, build_classifier, from_network
@@ -176,7 +177,7 @@ def test_lite0_names_photographs_and_leakage_falls_with_noise() -> None:
     assert truth[1]  # cats
     assert true_class(classifier, truth).score(pictures.images, pictures.images)[1] == 1
     similarity = semantic(classifier)["feature_similarity"]
-    noise = torch.randn(pictures.images.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(pictures.images.shape, generator=seeded(0))
     scores = [
         float(similarity.score(pictures.images, (pictures.images + sigma * noise).clamp(0, 1)).mean())
         for sigma in (0.0, 0.05, 0.2, 0.8)

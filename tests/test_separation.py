@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+from seeds import seeded, shifted
 from unveil.alignment import align
 from unveil.attacks import parse
 from unveil.attacks.decoder import fit_decoder
@@ -29,7 +30,7 @@ SHAPE = (3, 16, 16)
 
 
 def rng(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
+    return seeded(seed)
 
 
 def net(layers: int, *, bias: bool, classes: int = 20, act: type[nn.Module] = nn.ReLU) -> nn.Module:
@@ -39,7 +40,7 @@ def net(layers: int, *, bias: bool, classes: int = 20, act: type[nn.Module] = nn
     for inside, out in pairwise(sizes):
         head += [nn.Linear(inside, out, bias=bias), act()]
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(shifted(0))
         body = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
         model = nn.Sequential(*body, *head[:-1])
         for module in model:

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
+from seeds import shifted
 from unveil.errors import UsageError
 from unveil.statistics import bootstrap_mean, holm, rank_correlation, sign_flip_test, wilson
 
 
 def test_interval_equals_a_bootstrap_written_out():
-    values = np.random.default_rng(5).normal(20, 4, size=40)
-    rng = np.random.default_rng(6)
+    values = np.random.default_rng(shifted(5)).normal(20, 4, size=40)
+    rng = np.random.default_rng(shifted(6))
     means = [rng.choice(values, size=40).mean() for _ in range(4000)]
     interval = bootstrap_mean(list(values), confidence=0.9)
     assert interval.mean == pytest.approx(values.mean())
@@ -23,7 +24,7 @@ def test_more_confidence_is_wider_and_the_seed_decides():
 
 
 def test_it_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(shifted(0))
     intervals = [bootstrap_mean(list(rng.normal(size=30)), confidence=0.8, resamples=400) for _ in range(200)]
     covered = sum(interval.low <= 0 <= interval.high for interval in intervals)
     assert 0.7 < covered / 200 < 0.88
@@ -84,14 +85,14 @@ def test_sign_flips_are_counted_exactly_where_they_are_few():
     assert sign_flip_test([-1.0, -2.0, -3.0]) == 1.0
     assert sign_flip_test([3.0, -1.0]) == 2 / 4  # +3-1 and +3+1
     assert sign_flip_test([0.0, 0.0]) == 1.0
-    values = list(np.random.default_rng(0).normal(0.4, 1, size=12))
+    values = list(np.random.default_rng(shifted(0)).normal(0.4, 1, size=12))
     assert sign_flip_test(values, resamples=4000) == pytest.approx(sign_flip_test(values), abs=0.02)
 
 
 def test_sign_flips_agree_with_another_implementation_and_never_say_zero():
     from scipy.stats import permutation_test
 
-    values = np.random.default_rng(1).normal(0.3, 1, size=40)
+    values = np.random.default_rng(shifted(1)).normal(0.3, 1, size=40)
     theirs = permutation_test(
         (values,), np.mean, permutation_type="samples", alternative="greater", n_resamples=20_000, random_state=0
     )
@@ -104,7 +105,7 @@ def test_sign_flips_agree_with_another_implementation_and_never_say_zero():
 
 
 def test_without_an_effect_the_p_value_is_small_as_rarely_as_it_says():
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(shifted(2))
     found = [sign_flip_test(list(rng.standard_cauchy(size=11)), resamples=2048) <= 0.1 for _ in range(400)]
     assert np.mean(found) == pytest.approx(0.1, abs=0.04)
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from seeds import seeded
 from unveil import thin
 from unveil.thin import Thin, dense, entrywise, inner, square_distance, square_norm
 
 
 def factors(seed: int = 0, rows: int = 5, out: int = 12, inside: int = 30) -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(seed)
+    g = seeded(seed)
     left = torch.randn((rows, out), generator=g, dtype=torch.float64, requires_grad=True)
     right = torch.randn((rows, inside), generator=g, dtype=torch.float64, requires_grad=True)
     return left, right

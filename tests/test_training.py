@@ -8,9 +8,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from conftest import small_client
+from seeds import seeded
 from unveil import gradient
 from unveil.core import Batch, LocalTraining
 from unveil.errors import UsageError
@@ -181,7 +182,7 @@ def test_dp_noise_has_its_size_and_is_the_clients_alone() -> None:
     model, batch = small_client()
     training = FedSGD(clip=1.0, noise=2.0)
     clean = FedSGD(clip=1.0)(model, batch)
-    noisy = training(model, batch, generator=Generator().manual_seed(0))
+    noisy = training(model, batch, generator=seeded(0))
     spread = torch.cat([(noisy[n] - clean[n]).reshape(-1) for n in clean]).std()
     assert float(spread) == pytest.approx(2.0 * 1.0 / len(batch), rel=0.05)
     torch.testing.assert_close(dense(training.simulate(model, batch)["head.weight"]).detach(), clean["head.weight"])

@@ -6,9 +6,10 @@ import copy
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from conftest import small_client, small_update
+from seeds import seeded
 from unveil import gradient
 from unveil.core import Batch, Obfuscation, Shrinking, Telling, Update
 from unveil.obfuscations import CATALOGUE, parse
@@ -56,7 +57,7 @@ everyone = pytest.mark.parametrize("channel", [parse(spec) for spec in SPECS], i
 
 
 def send(channel: Obfuscation, update: Update, seed: int = 0) -> Update:
-    return channel(update, generator=Generator().manual_seed(seed))
+    return channel(update, generator=seeded(seed))
 
 
 def test_every_catalogued_obfuscation_is_tried_here() -> None:
@@ -105,7 +106,7 @@ def test_an_all_zero_tensor_passes(channel: Obfuscation) -> None:
 def rivals(truth: Candidate) -> dict[str, Candidate]:
     """Updates of other clients, and the true one gone wrong."""
     model, batch = small_client()
-    generator = Generator().manual_seed(5)
+    generator = seeded(5)
     noisy = (batch.images + 0.2 * torch.randn(batch.images.shape, generator=generator)).clamp(0, 1)
     return {
         "nothing": {name: 0 * dense(value) for name, value in truth.items()},
@@ -180,7 +181,7 @@ def test_beliefs_are_finite_and_hold_the_truth(channel: Obfuscation) -> None:
 @pytest.mark.parametrize("density", [0.001, 0.05, 0.33, 1.0])
 @pytest.mark.parametrize("kind", ["topk", "randomk"])
 def test_sparsifiers_keep_exactly_their_share(kind: str, density: float) -> None:
-    values = torch.randperm(1000, generator=Generator().manual_seed(0)).float().reshape(10, 100) + 1
+    values = torch.randperm(1000, generator=seeded(0)).float().reshape(10, 100) + 1
     update = Update({"a": values, "b": values[0, :7]})
     kept = send(parse(f"{kind}:density={density}"), update).tensors
     for name, size in (("a", 1000), ("b", 7)):
@@ -225,7 +226,7 @@ def test_wire_bits_by_hand(spec: str, bits: int) -> None:
 
 
 def test_qsgd_levels_are_multiples_of_the_largest_entry() -> None:
-    values = torch.randn(500, generator=Generator().manual_seed(0))
+    values = torch.randn(500, generator=seeded(0))
     received = send(parse("qsgd:levels=5,norm=max"), Update({"a": values})).tensors["a"]
     level = received / values.abs().max() * 4
     torch.testing.assert_close(level, level.round())
@@ -233,7 +234,7 @@ def test_qsgd_levels_are_multiples_of_the_largest_entry() -> None:
 
 
 def test_noise_has_the_size_it_names() -> None:
-    values = torch.randn(200_000, generator=Generator().manual_seed(0)) * 3
+    values = torch.randn(200_000, generator=seeded(0)) * 3
     for spec, expected in [("gaussian:relative=2.5", 7.5), ("gaussian:sigma=2", 2), ("laplace:sigma=2", 2)]:
         noise = send(parse(spec), Update({"a": values})).tensors["a"] - values
         assert float(noise.std()) == pytest.approx(expected, rel=0.02)

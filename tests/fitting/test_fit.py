@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Generator
 
+from seeds import seeded, shifted
 from unveil.attacks.leaves import dead_leaves
 from unveil.core import Evidence
 from unveil.enhancers.generator import Generator as Drawer
@@ -36,7 +36,7 @@ TINY = Recipe(channels=("qsgd:levels=4,norm=max",), attacks=("unveil:steps=2",),
 
 
 def some_source(count: int = 12, seed: int = 0, side: int = 32, name: str = "leaves") -> Source:
-    images = dead_leaves(count, (3, side, side), generator=Generator().manual_seed(seed))
+    images = dead_leaves(count, (3, side, side), generator=seeded(seed))
     return Source(name, eight_bit(images).permute(0, 2, 3, 1).numpy(), np.arange(count) % 3, ("a", "b", "c"))
 
 
@@ -48,7 +48,7 @@ def as_folder(source: Source, folder: Path) -> Path:
 
 
 def noisy_pairs(seed: int, count: int = 16) -> Pairs:
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     truth = eight_bit(dead_leaves(count, (3, SIDE, SIDE), generator=generator)).float() / 255
     rough = eight_bit(truth + 0.1 * torch.randn(truth.shape, generator=generator)).float() / 255
     evidence = Evidence(noise=torch.full((count,), 0.1), miss=torch.full((count,), 0.1))
@@ -67,7 +67,7 @@ def store(tmp_path: Path) -> PairStore:
 
 
 def small_restoring(store: PairStore) -> Restoring:
-    torch.manual_seed(0)
+    torch.manual_seed(shifted(0))
     return Restoring(network=Restorer(widths=(8, 12), blocks=1), store=store, batch=8)
 
 
@@ -157,7 +157,7 @@ def test_a_sharp_restorer_also_has_a_critic_and_a_generator_a_reader(store: Pair
 
 def test_some_pictures_and_some_classes_are_withheld_from_a_generator() -> None:
     pairs = noisy_pairs(0, count=400)
-    rough, hints, classes = withheld(pairs, np.random.default_rng(0))
+    rough, hints, classes = withheld(pairs, np.random.default_rng(shifted(0)))
     blank = (rough == 0.5).flatten(1).all(1)
     assert 0.04 < float(blank.float().mean()) < 0.16
     assert 0.08 < float((classes == 0).float().mean()) < 0.22
@@ -240,7 +240,7 @@ def test_what_is_no_folder_of_pairs_is_said(tmp_path: Path) -> None:
 
 def test_the_cheap_degradation_is_worse_the_more_noise_there_is() -> None:
     degrader = Degrader(some_source(side=48), sizes=(48,), victims=1, crops=0.5, seed=0)
-    drawn = [degrader.draw(4, random=np.random.default_rng(n)) for n in range(12)]
+    drawn = [degrader.draw(4, random=np.random.default_rng(shifted(n))) for n in range(12)]
     noise = torch.tensor([float(pairs.hints[0, 0]) for pairs in drawn])
     decibels = torch.tensor([float(psnr(pairs.truth, pairs.rough).mean()) for pairs in drawn])
     quiet = noise < -0.7  # a tiny decoder is no better without any noise than with a little
