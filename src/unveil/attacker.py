@@ -13,6 +13,8 @@ PARTS = ("channel", "labels", "training", "order")
 """What can be withheld: the obfuscation; the labels; learning rate and steps; the order of the mini-batches."""
 
 KNOWN, NOTHING = "everything known", "everything unknown"
+DRAWS = "draws known"
+AND = " and "
 
 
 @dataclass(frozen=True)
@@ -21,25 +23,33 @@ class Attacker:
 
     Args:
         unknown: What is withheld, of `PARTS`, in that order.
+        draws: Whether what the client's network drew by chance (dropout masks) is granted; nobody outside the client
+            has it, so that "everything known" does not include it.
     """
 
     unknown: tuple[str, ...] = ()
+    draws: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Attacker:
-        """From words such as `everything known`, `labels unknown`, `channel+labels unknown`, `everything unknown`.
+        """From words such as `everything known`, `labels unknown`, `channel+labels unknown and draws known`.
 
         Raises:
             UsageError: Other words.
         """
         words = " ".join(text.split())
+        if words == DRAWS:
+            return cls(draws=True)
+        if words.endswith(AND + DRAWS):
+            return replace(cls.parse(words.removesuffix(AND + DRAWS)), draws=True)
         if words == KNOWN:
             return cls()
         if words == NOTHING:
             return cls(PARTS)
         named, _, last = words.rpartition(" ")
         if last != "unknown" or not named:
-            raise UsageError(f"knowledge {text!r}: {nearest(words, [KNOWN, *(f'{part} unknown' for part in PARTS)])}")
+            known = [KNOWN, DRAWS, *(f"{part} unknown" for part in PARTS)]
+            raise UsageError(f"knowledge {text!r}: {nearest(words, known)}")
         parts = [part.strip() for part in named.split("+")]
         for part in parts:
             if part not in PARTS:
@@ -48,12 +58,21 @@ class Attacker:
 
     def __str__(self) -> str:
         if not self.unknown:
-            return KNOWN
-        return NOTHING if self.unknown == PARTS else f"{'+'.join(self.unknown)} unknown"
+            return DRAWS if self.draws else KNOWN
+        words = NOTHING if self.unknown == PARTS else f"{'+'.join(self.unknown)} unknown"
+        return words + AND + DRAWS if self.draws else words
 
-    def knowledge(self, scene: Scene, obfuscation: Obfuscation) -> Knowledge:
-        """What this attacker is granted of a scene and a channel."""
+    def knowledge(self, scene: Scene, obfuscation: Obfuscation, *, draws: int = 0) -> Knowledge:
+        """What this attacker is granted of a scene and a channel.
+
+        Args:
+            scene: The client.
+            obfuscation: The channel.
+            draws: Seed of what the client's network drew by chance; withheld unless `self.draws`.
+        """
         granted = scene.knowledge(None if "channel" in self.unknown else obfuscation)
+        if self.draws:
+            granted = replace(granted, draws=draws)
         if "labels" in self.unknown:
             granted = replace(granted, labels=None)
         if "training" in self.unknown:
@@ -65,6 +84,10 @@ class Attacker:
 
     def is_another(self, scene: Scene) -> bool:
         """Whether withholding changes anything for this scene: an order does only where a step has not all pictures."""
+        if self.draws and scene.stochastic:
+            return True
+        if self.draws and not self.unknown:
+            return False
         return self.unknown != ("order",) or reordered(scene.training, len(scene.batch)) is not None
 
 

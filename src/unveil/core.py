@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.errors import UsageError
+from unveil.network import Draws
 from unveil.thin import Candidate
 
 Tensors = Mapping[str, Tensor]
@@ -119,6 +120,9 @@ class Knowledge:
         labels: The batch's labels in batch order, or None if the attacker must infer them.
         obfuscation: The channel, or None if the attacker must treat the update as exact.
         scale: The update is as long as `training` makes it; False where learning rate and steps are not known.
+        draws: Seed of what the client's network drew by chance, such as dropout masks; None where the attacker does not
+            know them and takes their mean.
+        stochastic: Whether the client's network draws anything by chance; None where nobody looked.
     """
 
     training: LocalTraining
@@ -128,11 +132,24 @@ class Knowledge:
     labels: Int[Tensor, " n"] | None = None
     obfuscation: Obfuscation | None = None
     scale: bool = True
+    draws: Draws = None
+    stochastic: bool | None = None
+
+    def simulate(self, model: Module, batch: Batch) -> Candidate:
+        """What the client would have sent for a guess of its batch, as far as the attacker knows its training."""
+        return self.training.simulate(model, batch, draws=self.draws)
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What was granted to the attacker, a sentence each; printed with every result."""
         c, h, w = self.image_shape
+        by_chance = self.training.mode == "train" if self.stochastic is None else self.stochastic
+        masks = (
+            "The attacker does not know what the client's network drew by chance, such as dropout masks, and takes the "
+            "mean of every draw."
+            if self.draws is None
+            else "The attacker knows what the client's network drew by chance, such as dropout masks."
+        )
         return (
             f"The attacker knows the client's local training ({self.training}) and the weights before it."
             if self.scale
@@ -145,6 +162,7 @@ class Knowledge:
             f"The attacker knows the obfuscation ({self.obfuscation})."
             if self.obfuscation is not None
             else "The attacker does not know which obfuscation was used.",
+            *((masks,) if by_chance else ()),
         )
 
 
@@ -314,8 +332,14 @@ class LocalTraining(Protocol):
         """The client's side: what is sent, with the client's own noise drawn from the generator."""
         ...
 
-    def simulate(self, model: Module, batch: Batch) -> Candidate:
-        """The attacker's side: the same, noise-free and differentiable with respect to the batch."""
+    def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
+        """The attacker's side: the same, noise-free and differentiable with respect to the batch.
+
+        Args:
+            model: The public model.
+            batch: The attacker's guess.
+            draws: Seed of what the network draws by chance (dropout masks), None for the mean of every draw.
+        """
         ...
 
 

@@ -58,7 +58,7 @@ def enhance(
     distance = OBJECTIVES["misfit" if knowledge.scale else "cosine"](update, knowledge)
 
     def misfit(images: Images) -> Tensor:
-        return distance(knowledge.training.simulate(model, Batch(images, guess.labels)))
+        return distance(knowledge.simulate(model, Batch(images, guess.labels)))
 
     before = float(misfit(guess.images).detach())
     if enhancer.is_faithful:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch.nn import Module
 
 from unveil.core import Batch, Images, Knowledge, LocalTraining, Obfuscation
 from unveil.errors import UsageError
 from unveil.models import build_model
+from unveil.network import draws_by_chance
 from unveil.pictures import Pictures, count_pictures, load_pictures
 
 
@@ -54,7 +56,13 @@ class Scene:
             classes=self.classes,
             labels=self.batch.labels.clone(),
             obfuscation=obfuscation,
+            stochastic=self.stochastic,
         )
+
+    @cached_property
+    def stochastic(self) -> bool:
+        """Whether the client's network draws anything by chance, such as dropout masks."""
+        return draws_by_chance(self.model, self.batch.images, mode=self.training.mode)
 
 
 def make_scene(

@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unveil.core import Batch, LocalTraining, Tensors
 from unveil.errors import UsageError
-from unveil.gradient import Mode, gradient, in_mode, thin_weights
+from unveil.gradient import gradient, thin_weights
+from unveil.network import Draws, Mode, fresh_buffers, in_mode, seed_of
 from unveil.spec import build, spec_of
 from unveil.thin import Candidate, Thin, dense, square_norm
 
@@ -47,14 +48,13 @@ class FedSGD:
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """The gradient the client sends; see `LocalTraining`."""
-        client = in_mode(model, self.mode)
-        sent = _private_gradient(client, {}, batch, self.clip, False, thin_weights(client))
+        sent = _Client(in_mode(model, self.mode), self.clip, draws=draws_of(generator)).gradient({}, batch)
         return _noised(_detached(sent), self.noise * (self.clip or 0.0) / len(batch), generator)
 
-    def simulate(self, model: Module, batch: Batch) -> Candidate:
+    def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """The same without noise, differentiable in what of the batch requires it, large Linear weights thin."""
-        client = in_mode(model, self.mode)
-        return _private_gradient(client, {}, batch, self.clip, _is_searched(batch), thin_weights(client))
+        client = _Client(in_mode(model, self.mode), self.clip, draws=draws, differentiable=_is_searched(batch))
+        return client.gradient({}, batch)
 
     __str__ = spec_of
 
@@ -108,24 +108,31 @@ class FedAvg:
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """The weight difference the client sends; see `LocalTraining`."""
-        return _detached(self._run(model, batch, differentiable=False, generator=generator))
+        return _detached(self._run(model, batch, draws_of(generator), differentiable=False, generator=generator))
 
-    def simulate(self, model: Module, batch: Batch) -> Candidate:
+    def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """The same without noise, differentiated through every local step, large Linear weights thin."""
-        return self._run(model, batch, differentiable=_is_searched(batch), generator=None)
+        return self._run(model, batch, draws, differentiable=_is_searched(batch), generator=None)
 
     __str__ = spec_of
 
-    def _run(self, model: Module, batch: Batch, *, differentiable: bool, generator: Generator | None) -> Candidate:
-        client = in_mode(model, self.mode)
+    def _run(
+        self, model: Module, batch: Batch, draws: Draws, *, differentiable: bool, generator: Generator | None
+    ) -> Candidate:
         # Weight decay adds the weights themselves, which are not thin.
-        thin = frozenset[str]() if self.weight_decay else thin_weights(client)
-        parameters = dict(client.named_parameters())
+        client = _Client(
+            in_mode(model, self.mode),
+            self.clip,
+            draws=draws,
+            differentiable=differentiable,
+            may_be_thin=not self.weight_decay,
+        )
+        parameters = dict(client.model.named_parameters())
         delta: dict[str, Tensor | Thin] = {}
         velocity: dict[str, Tensor | Thin] = {}
-        for rows in self._order(len(batch)):
+        for number, rows in enumerate(self._order(len(batch))):
             part = Batch(batch.images[rows], batch.labels[rows])
-            step: Candidate = _private_gradient(client, delta, part, self.clip, differentiable, thin)
+            step: Candidate = client.gradient(delta, part, step=number)
             if generator is not None and self.noise and self.clip:
                 step = _noised(_detached(step), self.noise * self.clip / len(part), generator)
             for name, slope in step.items():
@@ -166,31 +173,59 @@ def _is_searched(batch: Batch) -> bool:
     return torch.is_grad_enabled() and (batch.images.requires_grad or batch.labels.requires_grad)
 
 
-def _private_gradient(
-    client: Module,
-    delta: Candidate,
-    batch: Batch,
-    clip: float | None,
-    differentiable: bool,
-    thin: frozenset[str],
-) -> dict[str, Tensor | Thin]:
-    """The mean gradient, each example's clipped first where a clipping norm is given."""
-    if clip is None:
-        return gradient(client, delta, batch, differentiable=differentiable, thin=thin)
-    if client.training and any(isinstance(m, _BatchNorm) for m in client.modules()):
-        raise UsageError(
-            "training: per-example clipping has no meaning with BatchNorm in train mode, which mixes the examples; "
-            "use mode=eval or a model with GroupNorm"
+class _Client:
+    """A client during its local steps: the network in the client's mode, and what it carries from step to step."""
+
+    def __init__(
+        self,
+        model: Module,
+        clip: float | None,
+        *,
+        draws: Draws,
+        differentiable: bool = False,
+        may_be_thin: bool = True,
+    ) -> None:
+        self.model = model
+        self.clip = clip
+        self.draws = draws
+        self.differentiable = differentiable
+        self.thin = thin_weights(model) if may_be_thin else frozenset[str]()
+        self.buffers = fresh_buffers(model)
+
+    def gradient(self, delta: Candidate, batch: Batch, *, step: int = 0) -> dict[str, Tensor | Thin]:
+        """The mean gradient of one local step, each example's clipped first where a clipping norm is given."""
+        if self.clip is None:
+            return self._once(delta, batch, seed_of(self.draws, step))
+        if self.model.training and any(isinstance(m, _BatchNorm) for m in self.model.modules()):
+            raise UsageError(
+                "training: per-example clipping has no meaning with BatchNorm in train mode, which mixes the examples; "
+                "use mode=eval or a model with GroupNorm"
+            )
+        total: dict[str, Tensor | Thin] = {}
+        for i in range(len(batch)):
+            one = Batch(batch.images[i : i + 1], batch.labels[i : i + 1])
+            slopes = self._once(delta, one, seed_of(self.draws, step, i))
+            norm = torch.stack([square_norm(slope) for slope in slopes.values()]).sum().clamp_min(1e-24).sqrt()
+            share = (self.clip / norm).clamp(max=1.0) / len(batch)
+            for name, slope in slopes.items():
+                total[name] = slope * share if name not in total else _sum(total[name], slope * share)
+        return total
+
+    def _once(self, delta: Candidate, batch: Batch, draws: Draws) -> dict[str, Tensor | Thin]:
+        return gradient(
+            self.model,
+            delta,
+            batch,
+            differentiable=self.differentiable,
+            thin=self.thin,
+            buffers=self.buffers,
+            draws=draws,
         )
-    total: dict[str, Tensor | Thin] = {}
-    for i in range(len(batch)):
-        one = Batch(batch.images[i : i + 1], batch.labels[i : i + 1])
-        slopes = gradient(client, delta, one, differentiable=differentiable, thin=thin)
-        norm = torch.stack([square_norm(slope) for slope in slopes.values()]).sum().clamp_min(1e-24).sqrt()
-        share = (clip / norm).clamp(max=1.0) / len(batch)
-        for name, slope in slopes.items():
-            total[name] = slope * share if name not in total else _sum(total[name], slope * share)
-    return total
+
+
+def draws_of(generator: Generator | None) -> int:
+    """The seed of what a client's network draws by chance: that of its generator, 0 without one."""
+    return 0 if generator is None else generator.initial_seed() % 2**63
 
 
 def _sum(a: Tensor | Thin, b: Tensor | Thin) -> Tensor | Thin:

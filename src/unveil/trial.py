@@ -37,6 +37,7 @@ from unveil.meter import Meter
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.results import save_pictures, trial_key
 from unveil.scenes import Scene
+from unveil.training import draws_of
 
 CURVE = 200  # points of a loss curve that are kept
 EVERYTHING = Attacker()
@@ -190,7 +191,7 @@ def rebuild(
     _refuse_zeros(sent)
     received = obfuscation(sent, generator=channel)
     received.check()
-    knowledge = attacker.knowledge(scene, obfuscation)
+    knowledge = attacker.knowledge(scene, obfuscation, draws=draws_of(client))
     with Meter(device) as meter:
         guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
     restored, enhanced = None, None

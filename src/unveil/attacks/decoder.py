@@ -76,7 +76,7 @@ class Decoder:
         return pictures.clamp(0, 1)
 
     def _standardised(self, features: Tensor) -> Tensor:
-        maps = features.reshape(-1, *self.head.feature_map)
+        maps = self.head.as_maps(features)
         return (maps - self.mean[:, None, None]) / self.scale
 
 
@@ -84,8 +84,8 @@ def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
     """Draw dead leaves, run the body on them, and gather the regression's moments."""
     leaves = dead_leaves(PICTURES, head.image_shape, generator=generator).to(head.weight(0))
     with torch.no_grad():
-        features = torch.cat([head.features(part) for part in torch.split(leaves, 16)])
-    maps = features.reshape(-1, *head.feature_map)
+        features = torch.cat([head.without_draws().features(part) for part in torch.split(leaves, 16)])
+    maps = head.as_maps(features)
     channels, rows, columns = head.feature_map
     mean = maps.mean((0, 2, 3))
     scale = float((maps - mean[:, None, None]).std().clamp_min(1e-12))

@@ -91,7 +91,7 @@ class Matching:
 
         def closure() -> Tensor:
             images = self.latent.decode(z, shape)
-            loss = misfit(knowledge.training.simulate(model, Batch(images, believed())))
+            loss = misfit(knowledge.simulate(model, Batch(images, believed())))
             if self.prior is not None:
                 loss = loss + self.prior(images)
             for variable, slope in zip(variables, torch.autograd.grad(loss, variables), strict=True):

@@ -168,8 +168,9 @@ def first_guess(
         for label in torch.unique(labels):
             rows = (labels == label).nonzero()[:, 0]
             if len(rows) > 1:
-                gates = find_gates(gradients[0], opened[rows[0]], len(rows), n, generator=generator)
-                errors[rows[: len(gates)]] = opened[rows[0]] * gates
+                row = opened[rows[0]] * head.open_slope(1)
+                gates = find_gates(gradients[0], row, len(rows), n, generator=generator)
+                errors[rows[: len(gates)]] = row * gates
                 rounds = 0  # gates found together are better than those of features found one by one
     features = solve(errors * gain, gradients[0], WEAK)
     return refine(head, gradients, features, errors * gain, labels, gain=gain, rounds=rounds, ridge=WEAK)

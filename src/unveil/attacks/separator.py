@@ -75,9 +75,10 @@ class Separator:
             layers = self.head.layers(guess, self.labels)
             once = layers[0].errors
             share = (computed * once).sum() / once.square().sum().clamp_min(torch.finfo(once.dtype).tiny)
-            opened = share * layers[1].pulls
+            opened = share * layers[1].pulls * self.head.open_slope(1)
             read = read_errors(guess, self.gradient, belief=belief, expected=computed)
-            candidates.append(decide_gates(read, opened, layers[0].outputs))
+            drive = layers[0].outputs.abs() * torch.where(once == 0, -1.0, 1.0)
+            candidates.append(decide_gates(read, opened, drive))
             if self.gates is not None:
                 candidates.append(opened * self.gates)
         best = min(candidates, key=lambda errors: self._misfit(errors, guess))

@@ -207,7 +207,7 @@ class MatchUpdates:
         prior = ColourVariation(weight=self.smoothness / pixels)
 
         def loss(images: Images) -> Tensor:
-            simulated = knowledge.training.simulate(search.model, Batch(images, search.labels))
+            simulated = knowledge.simulate(search.model, Batch(images, search.labels))
             return misfit(simulated) + prior(images)
 
         trial = self.steps // 5 // self.starts if self.starts > 1 else 0

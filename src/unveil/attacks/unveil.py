@@ -177,7 +177,13 @@ def separate_first(search: Search) -> None:
         NoHeadError: The batch cannot be separated behind this network.
     """
     knowledge, channel = search.knowledge, search.knowledge.obfuscation
-    head = read_head(search.model, knowledge.image_shape, training=knowledge.training)
+    head = read_head(
+        search.model,
+        knowledge.image_shape,
+        training=knowledge.training,
+        draws=knowledge.draws,
+        sent=search.update.tensors,
+    )
     gradients = [search.update.tensors[name] for name in head.weights]
     equations = gradients[0].shape[0]
     if knowledge.num_images > equations:
@@ -231,7 +237,7 @@ def brightness(search: Search, pictures: Callable[[float], Images], *, widths: S
     @cache
     def loss(decades: float) -> float:
         batch = Batch(pictures(10**decades), search.labels)
-        return float(cosine(knowledge.training.simulate(search.model, batch)).detach())
+        return float(cosine(knowledge.simulate(search.model, batch)).detach())
 
     best = 0.0
     for width in widths:
