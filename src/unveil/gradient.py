@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from unveil.core import Batch
 from unveil.errors import UsageError
 from unveil.network import Draws, Mode, in_mode, run, users_code
-from unveil.thin import WORTH_IT, Candidate, Thin
+from unveil.thin import WORTH_IT, Candidate, Thin, dense
 
 __all__ = ["Mode", "gradient", "in_mode", "thin_weights"]
 
@@ -29,7 +29,7 @@ class NotThinError(BaseException):  # passes through the handlers of the user's 
 
 
 def thin_weights(model: Module) -> frozenset[str]:
-    """Names of the Linear weights that are large, trained, and owned by one layer only."""
+    """Names of the Linear weights that are large, trained, not of half precision, and owned by one layer only."""
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
@@ -38,7 +38,8 @@ def thin_weights(model: Module) -> frozenset[str]:
         name = f"{prefix}.weight" if prefix else "weight"
         # A weight that is computed (weight norm, pruning) is not a parameter of this name.
         own = type(module) is Linear and owners.get(id(module.weight)) == [name]
-        if own and module.weight.numel() >= WORTH_IT and module.weight.requires_grad:
+        exact = own and module.weight.dtype in (torch.float32, torch.float64)
+        if exact and module.weight.numel() >= WORTH_IT and module.weight.requires_grad:
             found.add(name)
     return frozenset(found)
 
@@ -160,7 +161,7 @@ def _gradient(
         weight = parameter.detach()
         if name not in thin:
             moved = delta.get(name)
-            weight = weight if moved is None else weight - (moved.dense() if isinstance(moved, Thin) else moved)
+            weight = weight if moved is None else (weight - dense(moved)).to(weight.dtype)
             weight = weight if weight.requires_grad else weight.requires_grad_(parameter.requires_grad)
         weights[name] = weight
     drift = {name: value for name, value in delta.items() if name in thin and isinstance(value, Thin)}
@@ -190,9 +191,9 @@ def _gradient(
         term = Thin(((1.0, errors.reshape(-1, out), features.reshape(-1, inside)),))
         earlier = result.get(name)
         result[name] = earlier + term if isinstance(earlier, Thin) else term
-    for name in thin - result.keys():
-        result[name] = torch.zeros_like(weights[name])
-    return result
+    # In the model's order, whatever was left thin: names, and what a channel draws, must not depend on that.
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return {name: result[name] if name in result else torch.zeros_like(weights[name]) for name in trained}
 
 
 def check_logits(output: object, batch: Batch) -> Tensor:

@@ -34,6 +34,8 @@ Mode = Literal["eval", "train"]
 Draws = int | None
 """Seed of what a network draws by chance; None to put the mean in the place of every draw."""
 
+NO_CHECKPOINTS = "activation checkpointing is not supported; switch it off for the audit, which changes no result"
+
 _NOT_THE_USERS = tuple(str(Path(package.__file__ or "").parent) + os.sep for package in (torch, unveil))
 
 
@@ -110,7 +112,10 @@ def run(
             stack.enter_context(_MeanOfDraws())
         if "torch._dynamo" in sys.modules:  # compiled parts cannot be watched, nor differentiated twice
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        output = functional_call(client, given, (images,))
+        # A copy, for forwards that change their input in place. Hooks on saved tensors are what checkpoints are made
+        # of: these would run parts again when the weights are no longer in place, and their gradient would be lost.
+        stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(NO_CHECKPOINTS))
+        output = functional_call(client, given, (images.clone(),))
     own.update({name: given[name].detach() for name in own})  # some are assigned anew, not written to
     return output
 

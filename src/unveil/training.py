@@ -137,12 +137,11 @@ class FedAvg:
                 step = _noised(_detached(step), self.noise * self.clip / len(part), generator)
             for name, slope in step.items():
                 if self.weight_decay:
-                    moved = dense(delta[name]) if name in delta else 0.0
-                    slope = dense(slope) + self.weight_decay * (parameters[name].detach() - moved)
+                    now = _now(parameters[name], delta.get(name))
+                    slope = torch.add(dense(slope), now, alpha=self.weight_decay)
                 velocity[name] = slope if name not in velocity else _sum(velocity[name] * self.momentum, slope)
-                change = velocity[name] * self.lr
-                delta[name] = change if name not in delta else _sum(delta[name], change)
-        return delta
+                delta[name] = _moved(parameters[name], delta.get(name), velocity[name], self.lr)
+        return {n: d if isinstance(d, Thin) else d.to(parameters[n].dtype) for n, d in delta.items()}
 
     def _order(self, n: int) -> Iterator[Tensor]:
         """The rows of each mini-batch, over all epochs or until the steps are used up."""
@@ -226,6 +225,19 @@ class _Client:
 def draws_of(generator: Generator | None) -> int:
     """The seed of what a client's network draws by chance: that of its generator, 0 without one."""
     return 0 if generator is None else generator.initial_seed() % 2**63
+
+
+def _moved(weight: Tensor, delta: Tensor | Thin | None, velocity: Tensor | Thin, lr: float) -> Tensor | Thin:
+    """How far a weight is from where it started, one step further; in float32 for weights of half precision."""
+    if weight.dtype in (torch.float16, torch.bfloat16):  # what the client holds is rounded after each step
+        return weight.detach().float() - torch.add(_now(weight, delta), dense(velocity), alpha=-lr).float()
+    change = velocity * lr
+    return change if delta is None else _sum(delta, change)
+
+
+def _now(weight: Tensor, delta: Tensor | Thin | None) -> Tensor:
+    start = weight.detach()
+    return start if delta is None else (start - dense(delta)).to(start.dtype)
 
 
 def _sum(a: Tensor | Thin, b: Tensor | Thin) -> Tensor | Thin:
