@@ -96,7 +96,7 @@ def run(
 
     Args:
         client: In the client's mode; see `in_mode`.
-        images: The pictures, n x c x h x w, in the memory layout that the caller gave them.
+        images: The pictures, n x c x h x w; the network gets a copy in torch's usual memory layout.
         weights: Parameters by name; those that are left out are the network's own.
         buffers: Buffers by name, such as running statistics, which become what the run leaves in them; None for copies
             of the network's own.
@@ -115,7 +115,7 @@ def run(
         # A copy, for forwards that change their input in place. Hooks on saved tensors are what checkpoints are made
         # of: these would run parts again when the weights are no longer in place, and their gradient would be lost.
         stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(NO_CHECKPOINTS))
-        output = functional_call(client, given, (images.clone(),))
+        output = functional_call(client, given, (images.clone(memory_format=torch.contiguous_format),))
     own.update({name: given[name].detach() for name in own})  # some are assigned anew, not written to
     return output
 

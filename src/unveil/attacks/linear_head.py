@@ -87,6 +87,11 @@ class Head:
         """The nearest features that the body can give."""
         return features.clamp_min(0) if self.rectified else features
 
+    @property
+    def is_guessed(self) -> bool:
+        """Whether what the network drew by chance is not known, so that errors cannot be computed from features."""
+        return self.stochastic and self.draws is None
+
     def without_draws(self) -> Head:
         """The same head with the mean in the place of every draw."""
         return replace(self, draws=None)
@@ -166,7 +171,8 @@ class Head:
         random = random.to(self.weight(0)).requires_grad_()
         tape = Tape({id(named(self.model, name)): name for name in self.weights})
         with torch.enable_grad(), tape:
-            run(self._tail(), random, {}, draws=None)
+            # Dropout whose masks nobody knows is a gate like another: what it lets pass, it makes larger.
+            run(self._tail(), random, {}, draws=0 if self.stochastic else None)
         found = {}
         for layer in range(1, len(self.weights)):
             before, after = tape.seen[layer - 1][2], tape.seen[layer][1]

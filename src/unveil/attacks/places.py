@@ -101,26 +101,40 @@ class _LastMaps(TorchFunctionMode):
     def __init__(self, images: Images) -> None:
         super().__init__()
         self.calls = 0
-        self.alive: dict[int, tuple[int, Tensor]] = {id(images): (0, images)}
+        self.alive: dict[int, Tensor] = {0: images}
+        self.moved: dict[int, tuple[int, Tensor]] = {id(images): (0, images)}  # id -> the call that made the values
         self.largest: tuple[int, int, int] | None = None
 
     @property
     def last(self) -> dict[int, tuple[int, int, int]]:
         """Call number -> (channels, height, width)."""
-        return {number: (t.shape[1], t.shape[2], t.shape[3]) for number, t in self.alive.values()}
+        return {number: (t.shape[1], t.shape[2], t.shape[3]) for number, t in self.alive.items()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         self.calls += 1
-        if isinstance(result, Tensor) and result.dim() == 4 and linear_call(func, args, kwargs) is None:
-            for tensor in tensors_in([*args, kwargs]):
-                self.alive.pop(id(tensor), None)
-            self.alive[id(result)] = (self.calls, result)
-            channels, height, width = result.shape[1:]
-            if height * width > 1:
-                self.largest = (channels, height, width)
+        if not isinstance(result, Tensor) or result.dim() != 4 or linear_call(func, args, kwargs) is not None:
+            return result
+        sources = [tensor for tensor in tensors_in([*args, kwargs]) if id(tensor) in self.moved]
+        if len(sources) == 1 and _only_moved(sources[0], result):  # permuted: its axes are not a map's any more
+            self.moved[id(result)] = (self.moved[id(sources[0])][0], result)
+            return result
+        for tensor in sources:
+            self.alive.pop(self.moved[id(tensor)][0], None)
+        self.alive[self.calls] = result
+        self.moved[id(result)] = (self.calls, result)
+        channels, height, width = result.shape[1:]
+        if height * width > 1:
+            self.largest = (channels, height, width)
         return result
+
+
+def _only_moved(source: Tensor, result: Tensor) -> bool:
+    """Whether a tensor holds the values of another in another shape."""
+    if source.numel() != result.numel() or source.dtype != result.dtype:
+        return False
+    return torch.equal(source.flatten().sort().values, result.flatten().sort().values)
 
 
 class _Numbered(TorchFunctionMode):

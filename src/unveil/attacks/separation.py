@@ -172,6 +172,8 @@ def first_guess(
                 gates = find_gates(gradients[0], row, len(rows), n, generator=generator)
                 errors[rows[: len(gates)]] = row * gates
                 rounds = 0  # gates found together are better than those of features found one by one
+    if head.is_guessed:
+        rounds = 0  # each layer's own gradient tells which of its inputs were dropped, features do not
     features = solve(errors * gain, gradients[0], WEAK)
     return refine(head, gradients, features, errors * gain, labels, gain=gain, rounds=rounds, ridge=WEAK)
 

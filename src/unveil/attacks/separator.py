@@ -12,6 +12,7 @@ from unveil.attacks.leastsquares import explained, weighted_misfit
 from unveil.attacks.separation import Separated, decide_gates, read_errors, separate
 from unveil.core import Belief, Images, LocalTraining
 
+INCOMPLETE = 0.02  # share of an exact gradient above which a separation counts as one in part
 ROUGH = 1e-3  # ridge, in units of the mean eigenvalue, while the errors are still rough
 
 
@@ -30,6 +31,9 @@ class Separator:
         estimated: Whether it was estimated.
         gated: Whether the head's first activation only lets pass or blocks.
         gates: Which gates the last errors had open; None where they were not read.
+        errors: The last errors, without the gain; None before the first.
+        residual: Share of the gradient's energy that the last separation did not explain.
+        exact: Whether the attacker takes every entry of the update for exact.
     """
 
     head: Head
@@ -41,12 +45,17 @@ class Separator:
     estimated: bool
     gated: bool
     gates: Tensor | None = None
+    errors: Tensor | None = None
+    residual: float = 0.0
+    exact: bool = False
 
     def __call__(self, pictures: Images) -> Separated:
         """The features that the update says the pictures should have."""
         with torch.no_grad():
             guess = self.head.features(pictures)
-        return separate(self._errors(guess, self.belief), self.gradient, guess=guess, belief=self.belief)
+        separated = separate(self._errors(guess, self.belief), self.gradient, guess=guess, belief=self.belief)
+        self.residual = separated.residual
+        return separated
 
     def reread(self, separated: Separated, *, rounds: int) -> Separated:
         """Gates and features in turns without any picture, as long as the errors explain more of the update."""
@@ -59,6 +68,7 @@ class Separator:
                 break
             best = now
             separated = separate(errors, self.gradient, ridge=ROUGH)
+        self.errors = separated.errors / self.gain
         return separated
 
     def _errors(self, guess: Tensor, belief: Belief | None) -> Tensor:
@@ -66,7 +76,8 @@ class Separator:
 
         In computed ones the gates are as wrong as the guess. Read ones have the noise of the channel, most of which
         goes where it is decided which gates are open; but after several local steps a gate is open for some of them
-        only. Gates read in an earlier round stay where no better ones are found.
+        only. Gates read in an earlier round stay where no better ones are found, and so do the errors as a whole: those
+        of an update that was not obfuscated are exact before there are pictures.
         """
         simulated = self.head.simulate(self.training, guess, self.labels)[self.head.weights[0]]
         computed = self.gain * read_errors(guess, simulated)
@@ -81,8 +92,11 @@ class Separator:
             candidates.append(decide_gates(read, opened, drive))
             if self.gates is not None:
                 candidates.append(opened * self.gates)
+        if self.errors is not None:
+            candidates.append(self.gain * self.errors)
         best = min(candidates, key=lambda errors: self._misfit(errors, guess))
         self.gates = None if best is computed else best != 0
+        self.errors = best / self.gain
         return best
 
     def _misfit(self, errors: Tensor, guess: Tensor) -> float:
@@ -95,6 +109,16 @@ class Separator:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the separation."""
         notes = ["The batch was separated into single images through its Linear layers."]
+        if self.exact and self.residual > INCOMPLETE:
+            notes = [
+                "The batch was separated into single images through its Linear layers only in part: what was found "
+                f"leaves {self.residual:.0%} of their gradient unexplained, although nothing was obfuscated."
+            ]
+        if self.head.is_guessed:
+            notes.append(
+                "What the network dropped by chance was read from the update where it lies between the Linear layers; "
+                "before them it was taken to pass."
+            )
         if self.estimated:
             notes.append(
                 f"The update was estimated to be {self.gain:.3g} times as long as the assumed local training makes it "

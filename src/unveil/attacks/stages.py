@@ -171,7 +171,7 @@ def grip_of(head: Head, pictures: Images, *, generator: Generator) -> float:
     and the paper's ResNet-18, whose best weight is about a third at a fifteenth of the curvature.
     """
     images = pictures.detach().requires_grad_()
-    features = head.features(images)
+    features = head.as_maps(head.features(images))
     direction = torch.randn(features.shape, generator=generator, device=generator.device).to(features)
     (slope,) = torch.autograd.grad((features * direction).sum(), images)
     curvature = slope.square().mean() / features.detach().var().clamp_min(torch.finfo(slope.dtype).tiny)

@@ -209,6 +209,7 @@ def separate_first(search: Search) -> None:
         gain=factor,
         estimated=not known,
         gated=head.is_gated,
+        exact=known and channel is not None and channel.family == "none",
     )
     separated = search.separator.reread(separate(errors, gradients[0], ridge=ROUGH), rounds=REREADS)
     features = head.allowed(separated.features)
