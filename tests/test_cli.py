@@ -253,7 +253,7 @@ def models() -> None:
         ("scene.0.batch=15", "a batch of 15 is larger than 'builtin'"),
         ("scene.0.model=victims_of_test_cli:narrow", "does not fit the labels"),
         ("scene.0.model=victims_of_test_cli:absent", "has no factory 'absent'"),
-        ("scene.0.model=victims_of_test_cli:nans", "holds NaN or infinite values"),
+        ("scene.0.model=victims_of_test_cli:nans", "its logits hold NaN or infinite values"),
         ("scene.0.model=victims_of_test_cli:zeros", "the update is all zeros"),
         ('obfuscations=["topk:density=0"]', "density"),
         ('obfuscations=["tpok:density=0.1"]', "did you mean 'topk'?"),

@@ -10,7 +10,7 @@ import unveil
 
 SOURCE = Path(unveil.__file__).parent
 LEVELS = (
-    {"core", "thin", "gradient", "spec", "errors", "fingerprints", "network"},
+    {"core", "thin", "gradient", "network", "spec", "errors", "files", "usercode", "fingerprints"},
     {
         "training",
         "obfuscations",
@@ -29,7 +29,7 @@ LEVELS = (
     {"cli", "demo", "listing", "progress", "__main__"},
 )
 ROOMS = 1
-DOORS = {("scenes", "pictures"), ("scenes", "models"), ("attacks", "enhancers")}
+DOORS = {("scenes", "pictures"), ("scenes", "models"), ("scenes", "training"), ("attacks", "enhancers")}
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 

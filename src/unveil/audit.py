@@ -91,6 +91,7 @@ class Audit:
                     "classes": scene.classes,
                     "training": str(scene.training),
                     "pictures": _digest([scene.batch.images, scene.batch.labels]),
+                    **{f"{key} of the model": value for key, value in scene.given.items()},
                     "weights": _digest([*scene.model.parameters(), *scene.model.buffers()]),
                 }
                 for scene in self.scenes

@@ -7,6 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +15,7 @@ import click
 
 from unveil import __version__
 from unveil.errors import UsageError
+from unveil.usercode import is_users, told
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +47,15 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except UsageError as error:
         click.echo(f"Error: {error}", err=True)
         code = USAGE
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else bool(left.code)
+        if is_users(left):
+            code = _blamed(left)
     except Exception as error:
         if options["debug"]:
             traceback.print_exc()
+        if is_users(error):
+            sys.exit(_blamed(error))
         click.echo(
             f"Internal error: {type(error).__name__}: {error}\nThis is a bug in unveil: run the same command as "
             "`unveil --debug ...` and report what it prints to the project's issue tracker.",
@@ -55,6 +63,16 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         )
         code = INTERNAL
     sys.exit(code or 0)
+
+
+def _blamed(error: BaseException) -> int:
+    """Say that a user's own network failed in the middle of an audit, and where."""
+    click.echo(
+        f"Error: the model failed during the audit, {told(error)}; correct it and run the same command again, finished "
+        "trials are kept",
+        err=True,
+    )
+    return USAGE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -109,7 +127,8 @@ def audit(
 
     from unveil.config import load
 
-    described = load(file, overrides, variant=variant)
+    with redirect_stdout(sys.stderr):  # a user's model may print, and results are what stands on standard output
+        described = load(file, overrides, variant=variant)
     if lpips_weights is not None:
         measures = dataclasses.replace(described.measures, lpips_weights=lpips_weights)
         described = dataclasses.replace(described, measures=measures)
@@ -233,7 +252,7 @@ def _run(audit: Audit, folder: Path, *, as_json: bool) -> None:
     from unveil.progress import shown
 
     try:
-        with shown(Console(stderr=True)) as listener:
+        with shown(Console(stderr=True)) as listener, redirect_stdout(sys.stderr):
             trials = run(audit, folder, listener)
     except KeyboardInterrupt:
         click.echo(

@@ -22,14 +22,18 @@ from unveil.core import Attack, Enhancer
 from unveil.errors import UsageError, nearest
 from unveil.measures import Distance, Measures
 from unveil.metrics.perceptual import DOWNLOAD
+from unveil.models import ModelName
+from unveil.models.normalisation import Normalisation
 from unveil.pictures import BUILTIN
 from unveil.scenes import Scene, make_scene
-from unveil.spec import construct, split
+from unveil.spec import construct, split, toml_value
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
-AtLeastOne = Annotated[int, Field(ge=1)]
-AtLeastZero = Annotated[int, Field(ge=0)]
+LONGEST = 200  # characters of what a file holds, in a message
+MOST = 2**63 - 1  # what torch takes for a seed
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
+AtLeastZero = Annotated[int, Field(ge=0, le=MOST)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +42,12 @@ class SceneTable:
 
     Args:
         name: Its name in results; no two scenes share one.
-        model: A model of the zoo, or `package.module:factory`.
+        model: A model of the zoo, or `package.module:factory?key=value`; or a table of its name and its arguments.
+        weights: A file of trained weights relative to the TOML file; None for those that the model is built with.
+        normalise: `mean` and `std` that stand before the model, a number or one a channel; None for none.
         images: `builtin`, or a folder relative to the TOML file.
-        size: Height and width of the pictures in pixels.
+        size: Height and width of the pictures in pixels, or both in a list.
+        channels: 3 for RGB, 1 for grey.
         batch: Pictures in the batch.
         classes: Classes the model tells apart; None for as many as the pictures have.
         training: SPEC of the local training.
@@ -51,9 +58,12 @@ class SceneTable:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     name: str
-    model: str = "lenet"
+    model: Any = "lenet"
+    weights: str | None = None
+    normalise: Any = None
     images: str = BUILTIN
-    size: AtLeastOne = 64
+    size: Any = 64
+    channels: AtLeastOne = 3
     batch: AtLeastOne = 8
     classes: AtLeastOne | None = None
     training: str = "fedsgd"
@@ -124,7 +134,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
         channels = [obfuscations.parse(spec) for spec in table.obfuscations]
         attackers = [_attack(number, settings) for number, settings in enumerate(table.attack)]
         return Audit(
-            scenes=[_scene(scene, path.parent, table) for scene in table.scene],
+            scenes=[_scene(number, scene, path.parent, table) for number, scene in enumerate(table.scene)],
             obfuscations=channels,
             attacks=attackers,
             seeds=table.seeds,
@@ -161,7 +171,7 @@ def _override(data: dict[str, Any], text: str) -> None:
     key, equals, raw = text.partition("=")
     if not equals:
         raise UsageError(f"--set {text}: expected KEY=VALUE, such as attack.0.steps=50")
-    _set(data, key.strip(), _value(raw.strip()), f"--set {text}")
+    _set(data, key.strip(), toml_value(raw.strip()), f"--set {text}")
 
 
 def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -180,14 +190,6 @@ def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
     place[last] = value
 
 
-def _value(raw: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {raw}")
-    except ValueError:
-        return raw
-    return parsed["value"] if len(parsed) == 1 else raw
-
-
 def _checked(data: dict[str, Any]) -> AuditTable:
     try:
         # Through JSON because a strict dataclass takes tables, and arrays for lists, only from there.
@@ -200,7 +202,7 @@ def _checked(data: dict[str, Any]) -> AuditTable:
 
 
 def _explain(error: ErrorDetails) -> str:
-    *parents, key = map(str, error["loc"])
+    *parents, key = map(str, error["loc"] or ("it",))
     where = f" in {'.'.join(parents)}" if parents else ""
     if error["type"] == "unexpected_keyword_argument":
         schema = {"scene": SceneTable, "measures": MeasuresTable}[parents[0]] if parents else AuditTable
@@ -209,7 +211,12 @@ def _explain(error: ErrorDetails) -> str:
         example = f"a [[{key}]] table" if not parents else f'{key} = "…"'
         return f"{key!r} is missing{where}; add {example}"
     reason = error["msg"].replace("Input should be", "expected").replace("array", "list").lower()
-    return f"{'.'.join([*parents, key])}: {reason}, got {json.dumps(error['input'])}; correct it"
+    return f"{'.'.join([*parents, key])}: {reason}, got {_shown(error['input'])}; correct it"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
 def _attack(number: int, table: dict[str, Any]) -> Attack:
@@ -237,15 +244,19 @@ def _measures(table: MeasuresTable, folder: Path) -> Measures:
     return Measures(**settings)
 
 
-def _scene(table: SceneTable, folder: Path, audit: AuditTable) -> Scene:
+def _scene(number: int, table: SceneTable, folder: Path, audit: AuditTable) -> Scene:
+    where = f"scene.{number}"
     scene = make_scene(
         name=table.name,
-        model=table.model,
+        model=_model(f"{where}.model", table.model),
         images=BUILTIN if table.images == BUILTIN else _beside(folder, table.images),
-        size=table.size,
+        size=_size(f"{where}.size", table.size),
         batch=table.batch,
+        channels=table.channels,
         classes=table.classes,
         training=training.parse(table.training),
+        weights=None if table.weights is None else _beside(folder, table.weights),
+        normalisation=_normalisation(f"{where}.normalise", table.normalise, table.channels),
         labels_csv=None if table.labels_csv is None else _beside(folder, table.labels_csv),
         gallery=None if table.gallery is None else _beside(folder, table.gallery),
         seed=table.seed,
@@ -256,8 +267,52 @@ def _scene(table: SceneTable, folder: Path, audit: AuditTable) -> Scene:
     return dataclasses.replace(scene, source=table.images)
 
 
+def _model(where: str, given: Any) -> ModelName:
+    if isinstance(given, str):
+        return ModelName.parse(given)
+    arguments = dict(given) if isinstance(given, dict) else {}
+    name = arguments.pop("name", None)
+    if not isinstance(name, str):
+        raise UsageError(
+            f"{where}: expected a name, or a table with one and the factory's arguments, got {_shown(given)}; "
+            'write name = "package.module:factory"'
+        )
+    named = ModelName.parse(name)
+    for key in arguments:
+        if not key.isidentifier() or key in named.arguments:
+            why = "is given twice" if key in named.arguments else "is no argument's name"
+            raise UsageError(f"{where}: {key!r} {why}; correct it")
+    return dataclasses.replace(named, arguments={**named.arguments, **arguments})
+
+
+def _size(where: str, given: Any) -> int | tuple[int, int]:
+    sides = given if isinstance(given, list) and len(given) == 2 else [given]
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides):
+        raise UsageError(
+            f"{where}: expected pixels, at least 1, or [height, width], got {_shown(given)}; 32 to 128 is usual"
+        )
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
+def _normalisation(where: str, given: Any, channels: int) -> Normalisation | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict) or set(given) != {"mean", "std"}:
+        raise UsageError(
+            f"{where}: expected a table with mean and std, got {_shown(given)}; "
+            "write normalise = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }"
+        )
+    return Normalisation.of(given["mean"], given["std"], channels=channels)
+
+
 def _beside(folder: Path, path: str) -> str:
-    return str(folder / Path(path).expanduser())
+    try:
+        found = Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path!r}: {str(error).rstrip('.').lower()}; write the path in full") from None
+    if "\0" in path:
+        raise UsageError(f"{path!r} holds a null character, as no path does; correct it")
+    return str(folder / found)
 
 
 @contextmanager

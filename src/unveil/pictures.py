@@ -43,7 +43,7 @@ class Pictures:
     """Pictures with their labels.
 
     Args:
-        images: RGB in [0, 1].
+        images: RGB or grey, in [0, 1].
         labels: A class index for each picture.
         class_names: Class index -> name, for every class of the source.
     """
@@ -54,15 +54,23 @@ class Pictures:
 
 
 def load_pictures(
-    source: str | Path, *, count: int, size: int, labels_csv: str | Path | None = None, seed: int = 0, skip: int = 0
+    source: str | Path,
+    *,
+    count: int,
+    size: int | tuple[int, int],
+    channels: int = 3,
+    labels_csv: str | Path | None = None,
+    seed: int = 0,
+    skip: int = 0,
 ) -> Pictures:
-    """Load pictures, cropped to the central square and resized, aspect ratio kept.
+    """Load pictures, cropped about their centre to the shape asked for and resized, aspect ratio kept.
 
     Args:
         source: `builtin`, or a folder whose sub-folders are the classes.
         count: Pictures to load; of a folder chosen by the seed, as many different labels as possible, of the
             built-in ones the first.
-        size: Height and width, pixels.
+        size: Height and width, pixels; two numbers where they differ.
+        channels: 3 for RGB, 1 for grey.
         labels_csv: Labels instead of sub-folders: a file with the header `file,label`, each file relative to
             the folder, each label a class index or (if any of them is not a number) a class name.
         seed: Seed of the choice.
@@ -73,8 +81,11 @@ def load_pictures(
     """
     if count < 1:
         raise UsageError(f"pictures: expected a batch of at least 1, got {count}; set batch to 1 or more")
-    if size < 1:
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
         raise UsageError(f"pictures: expected a size of at least 1 pixel, got {size}; 32 to 128 is usual")
+    if channels not in (1, 3):
+        raise UsageError(f"pictures: expected 1 channel (grey) or 3 (RGB), got {channels}; set channels to 1 or 3")
     files, labels, class_names = _listing(source, labels_csv)
     if skip and skip + count > len(files):
         raise UsageError(
@@ -89,7 +100,7 @@ def load_pictures(
     order = range(skip + count) if str(source) == BUILTIN else _choose(labels, skip + count, seed)
     chosen = order[skip:]
     return Pictures(
-        images=torch.stack([_load(files[index], size) for index in chosen]),
+        images=torch.stack([_load(files[index], (height, width), channels) for index in chosen]),
         labels=torch.tensor([labels[index] for index in chosen]),
         class_names=class_names,
     )
@@ -116,7 +127,9 @@ def all_pictures(folder: Path, *, size: int) -> Pictures:
     classes, own = _classes(folder), folder.resolve().name
     files, labels, names = _listed({**classes, own: [*classes.get(own, ()), *loose]})
     return Pictures(
-        images=torch.stack([_load(file, size) for file in files]), labels=torch.tensor(labels), class_names=names
+        images=torch.stack([_load(file, (size, size), 3) for file in files]),
+        labels=torch.tensor(labels),
+        class_names=names,
     )
 
 
@@ -230,7 +243,7 @@ def _choose(labels: Sequence[int], count: int, seed: int) -> list[int]:
     return sorted(order, key=rounds.__getitem__)[:count]
 
 
-def _load(path: Path, size: int) -> Float[Tensor, "3 size size"]:
+def _load(path: Path, size: tuple[int, int], channels: int) -> Float[Tensor, "channels height width"]:
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -245,9 +258,10 @@ def _load(path: Path, size: int) -> Float[Tensor, "3 size size"]:
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            square = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+            fitted = ImageOps.fit(picture.convert("RGB"), size[::-1], Image.Resampling.LANCZOS)
+            fitted = fitted.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"picture {str(path)!r} cannot be read ({error}); repair or remove it") from error
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(fitted)).reshape(*size, channels).permute(2, 0, 1).float() / 255

@@ -9,6 +9,7 @@ differ from the defaults, so that ``parse(str(component)) == component``.
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -80,6 +81,8 @@ def construct(kind: str, catalogue: Mapping[str, type], name: str, settings: Map
             value = None
         try:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
+            if isinstance(value, bool) and not isinstance(values[key], bool):
+                raise UsageError(f"{kind} {name!r}: setting {key}={str(value).lower()} does not fit: give a number")
         except ValidationError as error:
             reason = error.errors()[0]["msg"].lower()
             raise UsageError(f"{kind} {name!r}: setting {key}={value} does not fit: {reason}") from None
@@ -91,6 +94,15 @@ def construct(kind: str, catalogue: Mapping[str, type], name: str, settings: Map
     if missing:
         raise UsageError(f"{kind} {name!r} needs {', '.join(missing)}; write {name}:{missing[0]}=…")
     return cls(**values)
+
+
+def toml_value(raw: str) -> Any:
+    """What TOML makes of the text behind an equals sign; the text itself where it is not TOML."""
+    try:
+        parsed = tomllib.loads(f"value = {raw}")
+    except (ValueError, RecursionError):
+        return raw
+    return parsed["value"] if len(parsed) == 1 else raw
 
 
 def _printed(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -165,6 +165,15 @@ def parse(text: str) -> LocalTraining:
     """Build a local training from its SPEC, such as `fedavg:steps=5,lr=0.003`."""
     training: LocalTraining = build("training", CATALOGUE, text)
     return training
+
+
+def shortened(training: LocalTraining, pictures: int) -> LocalTraining:
+    """The same local training for an epoch at most, on so many pictures: as much of it as it takes to try it."""
+    if not isinstance(training, FedAvg):
+        return training
+    epoch = -(-pictures // min(training.batch_size or pictures, pictures))
+    total = training.steps if training.steps is not None else (training.epochs or 0) * epoch
+    return replace(training, steps=min(total, epoch), epochs=None)
 
 
 def _is_searched(batch: Batch) -> bool:

@@ -117,8 +117,12 @@ def run_trial(
         originals=save_pictures(folder, key, "original", originals),
         images=save_pictures(folder, key, "reconstruction", guess.images),
         labels=guess.labels.tolist(),
-        assumptions=[*attacker.knowledge(scene, obfuscation).assumptions, *(inside.assumptions if inside else ())],
-        notes=[*guess.notes, *missing],
+        assumptions=[
+            *attacker.knowledge(scene, obfuscation).assumptions,
+            *scene.assumptions,
+            *(inside.assumptions if inside else ()),
+        ],
+        notes=[*guess.notes, *missing, *scene.notes],
         versions=_versions(device),
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
     )
@@ -142,7 +146,7 @@ def run_trial(
         images=save_pictures(folder, key, "enhanced", guess.images),
         labels=guess.labels.tolist(),
         assumptions=list(dict.fromkeys([*trial.assumptions, *enhancer.assumptions])),
-        notes=[*guess.notes, *missing],
+        notes=[*guess.notes, *missing, *scene.notes],
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
         enhanced=dataclasses.replace(played.enhanced, alone=alone, before=trial),
     )
@@ -235,6 +239,7 @@ def settings_of(
     return {
         "scene": scene.name,
         "model": scene.model_name,
+        **scene.given,
         "images": str(scene.source),
         "batch": shape_of(scene.batch),
         "training": str(scene.training),
