@@ -10,7 +10,7 @@ import unveil
 
 SOURCE = Path(unveil.__file__).parent
 LEVELS = (
-    {"core", "thin", "gradient", "network", "spec", "errors", "files", "usercode", "fingerprints"},
+    {"core", "thin", "gradient", "network", "spec", "errors", "files", "usercode", "twice", "fingerprints"},
     {
         "training",
         "obfuscations",

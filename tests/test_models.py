@@ -139,10 +139,10 @@ def test_the_example_with_torchvision(monkeypatch):
         ("lennet", r"unknown model 'lennet'; did you mean 'lenet'\?"),
         ("transformer9000", r"known are lenet, resnet18, vgg7 \(a model of your own is named package.module:factory"),
         (":net", r"unknown model ':net'"),
-        ("nowhere.at_all:net", r"cannot import 'nowhere.at_all', ModuleNotFoundError: No module named 'nowhere'"),
+        ("nowhere.at_all:net", r"importing 'nowhere.at_all' raised ModuleNotFoundError: No module named 'nowhere'"),
         (
             "broken:net",
-            r"cannot import 'broken', ZeroDivisionError: division by zero \(broken.py:2\); run from the directory",
+            r"importing 'broken' raised ZeroDivisionError: division by zero \(broken.py:2\); run from the directory",
         ),
         ("victims:factori", r"module 'victims' has no factory 'factori'; did you mean 'factory'\?"),
         ("empty:net", r"module 'empty' has no factory 'net'; define a function there that returns the model"),
@@ -153,12 +153,15 @@ def test_the_example_with_torchvision(monkeypatch):
         ),
         ("victims:positional", r"its factory asks for 'classes', but"),
         ("victims:number", r"expected the factory to return a torch.nn.Module, got int"),
-        ("victims:fails", r"its factory failed, RuntimeError: no weights here \(victims.py:\d+\); call it in Python"),
+        ("victims:fails", r"its factory raised RuntimeError: no weights here \(victims.py:\d+\); call it in Python"),
         ("builtins:max", r"'builtins' is Python's own and holds no model of yours"),
         ("victims:narrow", r"output does not fit the labels: .* expected shape \(2, 4\) or wider, got shape \(2, 3\)"),
         ("victims:maps", r"output does not fit the labels: .* got shape \(2, 3, 16, 16\)"),
         ("victims:pair", r"output does not fit the labels: .* got tuple"),
-        ("victims:greys", r"cannot take a batch of 3 x 16 x 16 pictures, RuntimeError: .*; change the size"),
+        (
+            "victims:greys",
+            r"its forward on a batch of 2 pictures of 3 x 16 x 16 raised RuntimeError: .*; change the size",
+        ),
     ],
 )
 def test_what_cannot_be_built(victim, name, message):

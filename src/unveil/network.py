@@ -8,13 +8,10 @@ not on the global random state, which is put back.
 from __future__ import annotations
 
 import copy
-import os
 import random
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -26,8 +23,9 @@ from torch.nn import DataParallel, Module
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
-import unveil
 from unveil.errors import UsageError
+from unveil.twice import twice_differentiable
+from unveil.usercode import running
 
 Mode = Literal["eval", "train"]
 
@@ -35,8 +33,6 @@ Draws = int | None
 """Seed of what a network draws by chance; None to put the mean in the place of every draw."""
 
 NO_CHECKPOINTS = "activation checkpointing is not supported; switch it off for the audit, which changes no result"
-
-_NOT_THE_USERS = tuple(str(Path(package.__file__ or "").parent) + os.sep for package in (torch, unveil))
 
 
 def in_mode(model: Module, mode: Mode) -> Module:
@@ -107,7 +103,7 @@ def run(
     """
     own = fresh_buffers(client) if buffers is None else buffers
     given = {**weights, **own}
-    with users_code("model: its forward"), own_randomness(draws or 0), ExitStack() as stack:
+    with users_code("model: its forward"), own_randomness(draws or 0), twice_differentiable(), ExitStack() as stack:
         if draws is None:
             stack.enter_context(_MeanOfDraws())
         if "torch._dynamo" in sys.modules:  # compiled parts cannot be watched, nor differentiated twice
@@ -201,26 +197,6 @@ _DROPOUT = frozenset(
 )
 
 
-@contextmanager
-def users_code(what: str) -> Iterator[None]:
+def users_code(what: str) -> AbstractContextManager[None]:
     """Turns an error of the user's own code into a `UsageError` that says what was raised and where."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:
-        text = (str(error).splitlines() or [""])[0]
-        raise UsageError(
-            f"{what} raised {type(error).__name__}: {text}{place_of(error)}; correct it there, or try the model on "
-            "these pictures in Python"
-        ) from error
-
-
-def place_of(error: BaseException) -> str:
-    """Where in the user's code an error was raised, as ` (FILE, line N)`; empty where none of it is the user's."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_NOT_THE_USERS) and not frame.filename.startswith("<")
-    ]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return running(what, "correct it there, or try the model on these pictures in Python")

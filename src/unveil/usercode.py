@@ -64,14 +64,14 @@ def is_users(error: BaseException) -> bool:
 def running(what: str, fix: str) -> Iterator[None]:
     """Whatever a user's code raises inside is a `UsageError`: what was run, the user's own error, the place, the fix.
 
-    `sys.exit` is one too. Ctrl-C is not.
+    `sys.exit` is one too. Ctrl-C is not, nor is what unveil leaves a network by.
     """
     try:
         yield
-    except (UsageError, KeyboardInterrupt):
+    except UsageError:
         raise
-    except BaseException as error:
-        raise UsageError(f"{what}, {told(error)}; {fix}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{what} raised {told(error)}; {fix}") from error
 
 
 @contextmanager

@@ -44,11 +44,14 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
     with unchanged(seed):
         model = _unwrapped(call(named, factory, image_shape=image_shape, classes=classes)).eval()
         check_kind(named, model)
-        with running(f"{who}: it cannot be brought to the CPU", "let the factory build it there"):
+        with running(f"{who}: bringing it to the CPU", "let the factory build it there"):
             model = model.to("cpu")
         shape = " x ".join(map(str, image_shape))
         with (
-            running(f"{who}: cannot take a batch of {shape} pictures", "change the size of the pictures or the model"),
+            running(
+                f"{who}: its forward on a batch of 2 pictures of {shape}",
+                "change the size of the pictures or the model",
+            ),
             torch.no_grad(),
         ):
             output = model(torch.zeros(2, *image_shape))

@@ -106,7 +106,7 @@ def load_into(model: Module, checkpoint: Checkpoint) -> None:
             )
         if tensor.is_complex() or not bool(torch.isfinite(tensor).all()):
             raise UsageError(f"{who}: {name!r} holds NaN, infinite or complex values; train or save it again")
-    with running(f"{who}: the model does not take them", "build the model as it was trained"):
+    with running(f"{who}: loading them into the model", "build the model as it was trained"):
         state = {name: tensor.to(own[name].dtype) for name, tensor in given.items()}
         model.load_state_dict({**model.state_dict(), **state})
 

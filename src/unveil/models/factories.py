@@ -85,10 +85,10 @@ def call(named: ModelName, factory: Factory, *, image_shape: Shape, classes: int
     if isinstance(factory, Module):
         if named.arguments:
             raise UsageError(f"{who}: {named.name} is a network, not a function, and takes no arguments; drop them")
-        with running(f"{who}: it cannot be copied", "name a function that builds and returns the network"):
+        with running(f"{who}: copying it", "name a function that builds and returns the network"):
             return copy.deepcopy(factory)
     settings = {**_ours(who, named, factory, image_shape, classes), **named.arguments}
-    with running(f"{who}: its factory failed", "call it in Python to find out why"):
+    with running(f"{who}: its factory", "call it in Python to find out why"):
         model = factory(**settings)
     if not isinstance(model, Module):
         raise UsageError(
@@ -116,7 +116,7 @@ def imported(named: ModelName, catalogue: Iterable[str]) -> Factory:
         sys.path.insert(0, os.getcwd())
     importlib.invalidate_caches()
     with running(
-        f"{who}: cannot import {module_name!r}",
+        f"{who}: importing {module_name!r}",
         f"{_nearby(module_name)}run from the directory that holds it, or install it",
     ):
         module = importlib.import_module(module_name)

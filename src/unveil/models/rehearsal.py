@@ -6,6 +6,8 @@ told with the user's own error, not in the middle of an attack.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,8 +61,9 @@ def rehearse(
     try:
         with unchanged(0):
             try:
-                sent = _sent(who, model, batch, client)
-                silent = _second_derivative(who, model, batch, attacker)
+                with _by_name(who):
+                    sent = _sent(who, model, batch, client)
+                    silent = _second_derivative(who, model, batch, attacker)
             finally:  # what it switched is the reason of what fails after it
                 if torch.is_grad_enabled() != gradients or torch.get_default_dtype() != dtype:
                     raise UsageError(
@@ -72,11 +75,22 @@ def rehearse(
     return tuple(_notes(model, sent, silent=silent, probabilities=all(probabilities)))
 
 
+@contextmanager
+def _by_name(who: str) -> Iterator[None]:
+    """Give a refusal that speaks of `model` the name of this one."""
+    try:
+        yield
+    except UsageError as error:
+        if not str(error).startswith("model: "):
+            raise
+        raise UsageError(f"{who}: {str(error).removeprefix('model: ')}") from error.__cause__
+
+
 def _sent(who: str, model: Module, batch: Batch, client: LocalTraining) -> dict[str, Tensor]:
     """What the client sends, if it can be used."""
     mode = f"in {client.mode} mode"
     try:
-        with running(f"{who}: the client cannot train on its {len(batch)} pictures {mode}", "correct the model"):
+        with running(f"{who}: training on the {len(batch)} pictures of the batch {mode}", "correct it there"):
             sent = dict(client(model, batch, generator=Generator().manual_seed(0)))
     except UsageError as error:
         if ALONE in str(error.__cause__):
@@ -104,8 +118,8 @@ def _second_derivative(who: str, model: Module, batch: Batch, attacker: LocalTra
     images = batch.images[:FEW].clone().requires_grad_()
     with (
         running(
-            f"{who}: its gradient cannot be differentiated again, as attacks that match updates must",
-            "use operations that torch can differentiate twice",
+            f"{who}: the second derivative, which attacks that match updates need,",
+            "use operations that torch differentiates twice",
         ),
         torch.enable_grad(),
     ):
