@@ -160,7 +160,7 @@ def test_the_example_with_torchvision(monkeypatch):
         ("victims:pair", r"output does not fit the labels: .* got tuple"),
         (
             "victims:greys",
-            r"its forward on a batch of 2 pictures of 3 x 16 x 16 raised RuntimeError: .*; change the size",
+            r"its forward on a batch of 2 pictures of 3 x 16 x 16 raised RuntimeError: .*; change size or channels",
         ),
     ],
 )

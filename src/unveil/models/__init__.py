@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unveil.errors import UsageError
 from unveil.models.checks import check_kind, check_logits, check_trained
-from unveil.models.factories import ModelName, Shape, call, imported
+from unveil.models.factories import CLASSES, ModelName, Shape, call, imported, takes_any
 from unveil.models.zoo import CATALOGUE, lenet, resnet18, vgg7
 from unveil.usercode import running, unchanged
 
@@ -46,16 +46,15 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
         check_kind(named, model)
         with running(f"{who}: bringing it to the CPU", "let the factory build it there"):
             model = model.to("cpu")
-        shape = " x ".join(map(str, image_shape))
-        with (
-            running(
-                f"{who}: its forward on a batch of 2 pictures of {shape}",
-                "change the size of the pictures or the model",
-            ),
-            torch.no_grad(),
-        ):
-            output = model(torch.zeros(2, *image_shape))
-    check_logits(named, output, 2, classes)
+    shape = " x ".join(map(str, image_shape))
+    with (
+        unchanged(seed),  # lazy layers draw their weights here
+        running(f"{who}: its forward on a batch of 2 pictures of {shape}", "change size or channels, or the model"),
+        torch.no_grad(),
+    ):
+        output = model(torch.zeros(2, *image_shape))
+    untold = takes_any(factory) and not set(CLASSES) & set(named.arguments)
+    check_logits(named, output, 2, classes, untold=untold)
     check_trained(named, model)
     return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 size = max(size, sum(entry.file_size for entry in packed.infolist()))
         if size > LARGEST:
             raise UsageError(f"{who}: it holds {size >> 30} GiB, more than {LARGEST >> 30}; save the weights alone")
-        tensors = _state(who, _read(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tensors = _state(who, _read(file))
         with file.open("rb") as raw:
             checksum = hashlib.file_digest(raw, "sha256").hexdigest()[:12]
     except UsageError:
@@ -139,7 +142,8 @@ def _state(who: str, found: Any) -> dict[str, Tensor]:
                         f"{who}: {name!r} is sparse, quantised or empty of numbers; save it as plain float"
                     )
             return tensors
-    kind = f"a {type(found).__name__}" + (f" of {', '.join(map(repr, list(found)[:3]))}" if found else "")
+    inside = f" of {', '.join(map(repr, list(found)[:3]))}" if isinstance(found, Mapping) and found else ""
+    kind = f"a {type(found).__name__}{inside}"
     raise UsageError(f"{who}: expected tensors by name, got {kind[:100]}; save model.state_dict()")
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.errors import UsageError
-from unveil.models.factories import CLASSES, ModelName
+from unveil.models.factories import ModelName
 
 
 def check_kind(named: ModelName, model: Module) -> None:
@@ -45,7 +45,7 @@ def check_trained(named: ModelName, model: Module) -> None:
         )
 
 
-def check_logits(named: ModelName, output: object, pictures: int, classes: int) -> None:
+def check_logits(named: ModelName, output: object, pictures: int, classes: int, *, untold: bool = False) -> None:
     """Raise a `UsageError` unless the output of a model is pictures x at least as many classes.
 
     Args:
@@ -53,14 +53,15 @@ def check_logits(named: ModelName, output: object, pictures: int, classes: int) 
         output: What its `forward` returned.
         pictures: Pictures that went in.
         classes: Number of classes.
+        untold: The factory takes arguments that it does not name, so nobody told it the number of classes.
     """
     if isinstance(output, Tensor) and output.ndim == 2 and len(output) == pictures and output.shape[1] >= classes:
         return
     if isinstance(output, Tensor):
         got, fix = f"shape {tuple(output.shape)}", "give the model one output a class or set classes to match"
-        if output.ndim == 2 and ":" in named.name and not set(CLASSES) & set(named.arguments):
+        if untold:
             told = ModelName(name=named.name, arguments={**named.arguments, "num_classes": classes})
-            fix += f'; where a factory takes them in **kwargs, write model = "{told}"'
+            fix = f'write model = "{told}"'
     else:
         got = type(output).__name__
         fix = "return the logits alone, from a factory of your own that wraps the model"

@@ -27,6 +27,7 @@ CLASSES = ("classes", "num_classes", "n_classes")
 CHANNELS = ("in_channels", "in_chans")
 SIDES = ("image_size", "img_size")
 """What a factory is given under these names; a side is one number where the pictures are square."""
+FEW = 12  # names of a module that a message lists
 IF_REQUIRED = ("channels", "size")
 """Names that also mean other things: given only where the factory insists on them."""
 
@@ -98,6 +99,14 @@ def call(named: ModelName, factory: Factory, *, image_shape: Shape, classes: int
     return model
 
 
+def takes_any(factory: Factory) -> bool:
+    """Whether a factory hands on arguments that it does not name, such as `num_classes`."""
+    try:
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
+    except (ValueError, TypeError):
+        return False
+
+
 def imported(named: ModelName, catalogue: Iterable[str]) -> Factory:
     """What `package.module:attribute` names, importable from the current directory.
 
@@ -125,7 +134,7 @@ def imported(named: ModelName, catalogue: Iterable[str]) -> Factory:
         found = getattr(found, part, None)
     if isinstance(found, ModuleType) or inspect.isbuiltin(found) or not callable(found):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        hint = nearest(attribute, names) if names else "define a function there that returns the model"
+        hint = _nearest(attribute, names) or "define a function there that returns the model"
         raise UsageError(f"{who}: module {module_name!r} has no factory {attribute!r}; {hint}")
     factory: Factory = found
     return factory
@@ -141,9 +150,15 @@ def _check_module(who: str, name: str, attribute: str) -> None:
     if root in sys.stdlib_module_names or (root == "unveil" and not name.startswith("unveil.models")):
         whose = "unveil's own" if root == "unveil" else "Python's own"
         raise UsageError(
-            f"{who}: {root!r} is {whose} and holds no model of yours; name your own module, and rename it where it is "
+            f"{who}: {root!r} is {whose} and holds no model of yours; name a module of your own, renamed if it is "
             "called so too"
         )
+
+
+def _nearest(attribute: str, names: list[str]) -> str:
+    """The nearest of the names, all of them where they are few, or nothing."""
+    hint = nearest(attribute, names) if names else ""
+    return hint if hint.startswith("did you mean") or len(names) <= FEW else ""
 
 
 def _nearby(module_name: str) -> str:
@@ -170,9 +185,8 @@ def _ours(who: str, named: ModelName, factory: Factory, image_shape: Shape, clas
     except (ValueError, TypeError):
         raise UsageError(f"{who}: it does not say what it takes; wrap it in a function of your own") from None
     by_name = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for key in named.arguments:
-        if key not in by_name and not takes_any:
+        if key not in by_name and not takes_any(factory):
             hint = nearest(key, list(by_name)) if by_name else "it has none"
             raise UsageError(f"{who}: its factory has no argument {key!r}; {hint}")
     given = {}
@@ -191,16 +205,18 @@ def _ours(who: str, named: ModelName, factory: Factory, image_shape: Shape, clas
 
 
 def _printed(value: Any) -> str:
-    """A value as `toml_value` reads it back."""
+    """A value as `toml_value` reads it back; a string that is not taken for anything else stands bare."""
     if isinstance(value, str):
-        plain = toml_value(value) == value and not set(value) & set("&\"'\\") and value == value.strip()
-        return value if plain and value.isprintable() else json.dumps(value).replace("&", "\\u0026")
+        bare = toml_value(value) == value and not set(value) & set("&\"'\\") and value == value.strip()
+        return value if bare and value.isprintable() else _inside(value)
+    return _inside(value)
+
+
+def _inside(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("&", "\\u0026").replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_printed_inside(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_inside(key)} = {_inside(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_printed_inside, value)) + "]"
+        return "[" + ", ".join(map(_inside, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _printed_inside(value: Any) -> str:
-    return json.dumps(value).replace("&", "\\u0026") if isinstance(value, str) else _printed(value)

@@ -133,8 +133,8 @@ def _notes(model: Module, sent: dict[str, Tensor], *, silent: bool, probabilitie
     notes = []
     if probabilities:
         notes.append(
-            "The model seems to return probabilities, and the client's loss takes logits: leave its softmax out, as "
-            "training with it would be much slower and its update is smaller than that of a usual client."
+            "The model seems to return probabilities, and the client's cross-entropy takes logits: its update is not "
+            "that of a usual client. Leave the softmax out."
         )
     if silent:
         notes.append(
