@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +25,8 @@ class Normalisation:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, mean: float | Sequence[float], std: float | Sequence[float], *, channels: int) -> Normalisation:
-        """Checked for pictures of so many channels.
+    def of(cls, mean: Any, std: Any, *, channels: int) -> Normalisation:
+        """From numbers or lists of them, as a file gives them, checked for pictures of so many channels.
 
         Raises:
             UsageError: Another number of values, or values that no pictures in [0, 1] have.
