@@ -180,7 +180,7 @@ def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
     place: Any = data
     for part in parents:
         try:
-            place = place[int(part)] if isinstance(place, list) else place[part]
+            place = place[_number(part)] if isinstance(place, list) else place[part]
         except (KeyError, IndexError, ValueError, TypeError):
             raise UsageError(
                 f"{where}: the file has no {part!r} there; write KEY as in attack.0.steps, counting from 0"
@@ -188,6 +188,13 @@ def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
     if not isinstance(place, dict):
         raise UsageError(f"{where}: {'.'.join(parents)} is not a table; write KEY as in attack.0.steps")
     place[last] = value
+
+
+def _number(part: str) -> int:
+    """Which table of a list is meant; those from the end are not counted."""
+    if not (part.isascii() and part.isdecimal()):
+        raise ValueError(part)
+    return int(part)
 
 
 def _checked(data: dict[str, Any]) -> AuditTable:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
+from seeds import shifted
 from unveil.errors import UsageError
 from unveil.models import ModelName, build_model
 
@@ -49,7 +50,8 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@seed(shifted())
+@settings(deadline=None, database=None, max_examples=150)
 @given(st.dictionaries(st.sampled_from(["a", "b2", "_c", "width"]), VALUES, max_size=3))
 def test_a_name_prints_as_what_it_is_read_from(arguments):
     named = ModelName(name="pkg.mod:net", arguments=arguments)
