@@ -142,7 +142,7 @@ def test_the_example_with_torchvision(monkeypatch):
         ("nowhere.at_all:net", r"importing 'nowhere.at_all' raised ModuleNotFoundError: No module named 'nowhere'"),
         (
             "broken:net",
-            r"importing 'broken' raised ZeroDivisionError: division by zero \(broken.py:2\); run from the directory",
+            r"importing 'broken' raised ZeroDivisionError: division by zero \(broken.py, line 2\); run from the directory",
         ),
         ("victims:factori", r"module 'victims' has no factory 'factori'; did you mean 'factory'\?"),
         ("empty:net", r"module 'empty' has no factory 'net'; define a function there that returns the model"),
@@ -153,7 +153,10 @@ def test_the_example_with_torchvision(monkeypatch):
         ),
         ("victims:positional", r"its factory asks for 'classes', but"),
         ("victims:number", r"expected the factory to return a torch.nn.Module, got int"),
-        ("victims:fails", r"its factory raised RuntimeError: no weights here \(victims.py:\d+\); call it in Python"),
+        (
+            "victims:fails",
+            r"its factory raised RuntimeError: no weights here \(victims.py, line \d+\); call it in Python",
+        ),
         ("builtins:max", r"'builtins' is Python's own and holds no model of yours"),
         ("victims:narrow", r"output does not fit the labels: .* expected shape \(2, 4\) or wider, got shape \(2, 3\)"),
         ("victims:maps", r"output does not fit the labels: .* got shape \(2, 3, 16, 16\)"),

@@ -234,7 +234,7 @@ def test_a_network_that_fails_in_the_middle_is_the_users(folder: Path, call: Cal
     assert (code, out) == (2, "")
     last = err.strip().splitlines()[-1]
     assert last.startswith("Error: ")
-    assert f"{message} ({name}.py:" in last
+    assert f"{message} ({name}.py, line " in last
     assert "bug in unveil" not in err
 
 

@@ -49,7 +49,7 @@ def test_a_networks_error_is_the_users_wherever_torch_called_it():
     forward = raised(lambda: Failing()(torch.zeros(1)))
     assert is_users(forward)
     name = Path(__file__).relative_to(Path.cwd()) if Path(__file__).is_relative_to(Path.cwd()) else __file__
-    assert place(forward) == f"{name}:{line_of('raise LookupError')}"
+    assert place(forward) == f"{name}, line {line_of('raise LookupError')}"
     assert told(forward) == f"LookupError: no weights for this ({place(forward)})"
     backward = raised(lambda: Backward()(torch.zeros(1, requires_grad=True)).sum().backward())
     assert is_users(backward)

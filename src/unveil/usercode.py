@@ -35,12 +35,12 @@ def told(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """`FILE:LINE` of the innermost frame outside unveil, torch and Python's library; empty where there is none."""
+    """`FILE, line N` of the innermost frame outside unveil, torch and Python's library; empty where there is none."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if _owner(frame.f_code.co_filename) == "user":
             path = Path(frame.f_code.co_filename)
             inside = path.is_relative_to(Path.cwd())
-            return f"{path.relative_to(Path.cwd()) if inside else path}:{line}"
+            return f"{path.relative_to(Path.cwd()) if inside else path}, line {line}"
     return ""
 
 

@@ -179,7 +179,7 @@ def test_the_process_is_as_it_was(mine, monkeypatch):
         ("{mine}:bare?widht=1", r"its factory has no argument 'widht'; it has none"),
         ("{mine}.py:net", r"is a file, not a module; write {mine}:net"),
         ("./{mine}:net", r"is a file, not a module; write {mine}:net"),
-        ("{mine}:exits", r"its factory raised SystemExit: 3 \({mine}.py:\d+\); call it in Python"),
+        ("{mine}:exits", r"its factory raised SystemExit: 3 \({mine}.py, line \d+\); call it in Python"),
         (
             "{mine}:half",
             r"its weight '1.weight' is float16, and clients here compute in float32; return model.float\(\)",
@@ -231,7 +231,7 @@ def test_what_cannot_be_built_is_a_sentence(mine, text, message):
 
 def test_a_module_that_leaves_when_it_is_imported(mine):
     name = mine("raise SystemExit('no GPU')\n")
-    with pytest.raises(UsageError, match=rf"importing '{name}' raised SystemExit: no GPU \({name}.py:6\)"):
+    with pytest.raises(UsageError, match=rf"importing '{name}' raised SystemExit: no GPU \({name}.py, line 6\)"):
         built(f"{name}:net")
     with pytest.raises(UsageError, match=rf"No module named '{name}s'; did you mean '{name}'\? Else run from"):
         built(f"{name}s:net")

@@ -87,13 +87,13 @@ def partly(classes):
 @pytest.mark.parametrize(
     ("kind", "training", "message"),
     [
-        ("train", "fedsgd:mode=train", r"its forward raised KeyError: 'targets' \({mine}.py:14\)"),
-        ("two", "fedsgd", r"raised RuntimeError: shape .* \({mine}.py:16\)"),
+        ("train", "fedsgd:mode=train", r"its forward raised KeyError: 'targets' \({mine}.py, line 14\)"),
+        ("two", "fedsgd", r"raised RuntimeError: shape .* \({mine}.py, line 16\)"),
         ("lost", "fedsgd", r"its logits hold NaN or infinite values for this batch"),
         ("tuple", "fedsgd:mode=train", r"got tuple; return the logits alone"),
         ("zero", "fedsgd", r"the update is all zeros"),
-        ("once", "fedsgd", r"raised ArithmeticError: once only \({mine}.py:\d+\)"),
-        ("exit", "fedsgd", r"raised SystemExit: 0 \({mine}.py:26\)"),
+        ("once", "fedsgd", r"raised ArithmeticError: once only \({mine}.py, line \d+\)"),
+        ("exit", "fedsgd", r"raised SystemExit: 0 \({mine}.py, line 26\)"),
         ("grad", "fedsgd", r"so there is no gradient to send; .* do not run the forward under torch.no_grad"),
         ("dtype", "fedsgd", r"changes torch's gradient mode or default type"),
         (

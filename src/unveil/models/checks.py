@@ -11,7 +11,7 @@ from unveil.models.factories import ModelName
 
 
 def check_kind(named: ModelName, model: Module) -> None:
-    """Raise a `UsageError` for a network whose weights cannot be replaced, or that clients do not compute with.
+    """Raise a `UsageError` for a network whose weights cannot be replaced, or that attacks do not compute with.
 
     Args:
         named: The model's name.
