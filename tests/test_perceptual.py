@@ -115,7 +115,7 @@ def test_pictures_too_small_for_the_network(net: Any, tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"conv2.bias": None}, "has no conv2.bias"),
-        ({"lin3.weight": np.zeros(7, np.float32)}, r"lin3.weight in .* has shape \(7,\), expected \(1, 256, 1, 1\)"),
+        ({"lin3.weight": np.zeros(7, np.float32)}, r"lin3.weight has shape \(7,\), expected \(1, 256, 1, 1\)"),
         ({"conv0.bias": np.ones(64, np.float32)}, "does not hold the weights of LPIPS 0.1 with AlexNet .checksum"),
     ],
 )
