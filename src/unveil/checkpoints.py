@@ -20,18 +20,19 @@ BYTES = 1024 * MIB
 """Of one file of weights, and of what it unpacks to; the largest in use here, a whole AlexNet, has 233 MiB."""
 
 
-def read_weights(path: Path, what: str, *, fix: str) -> Mapping[str, Any]:
+def read_weights(path: Path, what: str, *, fix: str, absent: str | None = None) -> Mapping[str, Any]:
     """What a file of weights holds by name: tensors, and whatever else is there.
 
     Args:
         path: An .npz, or what `torch.save` has written: a mapping, bare or under `state_dict`.
         what: The start of every message, such as `lpips`.
         fix: The end of every message.
+        absent: The same where there is no such file; None for `fix`.
 
     Raises:
         UsageError: It is no regular file, too large, damaged, or holds no mapping from names.
     """
-    regular(path, what, fix=fix, most=BYTES)
+    regular(path, what, fix=fix, absent=absent, most=BYTES)
     if path.suffix == ".npz":
         return {name: _tensor(array) for name, array in read_npz(path, what, fix=fix, most=BYTES).items()}
     try:

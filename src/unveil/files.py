@@ -21,13 +21,14 @@ _KINDS = (
 )
 
 
-def regular(path: Path, what: str, *, fix: str, most: int | None = None) -> Path:
+def regular(path: Path, what: str, *, fix: str, absent: str | None = None, most: int | None = None) -> Path:
     """The path, once it is known to lead to a regular file; a symbolic link to one is fine.
 
     Args:
         path: What the user named.
         what: The start of the message, such as `lpips`; empty for none.
         fix: The end of the message: what to do.
+        absent: The same where there is no such file; None for `fix`.
         most: Bytes that the file may have; None for any number.
 
     Raises:
@@ -37,7 +38,7 @@ def regular(path: Path, what: str, *, fix: str, most: int | None = None) -> Path
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{start} does not exist; {fix}") from None
+        raise UsageError(f"{start} does not exist; {fix if absent is None else absent}") from None
     except (OSError, ValueError) as error:  # too long, a loop of links, a NUL, half a character
         raise UsageError(f"{start} cannot be opened ({reason_of(error)}); {fix}") from None
     if not stat.S_ISREG(found.st_mode):
@@ -48,10 +49,10 @@ def regular(path: Path, what: str, *, fix: str, most: int | None = None) -> Path
     return path
 
 
-def read_bytes(path: Path, what: str, *, fix: str, most: int) -> bytes:
+def read_bytes(path: Path, what: str, *, fix: str, absent: str | None = None, most: int) -> bytes:
     """The content of a regular file; arguments and errors as in `regular`."""
     try:
-        return regular(path, what, fix=fix, most=most).read_bytes()
+        return regular(path, what, fix=fix, absent=absent, most=most).read_bytes()
     except OSError as error:
         start = f"{what}: {shown(path)}" if what else shown(path)
         raise UsageError(f"{start} cannot be read ({reason_of(error)}); {fix}") from None

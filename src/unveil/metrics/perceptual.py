@@ -15,7 +15,7 @@ from torch import Tensor
 from unveil.checkpoints import read_weights, take
 from unveil.core import Images, Metric
 from unveil.errors import UsageError
-from unveil.files import is_regular, shown
+from unveil.files import shown
 
 DOWNLOAD = "download"
 LEAST = 32  # pixels a side below which AlexNet's last maps are empty
@@ -148,7 +148,7 @@ def _named(state: Mapping[str, Tensor], ending: str) -> Tensor:
 
 def _read(path: Path) -> Mapping[str, Any]:
     """Tensors by the names of the .npz, whatever the file calls them."""
-    found = read_weights(path, "lpips", fix=HOW if not is_regular(path) else "give an .npz or a .pth of weights")
+    found = read_weights(path, "lpips", fix="give an .npz or a .pth of weights", absent=HOW)
     if path.suffix == ".npz":
         return found
     names = {}
