@@ -11,7 +11,7 @@ from pathlib import Path
 from unveil.core import Enhancer
 from unveil.enhancers.learned import SHIPPED, Learned
 from unveil.errors import UsageError, nearest
-from unveil.files import is_regular, quoted
+from unveil.files import is_regular, quoted, shown
 
 NONE = "none"
 CATALOGUE: Mapping[str, str] = {
@@ -39,4 +39,4 @@ def parse(text: str) -> Enhancer | None:
             f"unknown enhancer {quoted(text, 60)}; {nearest(text[:60], [NONE, *CATALOGUE])}, or give a file of "
             "`unveil fit`"
         )
-    return Learned(Path(text).name, Path(text)).checked()
+    return Learned(shown(Path(text).name), Path(text)).checked()
