@@ -150,6 +150,7 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
 
     from unveil.fitting.fit import Fit
     from unveil.fitting.fit import fit as train
+    from unveil.fitting.workers import terminated_as_interrupted
     from unveil.progress import fitting_shown
 
     work = work / setting
@@ -157,7 +158,7 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     out = out or work / f"{setting}.safetensors"
     plan = Fit(setting=setting, sources=sources, work=work, out=out, command=command, **settings)  # type: ignore[arg-type]
     try:
-        with fitting_shown(Console(stderr=True)) as told:
+        with terminated_as_interrupted(), fitting_shown(Console(stderr=True)) as told:
             card = train(plan, told)
     except KeyboardInterrupt:
         click.echo(f"Interrupted: {work} keeps what is done; run the same command again to go on.", err=True)
