@@ -70,10 +70,10 @@ def bounded(archive: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
     with archive.open(entry) as stream:
-        version = npy.read_magic(stream)
-        if version not in HEADERS:
-            raise ValueError(f"{shown(name)} is of an unknown version")
-        shape, is_fortran, dtype = HEADERS[version](stream)
+        try:
+            shape, is_fortran, dtype = HEADERS[npy.read_magic(stream)](stream)
+        except Exception:  # a header is a Python literal, and anything may be in one
+            raise ValueError(f"{shown(name)} has no header of an array") from None
         if dtype.kind not in PLAIN or not dtype.itemsize:
             raise ValueError(f"{shown(name)} holds {shown(str(dtype), 40)}, not numbers or texts")
         wanted, there = math.prod(shape) * dtype.itemsize, entry.file_size - stream.tell()

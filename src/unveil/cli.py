@@ -146,11 +146,13 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     Each is a folder or an .npz of encoded pictures. The setting semantic needs classes: a sub-folder each. Interrupted
     and started again, the training goes on. Needs some hours on two cores.
     """
+    from unveil.fitting.workers import terminated_as_interrupted
+
+    click.get_current_context().with_resource(terminated_as_interrupted())
     from rich.console import Console
 
     from unveil.fitting.fit import Fit
     from unveil.fitting.fit import fit as train
-    from unveil.fitting.workers import terminated_as_interrupted
     from unveil.progress import fitting_shown
 
     work = work / setting
@@ -158,13 +160,15 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     out = out or work / f"{setting}.safetensors"
     plan = Fit(setting=setting, sources=sources, work=work, out=out, command=command, **settings)  # type: ignore[arg-type]
     try:
-        with terminated_as_interrupted(), fitting_shown(Console(stderr=True)) as told:
+        with fitting_shown(Console(stderr=True)) as told:
             card = train(plan, told)
     except KeyboardInterrupt:
         click.echo(f"Interrupted: {work} keeps what is done; run the same command again to go on.", err=True)
         sys.exit(INTERRUPTED)
     for name, value in card["figures"].items():
         click.echo(f"{name}: {value}")
+    for note in card["notes"]:
+        click.echo(note)
     click.echo(f"Weights: {out}, checksum {card['checksum']}; use them with --enhancer {out}")
 
 

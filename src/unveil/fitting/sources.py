@@ -35,12 +35,14 @@ class Source:
         pixels: n x height x width x 3.
         labels: A class index each.
         class_names: A name for each class.
+        notes: What was skipped where they come from, a sentence each.
     """
 
     name: str
     pixels: Pixels
     labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -62,7 +64,7 @@ class Source:
 
     def only(self, rows: Sequence[int]) -> Source:
         """The source with some of its pictures."""
-        return Source(self.name, self.pixels[list(rows)], self.labels[list(rows)], self.class_names)
+        return Source(self.name, self.pixels[list(rows)], self.labels[list(rows)], self.class_names, self.notes)
 
 
 def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete: bool = False) -> Source:
@@ -83,7 +85,7 @@ def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete:
         return _from_npz(path, split, complete)
     found = all_pictures(path, size=size, least=LEAST)
     pixels = (found.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return Source(path.name, np.ascontiguousarray(pixels), found.labels.numpy(), found.class_names)
+    return Source(path.name, np.ascontiguousarray(pixels), found.labels.numpy(), found.class_names, found.notes)
 
 
 def _from_npz(path: Path, split: int | None, complete: bool) -> Source:
@@ -117,7 +119,8 @@ def joined(sources: Sequence[Source]) -> Source:
         places = np.array([names.index(name) for name in source.class_names])
         labels.append(places[source.labels])
     name = " and ".join(source.name for source in sources)
-    return Source(name, np.concatenate(pixels), np.concatenate(labels), tuple(names))
+    notes = tuple(note for source in sources for note in source.notes)
+    return Source(name, np.concatenate(pixels), np.concatenate(labels), tuple(names), notes)
 
 
 def _resized(source: Source, side: int) -> Pixels:

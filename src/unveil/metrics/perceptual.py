@@ -94,11 +94,11 @@ def network(path: Path | None) -> Any:
     Raises:
         UsageError: As for `lpips`.
     """
+    given = None if path is None else _read(path)
     try:
         import lpips as package
     except ImportError:
         raise UsageError(f"lpips: the package is not installed; {HOW}") from None
-    given = None if path is None else _read(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package calls torchvision as older versions were called
         try:
