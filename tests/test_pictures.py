@@ -9,7 +9,7 @@ from PIL import Image
 from seeds import shifted
 from unveil.errors import UsageError
 from unveil.pictures import BUILTIN_PICTURES, SUFFIXES, all_pictures, count_pictures, load_pictures
-from unveil.pictures.decode import read_picture
+from unveil.pictures.decode import read_picture, size_of
 
 
 def save(path, colour="red", size=(8, 8), **settings):
@@ -287,9 +287,8 @@ def test_pixels_are_counted_before_they_are_unpacked(tmp_path, side):
         load_pictures(tmp_path, count=1, size=4)
 
 
-def test_the_largest_picture_is_read_without_a_warning(tmp_path):
-    save(tmp_path / "a" / "x.bmp", 1, size=(100_000, 1_000), mode="1")
-    assert load_pictures(tmp_path, count=1, size=4).images.min() == 1
+def test_the_largest_picture_is_opened_without_a_warning():
+    assert size_of(claiming(10_000, 10_000), "x") == (10_000, 10_000)  # Pillow warns from 90 million pixels on
 
 
 def test_a_picture_is_read_as_people_see_it(tmp_path):

@@ -51,7 +51,7 @@ def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
     with writing(folder, "--out"):
         folder.mkdir(parents=True, exist_ok=True)
         _mend_last_line(folder / RESULTS)
-        if not (folder / SETTINGS).exists():
+        if not os.path.lexists(folder / SETTINGS):
             if (folder / RESULTS).exists() and (folder / RESULTS).stat().st_size:
                 raise UsageError(
                     f"{folder} holds results but not {SETTINGS}, which says what they are results of; "
