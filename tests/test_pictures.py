@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 
@@ -312,22 +313,32 @@ def test_what_is_skipped_is_said_by_name_and_reason(folder):
     (folder / "__MACOSX" / "a.png").touch()
     (folder / "bee" / "more").mkdir()
     save(folder / "loose.png")
-    (folder / "cow" / "gone.png").symlink_to(folder / "nowhere.png")
     pictures = load_pictures(folder, count=7, size=4)
     assert pictures.class_names == ("ant", "bee", "cow")
     (note,) = pictures.notes
-    assert note.startswith("9 entries of pictures/ were skipped: ")
+    assert note.startswith("8 entries of pictures/ were skipped: ")
     for part in (
         "notes.txt and ant/Thumbs.db are not pictures",
         "__MACOSX and ant/._a.png are hidden",
         "bee/b.heic is in a format that is not read",
         "bee/more/ is a folder inside a class's",
         "loose.png is in no class's folder",
-        "cow/gone.png is no regular file",
         "empty/ holds no pictures and is no class",
     ):
         assert part in note
     assert count_pictures(folder) == 7
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "circle", "device", "pipe"])
+def test_what_is_called_a_picture_and_is_none_is_refused_by_name(folder, kind):
+    path = folder / "dog" / "x.png"
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"nowhere": "gone.png", "circle": "x.png", "device": "/dev/zero"}[kind])
+    with pytest.raises(UsageError, match=r"picture: .*dog/x\.png (does not exist|is a |cannot be opened)"):
+        load_pictures(folder, count=8, size=4)
 
 
 def test_of_many_skipped_files_the_first_are_named(folder):

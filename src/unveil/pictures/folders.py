@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unveil.errors import UsageError
-from unveil.files import quoted, reason_of, shown
+from unveil.files import is_folder, quoted, reason_of, shown
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 UNREAD = frozenset(
@@ -25,7 +25,6 @@ HIDDEN = ("is hidden", "are hidden")
 LOOSE = ("is in no class's folder", "are in no class's folder")
 DEEPER = ("is a folder inside a class's, which is not looked into", "are folders inside a class's, not looked into")
 EMPTY = ("holds no pictures and is no class", "hold no pictures and are no classes")
-SPECIAL = ("is no regular file", "are no regular files")
 FOREIGN = ("is in a format that is not read", "are in formats that are not read")
 OTHER = ("is not a picture", "are not pictures")
 
@@ -52,7 +51,11 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What one folder holds, each in the order of the names."""
+    """What one folder holds, each in the order of the names.
+
+    A picture is what is called so: one that cannot be read, or a link that leads nowhere, is refused by name when it is
+    its turn, for whoever put it there means it to count.
+    """
 
     pictures: Sequence[Path]
     folders: Sequence[Path]
@@ -81,12 +84,10 @@ def contents(folder: Path, *, within: str = "") -> Contents:
         path, suffix = folder / entry.name, Path(entry.name).suffix.lower()
         if entry.name.startswith(".") or entry.name in SYSTEM:
             skipped.append((within + entry.name, HIDDEN))
-        elif _is(entry.is_dir):
+        elif is_folder(path):
             folders.append(path)
         elif suffix not in SUFFIXES:
             skipped.append((within + entry.name, FOREIGN if suffix in UNREAD else OTHER))
-        elif not _is(entry.is_file):
-            skipped.append((within + entry.name, SPECIAL))
         else:
             pictures.append(path)
     return Contents(pictures=pictures, folders=folders, skipped=skipped)
@@ -170,11 +171,3 @@ def _nothing(folder: Path, own: Contents, skipped: Sequence[Skipped]) -> str:
         f"pictures: no pictures in {quoted(folder)} or its sub-folders{reasons and f' ({reasons[:-1]})'}; "
         f"expected files ending in {', '.join(sorted(SUFFIXES))}"
     )
-
-
-def _is(kind: Callable[[], bool]) -> bool:
-    """Whether an entry is of a kind; a link that leads nowhere, or round and round, is of none."""
-    try:
-        return kind()
-    except OSError:
-        return False
