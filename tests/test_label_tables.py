@@ -139,9 +139,10 @@ def test_classes_that_count_from_one_are_said(read: Callable[[str], Listing]) ->
         (f"file,label\na.png,x\n{'z' * 5000},y\n", "line 3: no file 'z+…z+' in"),
         ("file,label\na.png,x\nsub/d\0.png,y\n", r"line 3: no file 'sub/d\\x00.png' in"),
         ("file,label\na.png,x\n\x1b[31mred.png,y\n", r"line 3: no file '\\x1b\[31mred.png' in"),
+        ("file,label\nA.PNG,x\n", r"line 2: no file 'A.PNG' in .*; did you mean 'a.png'\?"),
         ("file,label\n\n \n,\n", "names no pictures; add a line file,label for each"),
     ],
-    ids=range(26),
+    ids=range(27),
 )
 def test_a_line_that_cannot_be_used_is_named(
     read: Callable[[str | bytes], Listing], content: str | bytes, message: str
