@@ -132,8 +132,9 @@ def _inside(where: str, folder: Path, row: _Row) -> tuple[Path, str]:
         )
     if not is_regular(Path(place)):
         present = [path.name for path in contents(folder).pictures]
-        alike = [other for other in present if other.lower() == name.lower()]
-        hint = nearest(name[:SHORT], alike or present) if alike or len(present) in range(1, 9) else "check the name"
+        same = [f"did you mean {quoted(other, SHORT)}?" for other in present if other.lower() == name.lower()]
+        known = [nearest(name[:SHORT], present)] if len(present) in range(1, 9) else []
+        hint = (same + known + ["check the name"])[0]
         raise UsageError(f"{where}, line {row.line}: no file {_short(name)} in {quoted(folder)}; {hint}")
     return Path(place), place
 
