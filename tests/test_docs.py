@@ -85,7 +85,7 @@ def test_the_limits_that_the_page_on_files_gives_are_those_of_the_code() -> None
         ("results of `unveil audit`", f"a picture in the report {amount(html.PICTURE)}, settings {amount(html.SHOWN)}"),
     ):
         assert most in limits[what], (what, most)
-    formats = dict((what.strip(), how) for what, how, _ in rows)["a picture"]
+    formats = {what.strip(): how for what, how, _ in rows}["a picture"]
     assert {name.upper() for name in re.findall(r"[A-Z]\w+", formats)} >= set(decode.FORMATS)
 
 
