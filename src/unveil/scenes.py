@@ -29,6 +29,7 @@ class Scene:
         class_names: A name for each class; empty where they have none.
         decoys: Other pictures of the same source, among which an original is looked for; None if none were asked for.
         others: What another client of the same source holds, for a control; None if the source has too few pictures.
+        notes: What a reader must know of the pictures, a sentence each; printed with every result.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Scene:
     class_names: tuple[str, ...] = ()
     decoys: Images | None = None
     others: Batch | None = None
+    notes: tuple[str, ...] = ()
 
     def knowledge(self, obfuscation: Obfuscation | None) -> Knowledge:
         """All that an attacker on this scene can be granted.
@@ -128,6 +130,7 @@ def make_scene(
         source=str(images),
         class_names=pictures.class_names,
         decoys=None if decoyed is None else decoyed.images,
+        notes=pictures.notes,
         # Classes of another source are not this model's: its pictures stand under this batch's labels.
         others=None
         if neighbour is None

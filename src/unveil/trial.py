@@ -118,7 +118,7 @@ def run_trial(
         images=save_pictures(folder, key, "reconstruction", guess.images),
         labels=guess.labels.tolist(),
         assumptions=[*attacker.knowledge(scene, obfuscation).assumptions, *(inside.assumptions if inside else ())],
-        notes=[*guess.notes, *missing],
+        notes=[*guess.notes, *missing, *scene.notes],
         versions=_versions(device),
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
     )
@@ -142,7 +142,7 @@ def run_trial(
         images=save_pictures(folder, key, "enhanced", guess.images),
         labels=guess.labels.tolist(),
         assumptions=list(dict.fromkeys([*trial.assumptions, *enhancer.assumptions])),
-        notes=[*guess.notes, *missing],
+        notes=[*guess.notes, *missing, *scene.notes],
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
         enhanced=dataclasses.replace(played.enhanced, alone=alone, before=trial),
     )
