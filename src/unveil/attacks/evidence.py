@@ -24,7 +24,7 @@ from unveil.attacks.rows import ClassRows
 from unveil.core import Coding, Obfuscation, Telling, Update
 
 COMPONENTS = 16  # directions in which slopes vary that are taken for themselves; the rest counts entry by entry
-UNSEEN = 0.1  # share of an entry's variance between pictures that other pictures' statistics do not explain
+UNSEEN = 1.0  # variance of real pictures' slopes that synthetic ones do not show, in their tensor's mean variance
 EXACT = 1e-8  # variance of an exact entry, in squares of its mean slope: rounding
 
 
@@ -96,7 +96,8 @@ def slopes_of(rows: ClassRows) -> Slopes:
     values, vectors = torch.linalg.eigh(flat @ flat.T)
     keep = vectors[:, -COMPONENTS:].T
     spread = (keep @ flat).reshape(-1, *mean.shape)
-    rest = (own - spread.square().sum(0)).clamp_min(0) + UNSEEN * own
+    unseen = [part.mean().expand_as(part) for part in rows.split(own).values()]
+    rest = (own - spread.square().sum(0)).clamp_min(0) + UNSEEN * torch.cat(unseen, 1)
     return Slopes(mean, spread, rest)
 
 

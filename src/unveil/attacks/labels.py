@@ -21,9 +21,10 @@ from unveil.core import Batch, Images, Knowledge, Shrinking, Update
 from unveil.errors import UsageError
 from unveil.thin import dense
 
-POOL = 48  # public pictures
+PRIOR = 0.5
+POOL = 72  # public pictures
 SHARPNESS = (1.0, 3.0, 10.0)  # how many times less a batch's pictures may differ than the public ones
-BOOSTS = (0.0, 1.5, 3.0, 5.0)  # how much more a trained model may favour the true class, in logits
+BOOSTS = (1.5, 3.0, 5.0)  # how much more a trained model may favour the true class, in logits
 LIKENESS = 0.3  # standard deviation of the logarithm of the size of real pictures' features beside synthetic ones'
 ENTRIES = 1 << 23  # entries of the last layer rehearsed a hypothesis, which bounds the rounds
 EXACT = 1e-3  # share of the rows' length that their sum may have where the channel added nothing
@@ -94,15 +95,18 @@ def alone(rows: Float[Tensor, "classes entries"]) -> int | None:
 
 @cache
 def public_pictures(image_shape: tuple[int, int, int]) -> Images:
-    """Dead leaves of various exposures, noise and flat colours, the same for each call."""
+    """Dead leaves of all contrasts and exposures, noise and flat colours, the same in each call."""
     generator = Generator().manual_seed(0)
-    half, quarter = POOL // 2, POOL // 4
-    leaves = dead_leaves(half, image_shape, generator=generator)
-    exposure = 0.5 + torch.rand((half, 1, 1, 1), generator=generator)
-    noise = torch.rand((quarter, *image_shape), generator=generator)
-    colour = torch.rand((quarter, image_shape[0], 1, 1), generator=generator)
-    flat = colour + 0.1 * torch.randn((quarter, *image_shape), generator=generator)
-    return torch.cat([(leaves * exposure).clamp(0, 1), noise, flat.clamp(0, 1)])
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    some = POOL // 6
+    leaves = dead_leaves(POOL - 2 * some, image_shape, generator=generator)
+    one = (len(leaves), 1, 1, 1)
+    leaves = (leaves - 0.5) * (0.2 + 1.3 * uniform(*one)) + uniform(*one)
+    flat = uniform(some, image_shape[0], 1, 1) + 0.1 * torch.randn((some, *image_shape), generator=generator)
+    return torch.cat([leaves, uniform(some, *image_shape), flat]).clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +136,12 @@ class _Inference:
 
     def labels(self, used: str) -> tuple[Tensor, str]:
         plain = Pool(self.rows.slopes, self.rows.scores)
-        pools = [plain.known(boost) if boost else plain for boost in BOOSTS]
-        answers = [self._answer(pool, None) for pool in pools]
-        best = min(answers, key=lambda answer: answer.cost)
+        best = self._answer(plain, None)
+        for boost in BOOSTS:
+            other = self._answer(plain.known(boost), None)
+            if other.cost > best.cost:
+                break
+            best = other
         best = self._answer(best.pool, torch.repeat_interleave(torch.arange(self.classes), best.counts))
         labels = torch.repeat_interleave(torch.arange(self.classes), best.counts).to(self.rows.values.device)
         odds = math.exp(-best.margin)
@@ -196,6 +203,7 @@ class _Inference:
             costs = torch.stack(
                 [likelihood.costs(signals, chance, math.exp(middle + width * t), SHARPNESS[i]) for t, i in tried]
             )
+            costs = costs + PRIOR * torch.lgamma(torch.arange(self.n + 1) + 1.0)
             few = (costs[..., 1:].amin(2) - costs[..., 0]).amin(0).argsort()[: 3 * self.n + 16].sort().values
             found, total = cheapest_counts(costs[:, few])
             total = total + costs[..., 0].sum(1) - costs[:, few, 0].sum(1)

@@ -44,7 +44,7 @@ class ClassRows:
         """The rows of an update's tensors, side by side."""
         return torch.cat([tensors[name].reshape(shape[0], -1) for name, shape in self.shapes.items()], 1)
 
-    def split(self, rows: Float[Tensor, "outputs entries"]) -> dict[str, Tensor]:
+    def split(self, rows: Float[Tensor, "lines entries"]) -> dict[str, Tensor]:
         """The tensors, each as a matrix with a row a class, of rows that stand side by side."""
         widths = [shape.numel() // shape[0] for shape in self.shapes.values()]
         return dict(zip(self.shapes, rows.split(widths, 1), strict=True))
