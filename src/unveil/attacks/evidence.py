@@ -1,7 +1,8 @@
 """What each row of the last layer's update says of how often its class occurs, in one number a class.
 
-The row of class c is ``g sum_i (p_ic - [y_i = c]) / n h_i + noise``, with h_i the slopes of its score (the features, and
-1 for the bias). Of all weighted sums of its entries with the right mean, generalised least squares takes the surest:
+The row of class c is ``g sum_i (p_ic - [y_i = c]) / n h_i + noise``, with h_i the slopes of its score (the features,
+and 1 for the bias). Of all weighted sums of its entries with the right mean, generalised least squares takes the
+surest:
 
     s_c = w . row_c     w = (S + V_c)^-1 m / (m^T (S + V_c)^-1 m)
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from unveil.attacks.likelihood import Signals
 from unveil.attacks.rows import ClassRows
-from unveil.core import Coding, Obfuscation, Telling, Update
+from unveil.core import Obfuscation, Telling, Update
 
 COMPONENTS = 16  # directions in which slopes vary that are taken for themselves; the rest counts entry by entry
 UNSEEN = 1.0  # variance of real pictures' slopes that synthetic ones do not show, in their tensor's mean variance
@@ -52,7 +53,7 @@ def read(rows: ClassRows, update: Update, channel: Obfuscation | None, noise: Ma
     """
     matrices = rows.split(rows.of(update.tensors))
     silent, targets = dict.fromkeys(matrices, False), dict(matrices)
-    if isinstance(channel, Telling):
+    if channel is not None and isinstance(channel, Telling):
         beliefs = channel.beliefs(Update(matrices, update.coding))
         for name, belief in beliefs.items():
             y = matrices[name]
@@ -93,7 +94,7 @@ def slopes_of(rows: ClassRows) -> Slopes:
     off = (slopes - mean) / len(slopes) ** 0.5
     own = off.square().sum(0)
     flat = off.flatten(1)
-    values, vectors = torch.linalg.eigh(flat @ flat.T)
+    _, vectors = torch.linalg.eigh(flat @ flat.T)
     keep = vectors[:, -COMPONENTS:].T
     spread = (keep @ flat).reshape(-1, *mean.shape)
     unseen = [part.mean().expand_as(part) for part in rows.split(own).values()]
@@ -132,4 +133,5 @@ def _solved(slopes: Slopes, diagonal: Tensor) -> Tensor:
     small = torch.eye(factors.shape[1], dtype=factors.dtype, device=factors.device) + scaled @ factors.mT
     right = (scaled @ slopes.mean[..., None]).squeeze(-1)
     correction = torch.linalg.solve(small, right)
-    return slopes.mean / diagonal - (correction[:, None] @ scaled).squeeze(1)
+    solved: Tensor = slopes.mean / diagonal - (correction[:, None] @ scaled).squeeze(1)
+    return solved

@@ -1,4 +1,4 @@
-"""What a class's signal costs for each number of its pictures, learned from rehearsals in which the numbers are known."""
+"""What a class's signal costs for each number of its pictures, learned from rehearsals where the numbers are known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import Tensor
 

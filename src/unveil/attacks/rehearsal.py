@@ -36,10 +36,6 @@ class Pool:
         """
         return replace(self, scores=self.scores - self.scores.mean(0), boost=boost)
 
-    def expected(self) -> Float[Tensor, " outputs"]:
-        """Mean probability of each class."""
-        return self.scores.softmax(1).mean(0)
-
 
 def rehearse(
     training: LocalTraining,

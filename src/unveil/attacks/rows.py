@@ -6,8 +6,7 @@ flattened, a scale and a shift behind either, and both factors of a normalised w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +14,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn import Module
 
-from unveil.core import Images, Tensors
-from unveil.gradient import Mode, in_mode
+from unveil.core import Batch, Images, Tensors
+from unveil.gradient import check_logits
+from unveil.network import Draws, Mode, in_mode, run, users_code
 
 ALIKE = 1e-3  # share of its length by which a row's slope may change with the other classes' slopes: rounding
+ENTRIES = 1 << 25  # entries of slopes that are kept where every class has its own
+LEAST = 12  # pictures whose slopes are kept however many entries they have
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +44,16 @@ class ClassRows:
 
     def of(self, tensors: Tensors) -> Float[Tensor, "outputs entries"]:
         """The rows of an update's tensors, side by side."""
-        return torch.cat([tensors[name].reshape(shape[0], -1) for name, shape in self.shapes.items()], 1)
+        rows = [tensors[name].reshape(shape[0], -1) for name, shape in self.shapes.items()]
+        return torch.cat(rows, 1).to(self.values)
 
     def split(self, rows: Float[Tensor, "lines entries"]) -> dict[str, Tensor]:
         """The tensors, each as a matrix with a row a class, of rows that stand side by side."""
         widths = [shape.numel() // shape[0] for shape in self.shapes.values()]
-        return dict(zip(self.shapes, rows.split(widths, 1), strict=True))
+        return dict(zip(self.shapes, torch.split(rows, widths, 1), strict=True))
 
 
-def read_rows(model: Module, images: Images, sent: Tensors, *, mode: Mode) -> ClassRows:
+def read_rows(model: Module, images: Images, sent: Tensors, *, mode: Mode, draws: Draws) -> ClassRows:
     """Find the rows and their slopes on public pictures; nothing of the model changes.
 
     Args:
@@ -58,53 +61,53 @@ def read_rows(model: Module, images: Images, sent: Tensors, *, mode: Mode) -> Cl
         images: Public pictures, at least two.
         sent: What was received: only tensors in it have rows that are of use.
         mode: The client's mode.
+        draws: Seed of what the network draws by chance, None for the mean of every draw.
+
+    Raises:
+        UsageError: The network's code raised an error, or its output is not a row of scores a picture.
     """
     client = in_mode(model, mode)
-    with own_randomness():
-        outputs = _scores(client, images[:2], {}).shape[1]
-        weights = {
-            name: p.detach().requires_grad_()
-            for name, p in client.named_parameters()
-            if p.dim() and len(p) == outputs and p.is_floating_point()
-        }
-        scores = _scores(client, images, weights)
+    nobody = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    with torch.no_grad():
+        outputs = check_logits(run(client, images[:2], {}, draws=draws), Batch(images[:2], nobody[:2])).shape[1]
+    weights = {name: p.detach() for name, p in client.named_parameters()}
+    tried = [n for n, p in weights.items() if p.dim() and len(p) == outputs and p.is_floating_point()]
+    weights |= {name: weights[name].clone().requires_grad_() for name in tried}
+    with torch.enable_grad():
+        scores = check_logits(run(client, images, weights, draws=draws), Batch(images, nobody))
     signs = [_signs(outputs, seed).to(scores) for seed in (0, 1)]
-    names = list(weights) if scores.requires_grad else []
-    first, second = (_rows(scores.sum(0) @ s, weights, names, s) for s in signs)
-    own = [name for name in names if _alike(first[name], second[name])]
-    used = [name for name in own if name in sent and bool(sent[name].any())] or [name for name in own if name in sent]
-    slopes = []
-    for picture in scores if used else ():
-        rows = _rows(picture @ signs[0], weights, used, signs[0])
-        slopes.append(torch.cat([rows[name] for name in used], 1))
-        if len(slopes) == 1:
-            one = all(_alike(line, slopes[0][:1]) for line in slopes[0].split(1))
-        if one:
-            slopes[-1] = slopes[-1].mean(0, keepdim=True)
-    empty = scores.new_zeros((len(images), 1, 0))
+    own: list[str] = []
+    if scores.requires_grad and outputs > 1:
+        first, second = (_rows(scores.sum(0) @ s, weights, tried, s) for s in signs)
+        own = [name for name in tried if _alike(first[name], second[name])]
+    arrived = [name for name in own if name in sent]
+    used = [name for name in arrived if bool(sent[name].any())] or arrived
+    slopes = _slopes(scores, weights, used, signs[0])
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    values = [weights[name].detach().reshape(outputs, -1) for name in used]
     return ClassRows(
         shapes={name: weights[name].shape for name in used},
         missing=tuple(name for name in own if name not in sent),
-        values=torch.cat([weights[name].detach().reshape(outputs, -1) for name in used] or [empty[0].expand(outputs, 0)], 1),
-        slopes=torch.stack(slopes) if slopes else empty,
-        scores=scores.detach(),
+        values=torch.cat(values, 1).to(exact) if used else scores.new_zeros((outputs, 0)),
+        slopes=slopes.to(exact),
+        scores=scores.detach()[: len(slopes)].to(exact),
     )
 
 
-@contextmanager
-def own_randomness() -> Iterator[None]:
-    """Whatever the user's model draws comes from a fixed seed, and the global state stays as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        yield
-
-
-def _scores(client: Module, images: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    state = {name: p.detach() for name, p in client.named_parameters()} | weights
-    state |= {name: buffer.clone() for name, buffer in client.named_buffers()}
-    with torch.set_grad_enabled(bool(weights)):
-        scores: Tensor = torch.func.functional_call(client, state, (images,))
-    return scores
+def _slopes(
+    scores: Tensor, weights: Mapping[str, Tensor], used: list[str], signs: Tensor
+) -> Float[Tensor, "pictures lines entries"]:
+    """The slopes of each picture's scores, one line for all classes where they are alike."""
+    lines: list[Tensor] = []
+    pictures, one = len(scores), False
+    while used and len(lines) < pictures:
+        rows = _rows(scores[len(lines)] @ signs, weights, used, signs)
+        line = torch.cat([rows[name] for name in used], 1)
+        if not lines:
+            one = _alike(line, line[:1].expand_as(line))
+            pictures = pictures if one else min(pictures, max(LEAST, ENTRIES // line.numel()))
+        lines.append(line.mean(0, keepdim=True) if one else line)
+    return torch.stack(lines) if lines else scores.detach().new_zeros((len(scores), 1, 0))
 
 
 def _signs(outputs: int, seed: int) -> Tensor:
@@ -117,14 +120,14 @@ def _signs(outputs: int, seed: int) -> Tensor:
     return signs[torch.randperm(outputs, generator=Generator().manual_seed(seed))]
 
 
-def _rows(total: Tensor, weights: Mapping[str, Tensor], names: list[str], signs: Tensor) -> dict[str, Tensor]:
+def _rows(total: Tensor, weights: Mapping[str, Tensor], names: Sequence[str], signs: Tensor) -> dict[str, Tensor]:
     """Each tensor's slope, a row a class, each divided by what its class's score counted."""
-    slopes = torch.autograd.grad(
-        total, [weights[n] for n in names], retain_graph=True, allow_unused=True, materialize_grads=True
-    )
+    wanted = [weights[name] for name in names]
+    with users_code("model: its backward"):
+        slopes = torch.autograd.grad(total, wanted, retain_graph=True, allow_unused=True, materialize_grads=True)
     return {name: slope.reshape(len(signs), -1) / signs[:, None] for name, slope in zip(names, slopes, strict=True)}
 
 
 def _alike(first: Tensor, second: Tensor) -> bool:
     """Whether two slopes are the same, and any at all."""
-    return 0 < float(first.norm()) and float((first - second).norm()) <= ALIKE * float(first.norm())
+    return float(first.norm()) > 0 and float((first - second).norm()) <= ALIKE * float(first.norm())
