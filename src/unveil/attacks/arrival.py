@@ -34,8 +34,7 @@ class Arrival:
 
     def __call__(self, rows: Float[Tensor, "outputs entries"]) -> Update:
         """What would arrive of these rows."""
-        parts = self.rows.split(rows)
-        tensors = {name: parts[name].reshape(shape) for name, shape in self.rows.shapes.items()}
+        tensors = self.rows.tensors(rows)
         if self.channel is not None:
             return self.channel(Update(tensors), generator=self.generator)
         return Update({name: self._imitated(name, t) for name, t in tensors.items()}, self.received.coding)
@@ -77,8 +76,7 @@ class Arrival:
         for name in self.rows.shapes:
             errors, size = 0.0, 0
             for rows, update in zip(clean, arrived, strict=True):
-                x = self.rows.split(rows)[name].double()
-                y = update.tensors[name].reshape(x.shape).double()
+                x, y = (self.rows.split(r.double())[name] for r in (rows, self.rows.of(update.tensors)))
                 if update.coding.sparse:
                     x, y = x[y != 0], y[y != 0]
                 gain = float((x * y).sum() / x.square().sum().clamp_min(1e-300))

@@ -60,7 +60,7 @@ def likeliest_counts(
         few = gains.argsort()[: 3 * num_images + 16].sort().values  # the rest does not occur
         found, total = cheapest_counts(costs[:, few])
         total = total + costs[..., 0].sum(1) - costs[:, few, 0].sum(1)
-        total = total + torch.tensor([step**2 / 2 + i for step, i in tried])
+        total = total + torch.tensor([step**2 / 2 + math.log(width) + i for step, i in tried])
         counts = torch.zeros(costs.shape[:2], dtype=torch.long)
         counts[:, few] = found
         steps = []

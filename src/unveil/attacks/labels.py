@@ -22,6 +22,7 @@ from unveil.thin import dense
 
 BOOSTS = (1.5, 3.0, 5.0)  # by how much a trained model may favour the true class, in logits
 LIKENESS = 0.3  # standard deviation of the logarithm of the size of real pictures' features beside synthetic ones'
+UNLIKE = 1.0  # the same of the update's length, where nothing else is known of it
 ROUNDS = 16  # rehearsals of one assumption
 ENTRIES = 1 << 23  # entries of the last layer that are rehearsed for one assumption, which bounds the rounds
 EXACT = 1e-3  # share of the rows' length that their sum may have where the channel added nothing
@@ -60,7 +61,7 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[T
     rows = read_rows(model, images, update.tensors, mode=knowledge.training.mode, draws=knowledge.draws)
     _check(rows)
     n, classes = knowledge.num_images, min(knowledge.classes, rows.scores.shape[1])
-    used = " and ".join(rows.shapes)
+    used = ", ".join(rows.shapes)
     received = rows.of(update.tensors)
     if not bool(received.any()):
         return torch.arange(n, device=images.device).remainder(classes).sort().values, (
@@ -117,7 +118,7 @@ class _Inference:
         self.rounds = min(ROUNDS, max(4, ENTRIES // rows.values.numel()))
         channel = knowledge.obfuscation
         lossy = channel is not None and isinstance(channel, Shrinking) and channel.loses_scale
-        self.scaled = knowledge.scale and channel is not None and not lossy
+        self.scaled = knowledge.scale and not lossy
         self.factor = self._factor(model, images) if self.scaled else 1.0
 
     def counts(self) -> Counts:
@@ -142,7 +143,7 @@ class _Inference:
         sent = self.rows.of({name: dense(whole[name]).detach() for name in self.rows.shapes})
         pool = Pool(self.rows.slopes, self.rows.scores)
         training = self.knowledge.training
-        own = rehearse(training, self.rows, pool, labels, generator=generator, drawn=drawn)
+        own = rehearse(training, self.rows, pool, labels, drawn, generator=generator)
         return max(float((sent * own).sum() / own.square().sum().clamp_min(1e-30)), 1e-6)
 
     def _likeliest(self, pool: Pool, near: Tensor | None) -> Counts:
@@ -153,12 +154,15 @@ class _Inference:
             near: Labels to rehearse with others near them; None for labels of all kinds.
         """
         training, outputs = self.knowledge.training, self.rows.scores.shape[1]
-        clean, counts = [], []
+        clean, sent, counts = [], [], []
         for labels in shuffled_labels(self.n, self.classes, self.rounds, near=near, generator=self.generator):
             labels = labels.to(self.rows.values.device)
-            clean.append(self.factor * rehearse(training, self.rows, pool, labels, generator=self.generator))
+            drawn = torch.randint(len(pool.scores), labels.shape, generator=self.generator)
+            for noisy, rehearsed in ((False, clean), (True, sent)):
+                rows = rehearse(training, self.rows, pool, labels, drawn, generator=self.generator, noisy=noisy)
+                rehearsed.append(self.factor * rows)
             counts.append(torch.bincount(labels, minlength=outputs).cpu())
-        arrived = [self.arrival(rows) for rows in clean]
+        arrived = [self.arrival(rows) for rows in sent]
         noise = self.arrival.noise(clean, arrived)
         size = self._size(clean, counts)
 
@@ -168,15 +172,19 @@ class _Inference:
 
         chances = pool.scores.softmax(1).double().cpu()[:, : self.classes]
         chance = Chance(chances.mean(0) - chances.mean(), chances.var(0))
-        rehearsed = [signals(update) for update in arrived]
-        likelihood = learn(rehearsed, [k[: self.classes] for k in counts], chance, self.n)
+        told = [signals(update) for update in arrived]
+        likelihood = learn(told, [k[: self.classes] for k in counts], chance, self.n)
         received = signals(self.received)
-        middle, width = 0.0, LIKENESS
-        if not self.scaled:
-            usual = torch.stack([s.told.abs().max() for s in rehearsed]).median()
-            middle = math.log(max(float(received.told.abs().max()), 1e-300) / max(float(usual), 1e-300))
-            width = 1.0
-        return likeliest_counts(likelihood, received, chance, num_images=self.n, middle=middle, width=width)
+        usual = torch.stack([s.told.abs().max() for s in told]).median()
+        longer = math.log(max(float(received.told.abs().max()), 1e-300) / max(float(usual), 1e-300))
+        # Where no channel is known, there may be none; else the update's own length is all there is to go by.
+        sizes = [(0.0, LIKENESS)] if self.scaled else [(longer, UNLIKE)]
+        sizes += [(longer, UNLIKE)] if self.scaled and self.knowledge.obfuscation is None else []
+        found = [
+            likeliest_counts(likelihood, received, chance, num_images=self.n, middle=middle, width=width)
+            for middle, width in sizes
+        ]
+        return min(found, key=lambda counts: counts.cost)
 
     def _size(self, clean: list[Tensor], counts: list[Tensor]) -> float:
         """Variance of a row's coefficient: how strongly its class's pictures pull, picture by picture."""

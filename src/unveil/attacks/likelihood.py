@@ -100,14 +100,16 @@ def learn(signals: list[Signals], counts: list[Tensor], chance: Chance, num_imag
     s, q = (torch.cat([getattr(r, name) for r in signals])[known] for name in ("told", "variance"))
     k = torch.cat(counts)[known].double()
     p = chance.mean.repeat(len(signals))[known]
-    weight = 1 / (1 + k)  # duplicates vary more
+    if not len(s):
+        return Likelihood(mean=torch.zeros(num_images + 1, dtype=torch.double), lean=0.0, parts=(1.0, 0.0, 0.0))
+    sure = 2 / (1 + q / q.median().clamp_min(1e-300))
+    weight = sure / (1 + k)  # duplicates vary more
     design = torch.stack([torch.ones_like(s), k, p], 1)
     root = weight.sqrt()[:, None]
     line = torch.linalg.lstsq(design * root, s[:, None] * root, driver="gelsd").solution.squeeze(1)
     off = s - design @ line
-    bins = torch.bincount(k.long(), minlength=num_images + 1).double()
-    sums = torch.zeros(num_images + 1, dtype=torch.double).index_add_(0, k.long(), off)
     numbers = torch.arange(num_images + 1, dtype=torch.double)
+    bins, sums = (torch.zeros_like(numbers).index_add_(0, k.long(), t) for t in (sure, sure * off))
     bend = sums / (bins + TRUSTED)
     seen = (bins > 0).nonzero().squeeze(1)
     bend = torch.from_numpy(np.interp(numbers.numpy(), numbers[seen].numpy(), bend[seen].numpy()))

@@ -42,9 +42,10 @@ def rehearse(
     rows: ClassRows,
     pool: Pool,
     labels: Int[Tensor, " n"],
+    drawn: Int[Tensor, " n"],
     *,
     generator: Generator,
-    drawn: Int[Tensor, " n"] | None = None,
+    noisy: bool = False,
 ) -> Float[Tensor, "outputs entries"]:
     """The client's update of the rows for these labels, on pictures of the pool, whose features stay as they are.
 
@@ -53,16 +54,17 @@ def rehearse(
         rows: The last layer.
         pool: The pictures.
         labels: The labels.
-        generator: Chooses the pictures.
-        drawn: The pictures, where they are chosen already.
+        drawn: Which picture each label goes with.
+        generator: The client's noise.
+        noisy: With the noise that the client adds in training.
     """
-    if drawn is None:
-        drawn = torch.randint(len(pool.scores), (len(labels),), generator=generator)
     drawn = drawn.to(labels.device)
     slopes, scores = pool.slopes[drawn], pool.scores[drawn].clone()
     scores[torch.arange(len(labels), device=labels.device), labels] += pool.boost
     tail = _Tail(rows.values, slopes, scores)
     places = torch.arange(len(labels), device=labels.device).to(rows.values)[:, None, None, None]
+    if noisy:
+        return training(tail, Batch(places, labels), generator=generator)["rows"]
     return dense(training.simulate(tail, Batch(places, labels))["rows"]).detach()
 
 

@@ -18,6 +18,9 @@ from unveil.core import Batch, Images, Tensors
 from unveil.gradient import check_logits
 from unveil.network import Draws, Mode, in_mode, run, users_code
 
+Places = Sequence[tuple[str, int]]
+"""Names of tensors, and the dimension of each that counts the classes."""
+
 ALIKE = 1e-3  # share of its length by which a row's slope may change with the other classes' slopes: rounding
 ENTRIES = 1 << 25  # entries of slopes that are kept where every class has its own
 LEAST = 12  # pictures whose slopes are kept however many entries they have
@@ -29,6 +32,7 @@ class ClassRows:
 
     Args:
         shapes: Name of each tensor that has such rows and was sent -> its shape.
+        sides: Name of each of them -> the dimension that counts the classes: 0, or the last of a transposed weight.
         missing: Names of those that were not sent, because they are frozen or for another reason.
         values: All rows, a line a class; the tensors stand side by side.
         slopes: Slope of each class's score with respect to its row, for each picture; one line stands for all classes
@@ -37,6 +41,7 @@ class ClassRows:
     """
 
     shapes: Mapping[str, torch.Size]
+    sides: Mapping[str, int]
     missing: tuple[str, ...]
     values: Float[Tensor, "outputs entries"]
     slopes: Float[Tensor, "pictures lines entries"]
@@ -44,12 +49,20 @@ class ClassRows:
 
     def of(self, tensors: Tensors) -> Float[Tensor, "outputs entries"]:
         """The rows of an update's tensors, side by side."""
-        rows = [tensors[name].reshape(shape[0], -1) for name, shape in self.shapes.items()]
-        return torch.cat(rows, 1).to(self.values)
+        return torch.cat([_matrix(tensors[name], side) for name, side in self.sides.items()], 1).to(self.values)
+
+    def tensors(self, rows: Float[Tensor, "outputs entries"]) -> dict[str, Tensor]:
+        """The tensors that have these rows."""
+        found = {}
+        for name, part in self.split(rows).items():
+            side, shape = self.sides[name], self.shapes[name]
+            others = [size for number, size in enumerate(shape) if number != side]
+            found[name] = part.reshape(-1, *others).movedim(0, side)
+        return found
 
     def split(self, rows: Float[Tensor, "lines entries"]) -> dict[str, Tensor]:
         """The tensors, each as a matrix with a row a class, of rows that stand side by side."""
-        widths = [shape.numel() // shape[0] for shape in self.shapes.values()]
+        widths = [shape.numel() // shape[self.sides[name]] for name, shape in self.shapes.items()]
         return dict(zip(self.shapes, torch.split(rows, widths, 1), strict=True))
 
 
@@ -71,38 +84,45 @@ def read_rows(model: Module, images: Images, sent: Tensors, *, mode: Mode, draws
     with torch.no_grad():
         outputs = check_logits(run(client, images[:2], {}, draws=draws), Batch(images[:2], nobody[:2])).shape[1]
     weights = {name: p.detach() for name, p in client.named_parameters()}
-    tried = [n for n, p in weights.items() if p.dim() and len(p) == outputs and p.is_floating_point()]
-    weights |= {name: weights[name].clone().requires_grad_() for name in tried}
+    tried = [(n, side) for n, p in weights.items() if p.is_floating_point() for side in _sides(p, outputs)]
+    weights |= {name: weights[name].clone().requires_grad_() for name, _ in tried}
     with torch.enable_grad():
         scores = check_logits(run(client, images, weights, draws=draws), Batch(images, nobody))
-    signs = [_signs(outputs, seed).to(scores) for seed in (0, 1)]
-    own: list[str] = []
-    if scores.requires_grad and outputs > 1:
-        first, second = (_rows(scores.sum(0) @ s, weights, tried, s) for s in signs)
-        own = [name for name in tried if _alike(first[name], second[name])]
-    arrived = [name for name in own if name in sent]
-    used = [name for name in arrived if bool(sent[name].any())] or arrived
-    slopes = _slopes(scores, weights, used, signs[0])
+    own = _own(scores, weights, tried) if scores.requires_grad and outputs > 1 else []
+    arrived = [place for place in own if place[0] in sent]
+    used = [(name, side) for name, side in arrived if bool(sent[name].any())] or arrived
+    slopes = _slopes(scores, weights, used)
     exact = torch.promote_types(scores.dtype, torch.float32)
-    values = [weights[name].detach().reshape(outputs, -1) for name in used]
+    values = [_matrix(weights[name].detach(), side) for name, side in used]
     return ClassRows(
-        shapes={name: weights[name].shape for name in used},
-        missing=tuple(name for name in own if name not in sent),
-        values=torch.cat(values, 1).to(exact) if used else scores.new_zeros((outputs, 0)),
+        shapes={name: weights[name].shape for name, _ in used},
+        sides=dict(used),
+        missing=tuple(name for name, _ in own if name not in sent),
+        values=torch.cat(values, 1).to(exact) if used else scores.detach().new_zeros((outputs, 0)),
         slopes=slopes.to(exact),
         scores=scores.detach()[: len(slopes)].to(exact),
     )
 
 
-def _slopes(
-    scores: Tensor, weights: Mapping[str, Tensor], used: list[str], signs: Tensor
-) -> Float[Tensor, "pictures lines entries"]:
+def _own(scores: Tensor, weights: Mapping[str, Tensor], tried: Places) -> Places:
+    """The tensors whose rows act on their own class's score alone."""
+    outputs = scores.shape[1]
+    first, second = (_counted(outputs, seed).to(scores) for seed in (0, 1))
+    if outputs == 2:  # the one way to count two scores with sum zero; what is behind a softmax is not told apart then
+        second = second.new_tensor([1.0, 2.0])
+    rows = [_rows(scores.sum(0) @ counted, weights, tried, counted) for counted in (first, second)]
+    own = [place for place, one, other in zip(tried, *rows, strict=True) if _alike(one, other)]
+    some = [place for place, one in zip(tried, rows[0], strict=True) if bool(one.any())]
+    return own or (some if outputs == 2 else [])
+
+
+def _slopes(scores: Tensor, weights: Mapping[str, Tensor], used: Places) -> Float[Tensor, "pictures lines entries"]:
     """The slopes of each picture's scores, one line for all classes where they are alike."""
+    counted = _counted(scores.shape[1], 0).to(scores)
     lines: list[Tensor] = []
     pictures, one = len(scores), False
     while used and len(lines) < pictures:
-        rows = _rows(scores[len(lines)] @ signs, weights, used, signs)
-        line = torch.cat([rows[name] for name in used], 1)
+        line = torch.cat(_rows(scores[len(lines)] @ counted, weights, used, counted), 1)
         if not lines:
             one = _alike(line, line[:1].expand_as(line))
             pictures = pictures if one else min(pictures, max(LEAST, ENTRIES // line.numel()))
@@ -110,22 +130,31 @@ def _slopes(
     return torch.stack(lines) if lines else scores.detach().new_zeros((len(scores), 1, 0))
 
 
-def _signs(outputs: int, seed: int) -> Tensor:
-    """Weights of the scores, none zero, of sum zero: a softmax behind the scores changes nothing then."""
-    signs = torch.ones(outputs)
-    signs[1::2] = -1
-    if outputs % 2:
-        signs[-1] = 1
-        signs[-2] = -2 if outputs > 1 else 1
-    return signs[torch.randperm(outputs, generator=Generator().manual_seed(seed))]
+def _counted(outputs: int, seed: int) -> Float[Tensor, " outputs"]:
+    """How much each score counts in a sum: none zero, all different, zero in all, so that a softmax changes nothing."""
+    half = (outputs + 1) // 2
+    counted = torch.linspace(1, 2, outputs)
+    counted[half:] *= -counted[:half].sum() / counted[half:].sum()
+    return counted[torch.randperm(outputs, generator=Generator().manual_seed(seed))]
 
 
-def _rows(total: Tensor, weights: Mapping[str, Tensor], names: Sequence[str], signs: Tensor) -> dict[str, Tensor]:
+def _sides(parameter: Tensor, outputs: int) -> list[int]:
+    """Dimensions of a parameter that may count the classes: the first, or the last of a weight used transposed."""
+    return [side for side in sorted({0, parameter.dim() - 1}) if parameter.dim() and parameter.shape[side] == outputs]
+
+
+def _matrix(tensor: Tensor, side: int) -> Tensor:
+    """A tensor as a matrix with a row for each place along a dimension."""
+    return tensor.movedim(side, 0).reshape(tensor.shape[side], -1)
+
+
+def _rows(total: Tensor, weights: Mapping[str, Tensor], places: Places, counted: Tensor) -> list[Tensor]:
     """Each tensor's slope, a row a class, each divided by what its class's score counted."""
-    wanted = [weights[name] for name in names]
+    wanted = [weights[name] for name, _ in places]
     with users_code("model: its backward"):
         slopes = torch.autograd.grad(total, wanted, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return {name: slope.reshape(len(signs), -1) / signs[:, None] for name, slope in zip(names, slopes, strict=True)}
+    matrices = [_matrix(slope, side) for slope, (_, side) in zip(slopes, places, strict=True)]
+    return [matrix / counted[:, None].to(matrix) for matrix in matrices]
 
 
 def _alike(first: Tensor, second: Tensor) -> bool:
