@@ -7,14 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from seeds import seeded
 from unveil.attacker import Attacker, reordered
 from unveil.attacks import parse as parse_attack
 from unveil.audit import Audit
 from unveil.core import Batch, LocalTraining
 from unveil.errors import UsageError
+from unveil.network import Mode
 from unveil.obfuscations import parse as parse_obfuscation
 from unveil.scenes import Scene, make_scene
-from unveil.training import FedAvg, FedSGD
+from unveil.thin import dense
+from unveil.training import FedAvg, FedSGD, draws_of
 
 MINI = FedAvg(epochs=1, lr=0.1, batch_size=2, shuffle=3)
 CHANNEL = parse_obfuscation("fp16")
@@ -34,6 +37,9 @@ def scene(training: LocalTraining) -> Scene:
         "order unknown",
         "labels+order unknown",
         "everything unknown",
+        "draws known",
+        "labels+order unknown and draws known",
+        "everything unknown and draws known",
     ],
 )
 def test_words_come_back_as_they_were(words: str) -> None:
@@ -90,6 +96,38 @@ def test_where_all_pictures_go_into_every_step_there_is_no_order(training: Local
     assert Attacker.parse("labels+order unknown").is_another(scene(training))
 
 
+class Dropping(torch.nn.Module):
+    """A Linear layer behind dropout, in train mode or always."""
+
+    def __init__(self, *, always: bool) -> None:
+        super().__init__()
+        self.layer, self.always = torch.nn.Linear(3 * 16 * 16, 14), always
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.nn.functional.dropout(x.flatten(1) + 1, 0.5, self.training or self.always))
+
+
+@pytest.mark.parametrize(
+    ("always", "mode", "drops"), [(True, "eval", True), (False, "train", True), (False, "eval", False)]
+)
+def test_what_the_network_drew_by_chance_is_known_only_where_it_is_granted(
+    always: bool, mode: Mode, drops: bool
+) -> None:
+    client = replace(scene(FedSGD(mode=mode)), model=Dropping(always=always))
+    chance = seeded(4)
+    sent = client.training(client.model, client.batch, generator=chance)
+    told = {}
+    for words in ("everything known", "draws known"):
+        knowledge = Attacker.parse(words).knowledge(client, CHANNEL, draws=draws_of(chance))
+        simulated = knowledge.simulate(client.model, client.batch)
+        told[words] = torch.allclose(dense(simulated["layer.weight"]), sent["layer.weight"], atol=1e-6)
+        sentences = [text for text in knowledge.assumptions if "dropout masks" in text]
+        assert len(sentences) == drops
+        assert all(("does not know" in text) is (words == "everything known") for text in sentences)
+    assert told == {"everything known": not drops, "draws known": True}
+    assert Attacker.parse("draws known").is_another(client) is drops
+
+
 def test_an_audit_runs_the_ladder_and_leaves_out_what_is_no_rung() -> None:
     ladder = [Attacker(), Attacker.parse("labels unknown"), Attacker.parse("order unknown")]
     small, plain = scene(MINI), replace(scene(FedSGD()), name="b")
@@ -105,5 +143,7 @@ def test_an_audit_runs_the_ladder_and_leaves_out_what_is_no_rung() -> None:
     assert len(audit) == 5
     with pytest.raises(UsageError, match="order unknown: no scene trains in several mini-batches"):
         replace(audit, scenes=[plain])
+    with pytest.raises(UsageError, match="draws known: no scene's network draws anything by chance"):
+        replace(audit, knowledge=[Attacker.parse("draws known")])
     with pytest.raises(UsageError, match="everything known is given twice in knowledge"):
         replace(audit, knowledge=[Attacker(), Attacker()])

@@ -151,6 +151,26 @@ def test_an_audit_with_an_enhancer_says_so(call: Call) -> None:
     assert "the enhancer adds" in report.read_text(encoding="utf-8")
 
 
+def test_what_was_skipped_in_a_folder_of_pictures_stands_in_the_report(call: Call) -> None:
+    for name in ("ant", "bee"):
+        Path("pics", name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), "red" if name == "ant" else "blue").save(f"pics/{name}/x.png")
+    for name in ("Thumbs.db", "ant/._x.png", "bee/notes.txt"):
+        Path("pics", name).touch()
+    assert call("audit", "audit.toml", "--set", 'scene.0.images="pics"', "--set", "controls=[]").code == 0
+    said = "3 entries of pics/ were skipped: Thumbs.db and bee/notes.txt are not pictures, ant/._x.png is hidden."
+    assert said in Path("audits/audit/report.html").read_text(encoding="utf-8")
+
+
+def test_a_fit_that_is_terminated_is_an_interrupted_one(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unveil.fitting.fit.fit", lambda *args: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    answer = call("fit", "pictures")
+    assert answer.code == 130
+    assert "run the same command again to go on" in answer.err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_an_interrupted_fit_says_how_to_go_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*args: Any) -> None:
         raise KeyboardInterrupt

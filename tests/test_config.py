@@ -172,7 +172,7 @@ def test_a_file_that_does_not_fit_is_named_with_the_reason(tmp_path: Path, text:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"does not exist; write one to start from with `unveil init"):
         load(tmp_path / "absent.toml")
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(UsageError, match="is a folder, expected a regular file; give a TOML file"):
         load(tmp_path)
     (tmp_path / "latin.toml").write_bytes(b'labels = "\xe9"')
     with pytest.raises(UsageError, match="is not TOML"):

@@ -11,8 +11,13 @@ import pytest
 
 from conftest import small_update
 from seeds import seeded
-from unveil import obfuscations
+from unveil import arrays, checkpoints, config, obfuscations, results
 from unveil.core import Obfuscation
+from unveil.enhancers import weights
+from unveil.files import amount
+from unveil.fitting import archive
+from unveil.pictures import decode, table
+from unveil.report import html
 from unveil.spec import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +63,30 @@ def test_every_file_that_the_architecture_names_is_there() -> None:
     assert not missing
     tops = {path.stem for path in source.glob("[a-z]*.py")} | {p.name for p in source.iterdir() if p.is_dir()}
     assert tops - {room.rstrip("/") for room in rooms} <= {"__pycache__"}
+
+
+def test_the_limits_that_the_page_on_files_gives_are_those_of_the_code() -> None:
+    rows = [line.split("|")[1:4] for line in (ROOT / "docs" / "files.md").read_text().splitlines() if "|" in line]
+    limits = {what.strip(): most for what, _, most in rows}
+    for what, most in (
+        ("audit file", amount(config.LARGEST)),
+        ("a picture", amount(decode.MOST_BYTES)),
+        ("a picture", f"{decode.MOST_PIXELS // 10**6} million pixels"),
+        ("table of labels", amount(table.MOST_BYTES)),
+        ("table of labels", f"classes below {table.MOST_CLASSES:,}"),
+        ("weights of LPIPS and of classifiers", amount(checkpoints.BYTES)),
+        ("weights of LPIPS and of classifiers", f"{arrays.MEMBERS:,} members"),
+        ("weights of an enhancer", amount(weights.LARGEST)),
+        ("weights of an enhancer", f"{weights.TENSORS:,} tensors"),
+        ("`.npz` of pictures for `unveil fit`", f"{amount(arrays.BYTES)} unpacked"),
+        ("`.npz` of pictures for `unveil fit`", f"{archive.LEAST} to {archive.MOST:,} pixels a side"),
+        ("`.npz` of pictures for `unveil fit`", amount(archive.ROOM)),
+        ("results of `unveil audit`", amount(results.LARGEST)),
+        ("results of `unveil audit`", f"a picture in the report {amount(html.PICTURE)}, settings {amount(html.SHOWN)}"),
+    ):
+        assert most in limits[what], (what, most)
+    formats = {what.strip(): how for what, how, _ in rows}["a picture"]
+    assert {name.upper() for name in re.findall(r"[A-Z]\w+", formats)} >= set(decode.FORMATS)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])

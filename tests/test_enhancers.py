@@ -182,7 +182,12 @@ def test_weights_that_are_wrong_are_refused_in_one_sentence(weights: Path, monke
     refused("has shape")
     rewritten(weights, checksum="same", settings='{"depth": 3}')
     refused("settings are not those")
-    for settings in ("[8]", '{"widths": [-4, 6]}', '{"widths": []}', '{"widths": [1000000]}', '{"widths": 3}'):
+    for settings in (
+        *("[8]", '{"widths": [-4, 6]}', '{"widths": []}', '{"widths": [1000000]}', '{"widths": 3}', '{"widths": null}'),
+        *('{"widths": [8.5]}', '{"widths": [true]}', '{"widths": [NaN]}', '{"widths": "abc"}', '{"blocks": -1}'),
+        *('{"blocks": 1.5}', '{"blocks": "2"}', '{"names": "abc"}', '{"names": [[1]]}', "[" * 100_000),
+        f'{{"widths": {[1024] * 1024}, "blocks": 1024}}',
+    ):
         rewritten(weights, checksum="same", settings=settings)
         refused("settings are not those")
     rewritten(weights, checksum="same", card="[]")
@@ -192,6 +197,21 @@ def test_weights_that_are_wrong_are_refused_in_one_sentence(weights: Path, monke
         refused("fingerprints of its training pictures are missing or damaged")
     rewritten(weights, checksum="same", drop="body.first.bias")
     refused("'body.first.bias' is missing")
+    for number, reason in ((torch.int64, "holds torch.int64"), (torch.bool, "holds torch.bool")):
+        rewritten(weights, checksum="same", drop="body.first.bias", put=torch.zeros(4, dtype=number))
+        refused(reason)
+    for value in (torch.nan, torch.inf):
+        rewritten(weights, checksum="same", drop="body.first.bias", put=torch.full((4,), value))
+        refused("holds NaN or infinite values")
+    # Numbers that the file does not hold are never asked for, however large its settings say that the network is.
+    rewritten(weights, checksum="same", settings=f'{{"widths": {[1024] * 64}, "blocks": 1}}')
+    refused("has shape|is missing")
+    monkeypatch.setattr(module, "TENSORS", 3)
+    refused("and at most 3 are read")
+    monkeypatch.setattr(module, "LARGEST", 30)
+    refused("and at most 30 bytes are read")
+    monkeypatch.setattr(module, "TENSORS", 999)
+    monkeypatch.setattr(module, "LARGEST", 2**30)
     rewritten(weights, checksum="same", add="stray")
     refused("'stray' belongs to another network")
     weights.unlink()

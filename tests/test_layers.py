@@ -10,7 +10,20 @@ import unveil
 
 SOURCE = Path(unveil.__file__).parent
 LEVELS = (
-    {"core", "thin", "gradient", "network", "spec", "errors", "files", "usercode", "twice", "fingerprints"},
+    {
+        "core",
+        "thin",
+        "gradient",
+        "network",
+        "spec",
+        "errors",
+        "files",
+        "arrays",
+        "checkpoints",
+        "usercode",
+        "twice",
+        "fingerprints",
+    },
     {
         "training",
         "obfuscations",

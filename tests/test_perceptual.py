@@ -115,7 +115,11 @@ def test_pictures_too_small_for_the_network(net: Any, tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"conv2.bias": None}, "has no conv2.bias"),
-        ({"lin3.weight": np.zeros(7, np.float32)}, r"lin3.weight in .* has shape \(7,\), expected \(1, 256, 1, 1\)"),
+        ({"lin3.weight": np.zeros(7, np.float32)}, r"lin3.weight has shape \(7,\), expected \(1, 256, 1, 1\)"),
+        ({"conv1.bias": np.full(192, np.nan, np.float32)}, "conv1.bias holds NaN or infinite values"),
+        ({"conv1.bias": np.zeros(192, np.complex64)}, "expected floating-point numbers as conv1.bias, got complex64"),
+        ({"conv1.bias": np.zeros(192, np.longdouble)}, "expected numbers as conv1.bias, got"),
+        ({"conv1.bias": np.array(["x"] * 192)}, "expected numbers as conv1.bias, got <U1"),
         ({"conv0.bias": np.ones(64, np.float32)}, "does not hold the weights of LPIPS 0.1 with AlexNet .checksum"),
     ],
 )
@@ -132,6 +136,13 @@ def test_a_damaged_file_is_one_clear_sentence(tmp_path: Path, name: str) -> None
         lpips(tmp_path / name)
     with pytest.raises(UsageError, match=r"no\.npz does not exist; pip install 'unveil\[perceptual\]'"):
         lpips(tmp_path / "no.npz")
+
+
+@pytest.mark.parametrize("state", [{"x": 3}, {"features": torch.zeros(2)}, {"lin0": 1, "net.": 2, "": 3}])
+def test_other_names_are_one_clear_sentence(tmp_path: Path, state: dict[str, Any]) -> None:
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UsageError, match=r"x\.pth has no conv0\.weight of shape .*; give the weights of LPIPS 0\.1"):
+        lpips(tmp_path / "x.pth")
 
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

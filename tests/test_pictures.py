@@ -1,3 +1,7 @@
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +9,8 @@ from PIL import Image
 
 from seeds import shifted
 from unveil.errors import UsageError
-from unveil.pictures import BUILTIN_PICTURES, load_pictures
+from unveil.pictures import BUILTIN_PICTURES, SUFFIXES, all_pictures, count_pictures, load_pictures
+from unveil.pictures.decode import read_picture, size_of
 
 
 def save(path, colour="red", size=(8, 8), **settings):
@@ -171,9 +176,9 @@ def test_csv_that_misspells_a_file(tmp_path, labelled, folder):
 
 
 def test_csv_that_is_not_there_or_no_text(folder, tmp_path):
-    with pytest.raises(UsageError, match=r"cannot read .*none.csv' .*No such file.*; name a CSV file in UTF-8"):
+    with pytest.raises(UsageError, match=r"labels: .*none.csv does not exist; name a CSV file in UTF-8"):
         load_pictures(folder, count=1, size=4, labels_csv=tmp_path / "none.csv")
-    with pytest.raises(UsageError, match=r"cannot read .*a.png' .*utf-8"):
+    with pytest.raises(UsageError, match=r"cannot read .*a.png', line 1: byte 0x89 is not utf-8; save"):
         load_pictures(folder, count=1, size=4, labels_csv=folder / "ant" / "a.png")
 
 
@@ -228,3 +233,154 @@ def test_sixteen_bits_are_not_clipped_silently(tmp_path):
     save(tmp_path / "a" / "scan.png", 40_000, mode="I;16")
     with pytest.raises(UsageError, match=r"scan.png': expected 8 bits a channel, got mode I;16; save it as an 8-bit"):
         load_pictures(tmp_path, count=1, size=4)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n%%EOF\n"
+FOREIGN = {
+    "eps": POSTSCRIPT,
+    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "psd": b"8BPS\0\1" + b"\0" * 6 + struct.pack(">HIIHH", 3, 8, 8, 8, 3) + b"\0" * 400,
+    "wmf": b"\xd7\xcd\xc6\x9a\0\0" + b"\0" * 40,
+    "text": b"dear client",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("inside", FOREIGN)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_the_formats_are_those_listed_whatever_a_file_is_called(tmp_path, monkeypatch, inside, suffix):
+    def started(*args, **kwargs):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    path = tmp_path / "a" / f"x{suffix}"
+    path.parent.mkdir()
+    path.write_bytes(FOREIGN[inside])
+    with pytest.raises(UsageError, match=r"inside it is none of BMP, .*, WEBP\); repair or remove it"):
+        load_pictures(tmp_path, count=1, size=4)
+    with pytest.raises(UsageError, match="inside it is none of"):
+        read_picture(FOREIGN[inside], "number 1")
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_every_suffix_that_is_taken_for_a_picture_is_of_a_format_that_is_read(tmp_path, suffix):
+    save(tmp_path / "a" / f"x{suffix.upper()}", (255, 0, 0))
+    assert load_pictures(tmp_path, count=1, size=8).images[0, :, 4, 4].tolist() == pytest.approx([1, 0, 0], abs=0.01)
+
+
+def claiming(width, height):
+    """A PNG whose head says so many pixels, and which has nearly none."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_001, 13_300, 60_000, 2**31 - 1])
+def test_pixels_are_counted_before_they_are_unpacked(tmp_path, side):
+    path = tmp_path / "a" / "x.png"
+    path.parent.mkdir()
+    path.write_bytes(claiming(side, side))
+    with pytest.raises(UsageError, match=r"x\.png' has .* pixels, and at most 100 million are read; make it smaller"):
+        load_pictures(tmp_path, count=1, size=4)
+
+
+def test_the_largest_picture_is_opened_without_a_warning():
+    assert size_of(claiming(10_000, 10_000), "x") == (10_000, 10_000)  # Pillow warns from 90 million pixels on
+
+
+def test_a_picture_is_read_as_people_see_it(tmp_path):
+    """Palette, CMYK, the first of several frames, and names in any script."""
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    (tmp_path / "ä 图").mkdir()
+    red.convert("P").save(tmp_path / "ä 图" / "palette.png")
+    red.convert("CMYK").save(tmp_path / "ä 图" / "ünï 图片.JPG", quality=95)
+    red.save(tmp_path / "ä 图" / "moving.gif", save_all=True, append_images=[Image.new("RGB", (8, 8), "blue")])
+    pictures = load_pictures(tmp_path, count=3, size=4)
+    assert pictures.class_names == ("ä 图",)
+    for image in pictures.images:
+        assert image[:, 2, 2].tolist() == pytest.approx([1, 0, 0], abs=0.02)
+
+
+def test_what_is_skipped_is_said_by_name_and_reason(folder):
+    (folder / "ant" / "._a.png").write_bytes(b"\0\5\x16\7")
+    (folder / "ant" / "Thumbs.db").touch()
+    (folder / "bee" / "b.heic").touch()
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "a.png").touch()
+    (folder / "bee" / "more").mkdir()
+    save(folder / "loose.png")
+    pictures = load_pictures(folder, count=7, size=4)
+    assert pictures.class_names == ("ant", "bee", "cow")
+    (note,) = pictures.notes
+    assert note.startswith("8 entries of pictures/ were skipped: ")
+    for part in (
+        "notes.txt and ant/Thumbs.db are not pictures",
+        "__MACOSX and ant/._a.png are hidden",
+        "bee/b.heic is in a format that is not read",
+        "bee/more/ is a folder inside a class's",
+        "loose.png is in no class's folder",
+        "empty/ holds no pictures and is no class",
+    ):
+        assert part in note
+    assert count_pictures(folder) == 7
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "circle", "device", "pipe"])
+def test_what_is_called_a_picture_and_is_none_is_refused_by_name(folder, kind):
+    path = folder / "dog" / "x.png"
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"nowhere": "gone.png", "circle": "x.png", "device": "/dev/zero"}[kind])
+    with pytest.raises(UsageError, match=r"picture: .*dog/x\.png (does not exist|is a |cannot be opened)"):
+        load_pictures(folder, count=8, size=4)
+
+
+def test_of_many_skipped_files_the_first_are_named(folder):
+    for number in range(7):
+        (folder / "ant" / f"{number}.txt").touch()
+    (folder / "empty").rmdir()
+    (folder / "notes.txt").unlink()
+    (note,) = load_pictures(folder, count=1, size=4).notes
+    assert "7 entries" in note
+    assert "ant/0.txt, ant/1.txt, ant/2.txt and 4 more are not pictures" in note
+
+
+def test_nothing_skipped_nothing_said(folder):
+    (folder / "empty").rmdir()
+    (folder / "notes.txt").unlink()
+    assert load_pictures(folder, count=1, size=4).notes == ()
+    assert load_pictures("builtin", count=1, size=4).notes == ()
+
+
+def test_classes_one_level_further_down_are_found_for_the_user(tmp_path):
+    for part in ("train", "val"):
+        save(tmp_path / part / "ant" / "a.png")
+    with pytest.raises(UsageError, match=r"one level further down, as in 'train/ant'; name the folder '.*train' inst"):
+        load_pictures(tmp_path, count=1, size=4)
+
+
+def test_where_nothing_is_a_picture_it_is_said_what_there_is(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.heic").touch()
+    with pytest.raises(UsageError, match=r"no pictures in .*a/x\.heic is in a format that is not read.*; expected"):
+        load_pictures(tmp_path, count=1, size=4)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "\ud800"])
+def test_folders_that_no_system_could_have(path):
+    with pytest.raises(UsageError, match="is not a folder") as error:
+        load_pictures(path, count=1, size=4)
+    assert str(error.value).isprintable()
+
+
+def test_pictures_below_the_smallest_size_are_refused_where_one_is_asked_for(tmp_path):
+    save(tmp_path / "a" / "x.png", size=(20, 7))
+    assert len(all_pictures(tmp_path, size=4).images) == 1
+    with pytest.raises(UsageError, match=r"x\.png' has 20 x 7 pixels, expected at least 8 a side; remove it"):
+        all_pictures(tmp_path, size=4, least=8)

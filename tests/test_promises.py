@@ -66,7 +66,7 @@ def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytes
 
     def fitted(plan: Any, told: Any) -> dict[str, Any]:
         plans.append(plan)
-        return {"figures": {"psnr": 1}, "checksum": "0" * 16}
+        return {"figures": {"psnr": 1}, "checksum": "0" * 16, "notes": []}
 
     monkeypatch.setattr("unveil.fitting.fit.fit", fitted)
     shutil.copytree(ROOT / "studies", folder / "studies", ignore=shutil.ignore_patterns("pictures"))
@@ -163,7 +163,7 @@ def test_the_example_of_ones_own_model(folder: Path, call: Call, monkeypatch: py
         monkeypatch.delitem(sys.modules, name)
     code, _, err = call("audit", "examples/own_model.toml")
     assert code == 2
-    assert "own_model.safetensors': there is no such file" in err
+    assert "own_model.safetensors does not exist; check the path" in err
     source = folder / "examples" / "own_model.py"
     space = {"__name__": "own_model", "__file__": str(source)}
     exec(compile(source.read_text(encoding="utf-8"), source, "exec"), space)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,42 @@ def test_a_full_disk(folder: Path) -> None:
     results(folder).symlink_to("/dev/full")
     with pytest.raises(UsageError, match="No space left"):
         append(folder, a_trial())
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs pipes and devices with names")
+@pytest.mark.parametrize("name", ["results.jsonl", "audit.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "circle"])
+def test_what_is_no_regular_file_is_never_waited_for(folder: Path, name: str, kind: str) -> None:
+    path = folder / name
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else name)
+    with pytest.raises(UsageError, match=rf"{name} (is a {kind}, expected a regular file|cannot be opened)"):
+        prepare(folder, SETTINGS)
+    if name == "results.jsonl":
+        with pytest.raises(UsageError, match=rf"{name} (is a {kind}, expected a regular file|cannot be opened)"):
+            read_trials(folder)
+
+
+def test_files_of_results_are_measured_before_they_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(folder, a_trial())
+    monkeypatch.setattr("unveil.results.LARGEST", 100)
+    with pytest.raises(UsageError, match=r"results\.jsonl has .* and at most 100 bytes are read"):
+        read_trials(folder)
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "\x1b[31mred", "\ud800"])
+def test_a_message_about_a_line_stays_one_short_line(folder: Path, text: str) -> None:
+    for line in (with_(**{text: 1}), with_(images=[text]), with_(scores={text: [text]})):
+        results(folder).write_bytes(line + b"\n")
+        with pytest.raises(UsageError) as error:
+            read_trials(folder)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 1500
 
 
 def test_pictures_are_saved_as_eight_bits(folder: Path) -> None:

@@ -13,6 +13,7 @@ from seeds import seeded
 from unveil.core import Images
 from unveil.errors import UsageError
 from unveil.metrics.classifiers import CIFAR10, Classifier, Seen, build_classifier, from_network
+from unveil.metrics.resnet20 import _shapes
 from unveil.metrics.semantic import classes_named, label_sets, semantic, true_class
 from unveil.pictures import load_pictures
 
@@ -131,8 +132,18 @@ def test_a_classifier_that_cannot_be_had_is_one_clear_sentence(spec: str, messag
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UsageError, match=r"has no conv1\.weight of shape"):
+    with pytest.raises(UsageError, match=r"conv1\.weight has shape \(1,\), expected \(16, 3, 3, 3\)"):
         build_classifier(f"cifar10:{tmp_path / 'other.pth'}")
+    shapes = dict(_shapes())
+    whole = {f"module.{name}": torch.ones(shape) for name, shape in shapes.items()}
+    torch.save({"state_dict": whole}, tmp_path / "whole.pth")
+    assert build_classifier(f"cifar10:{tmp_path / 'whole.pth'}").names == CIFAR10
+    for name in ("bn1.running_var", "layer3.2.bn2.weight", "linear.bias"):
+        rest = {key: value for key, value in whole.items() if key != f"module.{name}"}
+        for value, reason in ((None, f"has no {name}"), (torch.full(shapes[name], torch.nan), f"{name} holds NaN")):
+            torch.save({**rest, **({} if value is None else {name: value})}, tmp_path / "other.pth")
+            with pytest.raises(UsageError, match=reason):
+                build_classifier(f"cifar10:{tmp_path / 'other.pth'}")
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(UsageError, match="cannot be read"):
         build_classifier(f"cifar10:{tmp_path / 'text.pth'}")

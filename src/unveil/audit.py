@@ -62,8 +62,11 @@ class Audit:
         for attacker in self.knowledge:
             if not any(attacker.is_another(scene) for scene in self.scenes):
                 raise UsageError(
-                    f"audit: {attacker}: no scene trains in several mini-batches, so their order makes no difference; "
-                    "leave it out of knowledge, or give a scene a training with batch_size"
+                    f"audit: {attacker}: no scene's network draws anything by chance in its client's mode, so that "
+                    "knowing it makes no difference; leave it out of knowledge, or train a scene with mode=train"
+                    if attacker.draws
+                    else f"audit: {attacker}: no scene trains in several mini-batches, so their order makes no "
+                    "difference; leave it out of knowledge, or give a scene a training with batch_size"
                 )
         check_controls(self.controls)
         if min(self.seeds) < 0:

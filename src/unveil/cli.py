@@ -165,6 +165,9 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     Each is a folder or an .npz of encoded pictures. The setting semantic needs classes: a sub-folder each. Interrupted
     and started again, the training goes on. Needs some hours on two cores.
     """
+    from unveil.fitting.workers import terminated_as_interrupted
+
+    click.get_current_context().with_resource(terminated_as_interrupted())
     from rich.console import Console
 
     from unveil.fitting.fit import Fit
@@ -183,6 +186,8 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
         sys.exit(INTERRUPTED)
     for name, value in card["figures"].items():
         click.echo(f"{name}: {value}")
+    for note in card["notes"]:
+        click.echo(note)
     click.echo(f"Weights: {out}, checksum {card['checksum']}; use them with --enhancer {out}")
 
 

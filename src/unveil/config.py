@@ -20,6 +20,7 @@ from unveil.audit import Audit
 from unveil.controls import ANOTHER
 from unveil.core import Attack, Enhancer
 from unveil.errors import UsageError, nearest
+from unveil.files import MIB, is_regular, read_bytes, reason_of, shown
 from unveil.measures import Distance, Measures
 from unveil.metrics.perceptual import DOWNLOAD
 from unveil.models import ModelName
@@ -28,6 +29,7 @@ from unveil.pictures import BUILTIN
 from unveil.scenes import Scene, make_scene
 from unveil.spec import construct, split, toml_value
 
+LARGEST = 16 * MIB  # of an audit file
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 LONGEST = 200  # characters of what a file holds, in a message
@@ -146,15 +148,12 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
 
 
 def _read(path: Path) -> dict[str, Any]:
+    absent = f"write one to start from with `unveil init {shown(path)}`"
+    content = read_bytes(path, "", fix="give a TOML file", absent=absent, most=LARGEST)
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist; write one to start from with `unveil init {path}`") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; give a TOML file") from None
+        return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {error}; correct it there") from None
+        raise UsageError(f"{shown(path)} is not TOML: {reason_of(error)}; correct it there") from None
 
 
 def _chosen(path: Path, variants: Any, name: str) -> dict[str, Any]:
@@ -238,7 +237,7 @@ def _attack(number: int, table: dict[str, Any]) -> Attack:
 
 def _enhancer(name: str, folder: Path) -> Enhancer | None:
     named = name == enhancers.NONE or name in enhancers.CATALOGUE
-    return enhancers.parse(name if named or not (folder / name).is_file() else _beside(folder, name))
+    return enhancers.parse(name if named or not is_regular(folder / name) else _beside(folder, name))
 
 
 def _measures(table: MeasuresTable, folder: Path) -> Measures:

@@ -24,8 +24,10 @@ def writing(folder: Path, option: str) -> Iterator[None]:
     """Files that cannot be written inside it: a `UsageError` that names the folder and the option for another."""
     try:
         yield
-    except OSError as error:
+    except UsageError:
+        raise
+    except (OSError, UnicodeEncodeError) as error:  # the latter: a path with half a character
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"cannot write to {folder}: {error.strerror or error}; free the disk, or choose another folder with "
-            f"{option}"
+            f"cannot write to {folder}: {reason}; free the disk, or choose another folder with {option}"
         ) from None

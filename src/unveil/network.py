@@ -142,16 +142,22 @@ def _one_draw_each() -> tuple[float, float, float]:
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
     """The global generators of torch, NumPy and Python start from a seed, and are put back afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    states = [torch.cuda.get_rng_state(device) for device in devices]
+    try:
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(state)
+        for device, before in zip(devices, states, strict=True):
+            torch.cuda.set_rng_state(before, device)
 
 
 def seed_of(draws: Draws, step: int = 0, example: int = 0) -> Draws:

@@ -21,10 +21,12 @@ from pydantic_core import from_json, to_json
 
 from unveil.core import Images, Trial
 from unveil.errors import UsageError, nearest, writing
+from unveil.files import MIB, quoted, read_bytes, reason_of, shown
 
 SETTINGS = "audit.json"
 RESULTS = "results.jsonl"
 IMAGES = "images"
+LARGEST = 2048 * MIB  # of a file of results; a trial of 64 pictures has some ten kilobytes
 
 log = logging.getLogger(__name__)
 _TRIAL = TypeAdapter(Trial)
@@ -49,7 +51,7 @@ def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
     with writing(folder, "--out"):
         folder.mkdir(parents=True, exist_ok=True)
         _mend_last_line(folder / RESULTS)
-        if not (folder / SETTINGS).exists():
+        if not os.path.lexists(folder / SETTINGS):
             if (folder / RESULTS).exists() and (folder / RESULTS).stat().st_size:
                 raise UsageError(
                     f"{folder} holds results but not {SETTINGS}, which says what they are results of; "
@@ -82,7 +84,7 @@ def read_trials(folder: Path) -> list[Trial]:
         UsageError: The folder is not a results folder, or a line of it cannot be understood.
     """
     path = folder / RESULTS
-    if not path.exists():
+    if not os.path.lexists(path):
         if (folder / SETTINGS).exists():
             return []
         raise UsageError(f"{folder} holds no results ({RESULTS} is missing); give the --out folder of an audit")
@@ -123,17 +125,17 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str
 
 
 def _parse(path: Path, number: int, line: bytes) -> Trial:
-    where = f"{path}, line {number}"
+    where = f"{shown(path)}, line {number}"
     fix = "repair or delete that line, or delete the folder"
     known = [item.name for item in dataclasses.fields(Trial)]
     try:
         record = from_json(line)
         if isinstance(record, dict) and (unknown := [key for key in record if key not in known]):
-            raise UsageError(f"{where}: unknown key {unknown[0]!r}; {nearest(unknown[0], known)}; {fix}")
+            raise UsageError(f"{where}: unknown key {quoted(unknown[0])}; {nearest(unknown[0][:60], known)}; {fix}")
         trial: Trial = _TRIAL.validate_python(record)
     except ValidationError as error:
         first = error.errors()[0]
-        what = ".".join(map(str, first["loc"])) or "the line"
+        what = shown(".".join(map(str, first["loc"])) or "the line")
         raise UsageError(f"{where}: {what} is not what a trial holds: {first['msg'].lower()}; {fix}") from None
     except UsageError:
         raise
@@ -143,7 +145,7 @@ def _parse(path: Path, number: int, line: bytes) -> Trial:
         # The report embeds these files, so a results file must not be able to point it at anything else.
         parts = PurePosixPath(picture).parts
         if not parts or parts[0] != IMAGES or ".." in parts or "\\" in picture:
-            raise UsageError(f"{where}: picture {picture!r} is not inside {IMAGES}/; {fix}")
+            raise UsageError(f"{where}: picture {quoted(picture)} is not inside {IMAGES}/; {fix}")
     return trial
 
 
@@ -157,16 +159,13 @@ def _named_pictures(trial: Trial) -> Iterator[str]:
 
 def _split(path: Path) -> tuple[list[bytes], bytes]:
     """The whole lines, and whatever follows the last line end."""
-    try:
-        *lines, tail = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; check that it is a readable file") from None
+    *lines, tail = read_bytes(path, "", fix="give the --out folder of an audit", most=LARGEST).split(b"\n")
     return lines, tail
 
 
 def _mend_last_line(path: Path) -> None:
     """Complete or remove a last line without a line end, so that the next trial starts on a line of its own."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     lines, tail = _split(path)
     if not tail:
@@ -183,17 +182,24 @@ def _mend_last_line(path: Path) -> None:
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / SETTINGS
+    fix = f"delete {shown(folder)}, or choose another with --out"
     try:
-        before = _flat(from_json(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); delete {folder}, or choose another with --out") from None
+        before = _flat(from_json(read_bytes(path, "", fix=fix, most=LARGEST)))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{shown(path)} cannot be read ({reason_of(error)}); {fix}") from None
     now = _flat(json.loads(json.dumps(settings)))
     for key in [*now, *before]:
         if now.get(key) != before.get(key):
             raise UsageError(
-                f"{folder} holds the results of other settings: {key} was {before.get(key, 'absent')}, "
-                f"now it is {now.get(key, 'absent')}; choose another folder with --out, or delete this one"
+                f"{folder} holds the results of other settings: {shown(key)} was {_said(before, key)}, "
+                f"now it is {_said(now, key)}; choose another folder with --out, or delete this one"
             )
+
+
+def _said(settings: Mapping[str, Any], key: str) -> str:
+    return shown(str(settings.get(key, "absent")))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,8 @@ from unveil.models.checkpoints import load_into, read_checkpoint
 from unveil.models.normalisation import Normalisation, normalised
 from unveil.models.rehearsal import FEW, rehearse
 from unveil.network import draws_by_chance
-from unveil.pictures import MOST_CLASSES, Pictures, count_pictures, load_pictures
+from unveil.pictures import Pictures, count_pictures, load_pictures
+from unveil.pictures.table import MOST_CLASSES
 from unveil.training import shortened
 
 MOST_VALUES = 1 << 28  # numbers in all pictures of a scene: 1 GiB
@@ -37,7 +38,7 @@ class Scene:
         others: What another client of the same source holds, for a control; None if the source has too few pictures.
         weights: Name and checksum of the file that its trained weights came from; empty for none.
         normalisation: What stands before the model; empty for nothing.
-        notes: What a reader must know of the model, a sentence each.
+        notes: What a reader must know of the model and the pictures, a sentence each.
     """
 
     name: str
@@ -174,7 +175,7 @@ def make_scene(
         else Batch(neighbour.images, neighbour.labels if gallery is None else pictures.labels.clone()),
         weights="" if checkpoint is None else str(checkpoint),
         normalisation="" if normalisation is None else str(normalisation),
-        notes=notes,
+        notes=(*pictures.notes, *notes),
     )
 
 

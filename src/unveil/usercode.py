@@ -31,7 +31,7 @@ def told(error: BaseException) -> str:
     text = "".join(character if character.isprintable() else " " for character in text)
     text = text if len(text) <= LONGEST else text[:LONGEST] + "…"
     where = place(error)
-    return f"{type(error).__name__}{': ' if text else ''}{text}{f' ({where})' if where else ''}"
+    return f"{type(error).__name__}: {text or 'no message'}{f' ({where})' if where else ''}"
 
 
 def place(error: BaseException) -> str:

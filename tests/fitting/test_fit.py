@@ -292,7 +292,7 @@ def test_sources_are_folders_and_npz_files(tmp_path: Path) -> None:
     held = dict(np.load(path))
     for damaged in (b"nonsense", b"", content[:-200], content[: len(content) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(UsageError, match="cannot be read as pictures"):
+        with pytest.raises(UsageError, match=r"pictures\.npz cannot be read .* give a folder of pictures or an .npz"):
             read_source(path)
     for wrong in ({"labels": source.labels + 7}, {"split": split[:5]}, {"sheet": 0}):
         np.savez(path, **{**held, **wrong})

@@ -13,7 +13,6 @@ from torch import nn
 
 from seeds import shifted
 from unveil.errors import UsageError
-from unveil.models import checkpoints
 from unveil.models.checkpoints import load_into, read_checkpoint
 
 
@@ -103,7 +102,7 @@ def test_another_file_has_another_checksum(tmp_path):
         (lambda s: s["3.weight"].fill_(float("nan")), r"'3.weight' holds NaN, infinite or complex values"),
         (lambda s: s.update({"3.bias": torch.zeros(1).expand(10**12)}), r"'3.bias' has shape"),
         (lambda s: s.update({"3.bias": s["3.bias"].to_sparse()}), r"'3.bias' is sparse, quantised or"),
-        (lambda s: s.clear(), r"expected tensors by name, got an? \w+; save"),
+        (lambda s: s.clear(), r"holds no tensors by name; save"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, change, message):
@@ -131,7 +130,7 @@ def test_a_file_that_would_run_code_is_not_run(tmp_path, monkeypatch):
             read_checkpoint(name)
     assert not Path("harm").exists()
     torch.save(net(), "whole.pt")
-    with pytest.raises(UsageError, match="Python objects beside tensors, which could run code"):
+    with pytest.raises(UsageError, match="holds more than tensors"):
         read_checkpoint("whole.pt")
 
 
@@ -150,10 +149,10 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
         ("text.safetensors", "cannot be read"),
         ("text.npz", "cannot be read"),
         ("net.onnx", "expected a file ending in .safetensors"),
-        ("folder.pt", "plain file"),
-        ("pipe.pt", "plain file"),
-        ("absent.pt", "no such file"),
-        ("list.pt", "expected tensors by name, got a list"),
+        ("folder.pt", "is a folder"),
+        ("pipe.pt", "expected a regular file"),
+        ("absent.pt", "does not exist; check the path"),
+        ("list.pt", "holds a list, expected tensors by name"),
         ("one.pt", "expected tensors by name"),
     ]:
         with pytest.raises(UsageError, match=message):
@@ -161,9 +160,9 @@ def test_files_that_are_no_weights(tmp_path, monkeypatch):
 
 
 def test_a_file_that_unpacks_to_more_than_a_machine_holds(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "LARGEST", 1 << 20)
+    monkeypatch.setattr("unveil.checkpoints.BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("x.npy", bytes(2 << 20))
     assert (tmp_path / "bomb.npz").stat().st_size < 1 << 20
-    with pytest.raises(UsageError, match="more than"):
+    with pytest.raises(UsageError, match="at most 1 MiB are read"):
         read_checkpoint(tmp_path / "bomb.npz")

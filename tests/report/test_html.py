@@ -12,6 +12,7 @@ from unveil.core import Stop, Trial
 from unveil.errors import UsageError
 from unveil.report import write_report
 from unveil.report.headline import NOT_PROVED
+from unveil.report.html import render
 
 MakeTrial = Callable[..., Trial]
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>`"
@@ -162,6 +163,47 @@ def test_only_pictures_of_the_folder_are_embedded(folder: Path, trial: MakeTrial
     one.originals.append(path)
     page, _ = read(inside, [one])
     assert page.all("img") == []
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs pipes and devices with names")
+@pytest.mark.parametrize("kind", ["outside", "pipe", "device", "circle", "large", "binary", "folder"])
+def test_only_settings_of_the_folder_are_shown(
+    folder: Path, trial: MakeTrial, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    path = folder / "audit.json"
+    if kind == "outside":
+        secret = tmp_path_factory.mktemp("other") / "secret.txt"
+        secret.write_text("SECRET")
+        path.symlink_to(secret)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "large":
+        path.write_text("SECRET" + " " * 2**22)
+    elif kind == "binary":
+        path.write_bytes(b"SECRET\xff")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path.name)
+    assert "SECRET" not in render(folder, [trial(pictures=True)])
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs pipes and devices with names")
+@pytest.mark.parametrize("kind", ["pipe", "device", "circle", "folder", "nul", "long"])
+def test_a_picture_that_is_no_regular_file_counts_as_missing(folder: Path, trial: MakeTrial, kind: str) -> None:
+    file = folder / "images" / "odd.png"
+    path = "images/odd.png"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind in ("device", "circle"):
+        file.symlink_to("/dev/zero" if kind == "device" else file.name)
+    else:
+        path = "images/a\0b.png" if kind == "nul" else f"images/{'x' * 5000}.png"
+    made = trial(pictures=True)
+    page = render(folder, [dataclasses.replace(made, images=[path, *made.images[1:]])])
+    assert page.count("data:image/png;base64,") == 15
 
 
 def test_the_audit_s_own_settings_are_shown(folder: Path, trial: MakeTrial) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from unveil.core import Enhancer
 from unveil.enhancers.learned import SHIPPED, Learned
 from unveil.errors import UsageError, nearest
+from unveil.files import is_regular, quoted, shown
 
 NONE = "none"
 CATALOGUE: Mapping[str, str] = {
@@ -33,8 +34,9 @@ def parse(text: str) -> Enhancer | None:
     shipped = SHIPPED / f"{text}.safetensors"
     if text in CATALOGUE:
         return Learned(text, shipped).checked()
-    if not Path(text).is_file():
+    if "/" not in text and not is_regular(Path(text)):
         raise UsageError(
-            f"unknown enhancer {text!r}; {nearest(text, [NONE, *CATALOGUE])}, or give a file of `unveil fit`"
+            f"unknown enhancer {quoted(text, 60)}; {nearest(text[:60], [NONE, *CATALOGUE])}, or give a file of "
+            "`unveil fit`"
         )
-    return Learned(Path(text).name, Path(text)).checked()
+    return Learned(shown(Path(text).name), Path(text)).checked()

@@ -15,10 +15,14 @@ from torch.nn import Module
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.restorer import Restorer
 from unveil.errors import UsageError
+from unveil.files import MIB, quoted, reason_of, regular, shown
 from unveil.fingerprints import BYTES
 
 VERSION = "1"
-WIDEST = 1024  # maps of a network, and blocks of it
+LARGEST = 1024 * MIB  # of a file
+TENSORS = 10_000
+WIDEST, DEEPEST = 1024, 64  # maps of a network; its scales, and the blocks of each
+NAMES = 1_000_000  # classes of a generator
 SEEN = "seen"  # fingerprints of the pictures it was trained on, beside the weights
 KINDS: Mapping[str, type[Restorer] | type[Generator]] = {cls.kind: cls for cls in (Restorer, Generator)}
 AGAIN = "install unveil again, or train it with `unveil fit`"
@@ -61,64 +65,80 @@ def load_weights(path: Path) -> tuple[Restorer | Generator, Tensor, dict[str, An
     """
     tensors, facts = _read(path)
     if facts.get("unveil") != VERSION or facts.get("kind") not in KINDS:
+        version, kind = (shown(facts.get(key, "unknown"), 40) for key in ("unveil", "kind"))
         raise UsageError(
-            f"{path}: weights of version {facts.get('unveil', 'unknown')}, kind {facts.get('kind', 'unknown')}; this "
-            f"unveil reads version {VERSION} of {' or '.join(KINDS)}; {AGAIN}"
+            f"{shown(path)}: weights of version {version}, kind {kind}; this unveil reads version {VERSION} of "
+            f"{' or '.join(KINDS)}; {AGAIN}"
         )
     if _checksum(tensors) != facts.get("checksum"):
-        raise UsageError(f"{path}: the checksum of the weights is not the one written beside them; {AGAIN}")
+        raise UsageError(f"{shown(path)}: the checksum of the weights is not the one written beside them; {AGAIN}")
     seen = tensors.pop(SEEN, None)
     if seen is None or seen.dtype != torch.uint8 or seen.ndim != 2 or seen.shape[1] != BYTES:
-        raise UsageError(f"{path}: the fingerprints of its training pictures are missing or damaged; {AGAIN}")
+        raise UsageError(f"{shown(path)}: the fingerprints of its training pictures are missing or damaged; {AGAIN}")
     try:
         settings, card = json.loads(facts["settings"]), json.loads(facts["card"])
         if not isinstance(settings, dict) or not isinstance(card, dict):
             raise ValueError("expected two tables")
         _refuse_giants(settings)
+        with torch.device("meta"):  # shapes without numbers, so that a file cannot ask for memory it does not fill
+            _compare(KINDS[facts["kind"]](**settings), tensors, path)
         with torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
             network = KINDS[facts["kind"]](**settings)
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path}: its settings are not those of a {facts['kind']} ({reason}); {AGAIN}") from None
-    _fill(network, tensors, path)
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"{shown(path)}: its settings are not those of a {facts['kind']} ({reason_of(error)}); {AGAIN}"
+        ) from None
+    own = network.state_dict()
+    network.load_state_dict({name: tensors[name].to(own[name].dtype) for name in own})
     return network.eval().requires_grad_(False), seen, {**card, "checksum": facts["checksum"]}
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
+    regular(path, "", fix="name a shipped enhancer or a file of `unveil fit`", most=LARGEST)
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return tensors, dict(file.metadata() or {})
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist; name a shipped enhancer or a file of `unveil fit`") from None
-    except (SafetensorError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path} cannot be read as safetensors ({reason}); {AGAIN}") from None
+            names = file.keys()
+            if len(names) > TENSORS:
+                raise ValueError(f"it has {len(names)} tensors, and at most {TENSORS} are read")
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except Exception as error:  # of safetensors, and of torch where a header promises what no tensor can be
+        raise UsageError(f"{shown(path)} cannot be read as safetensors ({reason_of(error)}); {AGAIN}") from None
 
 
 def _refuse_giants(settings: Mapping[str, Any]) -> None:
-    """A file must not be able to ask for more memory than a machine has."""
-    widths, blocks = settings.get("widths", ()), settings.get("blocks", 1)
-    if not all(0 < width <= WIDEST for width in widths) or len(widths) > WIDEST or not 0 <= blocks <= WIDEST:
-        raise ValueError(f"widths {widths}, blocks {blocks}")
+    """A file must not be able to ask for more memory or time than a machine has."""
+    widths, blocks, names = settings.get("widths", (1,)), settings.get("blocks", 1), settings.get("names", ())
+    if not isinstance(widths, list | tuple) or not 0 < len(widths) <= DEEPEST:
+        raise ValueError(f"expected 1 to {DEEPEST} widths")
+    if not all(type(width) is int and 0 < width <= WIDEST for width in widths):
+        raise ValueError(f"expected widths of 1 to {WIDEST}")
+    if type(blocks) is not int or not 0 <= blocks <= DEEPEST:
+        raise ValueError(f"expected 0 to {DEEPEST} blocks")
+    if not isinstance(names, list | tuple) or len(names) > NAMES or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"expected at most {NAMES} names")
 
 
-def _fill(network: Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _compare(network: Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Whether the tensors are the network's, and finite numbers; it need not have any itself."""
     own = network.state_dict()
     for name, tensor in own.items():
         if name not in tensors:
-            raise UsageError(f"{path}: tensor {name!r} is missing; {AGAIN}")
-        if tensors[name].shape != tensor.shape:
-            shapes = f"{tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
-            raise UsageError(f"{path}: tensor {name!r} has shape {shapes}; {AGAIN}")
-        if not bool(torch.isfinite(tensors[name]).all()):
-            raise UsageError(f"{path}: tensor {name!r} holds NaN or infinite values; {AGAIN}")
+            raise UsageError(f"{shown(path)}: tensor {name!r} is missing; {AGAIN}")
+        given = tensors[name]
+        if given.shape != tensor.shape:
+            shapes = f"{shown(str(tuple(given.shape)), 60)}, expected {tuple(tensor.shape)}"
+            raise UsageError(f"{shown(path)}: tensor {name!r} has shape {shapes}; {AGAIN}")
+        if not given.is_floating_point():
+            raise UsageError(f"{shown(path)}: tensor {name!r} holds {given.dtype}, expected torch.float16; {AGAIN}")
+        if not bool(torch.isfinite(given.float()).all()):
+            raise UsageError(f"{shown(path)}: tensor {name!r} holds NaN or infinite values; {AGAIN}")
     unknown = sorted(set(tensors) - set(own))
     if unknown:
-        raise UsageError(f"{path}: tensor {unknown[0]!r} belongs to another network; {AGAIN}")
-    network.load_state_dict({name: tensors[name].to(own[name].dtype) for name in own})
+        raise UsageError(f"{shown(path)}: tensor {quoted(unknown[0], 60)} belongs to another network; {AGAIN}")
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -29,6 +29,7 @@ def as_markdown(name: str, card: Mapping[str, Any], *, checksum: str) -> str:
         lines.append(f"- {title}: {_said(card[key])}")
     if card.get("begun"):
         lines.append(f"- Begun from weights: `{card['begun']}`")
+    lines += [f"- {note}" for note in card.get("notes", ())]
     lines += [f"- Checksum: `{checksum}`", "", f"Figures on {card['judged']}:", ""]
     lines += [f"- {key}: {value}" for key, value in card["figures"].items()]
     lines += ["", "What it was trained against:", ""]

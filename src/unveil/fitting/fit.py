@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -122,6 +123,8 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
     network, eyes = _network(plan, source, begun), _eyes(plan)
     with writing(plan.out.parent, "--out"):
         plan.out.parent.mkdir(parents=True, exist_ok=True)
+        if plan.out.is_dir() or not os.access(plan.out.parent, os.W_OK):
+            raise PermissionError(None, f"{plan.out.name} cannot be a file there")
     started, is_new = time.monotonic(), not plan.work.exists()
     folder, recipes = plan.work / "pairs", plan.recipes(source.side)
     what = f"pairs of {len(source)} pictures of {source.name}"  # one --evaluate forgotten, and it is named here
@@ -225,6 +228,7 @@ def _card(plan: Fit, source: Source, begun: _Begun | None) -> dict[str, Any]:
         "data": source.name if begun is None else f"{source.name}, after {before['data']}",
         "licence": plan.licence if begun is None else f"{plan.licence}, and {before['licence']}",
         "pictures": len(source),
+        "notes": list(source.notes),
         "steps": plan.steps,
         "seed": plan.seed,
         "date": datetime.date.today().isoformat(),

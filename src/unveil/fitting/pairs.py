@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,17 @@ from torch import Generator, Tensor
 
 from unveil import attacks, obfuscations, training
 from unveil.core import Batch, Images, Knowledge, Update
-from unveil.enhancers.hints import hints_of
+from unveil.enhancers.hints import HINTS, hints_of
 from unveil.errors import UsageError, writing
+from unveil.files import MIB, read_bytes, reason_of, regular, shown
+from unveil.fingerprints import BYTES
 from unveil.fitting.recipes import CLASSES, Recipe
 from unveil.fitting.sources import HELD_OUT, Source, parted
+from unveil.fitting.workers import share
 from unveil.metrics.pixel import psnr
 from unveil.models import build_model
 
+LARGEST = 1024 * MIB  # of a file; sixteen pairs of 128 pixels have 1.6 MiB
 PICTURES, PLAN = "pictures.npy", "plan.json"  # beside the pairs: of which pictures they are, and how they were made
 
 
@@ -64,19 +65,23 @@ class Pairs:
         Raises:
             UsageError: The file is damaged, or something else.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
+        fix = "delete it, and the same command makes it anew"
+        regular(path, "", fix=fix, most=LARGEST)
         try:
             with safe_open(path, "pt") as file:
-                held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+                held = {key: file.get_tensor(key) for key in ("rough", "truth", "hints", "labels")}
                 made = json.loads(file.metadata()["made"])
+            count, channels, side, _ = held["truth"].shape
+            shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("rough", "truth"), (count, 3, side, side))
+            shapes |= {"hints": (count, HINTS), "labels": (count,)}
+            if channels != 3 or any(held[key].shape != shape for key, shape in shapes.items()):
+                raise ValueError("its tensors do not go together")
             rough, truth = held["rough"].float() / 255, held["truth"].float() / 255
             return cls(rough=rough, truth=truth, hints=held["hints"], labels=held["labels"], made=made)
-        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UsageError(
-                f"{path} holds no pairs ({reason}); delete it, and the same command makes it anew"
-            ) from None
+        except Exception as error:  # of safetensors, of torch, and of what is missing
+            raise UsageError(f"{shown(path)} holds no pairs ({reason_of(error)}); {fix}") from None
 
 
 def eight_bit(images: Images) -> Tensor:
@@ -177,21 +182,15 @@ def produce(
     done = clients - len(wanted)
     if told is not None:
         told(done)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=(parts, recipes, seed)) as pool:
-        running = {pool.submit(_make, folder, number) for number in wanted}
-        try:
-            while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    with writing(folder, "--work"):
-                        future.result()
-                    done += 1
-                    if told is not None:
-                        told(done)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        if told is not None:
+            told(done)
+
+    with writing(folder, "--work"):
+        share(_make, (folder, parts, recipes, seed), wanted, workers=workers, done=one_more)
 
 
 def _file(folder: Path, number: int) -> Path:
@@ -209,12 +208,17 @@ def pictures_of(folder: Path) -> Tensor:
     Raises:
         UsageError: It is no folder of pairs.
     """
+    path = folder / PICTURES
     try:
-        return torch.from_numpy(np.load(folder / PICTURES, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        found = np.load(regular(path, "", fix="", most=LARGEST), allow_pickle=False)
+        if found.dtype != np.uint8 or found.ndim != 2 or found.shape[1] != BYTES:
+            raise ValueError("no fingerprints")
+        return torch.from_numpy(found)
+    except Exception as error:  # NumPy's headers are parsed, and anything may be in one
+        reason = reason_of(error).rstrip("; ")
         raise UsageError(
-            f"{folder} holds no pairs of `unveil fit` ({PICTURES}: {reason}); name the folder `pairs` of a training"
+            f"{shown(folder)} holds no pairs of `unveil fit` ({PICTURES}: {reason}); name the folder `pairs` of a "
+            "training"
         ) from None
 
 
@@ -225,25 +229,20 @@ def _refuse_others(folder: Path, source: Source, recipes: Sequence[Recipe], seed
     if not any(folder.glob("*.safetensors")):
         np.save(folder / PICTURES, pictures.numpy())
         (folder / PLAN).write_text(plan)
-    elif not torch.equal(pictures_of(folder), pictures) or (folder / PLAN).read_text() != plan:
+    elif not torch.equal(pictures_of(folder), pictures) or _plan(folder) != plan:
         raise UsageError(
             f"{folder} holds pairs of other pictures, of another seed or of another setting; choose another --work, or "
             "delete it"
         )
 
 
-_given: tuple[tuple[Source, Source], Sequence[Recipe], int, int] | None = None
+def _plan(folder: Path) -> str:
+    fix = "choose another --work, or delete it"
+    return read_bytes(folder / PLAN, "", fix=fix, most=LARGEST).decode(errors="replace")
 
 
-def _begin(parts: tuple[Source, Source], recipes: Sequence[Recipe], seed: int) -> None:
-    global _given
+def _make(given: tuple[Path, tuple[Source, Source], Sequence[Recipe], int], number: int) -> None:
+    """One client, in a process of its own."""
+    folder, parts, recipes, seed = given
     torch.set_num_threads(1)
-    _given = parts, recipes, seed, os.getppid()
-
-
-def _make(folder: Path, number: int) -> None:
-    assert _given is not None
-    parts, recipes, seed, parent = _given
-    if os.getppid() != parent:  # whoever wanted the pairs is gone
-        os._exit(1)
     make_pairs(parts[held_out(number)], recipes, seed=seed, number=number).save(_file(folder, number))

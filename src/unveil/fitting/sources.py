@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,9 @@ from torch import Tensor
 
 from unveil.core import Images
 from unveil.errors import UsageError
+from unveil.files import shown
 from unveil.fingerprints import fingerprints, overlap
+from unveil.fitting.archive import LEAST, MOST, read_archive
 from unveil.pictures import all_pictures
 
 PART = 256  # pictures fingerprinted at once
@@ -35,12 +35,14 @@ class Source:
         pixels: n x height x width x 3.
         labels: A class index each.
         class_names: A name for each class.
+        notes: What was skipped where they come from, a sentence each.
     """
 
     name: str
     pixels: Pixels
     labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -62,15 +64,14 @@ class Source:
 
     def only(self, rows: Sequence[int]) -> Source:
         """The source with some of its pictures."""
-        return Source(self.name, self.pixels[list(rows)], self.labels[list(rows)], self.class_names)
+        return Source(self.name, self.pixels[list(rows)], self.labels[list(rows)], self.class_names, self.notes)
 
 
 def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete: bool = False) -> Source:
     """Read a folder of pictures, which may have a sub-folder a class, or an .npz of encoded pictures.
 
     Args:
-        path: The folder, or a file with `data` (all files' bytes), `offsets`, `labels` and `classes`; and `split`
-            where only a part is for training, `sheet` and `size` where a file holds several pictures.
+        path: The folder, or a file as in `read_archive`.
         size: Height and width to which a folder's pictures are brought; an .npz keeps its own.
         split: Which part of an .npz with a `split` is read; None for all.
         complete: Of an .npz with a `full_class` read only those classes: the others have a few pictures each.
@@ -78,54 +79,30 @@ def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete:
     Raises:
         UsageError: A file or folder that cannot be used.
     """
+    if not LEAST <= size <= MOST:
+        raise UsageError(f"fit: expected a size of {LEAST} to {MOST} pixels, got {size}; 64 and 128 are usual")
     if path.suffix == ".npz":
         return _from_npz(path, split, complete)
-    found = all_pictures(path, size=size)
+    found = all_pictures(path, size=size, least=LEAST)
     pixels = (found.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return Source(path.name, np.ascontiguousarray(pixels), found.labels.numpy(), found.class_names)
+    return Source(path.name, np.ascontiguousarray(pixels), found.labels.numpy(), found.class_names, found.notes)
 
 
 def _from_npz(path: Path, split: int | None, complete: bool) -> Source:
-    from PIL import Image
-
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            held = {key: file[key] for key in file.files}
-        data, offsets = held["data"], held["offsets"]
-        blobs = [data[a:b].tobytes() for a, b in pairwise(offsets)]
-        sheet = int(held.get("sheet", 1))
-        rows = []
-        for blob in blobs:
-            with Image.open(io.BytesIO(blob)) as picture:
-                array = np.asarray(picture.convert("RGB"))
-            side = array.shape[0] // sheet
-            tiles = array.reshape(sheet, side, sheet, side, 3).transpose(0, 2, 1, 3, 4)
-            rows.append(tiles.reshape(-1, side, side, 3))
-        pixels = np.concatenate(rows)
-        names = tuple(str(name) for name in held["classes"])
-        labels = held["labels"].astype(np.int64)
-        if len(labels) != len(pixels):  # sheets of as many pictures a class, in order
-            labels = np.repeat(np.arange(len(names)), len(pixels) // len(names))
-        if len(labels) != len(pixels) or not 0 <= labels.min() <= labels.max() < len(names):
-            raise ValueError(f"{len(pixels)} pictures do not go with their labels of {len(names)} classes")
-        if complete and "full_class" in held:
-            places = {int(label): place for place, label in enumerate(held["full_class"])}
-            rest = np.isin(labels, list(places))
-            pixels, labels = pixels[rest], np.array([places[int(label)] for label in labels[rest]])
-            names = tuple(names[label] for label in places)
-            held.pop("split", None)
-        if split is not None and "split" in held:
-            chosen = held["split"] == split
-            pixels, labels = pixels[chosen], labels[chosen]
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist; give a folder of pictures or an .npz of them") from None
-    except Exception as error:  # a damaged archive, a damaged picture, a missing array: each has its own
-        raise UsageError(
-            f"{path} cannot be read as pictures ({type(error).__name__}: {error}); expected data, offsets, labels and "
-            "classes in it, all pictures square and of one size"
-        ) from None
+    held = read_archive(path)
+    pixels, labels, names, parts = held.pixels, held.labels, held.class_names, held.split
+    if complete and held.full_class is not None:
+        places = {label: place for place, label in enumerate(held.full_class)}
+        rest = np.isin(labels, list(places))
+        pixels, labels = pixels[rest], np.array([places[int(label)] for label in labels[rest]], np.int64)
+        names, parts = tuple(names[label] for label in places), None
+    if split is not None and parts is not None:
+        chosen = parts == split
+        pixels, labels = pixels[chosen], labels[chosen]
     if not len(pixels):
-        raise UsageError(f"{path} holds no picture of part {split}; give a file without split for all of its pictures")
+        raise UsageError(
+            f"{shown(path)} holds no picture of part {split}; give a file without split for all of its pictures"
+        )
     return Source(path.stem, pixels, labels, names)
 
 
@@ -142,7 +119,8 @@ def joined(sources: Sequence[Source]) -> Source:
         places = np.array([names.index(name) for name in source.class_names])
         labels.append(places[source.labels])
     name = " and ".join(source.name for source in sources)
-    return Source(name, np.concatenate(pixels), np.concatenate(labels), tuple(names))
+    notes = tuple(note for source in sources for note in source.notes)
+    return Source(name, np.concatenate(pixels), np.concatenate(labels), tuple(names), notes)
 
 
 def _resized(source: Source, side: int) -> Pixels:

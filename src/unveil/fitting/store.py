@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unveil.errors import UsageError
+from unveil.files import shown
 from unveil.fitting.pairs import Pairs, eight_bit, held_out, pictures_of
 
 
@@ -30,6 +31,9 @@ class PairStore:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+        for path in files:
+            if not path.stem.isdecimal():
+                raise UsageError(f"{shown(path)} has no client's number as its name; move it away")
         self.pictures = torch.cat([pictures_of(folder) for folder in folders])
         self.validation = [Pairs.load(path) for path in files if held_out(int(path.stem))]
         sizes: dict[int, list[Pairs]] = defaultdict(list)

@@ -16,6 +16,7 @@ from torch import Tensor
 from unveil.core import Images
 from unveil.errors import UsageError, nearest
 
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CHUNK = 16
 HOW = "pip install 'unveil[semantic]'"
 
@@ -196,65 +197,10 @@ def _torchvision(name: str) -> Classifier:
     )
 
 
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-WIDTHS, BLOCKS = (16, 32, 64), 3  # ResNet-20: He et al., Deep Residual Learning for Image Recognition, CVPR 2016
-
-
 def _cifar10(path: str) -> Classifier:
-    state = _cifar_state(Path(path))
+    from unveil.metrics.resnet20 import cifar10
 
-    def normalised(x: Tensor, name: str) -> Tensor:
-        mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
-        return F.batch_norm(x, mean, var, state[f"{name}.weight"], state[f"{name}.bias"])
-
-    def features(x: Tensor) -> Tensor:
-        x = normalised(F.conv2d(x, state["conv1.weight"], padding=1), "bn1").relu()
-        for stage, width in enumerate(WIDTHS, 1):
-            for block in range(BLOCKS):
-                at, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
-                y = normalised(F.conv2d(x, state[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn1").relu()
-                y = normalised(F.conv2d(y, state[f"{at}.conv2.weight"], padding=1), f"{at}.bn2")
-                missing = (width - x.shape[1]) // 2  # the shortcut has no weights: zeros fill the new channels
-                x = (F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, missing, missing)) + y).relu()
-        return x.mean((2, 3))
-
-    def head(x: Tensor) -> Tensor:
-        return F.linear(x, state["linear.weight"], state["linear.bias"])
-
-    return from_network(
-        features,
-        name="cifar10",
-        names=CIFAR10,
-        size=32,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        head=head,
-        least=32,
-        most=64,
-    )
-
-
-def _cifar_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ResNet-20 checkpoint, bare or under `state_dict`, with or without `module.` before names."""
-    import pickle
-
-    try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"classifier cifar10: {path} does not exist; give the file of a ResNet-20") from None
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"classifier cifar10: {path} cannot be read ({reason}); give a .pth of a ResNet-20") from None
-    found = found.get("state_dict", found) if isinstance(found, dict) else {}
-    state = {str(name).removeprefix("module."): tensor for name, tensor in found.items() if torch.is_tensor(tensor)}
-    shapes = {"conv1.weight": (16, 3, 3, 3), "layer3.2.conv2.weight": (64, 64, 3, 3), "linear.weight": (10, 64)}
-    for name, shape in shapes.items():
-        if name not in state or tuple(state[name].shape) != shape:
-            raise UsageError(
-                f"classifier cifar10: {path} has no {name} of shape {shape}; "
-                "give the weights of a ResNet-20 for CIFAR-10"
-            )
-    return state
+    return cifar10(Path(path))
 
 
 BUILDERS: dict[str, Callable[[str], Classifier]] = {

@@ -12,14 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unveil.checkpoints import read_weights, take
 from unveil.core import Images, Metric
 from unveil.errors import UsageError
+from unveil.files import shown
 
 DOWNLOAD = "download"
 LEAST = 32  # pixels a side below which AlexNet's last maps are empty
 CHUNK = 16
 CONVOLUTIONS = (0, 3, 6, 8, 10)  # AlexNet's, by their number among its `features`
 CHECKSUM = "35a8ec1ddf17"
+OTHERS = "give the weights of LPIPS 0.1 with AlexNet"
 HOW = "pip install 'unveil[perceptual]' and give --lpips-weights FILE, or --lpips-weights download where there is a net"
 
 
@@ -91,6 +94,7 @@ def network(path: Path | None) -> Any:
     Raises:
         UsageError: As for `lpips`.
     """
+    given = None if path is None else _read(path)
     try:
         import lpips as package
     except ImportError:
@@ -103,11 +107,11 @@ def network(path: Path | None) -> Any:
             raise UsageError(
                 f"lpips: AlexNet's weights cannot be fetched: {error}; give --lpips-weights FILE"
             ) from None
-    if path is not None:
-        fill(net, path)
+    if path is not None and given is not None:
+        _fill(net, given, path)
     found = checksum(net)
     if found != CHECKSUM:
-        where = path or "what was fetched"
+        where = "what was fetched" if path is None else shown(path)
         raise UsageError(
             f"lpips: {where} does not hold the weights of LPIPS 0.1 with AlexNet (checksum {found}, not {CHECKSUM}); "
             "take the file from its official source again"
@@ -115,13 +119,8 @@ def network(path: Path | None) -> Any:
     return net.eval()
 
 
-def fill(net: Any, path: Path) -> None:
-    """Put the weights of a file into the network.
-
-    Raises:
-        UsageError: The file is missing or damaged, or a tensor is missing or of another shape.
-    """
-    given = _read(path)
+def _fill(net: Any, given: Mapping[str, Any], path: Path) -> None:
+    """Put the weights of a file into the network; `UsageError` where one is missing or of another shape."""
     own = net.state_dict()
     places = {
         f"conv{i}.{kind}": _named(own, f".{number}.{kind}")
@@ -131,14 +130,7 @@ def fill(net: Any, path: Path) -> None:
     if any(name.startswith("lin") for name in given):  # else those that the package carries
         places |= {f"lin{i}.weight": _named(own, f"lin{i}.model.1.weight") for i in range(len(CONVOLUTIONS))}
     for name, tensor in places.items():
-        if name not in given:
-            raise UsageError(f"lpips: {path} has no {name}; give the weights of LPIPS 0.1 with AlexNet")
-        if given[name].numel() != tensor.numel():
-            raise UsageError(
-                f"lpips: {name} in {path} has shape {tuple(given[name].shape)}, expected {tuple(tensor.shape)}; "
-                "give the weights of LPIPS 0.1 with AlexNet"
-            )
-        tensor.copy_(given[name].reshape(tensor.shape))
+        tensor.copy_(take(given, name, tensor.shape, f"lpips: {shown(path)}", fix=OTHERS))
 
 
 def checksum(net: Any) -> str:
@@ -154,28 +146,16 @@ def _named(state: Mapping[str, Tensor], ending: str) -> Tensor:
     return next(tensor for name, tensor in state.items() if name.endswith(ending))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Mapping[str, Any]:
     """Tensors by the names of the .npz, whatever the file calls them."""
-    import pickle
-    import zipfile
-
-    import numpy as np
-
-    try:
-        if path.suffix == ".npz":
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                return {name: torch.from_numpy(file[name]) for name in file.files}
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"lpips: {path} does not exist; {HOW}") from None
-    except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"lpips: {path} cannot be read ({reason}); give an .npz or a .pth of weights") from None
-    names: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        *_, number, kind = name.rsplit(".", 2)
+    found = read_weights(path, "lpips", fix="give an .npz or a .pth of weights", absent=HOW)
+    if path.suffix == ".npz":
+        return found
+    names = {}
+    for name, value in found.items():
+        *_, number, kind = ("", *name.rsplit(".", 2))
         if name.startswith(("features.", "net.")) and number.isdigit() and int(number) in CONVOLUTIONS:
-            names[f"conv{CONVOLUTIONS.index(int(number))}.{kind}"] = tensor
+            names[f"conv{CONVOLUTIONS.index(int(number))}.{kind}"] = value
         elif name.startswith("lin") and name.endswith(".model.1.weight") and not name.startswith("lins."):
-            names[f"{name.partition('.')[0]}.weight"] = tensor
+            names[f"{name.partition('.')[0]}.weight"] = value
     return names

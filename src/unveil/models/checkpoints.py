@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from unveil.checkpoints import BYTES, read_weights
 from unveil.errors import UsageError
-from unveil.files import regular_file
+from unveil.files import quoted, reason_of, regular, shown
 from unveil.usercode import running
 
 TORCH = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", ".npz", *TORCH)
-LARGEST = 4 << 30  # bytes of a file, and of what is packed in it
+FIX = "save model.state_dict() alone, best as .safetensors"
 NESTS = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
 """Under which of its keys a checkpoint may keep the state of the network."""
 WRAPPERS = {"module", "_orig_mod"}
@@ -52,32 +51,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         UsageError: No plain file, one that is too large, damaged, or holds something other than tensors.
     """
-    file = regular_file(path, "weights")
-    who = f"weights {str(path)!r}"
+    file = Path(path)
+    who = f"weights {quoted(file)}"
     if file.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{who}: expected a file ending in {', '.join(SUFFIXES)}; save model.state_dict() to one")
-    try:
-        size = file.stat().st_size
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as packed:
-                size = max(size, sum(entry.file_size for entry in packed.infolist()))
-        if size > LARGEST:
-            raise UsageError(f"{who}: it holds {size >> 30} GiB, more than {LARGEST >> 30}; save the weights alone")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tensors = _state(who, _read(file))
-        with file.open("rb") as raw:
-            checksum = hashlib.file_digest(raw, "sha256").hexdigest()[:12]
-    except UsageError:
-        raise
-    except Exception as error:  # each format fails in ways of its own, and none of them is unveil's
-        reason = (str(error).splitlines() or [""])[0][:120]
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            reason = "it holds Python objects beside tensors, which could run code"
-        raise UsageError(
-            f"{who}: cannot be read ({type(error).__name__}: {reason}); save model.state_dict() alone, best as "
-            ".safetensors"
-        ) from None
+        raise UsageError(f"{who}: expected a file ending in {', '.join(SUFFIXES)}; {FIX}")
+    if file.suffix.lower() == ".safetensors":
+        tensors = _state(who, _read_safetensors(file))
+    else:
+        tensors = _state(who, read_weights(file, "weights", fix=FIX, absent="check the path"))
+    with running(f"{who}: reading them", FIX), file.open("rb") as raw:
+        checksum = hashlib.file_digest(raw, "sha256").hexdigest()[:12]
     return Checkpoint(file, tensors, checksum)
 
 
@@ -87,7 +70,7 @@ def load_into(model: Module, checkpoint: Checkpoint) -> None:
     Raises:
         UsageError: A tensor is missing, left over, of another shape or not finite.
     """
-    who = f"weights {str(checkpoint.path)!r}"
+    who = f"weights {quoted(checkpoint.path)}"
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     given = _renamed(checkpoint.tensors, list(own))
     missing = [name for name in own if name not in given and not name.endswith(COUNTER)]
@@ -114,18 +97,14 @@ def load_into(model: Module, checkpoint: Checkpoint) -> None:
         model.load_state_dict({**model.state_dict(), **state})
 
 
-def _read(file: Path) -> Any:
-    suffix = file.suffix.lower()
-    if suffix == ".safetensors":
-        from safetensors.torch import load_file
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
 
+    regular(file, "weights", fix=FIX, absent="check the path", most=BYTES)
+    try:
         return load_file(file)
-    if suffix == ".npz":
-        import numpy as np
-
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file, whatever its reader calls that
+        raise UsageError(f"weights: {shown(file)} cannot be read ({reason_of(error)}); {FIX}") from None
 
 
 def _state(who: str, found: Any) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from unveil.core import Trial
 from unveil.errors import UsageError
+from unveil.files import MIB, read_bytes
 from unveil.report import words
 from unveil.report.agreement import Agreement, Overlooked, agreement
 from unveil.report.charts import leakage_chart, legend, loss_chart
@@ -39,6 +40,7 @@ WALL = 32
 ALWAYS = {"psnr", "ssim", "ssim_global", "correlation", "lpips"}
 """Measures that do not call for a table of their own."""
 
+PICTURE, SHOWN = 32 * MIB, 4 * MIB  # of a picture, and of the settings, that the page takes in
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -262,12 +264,7 @@ def _own_scores(picture: Picture) -> str:
 
 def _shown(folder: Path, path: str, alt: str, caption: str = "") -> Shown:
     """Embed one PNG; anything else, and anything outside the folder, counts as missing."""
-    file = (folder / path).resolve()
-    inside = bool(path) and file.is_relative_to(folder.resolve())
-    try:
-        content = file.read_bytes() if inside else b""
-    except OSError:
-        content = b""
+    content = _own(folder, path, PICTURE)
     if not content.startswith(PNG):
         return Shown(None, alt, caption, False)
     width = int.from_bytes(content[16:20], "big")
@@ -298,9 +295,23 @@ def _versions(trials: Sequence[Trial]) -> list[tuple[str, str]]:
 
 def _kept_settings(folder: Path) -> str:
     try:
-        return (folder / SETTINGS).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        return _own(folder, SETTINGS, SHOWN).decode().strip()
+    except UnicodeDecodeError:
         return ""
+
+
+def _own(folder: Path, path: str, most: int) -> bytes:
+    """A file of the folder; nothing where it is missing, too large, no regular file, or outside behind a link.
+
+    A folder may come from somebody else, and what is in the report is passed on.
+    """
+    try:
+        file = (folder / path).resolve()
+        if path and file.is_relative_to(folder.resolve()):
+            return read_bytes(file, "", fix="", most=most)
+    except (OSError, ValueError, RuntimeError):  # UsageError among them; what cannot be a path; links in a circle
+        pass
+    return b""
 
 
 def _spec(text: str) -> Markup:

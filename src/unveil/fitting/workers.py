@@ -1,0 +1,155 @@
+"""Worker processes that end with their parent, however it ends, and at once where it is interrupted.
+
+Nothing large is imported here: a worker that still waits for torch already knows whether its parent is alive.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from unveil.errors import UsageError
+
+PATIENCE = 5.0  # seconds that a killed process may take to be gone
+
+
+def share(
+    work: Callable[[Any, int], None], given: Any, jobs: Sequence[int], *, workers: int, done: Callable[[], None]
+) -> None:
+    """Do numbered jobs in processes, several at a time; when this returns or raises, no process is left.
+
+    A job that is stopped in its middle must leave nothing that passes for its result. Ctrl-C on a terminal goes to the
+    parent and the workers alike; they leave it to the parent.
+
+    Args:
+        work: A function of a module: `(given, job)`.
+        given: Its first argument, sent to each process once.
+        jobs: Its second arguments.
+        workers: Processes at most.
+        done: Called after each job.
+
+    Raises:
+        UsageError: A worker was ended from outside.
+        Exception: What a job raised; the other jobs are stopped.
+    """
+    content, rest = pickle.dumps((work, given), pickle.HIGHEST_PROTOCOL), iter(jobs)
+    team: dict[Connection, SpawnProcess] = {}
+    try:
+        for _ in range(min(workers, len(jobs))):
+            pipe, process = _hired()
+            team[pipe] = process
+        for pipe, process in team.items():
+            with _alive(process):
+                pipe.send_bytes(content)
+                pipe.send(next(rest))
+        busy = set(team)
+        while busy:
+            for pipe in busy & set(wait(list(busy))):
+                with _alive(team[pipe]):
+                    failure = pipe.recv()
+                if failure is not None:
+                    raise failure
+                following = next(rest, None)
+                if following is None:
+                    busy.remove(pipe)
+                else:
+                    with _alive(team[pipe]):
+                        pipe.send(following)
+                done()
+    finally:
+        for process in team.values():
+            process.kill()
+        for pipe, process in team.items():
+            process.join(PATIENCE)
+            pipe.close()
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let a request to terminate raise `KeyboardInterrupt`, as Ctrl-C does, so that what was begun is left in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _hired() -> tuple[Connection, SpawnProcess]:
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
+    with _interrupts_held():
+        process.start()
+    theirs.close()
+    return ours, process
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment; what is started in it never gets one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _alive(process: SpawnProcess) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        process.join(PATIENCE)
+        raise UsageError(
+            f"fit: a worker process was ended from outside (exit code {process.exitcode}), as systems do when memory "
+            "runs out; free some and run the same command again to go on"
+        ) from None
+
+
+def _serve(pipe: Connection) -> None:
+    """What a worker does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work, given = pickle.loads(pipe.recv_bytes())
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        failure: BaseException | None = None
+        try:
+            work(given, job)
+        except Exception as error:
+            failure = _portable(error)
+        pipe.send(failure)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception with the place where it was raised; as text where it cannot be sent."""
+    error.add_note(traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
