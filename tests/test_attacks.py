@@ -11,10 +11,9 @@ import torch
 from torch import Generator, nn
 
 from conftest import small_client, small_update
-from seeds import seeded, shifted
+from seeds import seeded
 from unveil.alignment import align
 from unveil.attacks import CATALOGUE, parse
-from unveil.attacks.labels import infer_labels
 from unveil.attacks.latents import Code
 from unveil.attacks.matching import PATIENCE, Matching
 from unveil.attacks.optimisers import Adam
@@ -209,28 +208,6 @@ def test_a_nan_or_foreign_update_is_one_clear_sentence() -> None:
         parse("rog")(model, Update({**tensors, "other": torch.ones(1)}), knowing(batch), generator=rng())
     with pytest.raises(UsageError, match=r"has shape \(3,\), the model's has \(10,\)"):
         parse("rog")(model, Update({**tensors, "head.bias": torch.ones(3)}), knowing(batch), generator=rng())
-
-
-@pytest.mark.parametrize("labels", [[3], [0, 1, 2, 9], [4, 4, 4, 7], [5, 5, 5, 5, 5, 5]], ids=str)
-@pytest.mark.parametrize("training", [FedSGD(), FedAvg(steps=3, lr=0.01)], ids=str)
-@pytest.mark.parametrize("bias", [True, False])
-def test_label_counts_are_read_off_the_update(labels: list[int], training: LocalTraining, bias: bool) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(shifted(0))
-        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 10, bias=bias))
-    images = torch.rand((len(labels), 3, 8, 8), generator=rng())
-    update = Update(training(model, Batch(images, torch.tensor(labels))))
-    found, note = infer_labels(model, update, knowing(Batch(images, torch.tensor(labels)), training, labels=False))
-    assert found.tolist() == sorted(labels)
-    assert "inferred" in note
-
-
-def test_labels_without_a_linear_head_are_one_clear_sentence() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 10, 8), nn.Flatten())
-    batch = small_client()[1]
-    update = Update(FedSGD()(model, batch))
-    with pytest.raises(UsageError, match="no Linear layer that gives the class scores"):
-        parse("rog")(model, update, knowing(batch, labels=False), generator=rng())
 
 
 def test_unknown_labels_are_noted_and_the_channel_may_be_unknown() -> None:

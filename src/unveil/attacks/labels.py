@@ -112,6 +112,7 @@ class _Inference:
         self.rows, self.knowledge, self.classes = rows, knowledge, classes
         self.n = knowledge.num_images
         self.generator = Generator().manual_seed(0)
+        self.noisy: bool | None = None
         self.received = Update({name: update.tensors[name] for name in rows.shapes}, update.coding)
         self.arrival = Arrival(rows, self.received, knowledge.obfuscation, self.generator)
         self.slopes: Slopes = slopes_of(rows)
@@ -154,13 +155,18 @@ class _Inference:
             near: Labels to rehearse with others near them; None for labels of all kinds.
         """
         training, outputs = self.knowledge.training, self.rows.scores.shape[1]
-        clean, sent, counts = [], [], []
+        clean: list[Tensor] = []
+        sent: list[Tensor] = []
+        counts: list[Tensor] = []
         for labels in shuffled_labels(self.n, self.classes, self.rounds, near=near, generator=self.generator):
             labels = labels.to(self.rows.values.device)
             drawn = torch.randint(len(pool.scores), labels.shape, generator=self.generator)
-            for noisy, rehearsed in ((False, clean), (True, sent)):
-                rows = rehearse(training, self.rows, pool, labels, drawn, generator=self.generator, noisy=noisy)
-                rehearsed.append(self.factor * rows)
+            rows = rehearse(training, self.rows, pool, labels, drawn, generator=self.generator)
+            if self.noisy is not False:  # the first rehearsal tells whether the client adds noise in training
+                noised = rehearse(training, self.rows, pool, labels, drawn, generator=self.generator, noisy=True)
+                self.noisy = not torch.equal(rows, noised)
+            clean.append(self.factor * rows)
+            sent.append(self.factor * noised if self.noisy else clean[-1])
             counts.append(torch.bincount(labels, minlength=outputs).cpu())
         arrived = [self.arrival(rows) for rows in sent]
         noise = self.arrival.noise(clean, arrived)
