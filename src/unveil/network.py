@@ -149,7 +149,10 @@ def own_randomness(seed: int) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
-            torch.manual_seed(seed)
+            # torch.manual_seed formats the whole call stack each time, which takes longer than a small network.
+            torch.default_generator.manual_seed(seed)
+            if torch.cuda.is_available():
+                torch.cuda.manual_seed_all(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)
             yield
