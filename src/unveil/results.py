@@ -22,6 +22,7 @@ from pydantic_core import from_json, to_json
 from unveil.core import Images, Trial
 from unveil.errors import UsageError, nearest, writing
 from unveil.files import MIB, quoted, read_bytes, reason_of, shown
+from unveil.records import refuse_nonsense
 
 SETTINGS = "audit.json"
 RESULTS = "results.jsonl"
@@ -140,7 +141,11 @@ def _parse(path: Path, number: int, line: bytes) -> Trial:
     except UsageError:
         raise
     except ValueError as error:
-        raise UsageError(f"{where}: not JSON ({error}); {fix}") from None
+        raise UsageError(f"{where}: not JSON ({reason_of(error)}); {fix}") from None
+    try:
+        refuse_nonsense(trial)
+    except ValueError as error:
+        raise UsageError(f"{where}: {shown(str(error))}; {fix}") from None
     for picture in _named_pictures(trial):
         # The report embeds these files, so a results file must not be able to point it at anything else.
         parts = PurePosixPath(picture).parts
