@@ -345,6 +345,14 @@ def test_report_is_written_anew(call: Call) -> None:
     assert Path("out/report.html").exists()
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "d/" * 3000, "\udcff", "a\nb", "audit.toml"])
+def test_names_that_no_results_folder_has(call: Call, name: str) -> None:
+    answer = call("report", name)
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert len(answer.err) < 600
+
+
 def test_report_of_nothing(call: Call) -> None:
     Path("out").mkdir()
     Path("out/audit.json").write_text("{}", encoding="utf-8")

@@ -131,6 +131,7 @@ def with_(**changes: Any) -> bytes:
         (with_(wire_bits=10**400), "wire_bits is not a number from 0 to 2^63"),
         (with_(raw_bits=-5), "raw_bits is not a number from 0 to 2^63"),
         (with_(iterations=10**30), "iterations is not a number from 0 to 2^63"),
+        (with_(seed=-1), "seed is -1, not a number of at least 0"),
         (with_(seconds="nan"), "seconds is not a number of at least 0"),
         (with_(seconds=1e308), "seconds is not a number of at least 0"),
         (with_(peak_mib=-1), "peak_mib is not a number of at least 0"),

@@ -273,7 +273,8 @@ def _present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str
         sys.exit(NOTHING)
     path = write_report(folder, trials, reproduce=reproduce)
     if as_json:
-        results = {"folder": str(folder), "report": str(path), "trials": [dataclasses.asdict(t) for t in trials]}
+        folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
+        results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}
         click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
     else:
         console = Console()

@@ -19,7 +19,9 @@ def refuse_nonsense(trial: Trial) -> None:
     Raises:
         ValueError: A number that no trial has, or lists of one trial that do not go together; its message names it.
     """
-    for name in ("wire_bits", "raw_bits", "iterations", "seed"):
+    if trial.seed < 0:
+        raise ValueError(f"seed is {trial.seed}, not a number of at least 0")
+    for name in ("wire_bits", "raw_bits", "iterations"):
         if not 0 <= getattr(trial, name) < LARGEST_COUNT:
             raise ValueError(f"{name} is not a number from 0 to 2^63")
     for name, value in (("seconds", trial.seconds), ("peak_mib", trial.peak_mib)):
@@ -28,7 +30,7 @@ def refuse_nonsense(trial: Trial) -> None:
     for name in ("losses", "originals", "images", "labels", "assumptions", "notes", "confidence"):
         if len(getattr(trial, name)) > LONGEST_LIST:
             raise ValueError(f"{name} has more than {LONGEST_LIST} entries")
-    texts = [*trial.settings.values(), *trial.assumptions, *trial.notes, *trial.versions.values(), trial.stop]
+    texts = [*trial.assumptions, *trial.notes, *trial.versions.values(), trial.stop]
     if any(len(text) > LONGEST_TEXT for text in texts):
         raise ValueError(f"a text in it has more than {LONGEST_TEXT} characters")
     tables = {"scores": trial.scores, "floor": trial.floor}

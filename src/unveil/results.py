@@ -86,9 +86,9 @@ def read_trials(folder: Path) -> list[Trial]:
     """
     path = folder / RESULTS
     if not os.path.lexists(path):
-        if (folder / SETTINGS).exists():
+        if os.path.lexists(folder / SETTINGS):
             return []
-        raise UsageError(f"{folder} holds no results ({RESULTS} is missing); give the --out folder of an audit")
+        raise UsageError(f"{shown(folder)} holds no results ({RESULTS} is missing); give the --out folder of an audit")
     lines, tail = _split(path)
     trials = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if tail:
