@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from unveil import __version__
-from unveil.errors import UsageError
+from unveil.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         click.echo("Interrupted.", err=True)
         code = INTERRUPTED
     except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {one_line(str(error))}", err=True)
         code = USAGE
     except Exception as error:
         if options["debug"]:
