@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from unveil import __version__
-from unveil.errors import UsageError
+from unveil.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         click.echo("Interrupted.", err=True)
         code = INTERRUPTED
     except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {one_line(str(error))}", err=True)
         code = USAGE
     except Exception as error:
         if options["debug"]:
@@ -273,7 +273,8 @@ def _present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str
         sys.exit(NOTHING)
     path = write_report(folder, trials, reproduce=reproduce)
     if as_json:
-        results = {"folder": str(folder), "report": str(path), "trials": [dataclasses.asdict(t) for t in trials]}
+        folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
+        results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}
         click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
     else:
         console = Console()
