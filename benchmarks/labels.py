@@ -127,7 +127,7 @@ def row_sums(model: nn.Module, update: Update, knowledge: Knowledge) -> Tensor:
 
 
 def by_idlg(update: Update) -> Tensor:
-    """The row that iDLG's criterion names: that of the last weight with most negative inner products."""
+    """What iDLG's criterion names: the row of the last weight with most negative inner products with the others."""
     weight = next(t for t in reversed(list(update.tensors.values())) if t.dim() == 2)
     return (weight @ weight.T < 0).sum(1).argmax()[None]
 

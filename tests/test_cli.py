@@ -345,6 +345,36 @@ def test_report_is_written_anew(call: Call) -> None:
     assert Path("out/report.html").exists()
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "d/" * 3000, "\udcff", "a\nb", "audit.toml"])
+def test_names_that_no_results_folder_has(call: Call, name: str) -> None:
+    answer = call("report", name)
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert len(answer.err) < 600
+
+
+NASTY = "a\nb\x1b[31m\u202ec"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["audit", NASTY],
+        ["audit", "audit.toml", "--enhancer", NASTY],
+        ["audit", "audit.toml", "--set", f"scene.0.images={NASTY}"],
+        ["audit", "audit.toml", "--set", f"measures.classifier=cifar10:{NASTY}"],
+        ["audit", "audit.toml", "--variant", NASTY],
+        ["init", f"no/{NASTY}"],
+        ["fit", NASTY],
+    ],
+)
+def test_no_name_reaches_the_terminal_as_more_than_text(call: Call, args: list[str]) -> None:
+    answer = call(*args)
+    assert answer.code == 2
+    assert answer.err.endswith("\n")
+    assert answer.err[:-1].isprintable()
+
+
 def test_report_of_nothing(call: Call) -> None:
     Path("out").mkdir()
     Path("out/audit.json").write_text("{}", encoding="utf-8")

@@ -161,12 +161,18 @@ def test_an_override_that_does_not_fit(tmp_path: Path, override: str, message: s
         ('[[scene]]\nname = "a"\n', "'attack' is missing; add a [[attack]] table"),
         ("seeds = [", "is not TOML"),
         ("seeds = " + "[" * 100_000, "is not TOML"),
+        ("seeds = " + "[" * 300 + "]" * 300, "it cannot be understood"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=r"audit\.toml") as error:
         load(write(tmp_path, text))
     assert message in str(error.value)
+
+
+def test_an_override_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--set 'scene.0.images=.udcff': expected UTF-8; rename what it names"):
+        load(write(tmp_path, ""), ["scene.0.images=\udcff"])
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

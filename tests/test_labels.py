@@ -160,7 +160,7 @@ def test_a_bias_takes_nothing_away_and_most_labels_come_through(channel: str) ->
             model = mlp(bias=bias, seed=seed)
             right[bias] += overlap(found_in(model, *sent_by(model, labels, channel=channel, seed=seed)), labels)
     assert right[True] >= right[False] - 2
-    assert right[True] >= 12  # four labels guessed of ten classes give 6.4 of 16
+    assert right[True] >= 6  # of 8; four labels guessed of ten classes give 3.2
 
 
 @pytest.mark.parametrize("channel", ["topk:density=0.1", "sign", "gaussian:relative=1", "none"])
@@ -170,7 +170,7 @@ def test_a_channel_that_is_not_known_costs_little(channel: str) -> None:
         model = mlp(seed=seed)
         update, knowledge = sent_by(model, labels, channel=channel, seed=seed)
         right += overlap(found_in(model, update, replace(knowledge, obfuscation=None, scale=False)), labels)
-    assert right >= 9
+    assert right >= 6  # of 8
 
 
 @given(seed=st.integers(0, 2**20), factor=st.sampled_from([1e-4, 0.3, 50.0]))

@@ -37,7 +37,7 @@ LEVELS = (
         "statistics",
         "meter",
     },
-    {"attacker", "controls", "enhancing", "fitting", "measures", "trial", "audit", "results"},
+    {"attacker", "controls", "enhancing", "fitting", "measures", "trial", "audit", "results", "records"},
     {"report", "config"},
     {"cli", "demo", "listing", "progress", "__main__"},
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from unveil import __version__
-from unveil.errors import UsageError
+from unveil.errors import UsageError, one_line
 from unveil.usercode import is_users, told
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         click.echo("Interrupted.", err=True)
         code = INTERRUPTED
     except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {one_line(str(error))}", err=True)
         code = USAGE
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else bool(left.code)
@@ -68,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def _blamed(error: BaseException) -> int:
     """Say that a user's own network failed in the middle of an audit, and where."""
     click.echo(
-        f"Error: the model failed during the audit, {told(error)}; correct it and run the same command again, finished "
+        f"Error: the model failed during the audit, {one_line(told(error))}; correct it and run the same command again, finished "
         "trials are kept",
         err=True,
     )
@@ -292,7 +292,8 @@ def _present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str
         sys.exit(NOTHING)
     path = write_report(folder, trials, reproduce=reproduce)
     if as_json:
-        results = {"folder": str(folder), "report": str(path), "trials": [dataclasses.asdict(t) for t in trials]}
+        folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
+        results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}
         click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
     else:
         console = Console()

@@ -168,6 +168,8 @@ def _chosen(path: Path, variants: Any, name: str) -> dict[str, Any]:
 
 def _override(data: dict[str, Any], text: str) -> None:
     key, equals, raw = text.partition("=")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes of the command line that are no text
+        raise UsageError(f"--set {shown(text)}: expected UTF-8; rename what it names")
     if not equals:
         raise UsageError(f"--set {text}: expected KEY=VALUE, such as attack.0.steps=50")
     _set(data, key.strip(), toml_value(raw.strip()), f"--set {text}")
@@ -208,7 +210,9 @@ def _checked(data: dict[str, Any]) -> AuditTable:
 
 
 def _explain(error: ErrorDetails) -> str:
-    *parents, key = map(str, error["loc"] or ("it",))
+    if not error["loc"]:  # the whole of it: nested deeper than anything that is meant
+        return f"it cannot be understood ({error['msg'].lower()}); correct it there"
+    *parents, key = map(str, error["loc"])
     where = f" in {'.'.join(parents)}" if parents else ""
     if error["type"] == "unexpected_keyword_argument":
         schema = {"scene": SceneTable, "measures": MeasuresTable}[parents[0]] if parents else AuditTable

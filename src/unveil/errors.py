@@ -19,6 +19,11 @@ def nearest(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
 
 
+def one_line(text: str) -> str:
+    """A message without control characters, whatever names of the user's it repeats: they could rewrite a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextmanager
 def writing(folder: Path, option: str) -> Iterator[None]:
     """Files that cannot be written inside it: a `UsageError` that names the folder and the option for another."""

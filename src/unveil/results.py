@@ -22,6 +22,7 @@ from pydantic_core import from_json, to_json
 from unveil.core import Images, Trial
 from unveil.errors import UsageError, nearest, writing
 from unveil.files import MIB, quoted, read_bytes, reason_of, shown
+from unveil.records import refuse_nonsense
 
 SETTINGS = "audit.json"
 RESULTS = "results.jsonl"
@@ -85,9 +86,9 @@ def read_trials(folder: Path) -> list[Trial]:
     """
     path = folder / RESULTS
     if not os.path.lexists(path):
-        if (folder / SETTINGS).exists():
+        if os.path.lexists(folder / SETTINGS):
             return []
-        raise UsageError(f"{folder} holds no results ({RESULTS} is missing); give the --out folder of an audit")
+        raise UsageError(f"{shown(folder)} holds no results ({RESULTS} is missing); give the --out folder of an audit")
     lines, tail = _split(path)
     trials = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if tail:
@@ -140,7 +141,11 @@ def _parse(path: Path, number: int, line: bytes) -> Trial:
     except UsageError:
         raise
     except ValueError as error:
-        raise UsageError(f"{where}: not JSON ({error}); {fix}") from None
+        raise UsageError(f"{where}: not JSON ({reason_of(error)}); {fix}") from None
+    try:
+        refuse_nonsense(trial)
+    except ValueError as error:
+        raise UsageError(f"{where}: {shown(str(error))}; {fix}") from None
     for picture in _named_pictures(trial):
         # The report embeds these files, so a results file must not be able to point it at anything else.
         parts = PurePosixPath(picture).parts

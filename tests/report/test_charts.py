@@ -80,7 +80,7 @@ def test_a_curve_of_nothing_is_no_chart(trial: MakeTrial, losses: list[float]) -
     assert loss_chart(summarise([trial(losses=losses)])) == ""
 
 
-@pytest.mark.parametrize("losses", [[3.0], [3.0, 3.0], [1e-300, 1e300]])
+@pytest.mark.parametrize("losses", [[3.0], [3.0, 3.0], [1e-300, 1e300], [1e-308, 1.0, 1.7e308]])
 def test_odd_curves_can_be_drawn(trial: MakeTrial, losses: list[float]) -> None:
     assert len(classed(parse(loss_chart(summarise([trial(losses=losses)]))), "curve")) == 1
 

@@ -211,6 +211,11 @@ def test_the_audit_s_own_settings_are_shown(folder: Path, trial: MakeTrial) -> N
     assert '{"seeds": [41, 42]}' in read(folder, [trial()])[0].text
 
 
+def test_a_command_that_is_no_text_does_not_stop_the_report(folder: Path, trial: MakeTrial) -> None:
+    path = write_report(folder, [trial()], reproduce="unveil audit \udcff.toml")
+    assert r"unveil audit \udcff.toml" in path.read_text(encoding="utf-8")
+
+
 def test_without_trials_it_says_so(folder: Path) -> None:
     assert "Nothing was audited" in read(folder, [])[0].text
 

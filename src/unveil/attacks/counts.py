@@ -13,6 +13,7 @@ from unveil.attacks.likelihood import Chance, Likelihood, Signals
 
 SHARPNESS = (1.0, 3.0, 10.0)  # how many times less a batch's pictures may differ than the public ones
 PRIOR = 0.5  # between 0, any share of the classes alike, and 1, every picture's class drawn by itself
+MANY = 1 << 21  # operations for one factor beyond which fewer factors are tried
 REACH = 2.5  # standard deviations of the factor that are tried
 
 
@@ -49,18 +50,19 @@ def likeliest_counts(
     told = torch.cat([(signals.told / means[:, k]) for k in (0, 1)])
     told = (told[signals.known.repeat(2) & (told > 0)].log() - middle) / width
     told = told[told.abs() < REACH].sort().values
-    some = torch.linspace(0, len(told) - 1, min(len(told), 16)).long()
-    steps = torch.cat([torch.linspace(-REACH, REACH, 13, dtype=told.dtype), told[some]]).tolist()
+    many = means.numel() * num_images <= MANY
+    some = torch.linspace(0, len(told) - 1, min(len(told), 16 if many else 4)).long()
+    steps = torch.linspace(-REACH, REACH, 13 if many else 5).tolist() + told[some].tolist()
     prior = PRIOR * torch.lgamma(torch.arange(num_images + 1) + 1.0)
     for _ in range(2):
-        tried = [(step, i) for step in steps for i in range(len(SHARPNESS))]
-        factors = [(math.exp(middle + width * step), SHARPNESS[i]) for step, i in tried]
-        costs = prior + torch.stack([likelihood.costs(signals, chance, *factor) for factor in factors])
+        step, sharp = torch.cartesian_prod(torch.tensor(steps).double(), torch.arange(len(SHARPNESS)).double()).T
+        sharpness = torch.tensor(SHARPNESS).to(step)[sharp.long()]
+        costs = prior + likelihood.costs(signals, chance, (middle + width * step).exp(), sharpness)
         gains = (costs[..., 1:].amin(2) - costs[..., 0]).amin(0)
         few = gains.argsort()[: 3 * num_images + 16].sort().values  # the rest does not occur
         found, total = cheapest_counts(costs[:, few])
         total = total + costs[..., 0].sum(1) - costs[:, few, 0].sum(1)
-        total = total + torch.tensor([step**2 / 2 + math.log(width) + i for step, i in tried])
+        total = total + step.square() / 2 + math.log(width) + sharp
         counts = torch.zeros(costs.shape[:2], dtype=torch.long)
         counts[:, few] = found
         steps = []
@@ -68,7 +70,7 @@ def likeliest_counts(
             mean, variance = (t.gather(1, counts[at][:, None]).squeeze(1) for t in (means, variances))
             weight = signals.known / variance
             fit = float((weight * mean * signals.told).sum() / (weight * mean.square()).sum().clamp_min(1e-300))
-            steps += [tried[at][0]] + ([(math.log(fit) - middle) / width] if fit > 0 else [])
+            steps += [float(step[at])] + ([(math.log(fit) - middle) / width] if fit > 0 else [])
     at = int(total.argmin())
     return Counts(counts[at], float(total[at]), margin(costs[at], counts[at]))
 

@@ -23,7 +23,8 @@ from unveil.thin import dense
 BOOSTS = (1.5, 3.0, 5.0)  # by how much a trained model may favour the true class, in logits
 LIKENESS = 0.3  # standard deviation of the logarithm of the size of real pictures' features beside synthetic ones'
 UNLIKE = 1.0  # the same of the update's length, where nothing else is known of it
-ROUNDS = 16  # rehearsals of one assumption
+UNDECIDED = 0.95  # share of the largest entropy above which a model's guesses are those of one that was never trained
+ROUNDS = 12  # rehearsals of one assumption
 ENTRIES = 1 << 23  # entries of the last layer that are rehearsed for one assumption, which bounds the rounds
 EXACT = 1e-3  # share of the rows' length that their sum may have where the channel added nothing
 
@@ -126,7 +127,8 @@ class _Inference:
         """The likeliest, over how well the model may know its pictures already."""
         plain = Pool(self.rows.slopes, self.rows.scores)
         best, pool = self._likeliest(plain, None), plain
-        for boost in BOOSTS:
+        entropy = float(torch.special.entr(plain.scores.softmax(1)).sum(1).mean())
+        for boost in BOOSTS if entropy < UNDECIDED * math.log(plain.scores.shape[1]) else ():
             trained = plain.known(boost)
             other = self._likeliest(trained, None)
             if other.cost > best.cost:

@@ -60,19 +60,26 @@ class Likelihood:
     lean: float
     parts: tuple[float, float, float]
 
-    def costs(self, signals: Signals, chance: Chance, factor: float, sharpness: float) -> Float[Tensor, "classes most"]:
+    def costs(
+        self,
+        signals: Signals,
+        chance: Chance,
+        factors: Float[Tensor, " cases"],
+        sharpness: Float[Tensor, " cases"],
+    ) -> Float[Tensor, "cases classes most"]:
         """Negative log-likelihood of each number of pictures.
 
         Args:
             signals: What was received.
             chance: The expected probabilities.
-            factor: How many times larger the update is than in rehearsal.
-            sharpness: How many times less the batch's pictures differ than the public ones.
+            factors: In each of several cases, how many times larger the update is than in rehearsal.
+            sharpness: In each of them, how many times less the batch's pictures differ than the public ones.
         """
-        mean = factor * self.means(chance)
-        variance = factor**2 * self.variances(signals, chance) / sharpness**2
+        longer = factors[:, None, None]
+        variance = (longer / sharpness[:, None, None]).square() * self.variances(signals, chance)
         variance = torch.maximum(variance, signals.noise.where(signals.known, 0.0)[:, None])
-        costs = (TAIL + 1) / 2 * torch.log1p((signals.told[:, None] - mean).square() / (TAIL * variance))
+        off = signals.told[:, None] - longer * self.means(chance)
+        costs = (TAIL + 1) / 2 * torch.log1p(off.square() / (TAIL * variance))
         return (costs + variance.log() / 2) * signals.known[:, None]
 
     def means(self, chance: Chance) -> Float[Tensor, "classes most"]:

@@ -160,7 +160,8 @@ def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[
     """The weights, and the card as a page beside them."""
     with writing(out.parent, "--out"):
         checksum = save_weights(network, out, seen=seen, card=card)
-        out.with_suffix(".md").write_text(as_markdown(out.stem, card, checksum=checksum))
+        page = as_markdown(out.stem, card, checksum=checksum)
+        out.with_suffix(".md").write_bytes(page.encode(errors="backslashreplace"))  # the command need not be UTF-8
     return {**card, "checksum": checksum}
 
 

@@ -93,7 +93,7 @@ def leakage_chart(rows: Sequence[Row]) -> str:
 def loss_chart(rows: Sequence[Row]) -> str:
     """The attack's loss after each step on a logarithmic scale, one line a run and one label an obfuscation.
 
-    What is NaN, infinite, zero or negative cannot be drawn on such a scale and leaves a gap.
+    What is NaN, infinite or nearly, zero or negative cannot be drawn on such a scale and leaves a gap.
 
     Args:
         rows: The rows of one section.
@@ -143,7 +143,7 @@ def legend(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 
 def _drawable(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+    return 1e-306 < value < 1e306  # and what is beyond has no room for a margin
 
 
 def series_class(index: int) -> str:

@@ -102,9 +102,9 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
     """
     page = render(folder, trials, reproduce=reproduce, settings=settings or _kept_settings(folder))
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, suffix=".part", delete=False) as part:
+        with tempfile.NamedTemporaryFile("wb", dir=folder, suffix=".part", delete=False) as part:
             try:
-                part.write(page)
+                part.write(page.encode(errors="backslashreplace"))  # a command line need not be UTF-8
                 part.close()
                 os.chmod(part.name, 0o644)  # a temporary file is its owner's alone, a report is to be passed on
                 os.replace(part.name, folder / NAME)
