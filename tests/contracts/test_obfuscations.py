@@ -288,7 +288,7 @@ def test_clipping_is_judged_up_to_length() -> None:
         ("gaussian:sigma=1,relative=1", "exactly one"),
         ("laplace:sigma=0", "expected noise > 0"),
         ("clip:norm=0", "expected norm > 0"),
-        ("dpsgd:clip=1,noise=0", "expected clip > 0 and noise > 0"),
+        ("dpsgd:clip=1,noise=0", "DPSGD: expected noise > 0, got 0"),
         ("topkk:density=0.1", "unknown obfuscation 'topkk'; did you mean 'topk'"),
         ("none:x=1", "has no settings"),
     ],
