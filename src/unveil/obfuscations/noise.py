@@ -14,11 +14,13 @@ from unveil.bounds import positive
 from unveil.core import Family, Misfit, Update
 from unveil.errors import UsageError
 from unveil.obfuscations.draws import laplace_like, normal_like
-from unveil.obfuscations.numerics import spread, wide
+from unveil.obfuscations.numerics import rms, spread, wide
 from unveil.obfuscations.observation import penalised, squared
 from unveil.obfuscations.scope import each_group, packed
 from unveil.obfuscations.wire import recoded
 from unveil.spec import spec_of
+
+MANY = 30  # values whose spread is told to 13 % (one standard error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,10 @@ class Gaussian:
         sigmas = _sigmas(received, self.sigma, self.relative)
         weights = {name: sigma**-2 if sigma > 0 else 1.0 for name, sigma in sigmas.items()}
         return squared(received, weights, sent_only=sent_only)
+
+    def told_from(self, spreads: Mapping[str, float]) -> dict[str, float]:
+        """The noise's standard deviation by tensor, where a relative one has to be told from the spread with it."""
+        return _told_from(spreads, self.sigma, self.relative)
 
     def reach(self, received: Update) -> Mapping[str, float]:
         """Three standard deviations; see `Moving`."""
@@ -92,6 +98,10 @@ class Laplace:
         penalties = {n: partial(_absolute, scale=s / math.sqrt(2)) for n, s in sigmas.items() if s > 0}
         return penalised(received, penalties, sent_only=sent_only)
 
+    def told_from(self, spreads: Mapping[str, float]) -> dict[str, float]:
+        """The noise's standard deviation by tensor, where a relative one has to be told from the spread with it."""
+        return _told_from(spreads, self.sigma, self.relative)
+
     def reach(self, received: Update) -> Mapping[str, float]:
         """Three standard deviations; see `Moving`."""
         return {name: 3 * sigma for name, sigma in _sigmas(received, self.sigma, self.relative).items()}
@@ -110,12 +120,19 @@ def _perturbed(update: Update, sigma: float | None, relative: float | None, draw
     return recoded(entries, tensors, bits_per_value=32)
 
 
+def _told_from(spreads: Mapping[str, float], sigma: float | None, relative: float | None) -> dict[str, float]:
+    """The noise of each tensor; a relative one from the spread with the noise, s^2 = own^2 (1 + relative^2)."""
+    share = (relative or 0.0) / math.hypot(1, relative or 0.0)
+    return {name: sigma if sigma is not None else share * own for name, own in spreads.items()}
+
+
 def _sigmas(received: Update, sigma: float | None, relative: float | None) -> dict[str, float]:
-    """The noise of each tensor; a relative one is told from the received spread, s^2 = own^2 (1 + relative^2)."""
     if sigma is not None:
         return dict.fromkeys(received.tensors, sigma)
-    share = (relative or 0.0) / math.hypot(1, relative or 0.0)
-    return {name: share * float(spread(packed(y, received.sent(name)))) for name, y in received.tensors.items()}
+    values = {name: packed(y, received.sent(name)) for name, y in received.tensors.items()}
+    # The spread of a few values may be next to nothing by chance; their size about zero is not.
+    spreads = {name: float(spread(row)) if len(row) >= MANY else rms(row) for name, row in values.items()}
+    return _told_from(spreads, sigma, relative)
 
 
 def _absolute(x: Tensor, y: Tensor, scale: float) -> Tensor:

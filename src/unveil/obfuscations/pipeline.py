@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 
 from unveil.core import Belief, Block, Family, Misfit, Obfuscation, Shrinking, Telling, Update
 from unveil.errors import UsageError
-from unveil.obfuscations.composition import below, bounded, choosers, explained, explainer, gains, put_through
+from unveil.obfuscations.composition import choosers, explainer, gains, put_through
+from unveil.obfuscations.explaining import bounded, judged
 from unveil.obfuscations.roles import atoms
 from unveil.obfuscations.topk import UNSENT, TopK
-from unveil.thin import Candidate
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Pipeline:
     """Apply the stages in order.
 
     Wire cost: values as the last stage that codes them sends them, with what it sends beside them, and the positions
-    that the sparsifiers leave. The observation model is put together in `composition`.
+    that the sparsifiers leave. The observation model is put together in `composition` and `explaining`.
 
     Args:
         stages: Two or more obfuscations.
@@ -44,17 +44,11 @@ class Pipeline:
         return update
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        """One stage explains what was sent, the sparsifier the rest; see `composition` and `Obfuscation`."""
+        """One stage explains what was sent, the sparsifier the rest; see `explaining` and `Obfuscation`."""
         stages = atoms(self.stages)
         through = put_through(stages, received)
-        sent = explained(stages, received, sent_only=sent_only or bool(choosers(stages)))
-        rest = None if sent_only else below(stages, received)
-
-        def misfit(candidate: Candidate) -> Tensor:
-            candidate = through(candidate)
-            return sent(candidate) if rest is None else sent(candidate) + rest(candidate)
-
-        return misfit
+        explained = judged(stages, received, sent_only=sent_only)
+        return lambda candidate: explained(through(candidate))
 
     def beliefs(self, received: Update) -> Mapping[str, Belief]:
         """Of what was sent, those of the stage that explains it; of the rest, the sparsifier's; see `Telling`."""

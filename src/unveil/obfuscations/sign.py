@@ -80,12 +80,18 @@ class Sign:
     __str__ = spec_of
 
 
-def in_own_size(candidate: Candidate) -> Candidate:
+def in_own_size(candidate: Candidate, *, sigma: float = 0.0, relative: float = 0.0) -> Candidate:
     """The candidate in units of each tensor's root mean square: signs say nothing of a length.
 
     A zero candidate stays zero, and so does not look like a good one.
+
+    Args:
+        candidate: What comes into the stage.
+        sigma: Standard deviation of noise that comes with it, in its units. It is added to the size squared.
+        relative: The same in units of its root mean square.
     """
-    own = {n: (energy(v) / max(v.shape.numel(), 1)).clamp_min(1e-60).rsqrt() for n, v in candidate.items()}
+    mean = {n: energy(v) / max(v.shape.numel(), 1) for n, v in candidate.items()}
+    own = {n: (square * (1 + relative**2) + sigma**2).clamp_min(1e-60).rsqrt() for n, square in mean.items()}
     return {name: value * as_factor(own[name], value) for name, value in candidate.items()}
 
 

@@ -82,7 +82,7 @@ class TopK:
             if y.dim() == 2
         }
 
-    def thresholds(self, received: Update, moved: Mapping[str, float] | None) -> dict[str, float]:
+    def thresholds(self, received: Update, moved: Mapping[str, float] | None = None) -> dict[str, float]:
         """For each tensor a magnitude that no entry exceeds that was not sent."""
         smallest = each_step(received.tensors, self.scope, _smallest, masks=received.masks())
         return {name: float(size) + (moved[name] if moved else 0.0) for name, size in smallest.items()}
