@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import pytest
 import torch
-from torch import Generator, Tensor
 
-from conftest import small_client, small_update
+from conftest import small_client
 from seeds import seeded
-from unveil.core import Batch, Coding, Family, Misfit, Obfuscation, Shrinking, Telling, Update
+from unveil.core import Batch, Obfuscation, Shrinking, Update
 from unveil.obfuscations import CATALOGUE, parse
-from unveil.obfuscations.observation import penalised, squared
-from unveil.obfuscations.pipeline import Pipeline
 from unveil.thin import Candidate
 from unveil.training import FedSGD
 
@@ -66,8 +60,7 @@ def candidates() -> dict[str, Candidate]:
         "double": {name: 2 * value for name, value in truth.items()},
     }
     return {
-        name: {key: torch.cat([value] * DRAWS) for key, value in candidate.items()}
-        for name, candidate in found.items()
+        name: {key: torch.cat([value] * DRAWS) for key, value in candidate.items()} for name, candidate in found.items()
     }
 
 

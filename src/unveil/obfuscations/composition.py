@@ -138,7 +138,7 @@ def _fitted(candidate: Candidate, received: Update, masks: Mapping[str, Tensor])
         value = candidate[name]
         products.append(inner(value, y).double())
         squares.append(entrywise(_square, value, y, masks[name]).double() if name in masks else energy(value))
-    share = torch.stack(products).sum() / torch.stack(squares).sum().clamp_min(1e-60)
+    share = sum(products, torch.zeros(())) / sum(squares, torch.zeros(())).clamp_min(1e-60)
     return {n: value * as_factor(share.clamp(0, 1), value) for n, value in candidate.items()}
 
 

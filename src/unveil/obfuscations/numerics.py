@@ -11,13 +11,14 @@ from torch import Tensor
 
 from unveil.thin import Thin, square_norm
 
+HALVES = (torch.float16, torch.bfloat16)
 SMALL, LARGE = 1e-15, 1e15
 """Sums of a hundred million squares of float32 neither vanish nor overflow between these magnitudes."""
 
 
 def wide(values: Tensor) -> Tensor:
     """The same values in a type that holds sums of their squares: float32, or float64 where that is needed."""
-    if values.dtype in (torch.float16, torch.bfloat16):
+    if values.dtype in HALVES:
         values = values.float()
     return values.double() if values.dtype == torch.float32 and is_extreme(values) else values
 

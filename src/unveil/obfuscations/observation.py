@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from unveil.core import Misfit, Tensors, Update
-from unveil.obfuscations.numerics import LARGE, SMALL, is_extreme, rms
+from unveil.obfuscations.numerics import HALVES, LARGE, SMALL, is_extreme, rms
 from unveil.thin import Candidate, Penalty, Thin, entrywise, square_distance
-
-HALVES = (torch.float16, torch.bfloat16)
 
 
 def squared(received: Update, weights: Mapping[str, float] | None = None, *, sent_only: bool = False) -> Misfit:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from unveil.bounds import share
 from unveil.core import Belief, Block, Family, Misfit, Update
 from unveil.obfuscations.draws import uniform_like
-from unveil.obfuscations.numerics import share_of
+from unveil.obfuscations.numerics import HALVES, share_of
 from unveil.obfuscations.observation import in_own_units, squared
 from unveil.obfuscations.scope import Scope, each_group
 from unveil.obfuscations.wire import chosen, scaled
@@ -75,7 +75,10 @@ class RandomK:
             sizes: How many entries of each tensor come in, where an earlier stage sent only some; None for all.
         """
         gains = self.gains(sizes or {name: value.shape.numel() for name, value in candidate.items()})
-        return {name: value * gains[name] for name, value in candidate.items()} if self.unbiased else candidate
+        if not self.unbiased:
+            return candidate
+        widened = {n: v.float() if isinstance(v, Tensor) and v.dtype in HALVES else v for n, v in candidate.items()}
+        return {name: value * gains[name] for name, value in widened.items()}
 
     def beliefs(self, received: Update) -> Mapping[str, Belief]:
         """What was sent is exact, what was not counts for nothing; see `Telling`."""

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from unveil.core import Block
 from unveil.obfuscations.draws import uniform_like
-from unveil.obfuscations.numerics import narrowed
+from unveil.obfuscations.numerics import HALVES, narrowed
 
 SPREAD = 0.05  # variance taken for true beside that of the rounding, in squared steps
 ROOT = math.sqrt(1 + 4 * SPREAD)
@@ -41,7 +41,7 @@ def round_stochastically(
     level = scaled.floor()
     size = values.shape[1]
     chance = uniform_like(values.new_empty(()).expand(len(values), max(drawn or size, size)), generator)[:, :size]
-    if dtype in (torch.float16, torch.bfloat16):
+    if dtype in HALVES:
         low, high = (narrowed(multiple * step, dtype).to(values.dtype) for multiple in (level, level + 1))
         place = (values.abs() - low) / (high - low).clamp_min(torch.finfo(values.dtype).tiny)
         return values.sign() * torch.where(chance < place, high, low)
@@ -62,9 +62,9 @@ def stochastic_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
         Wedderburn, Quasi-Likelihood Functions, Generalized Linear Models, and the Gauss-Newton Method, Biometrika 1974.
     """
     if isinstance(step, Tensor):
-        inverse: Tensor | float = torch.where(step > 0, 1 / step, 0.0)
+        inverse: Tensor | float = torch.where(step > 0, (1 / step).clamp(max=torch.finfo(step.dtype).max), 0.0)
     else:
-        inverse = 1 / step if step > 0 else 0.0
+        inverse = min(1 / step, 1e38) if step > 0 else 0.0
     penalty: Tensor = _QuasiLikelihood.apply(x, y, inverse)
     return penalty
 

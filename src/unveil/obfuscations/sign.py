@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -66,8 +67,9 @@ class Sign:
                 for name, y in received.tensors.items():
                     if sizes[name] > 0:
                         masks = (judged[name],) if name in judged else ()
-                        mean = entrywise(_magnitude, candidate[name], y, *masks)
-                        total = total + (mean / sizes[name] - 1).square() / len(sizes)
+                        share = partial(_share, size=sizes[name])
+                        mean = entrywise(share, candidate[name], y, *masks)
+                        total = total + (mean - 1).square() / len(sizes)
             return total
 
         return misfit
@@ -105,5 +107,6 @@ def soft_margin(x: Tensor, y: Tensor) -> Tensor:
     return -torch.log1p((y * (x / 2).tanh()).clamp_min(-1 + 1e-6)) + math.log(2)
 
 
-def _magnitude(x: Tensor, y: Tensor, *mask: Tensor) -> Tensor:
-    return x.abs() * mask[0] if mask else x.abs()
+def _share(x: Tensor, y: Tensor, *mask: Tensor, size: float) -> Tensor:
+    share = x.abs().double() / size
+    return share * mask[0] if mask else share
