@@ -10,7 +10,19 @@ import unveil
 
 SOURCE = Path(unveil.__file__).parent
 LEVELS = (
-    {"core", "thin", "gradient", "spec", "bounds", "errors", "files", "arrays", "checkpoints", "fingerprints", "network"},
+    {
+        "core",
+        "thin",
+        "gradient",
+        "spec",
+        "bounds",
+        "errors",
+        "files",
+        "arrays",
+        "checkpoints",
+        "fingerprints",
+        "network",
+    },
     {
         "training",
         "obfuscations",
