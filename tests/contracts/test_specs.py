@@ -44,13 +44,10 @@ NUMBERS = (
 )
 WORDS = ("true", "yes", "none", "None", "null", "", "max", "l2", "update", "tensor", "train", "symmetric", "\ud800")
 
-names = st.sampled_from(
-    sorted({name for catalogue in CATALOGUES for name in catalogue}) + ["", "QSGD", " qsgd", "/", "."]
-)
-keys = st.sampled_from(
-    sorted({f.name for catalogue in CATALOGUES for cls in catalogue.values() for f in dataclasses.fields(cls)})
-    + ["", "name", "family", "__class__", "levels "]
-)
+classes = {name: cls for catalogue in CATALOGUES for name, cls in catalogue.items()}
+names = st.sampled_from([*classes, "", "QSGD", " qsgd", "/", "."])
+fields = sorted({field.name for cls in classes.values() for field in dataclasses.fields(cls)})
+keys = st.sampled_from([*fields, "", "name", "family", "__class__", "levels "])
 values = st.one_of(
     st.sampled_from(NUMBERS), st.sampled_from(WORDS), st.floats().map(repr), st.integers().map(str), st.text(max_size=4)
 )
@@ -81,10 +78,11 @@ def test_any_text_is_a_component_or_one_sentence(text: str) -> None:
         try:
             found = parse(text)
         except UsageError as reason:
-            assert str(reason).strip()
-            assert len(str(reason)) < 2 * len(text) + 600
+            sentence = str(reason)
         else:
             assert kind == "enhancer" or parse(str(found)) == found
+            continue
+        assert 0 < len(sentence) < 2 * len(text) + 600
 
 
 @pytest.mark.parametrize(
@@ -134,18 +132,10 @@ def test_a_number_is_kept_to_the_last_digit_or_refused(spec: str, field: str, va
         *("dlg:steps={}", "idlg:steps={}"),
     ],
 )
-@pytest.mark.parametrize(
-    "value",
-    [10**30, 10**400, 10**5000, 1 << 63, -(10**30)],
-    ids=lambda v: f"{len(str(v))} digits" if abs(v) < 10**4000 else "too many digits",
-)
-def test_counts_that_no_computer_reaches_are_refused(spec: str, value: int) -> None:
+@pytest.mark.parametrize("digits", [19, 31, 400, 5000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_counts_that_no_computer_reaches_are_refused(spec: str, digits: int, sign: str) -> None:
     parse = next(p for p, c in zip(PARSERS.values(), CATALOGUES, strict=False) if spec.partition(":")[0] in c)
     with pytest.raises(UsageError) as refusal:
-        parse(spec.format(_digits(value)))
+        parse(spec.format(sign + "9" * digits))
     assert "\n" not in str(refusal.value)
-
-
-def _digits(value: int) -> str:
-    """Its decimal digits, more of them than `str` prints."""
-    return str(value) if abs(value) < 10**4000 else "1" + "0" * 5000
