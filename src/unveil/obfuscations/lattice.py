@@ -8,6 +8,8 @@ from torch import Tensor
 
 from unveil.obfuscations.numerics import wide
 
+FITS = 0.02  # of a step: how far values may be from multiples of it
+
 
 def step_of_norm(rows: Float[Tensor, "groups entries"], top: int) -> Float[Tensor, "groups 1"]:
     """The step of each group that was rounded to multiples of ``L2 norm / top``, for updates that come without it.
@@ -25,22 +27,23 @@ def step_of_norm(rows: Float[Tensor, "groups entries"], top: int) -> Float[Tenso
     """
     size = wide(rows.abs())
     largest = size.amax(1, True)
-    noise = 8 * torch.finfo(rows.dtype).eps * largest  # multiples are off by their rounding to the tensor's type
-    divisor = _smallest(size, noise)
+    # No level is above the top one, so the step is not smaller than this; what is left below half of it is rounding.
+    least = largest / top
+    rounding = torch.maximum(least / 2, 8 * torch.finfo(rows.dtype).eps * largest)
+    divisor = _smallest(size, rounding)
     for _ in range(64):  # each round at least halves the divisor of a group that is not done
-        rest = (size - (size / divisor).round() * divisor).abs()
-        rest = torch.where(divisor < torch.inf, rest, 0.0)
-        smaller = _smallest(rest, noise)
-        if not bool((smaller < torch.inf).any()):
+        rest = _smallest((size - (size / divisor).round() * divisor).abs(), rounding)
+        if not bool((rest < divisor).any()):
             break
-        divisor = torch.minimum(divisor, smaller)
-    levels = (size / divisor).norm(dim=1, keepdim=True)
-    step = divisor / (top / levels.clamp_min(1)).round().clamp_min(1)
-    guess = size.norm(dim=1, keepdim=True) / top
-    step = torch.where((step > 4 * noise) & step.isfinite(), step, guess)
-    return torch.where(largest > 0, step, 0.0)
+        divisor = torch.minimum(divisor, rest)
+    levels = (size / divisor).round()
+    divisor = (size * levels).sum(1, True) / levels.square().sum(1, True).clamp_min(1)
+    step = divisor / (top / levels.norm(dim=1, keepdim=True).clamp_min(1)).round().clamp_min(1)
+    off = (size - levels * divisor).abs().amax(1, True)
+    exact = (off < FITS * divisor) & (rounding < divisor)
+    return torch.where(largest > 0, torch.where(exact, step, size.norm(dim=1, keepdim=True) / top), 0.0)
 
 
-def _smallest(size: Tensor, noise: Tensor) -> Tensor:
-    """The smallest entry of each group that is not zero within the noise; infinity where there is none."""
-    return torch.where(size > noise, size, torch.inf).amin(1, True)
+def _smallest(size: Tensor, rounding: Tensor) -> Tensor:
+    """The smallest entry of each group that is more than rounding; infinity where there is none."""
+    return torch.where(size > rounding, size, torch.inf).amin(1, True)
