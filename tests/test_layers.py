@@ -16,6 +16,7 @@ LEVELS = (
         "gradient",
         "network",
         "spec",
+        "bounds",
         "errors",
         "files",
         "arrays",

@@ -68,8 +68,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def _blamed(error: BaseException) -> int:
     """Say that a user's own network failed in the middle of an audit, and where."""
     click.echo(
-        f"Error: the model failed during the audit, {one_line(told(error))}; correct it and run the same command again, finished "
-        "trials are kept",
+        f"Error: the model failed during the audit, {one_line(told(error))}; correct it and run the same "
+        "command again, finished trials are kept",
         err=True,
     )
     return USAGE

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 from torch.nn import Module
 
@@ -27,7 +27,8 @@ Tensors = Mapping[str, Tensor]
 Images = Float[Tensor, "n c h w"]
 """RGB pictures, float32 in [0, 1]; normalisation belongs to the model."""
 
-Family = Literal["none", "quantise", "sparsify", "perturb", "pipeline"]
+Family = str
+"""`none`, `quantise`, `sparsify`, `perturb`, `pipeline`, or a word of one's own, which reports draw as `other`."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,20 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Coding:
-    """How an update is written on the wire, which is all that its size depends on.
+    """How an update is written on the wire; with the number of entries sent, all that its size depends on.
 
     Args:
-        bits_per_value: Bits for each value sent.
-        sparse: Only non-zero values are sent, each with its position.
+        bits_per_value: Bits for each value sent; 0 where `side_bits` says all.
+        sparse: Only some entries are sent, each with its position.
         side_bits: Everything sent once beside the values: norms, scales, minima. Total, in bits.
+        numbers: Tensor name -> numbers sent for it, where these are not its entries, such as the entries of two thin
+            factors. A tensor that is not named sends its entries.
     """
 
     bits_per_value: float = 32.0
     sparse: bool = False
     side_bits: float = 0.0
+    numbers: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,28 +78,56 @@ class Update:
     Args:
         tensors: One tensor a parameter.
         coding: How they were written on the wire.
+        support: Tensor name -> which entries were sent, a mask of the tensor's shape; a tensor that is not named was
+            sent whole. None: all entries, or with `coding.sparse` those that are not zero. Entries that were not sent
+            are exactly zero; one that was sent may be zero too.
+        side: What travels beside the values, by the stage that sent it (its SPEC): tensor name -> the distance of the
+            quantiser's levels, a 0-dimensional tensor or one of the tensor's shape, in units of `tensors`.
     """
 
     tensors: Tensors
     coding: Coding = field(default_factory=Coding)
+    support: Mapping[str, Bool[Tensor, "*shape"]] | None = None
+    side: Mapping[str, Tensors] = field(default_factory=dict)
+
+    def sent(self, name: str) -> Bool[Tensor, "*shape"] | None:
+        """Which entries of a tensor were sent; None stands for all of them."""
+        if self.support is not None:
+            return self.support.get(name)
+        return self.tensors[name] != 0 if self.coding.sparse else None
+
+    def masks(self) -> dict[str, Bool[Tensor, "*shape"]]:
+        """Which entries were sent, for every tensor that was not sent whole."""
+        found = {name: self.sent(name) for name in self.tensors}
+        return {name: mask for name, mask in found.items() if mask is not None}
+
+    def count_sent(self, name: str) -> int:
+        """How many entries of a tensor were sent."""
+        mask = self.sent(name)
+        return self.tensors[name].numel() if mask is None else int(torch.count_nonzero(mask))
 
     @property
     def wire_bits(self) -> int:
-        """Size on the wire in bits; a position costs what the cheaper of an index and a bitmap costs."""
-        total = self.coding.side_bits
-        for tensor in self.tensors.values():
-            size = tensor.numel()
-            if self.coding.sparse:
-                sent = int(torch.count_nonzero(tensor))
-                total += min(sent * math.ceil(math.log2(max(size, 2))), size)
-                total += sent * self.coding.bits_per_value
+        """Size on the wire in bits: values, positions and side information.
+
+        A sparse tensor's positions cost what the cheaper of an index each and a bitmap costs, and nothing where all
+        entries are sent. It never costs more than all its entries written in full, which takes three symbols.
+        """
+        coding, total = self.coding, self.coding.side_bits
+        for name, tensor in self.tensors.items():
+            size, bits = tensor.numel(), coding.bits_per_value
+            if coding.numbers is not None and name in coding.numbers:
+                total += coding.numbers[name] * bits
+            elif coding.sparse and (sent := self.count_sent(name)) < size:
+                positions = min(sent * math.ceil(math.log2(max(size, 2))), size)
+                total += min(sent * bits + positions, size * max(bits, math.log2(3))) if bits else 0
             else:
-                total += size * self.coding.bits_per_value
+                total += size * bits
         return math.ceil(total)
 
     @property
     def is_zero(self) -> bool:
-        """Whether nothing at all was sent."""
+        """Whether every value sent is zero, or nothing was sent at all."""
         return not any(bool(tensor.any()) for tensor in self.tensors.values())
 
     def check(self) -> None:
@@ -361,7 +393,7 @@ class Obfuscation(Protocol):
 
         Args:
             received: What came out of this channel.
-            sent_only: Judge only the non-zero entries, because an earlier stage chose which ones are sent.
+            sent_only: Judge only the entries that were sent (`Update.sent`), because an earlier stage chose them.
         """
         ...
 

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unveil.bounds import not_negative, positive, whole
 from unveil.core import Batch, LocalTraining, Tensors
 from unveil.errors import UsageError
 from unveil.gradient import gradient, thin_weights
@@ -96,14 +97,14 @@ class FedAvg:
             raise UsageError("FedAvg: expected either steps or epochs; give exactly one of them")
         for field in ("steps", "epochs", "batch_size"):
             value = getattr(self, field)
-            if value is not None and value < 1:
-                raise UsageError(f"FedAvg: expected {field} >= 1, got {value}; use 1 for the least")
-        if not self.lr > 0:
-            raise UsageError(f"FedAvg: expected lr > 0, got {self.lr}; with 0 the client would send zeros")
+            if value is not None:
+                whole("FedAvg", field, value, 1, 1_000_000, "use 1 for the least")
+        if self.shuffle is not None:
+            whole("FedAvg", "shuffle", self.shuffle, 0, (1 << 63) - 1, "it is a seed; leave it out to keep the order")
+        positive("FedAvg", "lr", self.lr, "with 0 the client would send zeros")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"FedAvg: expected 0 <= momentum < 1, got {self.momentum}; 0 switches it off")
-        if self.weight_decay < 0:
-            raise UsageError(f"FedAvg: expected weight_decay >= 0, got {self.weight_decay}; 0 switches it off")
+        not_negative("FedAvg", "weight_decay", self.weight_decay, "0 switches it off")
         _check_privacy("FedAvg", self.clip, self.noise)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
@@ -269,9 +270,9 @@ def _noised(tensors: Tensors, sigma: float, generator: Generator | None) -> Tens
 
 
 def _check_privacy(who: str, clip: float | None, noise: float) -> None:
-    if clip is not None and not clip > 0:
-        raise UsageError(f"{who}: expected clip > 0, got {clip}; leave it out for no clipping")
-    if noise < 0:
-        raise UsageError(f"{who}: expected noise >= 0, got {noise}; 0 switches it off")
+    if clip is not None:
+        positive(who, "clip", clip, "leave it out for no clipping")
+    not_negative(who, "noise", noise, "0 switches it off")
     if noise and clip is None:
         raise UsageError(f"{who}: noise is a multiple of the clipping norm; give clip as well, such as clip=1")
+    not_negative(who, "noise * clip", noise * (clip or 0.0), "it is the noise's standard deviation")

@@ -5,8 +5,11 @@ from xml.etree import ElementTree
 import pytest
 
 from unveil.core import Trial
+from unveil.obfuscations import CATALOGUE
+from unveil.obfuscations import parse as parse_spec
 from unveil.report import summarise
-from unveil.report.charts import leakage_chart, legend, loss_chart
+from unveil.report.charts import FAMILY_NAMES, MARKERS, leakage_chart, legend, loss_chart
+from unveil.report.summary import FAMILIES, OTHER
 
 MakeTrial = Callable[..., Trial]
 SPECS = ("none", "qsgd:levels=4", "topk:density=0.1", "gaussian:relative=1", "topk:density=0.1+qsgd:levels=4")
@@ -35,6 +38,22 @@ def test_leakage_has_one_titled_and_labelled_point_a_row(trial: MakeTrial) -> No
 def test_families_have_different_markers(trial: MakeTrial) -> None:
     outlines = [outline for _, outline, _ in legend(summarise([trial(obfuscation=spec) for spec in SPECS]))]
     assert len(set(outlines)) == len(SPECS)
+
+
+def test_a_family_that_reports_do_not_know_is_drawn_as_other(trial: MakeTrial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's own obfuscation names its family in a word of its own."""
+    own = type("Own", (), {"family": "low_rank"})
+    monkeypatch.setattr("unveil.obfuscations.parse", lambda text: own() if text == "own" else parse_spec(text))
+    rows = summarise([trial(obfuscation=spec, wire_bits=10**n) for n, spec in enumerate((*SPECS, "own"), 3)])
+    assert rows[-1].family == "other"
+    assert classed(parse(leakage_chart(rows)), "point")[-1].get("class") == "point family-other"
+    assert [family for family, *_ in legend(rows)][-1] == "other"
+
+
+def test_every_family_has_a_marker_and_a_name() -> None:
+    known = {*FAMILIES, OTHER}
+    assert set(MARKERS) == set(FAMILY_NAMES) == known
+    assert {cls.family for cls in CATALOGUE.values()} <= known
 
 
 def test_higher_psnr_is_higher_and_fewer_bits_are_further_left(trial: MakeTrial) -> None:

@@ -15,6 +15,7 @@ from unveil.attacks.optimisers import LBFGS, Adam
 from unveil.attacks.priors import TotalVariation
 from unveil.attacks.unveil import Unveil
 from unveil.attacks.unveil_plus import UnveilPlus
+from unveil.bounds import not_negative, positive, whole
 from unveil.core import Attack, Knowledge, Reconstruction, Update, Watch
 from unveil.errors import UsageError
 from unveil.spec import build, spec_of
@@ -67,8 +68,10 @@ class ROG:
 
     def __post_init__(self) -> None:
         _check("ROG", self.steps, self.lr)
-        if self.factor < 1:
-            raise UsageError(f"ROG: expected factor >= 1, got {self.factor:g}; 4 is the published value")
+        not_negative("ROG", "final_lr", self.final_lr, "leave it out for the published value")
+        if not 1 <= self.factor <= 1e6:
+            bound = "factor >= 1" if not self.factor >= 1 else "factor <= 1e+06"
+            raise UsageError(f"ROG: expected {bound}, got {self.factor:g}; 4 is the published value")
 
     def matching(self) -> Matching:
         """The settings as those of the loop."""
@@ -103,8 +106,7 @@ class InvertingGradients:
 
     def __post_init__(self) -> None:
         _check("InvertingGradients", self.steps, self.lr)
-        if self.tv < 0:
-            raise UsageError(f"InvertingGradients: expected tv >= 0, got {self.tv:g}; 0 switches it off")
+        not_negative("InvertingGradients", "tv", self.tv, "0 switches it off")
 
     def matching(self) -> Matching:
         """The settings as those of the loop."""
@@ -195,7 +197,5 @@ def parse(text: str) -> Attack:
 
 
 def _check(who: str, steps: int, lr: float) -> None:
-    if steps < 1:
-        raise UsageError(f"{who}: expected steps >= 1, got {steps}; 100 is a usual number")
-    if not lr > 0:
-        raise UsageError(f"{who}: expected lr > 0, got {lr:g}; leave it out for the published value")
+    whole(who, "steps", steps, 1, 1_000_000, "100 is a usual number")
+    positive(who, "lr", lr, "leave it out for the published value")

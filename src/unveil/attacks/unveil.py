@@ -24,8 +24,8 @@ from unveil.attacks.objectives import OBJECTIVES, checked
 from unveil.attacks.separation import first_guess, separate
 from unveil.attacks.separator import ROUGH, Separator
 from unveil.attacks.stages import MatchFeatures, MatchUpdates, Search, Stage, grip_of
+from unveil.bounds import not_negative, whole
 from unveil.core import Batch, Belief, Images, Knowledge, Reconstruction, Shrinking, Telling, Update, Watch
-from unveil.errors import UsageError
 from unveil.spec import spec_of
 from unveil.thin import dense
 
@@ -57,12 +57,9 @@ class Unveil:
     starts: int = 1
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"Unveil: expected steps >= 1, got {self.steps}; 100 is the usual number")
-        if not self.smoothness >= 0:
-            raise UsageError(f"Unveil: expected smoothness >= 0, got {self.smoothness:g}; 0 switches it off")
-        if self.starts < 1:
-            raise UsageError(f"Unveil: expected starts >= 1, got {self.starts}; 1 begins with the grey picture alone")
+        whole("Unveil", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
+        not_negative("Unveil", "smoothness", self.smoothness, "0 switches it off")
+        whole("Unveil", "starts", self.starts, 1, 1_000_000, "1 begins with the grey picture alone")
 
     def stages(self, *, separated: bool) -> tuple[Stage, ...]:
         """The schedule, with or without the features of single images."""

@@ -10,9 +10,9 @@ from torch.nn import Module
 
 from unveil.attacks.stages import Stage
 from unveil.attacks.unveil import SCHEDULE, Unveil, run_stages, shared_out
+from unveil.bounds import not_negative, positive, whole
 from unveil.core import Knowledge, Reconstruction, Update, Watch
 from unveil.enhancers.learned import FAITHFUL, Learned
-from unveil.errors import UsageError
 from unveil.spec import spec_of
 
 LAST = (0.005, 0.05)  # learning rate and floor of the stage behind the restoration; a second one takes decibels away
@@ -40,12 +40,9 @@ class UnveilPlus:
     trust: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"UnveilPlus: expected steps >= 1, got {self.steps}; 100 is the usual number")
-        if not self.smoothness >= 0:
-            raise UsageError(f"UnveilPlus: expected smoothness >= 0, got {self.smoothness:g}; 0 switches it off")
-        if not self.trust > 0:
-            raise UsageError(f"UnveilPlus: expected trust > 0, got {self.trust:g}; preset unveil has no learned prior")
+        whole("UnveilPlus", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
+        not_negative("UnveilPlus", "smoothness", self.smoothness, "0 switches it off")
+        positive("UnveilPlus", "trust", self.trust, "preset unveil has no learned prior")
 
     @property
     def prior(self) -> Learned:

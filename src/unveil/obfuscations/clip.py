@@ -6,19 +6,26 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
+from unveil.bounds import positive
 from unveil.core import Family, Misfit, Update
-from unveil.errors import UsageError
 from unveil.obfuscations.noise import Gaussian
-from unveil.obfuscations.observation import squared
+from unveil.obfuscations.numerics import as_factor, energy
+from unveil.obfuscations.observation import in_own_units, squared
+from unveil.obfuscations.wire import scaled
 from unveil.spec import spec_of
-from unveil.thin import Candidate, scaled, square_norm
+from unveil.thin import Candidate
+
+MEDIAN = "use the median norm of real updates"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """Shorten the whole update to an L2 norm if it is longer. Wire cost: 32 bits a value.
+    """Shorten the whole update to an L2 norm if it is longer.
+
+    Wire cost: that of what comes in, since levels of a quantiser stay levels of it; 32 bits a value alone.
 
     Args:
         norm: The largest norm sent; greater than 0.
@@ -32,22 +39,21 @@ class Clip:
     norm: float
 
     def __post_init__(self) -> None:
-        if not self.norm > 0:
-            raise UsageError(f"Clip: expected norm > 0, got {self.norm:g}; use the median norm of real updates")
+        positive("Clip", "norm", self.norm, MEDIAN)
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Shorten; see `Obfuscation`."""
-        share = _share(update.tensors, self.norm)
-        return Update({name: t * share for name, t in update.tensors.items()}, update.coding)
+        return scaled(update, _share(update.tensors, self.norm))
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """Squared error of the clipped candidate: the direction counts, a length beyond the norm does not."""
-        explained = squared(received, sent_only=sent_only)
+        explained = squared(received, in_own_units(received), sent_only=sent_only)
         return lambda candidate: explained(self.rescale(candidate))
 
     def rescale(self, candidate: Candidate) -> Candidate:
-        """What clipping does to a candidate."""
-        return scaled(candidate, _share(candidate, self.norm))
+        """What clipping does to a candidate; see `Rescaler`."""
+        share = _share(candidate, self.norm)
+        return {name: value * as_factor(share, value) for name, value in candidate.items()}
 
     @property
     def loses_scale(self) -> bool:
@@ -62,7 +68,7 @@ class DPSGD:
     """Clip the whole update, then add Gaussian noise: one client's contribution under user-level privacy.
 
     For DP-SGD's clipping of every single example, see the local training's own `clip` and `noise`.
-    Wire cost: 32 bits a value.
+    Behind a sparsifier both act on what was sent. Wire cost: 32 bits a value.
 
     Args:
         clip: The largest norm sent; greater than 0.
@@ -78,38 +84,38 @@ class DPSGD:
     noise: float
 
     def __post_init__(self) -> None:
-        if not (self.clip > 0 and self.noise > 0):
-            raise UsageError(
-                f"DPSGD: expected clip > 0 and noise > 0, got clip={self.clip:g}, noise={self.noise:g}; "
-                "use the obfuscation `clip` for clipping without noise"
-            )
+        positive("DPSGD", "clip", self.clip, MEDIAN)
+        positive("DPSGD", "noise", self.noise, "use the obfuscation `clip` for clipping without noise")
+        positive("DPSGD", "noise * clip", self.noise * self.clip, "it is the noise's standard deviation")
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Clip and perturb; see `Obfuscation`."""
-        return self._noise(self._clip(update, generator=generator), generator=generator)
+        for part in self.parts:
+            update = part(update, generator=generator)
+        return update
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """``(clipped x - y)^2 / sigma^2``; see `Obfuscation`."""
-        explained = self._noise.misfit(received, sent_only=sent_only)
-        return lambda candidate: explained(self._clip.rescale(candidate))
+        clipping, noise = self.parts
+        explained = noise.misfit(received, sent_only=sent_only)
+        return lambda candidate: explained(clipping.rescale(candidate))
 
     @property
     def loses_scale(self) -> bool:
         """A longer update arrives shorter; see `Shrinking`."""
         return True
 
+    @property
+    def parts(self) -> tuple[Clip, Gaussian]:
+        """Clipping, and the noise; see `Composite`."""
+        return Clip(norm=self.clip), Gaussian(sigma=self.noise * self.clip)
+
     __str__ = spec_of
 
-    @property
-    def _clip(self) -> Clip:
-        return Clip(norm=self.clip)
 
-    @property
-    def _noise(self) -> Gaussian:
-        return Gaussian(sigma=self.noise * self.clip)
-
-
-def _share(candidate: Candidate, norm: float) -> Tensor:
-    """The factor that brings a candidate's norm to at most the given one."""
-    length = torch.stack([square_norm(value) for value in candidate.values()]).sum().clamp_min(1e-30).sqrt()
-    return (norm / length).clamp(max=1.0)
+def _share(candidate: Candidate, norm: float) -> Float[Tensor, ""]:
+    """The factor that brings a candidate's norm to at most the given one, float64."""
+    squares = [energy(value) for value in candidate.values() if value.shape.numel()]
+    if not squares:
+        return torch.ones((), dtype=torch.float64)
+    return (norm / torch.stack(squares).sum().clamp_min(1e-60).sqrt()).clamp(max=1.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -10,13 +11,17 @@ import torch
 from torch import Generator, Tensor
 
 from unveil.core import Family, Misfit, Update
+from unveil.obfuscations.numerics import narrowed, rms
 from unveil.obfuscations.observation import penalised
+from unveil.obfuscations.wire import recoded
 from unveil.spec import spec_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class FP16:
-    """Send IEEE half precision; magnitudes above 65,504 are held there. Wire cost: 16 bits a value.
+    """Send IEEE half precision; magnitudes above 65,504 are held there.
+
+    Wire cost: 16 bits a value; behind a quantiser that needs fewer, the quantiser's.
 
     Reference:
         IEEE 754-2019, binary16.
@@ -33,12 +38,18 @@ class FP16:
         """Nothing inside the interval that rounds to the received value; see `Obfuscation`."""
         return _bins(received, torch.float16, sent_only)
 
+    def reach(self, received: Update) -> Mapping[str, float]:
+        """Half a unit in the last place of a usual entry; see `Moving`."""
+        return _reach(received, torch.float16)
+
     __str__ = spec_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class BF16:
-    """Send bfloat16: the range of float32 with 8 bits of precision. Wire cost: 16 bits a value.
+    """Send bfloat16: the range of float32 with 8 bits of precision.
+
+    Wire cost: 16 bits a value; behind a quantiser that needs fewer, the quantiser's.
 
     Reference:
         Kalamkar et al., A Study of BFLOAT16 for Deep Learning Training, 2019.
@@ -55,24 +66,36 @@ class BF16:
         """Nothing inside the interval that rounds to the received value; see `Obfuscation`."""
         return _bins(received, torch.bfloat16, sent_only)
 
+    def reach(self, received: Update) -> Mapping[str, float]:
+        """Half a unit in the last place of a usual entry; see `Moving`."""
+        return _reach(received, torch.bfloat16)
+
     __str__ = spec_of
 
 
 def _cast(update: Update, to: torch.dtype) -> Update:
-    largest = torch.finfo(to).max
-    tensors = {name: t.clamp(-largest, largest).to(to).to(t.dtype) for name, t in update.tensors.items()}
-    return Update(tensors, replace(update.coding, bits_per_value=16))
+    # Through float32: neither sixteen-bit type holds the other's largest value.
+    exact = {n: t if t.dtype in (torch.float32, torch.float64) else t.float() for n, t in update.tensors.items()}
+    tensors = {n: narrowed(narrowed(t, to).to(t.dtype), update.tensors[n].dtype) for n, t in exact.items()}
+    return recoded(update, tensors, bits_per_value=16, is_function=True)
 
 
 def _bins(received: Update, to: torch.dtype, sent_only: bool) -> Misfit:
     info = torch.finfo(to)
-    penalty = partial(_outside, relative=info.eps / 2, absolute=info.smallest_normal * info.eps / 2)
+    absolute = max(info.smallest_normal * info.eps, torch.finfo(torch.float32).tiny) / 2
+    penalty = partial(_outside, relative=info.eps / 2, absolute=absolute, largest=info.max)
     # In units of each tensor's own size, so that small tensors count as much as large ones.
-    sizes = {name: float(y.square().mean().sqrt()) for name, y in received.tensors.items()}
+    sizes = {name: rms(y) for name, y in received.tensors.items()}
     penalties = {name: partial(penalty, size=size) for name, size in sizes.items() if size > 0}
     return penalised(received, penalties, sent_only=sent_only)
 
 
-def _outside(x: Tensor, y: Tensor, relative: float, absolute: float, size: float) -> Tensor:
+def _outside(x: Tensor, y: Tensor, *, relative: float, absolute: float, largest: float, size: float) -> Tensor:
     room = (y.abs() * relative).clamp_min(absolute)
-    return (((x - y).abs() - room).clamp_min(0) / size).square()
+    # What was held at the largest value may have been any larger one.
+    beyond = torch.where(y.abs() >= largest, (y - x) * y.sign(), (x - y).abs())
+    return ((beyond - room).clamp_min(0) / size).square()
+
+
+def _reach(received: Update, to: torch.dtype) -> dict[str, float]:
+    return {name: torch.finfo(to).eps / 2 * rms(y) for name, y in received.tensors.items()}

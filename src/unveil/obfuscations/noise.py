@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Generator, Tensor
 
+from unveil.bounds import positive
 from unveil.core import Family, Misfit, Update
 from unveil.errors import UsageError
+from unveil.obfuscations.draws import laplace_like, normal_like
+from unveil.obfuscations.numerics import rms, spread, wide
 from unveil.obfuscations.observation import penalised, squared
-from unveil.obfuscations.scope import normal_like, uniform_like
+from unveil.obfuscations.scope import each_group, packed
+from unveil.obfuscations.wire import recoded
 from unveil.spec import spec_of
+
+MANY = 30  # values whose spread is told to 13 % (one standard error)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
-    """Add independent Gaussian noise to every entry. Without clipping this has no differential-privacy guarantee.
+    """Add independent Gaussian noise to every entry sent. Without clipping it has no differential-privacy guarantee.
 
-    Wire cost: 32 bits a value.
+    Wire cost: 32 bits a value, also behind a quantiser, whose levels it leaves.
 
     Args:
         sigma: Standard deviation of the noise; give either this or `relative`.
-        relative: The same as a multiple of each tensor's own standard deviation.
+        relative: The same as a multiple of the standard deviation of each tensor's own entries, of those sent.
 
     Reference:
         Zhu, Liu and Han, Deep Leakage from Gradients, NeurIPS 2019 (noise as a defence).
@@ -47,21 +52,29 @@ class Gaussian:
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """``(x - y)^2 / sigma^2``; see `Obfuscation`."""
         sigmas = _sigmas(received, self.sigma, self.relative)
-        weights = {name: 1 / sigma**2 if sigma > 0 else 1.0 for name, sigma in sigmas.items()}
+        weights = {name: sigma**-2 if sigma > 0 else 1.0 for name, sigma in sigmas.items()}
         return squared(received, weights, sent_only=sent_only)
+
+    def told_from(self, spreads: Mapping[str, float]) -> dict[str, float]:
+        """The noise's standard deviation by tensor, where a relative one has to be told from the spread with it."""
+        return _told_from(spreads, self.sigma, self.relative)
+
+    def reach(self, received: Update) -> Mapping[str, float]:
+        """Three standard deviations; see `Moving`."""
+        return {name: 3 * sigma for name, sigma in _sigmas(received, self.sigma, self.relative).items()}
 
     __str__ = spec_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Laplace:
-    """Add independent Laplace noise to every entry. Without clipping this has no differential-privacy guarantee.
+    """Add independent Laplace noise to every entry sent. Without clipping it has no differential-privacy guarantee.
 
-    Wire cost: 32 bits a value.
+    Wire cost: 32 bits a value, also behind a quantiser, whose levels it leaves.
 
     Args:
         sigma: Standard deviation of the noise (its scale parameter times the square root of 2); this or `relative`.
-        relative: The same as a multiple of each tensor's own standard deviation.
+        relative: The same as a multiple of the standard deviation of each tensor's own entries, of those sent.
 
     Reference:
         Zhu, Liu and Han, Deep Leakage from Gradients, NeurIPS 2019 (noise as a defence).
@@ -77,13 +90,7 @@ class Laplace:
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Perturb; see `Obfuscation`."""
-
-        def draw(t: Tensor) -> Tensor:
-            u = uniform_like(t, generator) - 0.5
-            tail = (1 - 2 * u.abs()).clamp_min(torch.finfo(t.dtype).tiny)
-            return -u.sign() * tail.log() / math.sqrt(2)
-
-        return _perturbed(update, self.sigma, self.relative, draw)
+        return _perturbed(update, self.sigma, self.relative, lambda t: laplace_like(t, generator))
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """``|x - y|`` in units of the noise's scale; see `Obfuscation`."""
@@ -91,23 +98,41 @@ class Laplace:
         penalties = {n: partial(_absolute, scale=s / math.sqrt(2)) for n, s in sigmas.items() if s > 0}
         return penalised(received, penalties, sent_only=sent_only)
 
+    def told_from(self, spreads: Mapping[str, float]) -> dict[str, float]:
+        """The noise's standard deviation by tensor, where a relative one has to be told from the spread with it."""
+        return _told_from(spreads, self.sigma, self.relative)
+
+    def reach(self, received: Update) -> Mapping[str, float]:
+        """Three standard deviations; see `Moving`."""
+        return {name: 3 * sigma for name, sigma in _sigmas(received, self.sigma, self.relative).items()}
+
     __str__ = spec_of
 
 
 def _perturbed(update: Update, sigma: float | None, relative: float | None, draw: Callable[[Tensor], Tensor]) -> Update:
-    tensors = {}
-    for name, t in update.tensors.items():
-        size = sigma if sigma is not None else (relative or 0.0) * t.std(correction=0)
-        tensors[name] = t + size * draw(t)
-    return Update(tensors, update.coding)
+    def perturb(rows: Tensor) -> Tensor:
+        values = wide(rows)
+        return values + (sigma if sigma is not None else (relative or 0.0) * spread(values)) * draw(values)
+
+    tensors = each_group(update.tensors, "tensor", perturb, masks=update.masks())
+    # With noise on them, the entries of a low-rank tensor follow from nothing else.
+    entries = replace(update, coding=replace(update.coding, numbers=None, bits_per_value=32))
+    return recoded(entries, tensors, bits_per_value=32)
+
+
+def _told_from(spreads: Mapping[str, float], sigma: float | None, relative: float | None) -> dict[str, float]:
+    """The noise of each tensor; a relative one from the spread with the noise, s^2 = own^2 (1 + relative^2)."""
+    share = (relative or 0.0) / math.hypot(1, relative or 0.0)
+    return {name: sigma if sigma is not None else share * own for name, own in spreads.items()}
 
 
 def _sigmas(received: Update, sigma: float | None, relative: float | None) -> dict[str, float]:
-    """The noise of each tensor; a relative one is told from the received spread, s^2 = own^2 (1 + relative^2)."""
     if sigma is not None:
         return dict.fromkeys(received.tensors, sigma)
-    share = (relative or 0.0) / math.sqrt(1 + (relative or 0.0) ** 2)
-    return {name: share * float(y.std(correction=0)) for name, y in received.tensors.items()}
+    values = {name: packed(y, received.sent(name)) for name, y in received.tensors.items()}
+    # The spread of a few values may be next to nothing by chance; their size about zero is not.
+    spreads = {name: float(spread(row)) if len(row) >= MANY else rms(row) for name, row in values.items()}
+    return _told_from(spreads, sigma, relative)
 
 
 def _absolute(x: Tensor, y: Tensor, scale: float) -> Tensor:
@@ -117,6 +142,5 @@ def _absolute(x: Tensor, y: Tensor, scale: float) -> Tensor:
 def _check(who: str, sigma: float | None, relative: float | None) -> None:
     if (sigma is None) == (relative is None):
         raise UsageError(f"{who}: expected either sigma or relative; give exactly one, such as relative=1")
-    value = sigma if sigma is not None else relative
-    if value is None or not value > 0:
-        raise UsageError(f"{who}: expected noise > 0, got {value}; use the obfuscation `none` for no noise")
+    hint = "use the obfuscation `none` for no noise"
+    positive(who, "noise", sigma if sigma is not None else relative or 0.0, hint)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Generator
 
 from unveil.core import Family, Misfit, Update
-from unveil.obfuscations.observation import squared
+from unveil.obfuscations.observation import in_own_units, squared
 from unveil.spec import spec_of
 
 
@@ -24,7 +24,7 @@ class Identity:
         return update
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        """Squared error: what was received is exact; see `Obfuscation`."""
-        return squared(received, sent_only=sent_only)
+        """Squared error, relative to the mean square of what was sent: it is exact; see `Obfuscation`."""
+        return squared(received, in_own_units(received), sent_only=sent_only)
 
     __str__ = spec_of

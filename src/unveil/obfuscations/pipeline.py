@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from functools import partial
+from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor
 
-from unveil.core import Belief, Family, Misfit, Obfuscation, Shrinking, Telling, Update
+from unveil.core import Belief, Block, Family, Misfit, Obfuscation, Shrinking, Telling, Update
 from unveil.errors import UsageError
-from unveil.obfuscations.none import Identity
-from unveil.obfuscations.observation import added
-from unveil.thin import Candidate
-
-
-@runtime_checkable
-class Sparsifier(Protocol):
-    """A stage that chooses which entries are sent."""
-
-    def unsent(self, received: Update) -> Misfit:
-        """What the choice says of the entries that were not sent."""
-        ...
-
-
-@runtime_checkable
-class Rescaler(Protocol):
-    """A stage that multiplies whole tensors by a factor that the attacker can work out."""
-
-    def rescale(self, candidate: Candidate) -> Candidate:
-        """What the stage does to a candidate."""
-        ...
+from unveil.obfuscations.composition import choosers, explainer, gains, put_through
+from unveil.obfuscations.explaining import bounded, judged
+from unveil.obfuscations.roles import atoms
+from unveil.obfuscations.topk import UNSENT, TopK
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Apply the stages in order. Wire cost: what the last stage of each kind makes of it.
+    """Apply the stages in order.
 
-    The observation model is that of the last stage that changes values, on the entries that the last sparsifier
-    chose; what it did not choose is explained by the sparsifier. Candidates are rescaled wherever updates are.
+    Wire cost: values as the last stage that codes them sends them, with what it sends beside them, and the positions
+    that the sparsifiers leave. The observation model is put together in `composition` and `explaining`.
 
     Args:
         stages: Two or more obfuscations.
@@ -59,32 +44,61 @@ class Pipeline:
         return update
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        """The last value-changing stage on what was sent, and the sparsifier on the rest; see `Obfuscation`."""
-        choosers = [stage for stage in self.stages if isinstance(stage, Sparsifier)]
-        rescalers = [stage for stage in self.stages if isinstance(stage, Rescaler)]
-        changers = [s for s in self.stages if s not in choosers and s not in rescalers] or [Identity()]
-        explained = changers[-1].misfit(received, sent_only=sent_only or bool(choosers))
-        if choosers and not sent_only:
-            explained = added(explained, choosers[-1].unsent(received))
-
-        def misfit(candidate: Candidate) -> Tensor:
-            for stage in rescalers:
-                candidate = stage.rescale(candidate)
-            return explained(candidate)
-
-        return misfit
+        """One stage explains what was sent, the sparsifier the rest; see `explaining` and `Obfuscation`."""
+        stages = atoms(self.stages)
+        through = put_through(stages, received)
+        explained = judged(stages, received, sent_only=sent_only)
+        return lambda candidate: explained(through(candidate))
 
     def beliefs(self, received: Update) -> Mapping[str, Belief]:
-        """Those of the last sparsifier, or else of the last stage that has any; see `Telling`."""
-        telling = [stage for stage in self.stages if isinstance(stage, Telling)]
-        choosers = [stage for stage in telling if isinstance(stage, Sparsifier)]
-        return (choosers or telling)[-1].beliefs(received) if telling else {}
+        """Of what was sent, those of the stage that explains it; of the rest, the sparsifier's; see `Telling`."""
+        stages = atoms(self.stages)
+        at, places = explainer(stages, received), choosers(stages)
+        stage = None if at is None else stages[at]
+        inner: Mapping[str, Belief] = stage.beliefs(received) if isinstance(stage, Telling) else {}
+        if not places:
+            return inner
+        last = stages[places[-1]]
+        moved = bounded(stages, received) if isinstance(last, TopK) else None
+        thresholds = last.thresholds(received, moved) if isinstance(last, TopK) and moved is not None else {}
+        own = gains(stages, received)
+        return {
+            name: partial(_believed, y, received.sent(name), inner.get(name), thresholds.get(name), own[name])
+            for name, y in received.tensors.items()
+            if y.dim() == 2
+        }
 
     @property
     def loses_scale(self) -> bool:
         """Whether any of the stages does; see `Shrinking`."""
         return any(stage.loses_scale for stage in self.stages if isinstance(stage, Shrinking))
 
+    @property
+    def parts(self) -> Sequence[Obfuscation]:
+        """The stages; see `Composite`."""
+        return self.stages
+
     def __str__(self) -> str:
         """The stages' SPECs joined by `+`."""
         return "+".join(str(stage) for stage in self.stages)
+
+
+def _believed(
+    received: Tensor,
+    sent: Tensor | None,
+    inner: Belief | None,
+    threshold: float | None,
+    gain: float,
+    expected: Tensor,
+    block: Block,
+) -> tuple[Tensor, Tensor]:
+    """What was sent as the inner belief has it, or else exact; the rest below the threshold, or else unknown."""
+    expected = expected * gain
+    y = received[block]
+    target, weight = inner(expected, block) if inner is not None else (y, torch.ones_like(y))
+    if sent is not None:
+        mask = sent[block]
+        rest = expected if threshold is None else expected.clamp(-threshold, threshold)
+        target = torch.where(mask, target, rest)
+        weight = torch.where(mask, weight, 0.0 if threshold is None else UNSENT)
+    return target / gain, weight

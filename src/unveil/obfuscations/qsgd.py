@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.core import Belief, Family, Misfit, Update
-from unveil.errors import UsageError
-from unveil.obfuscations.observation import penalised
+from unveil.bounds import whole
+from unveil.core import Belief, Family, Misfit, Tensors, Update
+from unveil.obfuscations.lattice import step_of_norm
+from unveil.obfuscations.numerics import wide
+from unveil.obfuscations.observation import stepped
 from unveil.obfuscations.rounding import round_stochastically, rounded_belief, stochastic_penalty
-from unveil.obfuscations.scope import Scope, count_groups, each_group
+from unveil.obfuscations.scope import Scope, count_groups, each_group, each_step
+from unveil.obfuscations.wire import recoded
 from unveil.spec import spec_of
 
 
@@ -26,9 +29,9 @@ class QSGD:
     Wire cost: a sign and log2(levels) bits a value, and 32 bits for each norm.
 
     Args:
-        levels: Magnitudes a value can take, zero included; at least 2.
+        levels: Magnitudes a value can take, zero included; 2 to 2^24.
         norm: What the levels divide: each group's L2 norm (as published) or its largest magnitude.
-        bucket: Entries that share a norm; None for the whole group.
+        bucket: Entries that share a norm, 1 to 2^24; the last bucket may be shorter. None for the whole group.
         scope: Norms for each tensor, or over the whole update.
 
     Reference:
@@ -43,47 +46,58 @@ class QSGD:
     scope: Scope = "tensor"
 
     def __post_init__(self) -> None:
-        if self.levels < 2:
-            raise UsageError(
-                f"QSGD: expected levels >= 2, got {self.levels}; 2 sends only zero and plus or minus the norm"
-            )
-        if self.bucket is not None and self.bucket < 1:
-            raise UsageError(f"QSGD: expected bucket >= 1, got {self.bucket}; leave it out for one norm a group")
+        whole("QSGD", "levels", self.levels, 2, 1 << 24, "2 sends only zero and plus or minus the norm")
+        if self.bucket is not None:
+            whole("QSGD", "bucket", self.bucket, 1, 1 << 24, "leave it out for one norm a group")
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Quantise; see `Obfuscation`."""
+        masks = update.masks()
 
         def quantise(rows: Tensor) -> Tensor:
-            size = rows.abs().amax(1, True) if self.norm == "max" else rows.norm(dim=1, keepdim=True)
-            return round_stochastically(rows, size / (self.levels - 1), generator)
+            values = wide(rows)
+            # A short last bucket draws as many numbers as a full one, so that the next tensor's do not shift.
+            return round_stochastically(values, self._sent_step(values), generator, dtype=rows.dtype, drawn=self.bucket)
 
-        coding = replace(
-            update.coding,
+        tensors = each_group(update.tensors, self.scope, quantise, self.bucket, masks=masks)
+        steps = each_step(update.tensors, self.scope, self._sent_step, self.bucket, masks=masks)
+        return recoded(
+            update,
+            tensors,
             bits_per_value=1 + math.ceil(math.log2(self.levels)),
-            side_bits=update.coding.side_bits + 32 * count_groups(update.tensors, self.scope, self.bucket),
+            side_bits=32 * count_groups(update.tensors, self.scope, self.bucket, masks=masks),
+            side={str(self): steps},
         )
-        return Update(each_group(update.tensors, self.scope, quantise, self.bucket), coding)
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """Negative log-likelihood: a level is possible only for values within one step of it; see `Obfuscation`."""
-        if self.bucket is None and self.scope == "tensor":
-            steps = {name: float(self._step(y.reshape(1, -1))) for name, y in received.tensors.items()}
-            penalties = {n: partial(stochastic_penalty, step=s) for n, s in steps.items() if s > 0}
-            return penalised(received, penalties, sent_only=sent_only)
-        per_entry = each_group(received.tensors, self.scope, self._step, self.bucket)
-        return penalised(received, dict.fromkeys(received.tensors, stochastic_penalty), per_entry, sent_only=sent_only)
+        return stepped(received, stochastic_penalty, self._steps(received), sent_only=sent_only)
 
     def beliefs(self, received: Update) -> Mapping[str, Belief]:
         """Rounding adds the variance ``f (1 - f) step^2`` at fraction f of a step; see `Telling`."""
-        steps = each_group(received.tensors, self.scope, self._step, self.bucket)
+        steps = self._steps(received)
         return {n: partial(rounded_belief, y, steps[n]) for n, y in received.tensors.items() if y.dim() == 2}
+
+    def reach(self, received: Update) -> Mapping[str, float]:
+        """At most a step; see `Moving`."""
+        return {name: float(step.amax()) if step.numel() else 0.0 for name, step in self._steps(received).items()}
 
     __str__ = spec_of
 
-    def _step(self, rows: Tensor) -> Tensor:
-        """The step of each group, read off the received values themselves; zero where they are all zero."""
-        size = rows.abs()
+    def _steps(self, received: Update) -> Tensors:
+        """What travelled beside the values, or else what can be told from them."""
+        if str(self) in received.side:
+            return received.side[str(self)]
+        return each_step(received.tensors, self.scope, self._step, self.bucket, masks=received.masks())
+
+    def _sent_step(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups 1"]:
+        """The step of each group of values before they are rounded."""
+        values = wide(rows)
+        size = values.abs().amax(1, True) if self.norm == "max" else values.norm(dim=1, keepdim=True)
+        return size / (self.levels - 1)
+
+    def _step(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups 1"]:
+        """The step of each group, worked out from received values alone; zero where they are all zero."""
         if self.norm == "max":  # the largest entry always lands on the highest level
-            return size.amax(1, True) / (self.levels - 1)
-        smallest = torch.where(size > 0, size, torch.inf).amin(1, True)
-        return torch.where(smallest.isfinite(), smallest, 0.0)
+            return wide(rows.abs()).amax(1, True) / (self.levels - 1)
+        return step_of_norm(rows, self.levels - 1)

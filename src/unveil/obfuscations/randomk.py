@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 
+from unveil.bounds import share
 from unveil.core import Belief, Block, Family, Misfit, Update
-from unveil.errors import UsageError
-from unveil.obfuscations.observation import squared
-from unveil.obfuscations.scope import Scope, each_group, uniform_like
+from unveil.obfuscations.draws import uniform_like
+from unveil.obfuscations.numerics import HALVES, share_of
+from unveil.obfuscations.observation import in_own_units, squared
+from unveil.obfuscations.scope import Scope, each_group
+from unveil.obfuscations.wire import chosen, scaled
 from unveil.spec import spec_of
-from unveil.thin import Candidate, dense
+from unveil.thin import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomK:
-    """Send ceil(density n) entries chosen at random, and zero for the rest.
+    """Send ceil(density n) of the n entries that come in, chosen at random, and zero for the rest.
 
-    Wire cost: for each entry sent its value and its position (a shared seed would spare the positions).
+    Behind another sparsifier n is what that one sent. Wire cost: for each entry sent its value and its position (a
+    shared seed would spare the positions).
 
     Args:
         density: Share of the entries sent, in (0, 1].
@@ -41,53 +44,66 @@ class RandomK:
     scope: Scope = "tensor"
 
     def __post_init__(self) -> None:
-        if not 0 < self.density <= 1:
-            raise UsageError(f"RandomK: expected 0 < density <= 1, got {self.density:g}; 0.05 sends 5 % of the entries")
+        share("RandomK", "density", self.density, "0.05 sends 5 % of the entries")
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Sparsify; see `Obfuscation`."""
 
         def keep(rows: Tensor) -> Tensor:
-            count = math.ceil(self.density * rows.shape[1])
-            gain = rows.shape[1] / count if self.unbiased else 1.0
+            count = share_of(self.density, rows.shape[1])
             kept = uniform_like(rows, generator).topk(count, dim=1, sorted=False).indices
-            return torch.zeros_like(rows).scatter_(1, kept, rows.gather(1, kept) * gain)
+            return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, kept, True)
 
-        return Update(each_group(update.tensors, self.scope, keep), replace(update.coding, sparse=True))
+        sent = chosen(update, each_group(update.tensors, self.scope, keep, masks=update.masks()))
+        sizes = {name: update.count_sent(name) for name in update.tensors}
+        return scaled(sent, self.gains(sizes)) if self.unbiased else sent
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """What was sent is exact; what was not says nothing; see `Obfuscation`."""
-        explained = squared(received, sent_only=True)
+        explained = squared(received, in_own_units(received), sent_only=True)
         return lambda candidate: explained(self.rescale(candidate))
 
     def unsent(self, received: Update) -> Misfit:
         """Nothing: the choice did not depend on the values."""
         return _nothing
 
-    def rescale(self, candidate: Candidate) -> Candidate:
-        """What the gain that keeps the mean right does to a candidate's entries."""
+    def rescale(self, candidate: Candidate, sizes: Mapping[str, int] | None = None) -> Candidate:
+        """What the gain that keeps the mean right does to a candidate's entries.
+
+        Args:
+            candidate: What comes in.
+            sizes: How many entries of each tensor come in, where an earlier stage sent only some; None for all.
+        """
+        gains = self.gains(sizes or {name: value.shape.numel() for name, value in candidate.items()})
         if not self.unbiased:
             return candidate
-        sizes = {name: value.shape.numel() for name, value in candidate.items()}
-        if self.scope == "update":
-            sizes = dict.fromkeys(sizes, sum(sizes.values()))
-        return {n: v * (sizes[n] / math.ceil(self.density * sizes[n])) for n, v in candidate.items()}
+        widened = {n: v.float() if isinstance(v, Tensor) and v.dtype in HALVES else v for n, v in candidate.items()}
+        return {name: value * gains[name] for name, value in widened.items()}
 
     def beliefs(self, received: Update) -> Mapping[str, Belief]:
         """What was sent is exact, what was not counts for nothing; see `Telling`."""
-        gains = self.rescale({name: torch.ones(()).expand(y.shape) for name, y in received.tensors.items()})
+        gains = self.gains({name: y.numel() for name, y in received.tensors.items()})
         return {
-            name: partial(_believed, y / float(dense(gains[name]).flatten()[0]))
+            name: partial(_believed, y, received.sent(name), gains[name])
             for name, y in received.tensors.items()
             if y.dim() == 2
+        }
+
+    def gains(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """By what the entries sent of each tensor are multiplied; 1 unless `unbiased`."""
+        whole = {name: sum(sizes.values()) if self.scope == "update" else size for name, size in sizes.items()}
+        return {
+            name: size / share_of(self.density, size) if self.unbiased and size else 1.0 for name, size in whole.items()
         }
 
     __str__ = spec_of
 
 
-def _believed(received: Tensor, expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
-    y = received[block]
-    return y, (y != 0).to(y.dtype)
+def _believed(
+    received: Tensor, sent: Tensor | None, gain: float, expected: Tensor, block: Block
+) -> tuple[Tensor, Tensor]:
+    y = received[block] / gain
+    return y, torch.ones_like(y) if sent is None else sent[block].to(y.dtype)
 
 
 def _nothing(candidate: Candidate) -> Tensor:

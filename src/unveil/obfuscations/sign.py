@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,14 +12,17 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from unveil.core import Family, Misfit, Update
+from unveil.obfuscations.numerics import as_factor, energy, wide
 from unveil.obfuscations.observation import penalised
+from unveil.obfuscations.scope import count_groups, each_group, packed
+from unveil.obfuscations.wire import recoded
 from unveil.spec import spec_of
-from unveil.thin import Candidate, entrywise, square_norm
+from unveil.thin import Candidate, entrywise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """Send the sign of each entry, alone or times the tensor's mean magnitude.
+    """Send the sign of each entry, alone or times the mean magnitude of the tensor's entries, of those sent.
 
     Wire cost: 1 bit a value (log2 3 where exact zeros occur, which stay zero), and 32 bits for each scale.
 
@@ -27,7 +31,8 @@ class Sign:
 
     Reference:
         Bernstein et al., signSGD: Compressed Optimisation for Non-Convex Problems, ICML 2018;
-        Karimireddy et al., Error Feedback Fixes SignSGD, ICML 2019 (the scale).
+        Karimireddy et al., Error Feedback Fixes SignSGD, ICML 2019 (the scale);
+        Basu et al., Qsparse-local-SGD, NeurIPS 2019 (the scale of the values that top-k sent).
     """
 
     name: ClassVar[str] = "sign"
@@ -36,32 +41,35 @@ class Sign:
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Keep the signs; see `Obfuscation`."""
-        tensors = {n: t.sign() * t.abs().mean() if self.scale else t.sign() for n, t in update.tensors.items()}
-        zeros = any(bool((t == 0).any()) for t in update.tensors.values())
-        coding = replace(
-            update.coding,
-            bits_per_value=math.log2(3) if zeros and not update.coding.sparse else 1,
-            side_bits=update.coding.side_bits + (32 * len(tensors) if self.scale else 0),
+
+        def signs(rows: Tensor) -> Tensor:
+            return rows.sign() * wide(rows).abs().mean() if self.scale else rows.sign()
+
+        masks = update.masks()
+        zeros = any(bool((packed(t, masks.get(name)) == 0).any()) for name, t in update.tensors.items())
+        return recoded(
+            update,
+            each_group(update.tensors, "tensor", signs, masks=masks),
+            bits_per_value=math.log2(3) if zeros else 1,
+            side_bits=32 * count_groups(update.tensors, "tensor", masks=masks) if self.scale else 0,
+            is_function=True,
         )
-        return Update(tensors, coding)
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """A soft margin on each sign, in units of the candidate's own size; with the scale, that too must agree."""
-        signs = penalised(received, dict.fromkeys(received.tensors, _margin), sent_only=sent_only)
-        sizes = {name: y.abs().sum() for name, y in received.tensors.items()}
+        signs = penalised(received, dict.fromkeys(received.tensors, margin), sent_only=sent_only)
+        judged = received.masks() if sent_only else {}
+        sizes = {name: float(wide(y).abs().sum()) for name, y in received.tensors.items()}
 
         def misfit(candidate: Candidate) -> Tensor:
-            # Signs say nothing of the length, and a zero candidate must not look like a good one.
-            own = {
-                name: value * (square_norm(value) / value.shape.numel()).clamp_min(1e-30).rsqrt()
-                for name, value in candidate.items()
-            }
-            total = signs(own)
+            total = signs(in_own_size(candidate))
             if self.scale:
                 for name, y in received.tensors.items():
-                    if float(sizes[name]) > 0:
-                        mean = entrywise(_magnitude if not sent_only else _sent_magnitude, candidate[name], y)
-                        total = total + (mean / sizes[name] - 1).square() / len(sizes)
+                    if sizes[name] > 0:
+                        masks = (judged[name],) if name in judged else ()
+                        share = partial(_share, size=sizes[name])
+                        mean = entrywise(share, candidate[name], y, *masks)
+                        total = total + (mean - 1).square() / len(sizes)
             return total
 
         return misfit
@@ -74,14 +82,31 @@ class Sign:
     __str__ = spec_of
 
 
-def _margin(x: Tensor, y: Tensor) -> Tensor:
+def in_own_size(candidate: Candidate, *, sigma: float = 0.0, relative: float = 0.0) -> Candidate:
+    """The candidate in units of each tensor's root mean square: signs say nothing of a length.
+
+    A zero candidate stays zero, and so does not look like a good one.
+
+    Args:
+        candidate: What comes into the stage.
+        sigma: Standard deviation of noise that comes with it, in its units. It is added to the size squared.
+        relative: The same in units of its root mean square.
+    """
+    mean = {n: energy(v) / max(v.shape.numel(), 1) for n, v in candidate.items()}
+    own = {n: (square * (1 + relative**2) + sigma**2).clamp_min(1e-60).rsqrt() for n, square in mean.items()}
+    return {name: value * as_factor(own[name], value) for name, value in candidate.items()}
+
+
+def margin(x: Tensor, y: Tensor) -> Tensor:
     """Logistic loss of the sign, and the square where an exact zero was received."""
     return torch.where(y == 0, x.square(), F.softplus(-x * y.sign()))
 
 
-def _magnitude(x: Tensor, y: Tensor) -> Tensor:
-    return x.abs()
+def soft_margin(x: Tensor, y: Tensor) -> Tensor:
+    """Logistic loss where y, from -1 to 1, is what noise leaves of a sign: ``-log(1 + y tanh(x / 2)) + log 2``."""
+    return -torch.log1p((y * (x / 2).tanh()).clamp_min(-1 + 1e-6)) + math.log(2)
 
 
-def _sent_magnitude(x: Tensor, y: Tensor) -> Tensor:
-    return x.abs() * (y != 0)
+def _share(x: Tensor, y: Tensor, *mask: Tensor, size: float) -> Tensor:
+    share = x.abs().double() / size
+    return share * mask[0] if mask else share

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.core import Belief, Family, Misfit, Update
-from unveil.errors import UsageError
-from unveil.obfuscations.observation import penalised
+from unveil.bounds import positive
+from unveil.core import Belief, Family, Misfit, Tensors, Update
+from unveil.obfuscations.numerics import wide
+from unveil.obfuscations.observation import stepped
 from unveil.obfuscations.rounding import round_stochastically, rounded_belief, stochastic_penalty
-from unveil.obfuscations.scope import each_group
+from unveil.obfuscations.scope import Masks, count_groups, each_group, each_step
+from unveil.obfuscations.wire import recoded
 from unveil.spec import spec_of
+from unveil.thin import Candidate, dense
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ternary:
     """Clip each tensor to a few of its standard deviations, then round at random to -m, 0 or m, its largest magnitude.
 
-    Wire cost: log2 3 bits a value and 32 bits for each tensor's m.
+    Behind a sparsifier, of the entries sent. Wire cost: log2 3 bits a value and 32 bits for each tensor's m.
 
     Args:
-        clip: Standard deviations kept before rounding (2.5 as published); none for no clipping.
+        clip: Standard deviations kept before rounding (2.5 as published); none for no clipping. A tensor whose entries
+            are all equal has none, and is not clipped.
 
     Reference:
         Wen et al., TernGrad: Ternary Gradients to Reduce Communication in Distributed Deep Learning, NeurIPS 2017.
@@ -36,35 +42,48 @@ class Ternary:
     clip: float | None = 2.5
 
     def __post_init__(self) -> None:
-        if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"Ternary: expected clip > 0, got {self.clip}; write clip=none for no clipping")
+        if self.clip is not None:
+            positive("Ternary", "clip", self.clip, "write clip=none for no clipping")
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Ternarise; see `Obfuscation`."""
+        masks = update.masks()
 
         def ternarise(rows: Tensor) -> Tensor:
-            if self.clip is not None:
-                bound = self.clip * rows.std(dim=1, correction=0, keepdim=True)
-                rows = rows.clamp(-bound, bound)
-            return round_stochastically(rows, rows.abs().amax(1, True), generator)
+            values = self._clipped(wide(rows))
+            return round_stochastically(values, values.abs().amax(1, True), generator, dtype=rows.dtype)
 
-        coding = replace(
-            update.coding,
-            bits_per_value=1.0 if update.coding.sparse else math.log2(3),
-            side_bits=update.coding.side_bits + 32 * len(update.tensors),
+        def largest(rows: Tensor) -> Tensor:
+            return self._clipped(wide(rows)).abs().amax(1, True)
+
+        return recoded(
+            update,
+            each_group(update.tensors, "tensor", ternarise, masks=masks),
+            bits_per_value=math.log2(3),
+            side_bits=32 * count_groups(update.tensors, "tensor", masks=masks),
+            side={str(self): each_step(update.tensors, "tensor", largest, masks=masks)},
         )
-        return Update(each_group(update.tensors, "tensor", ternarise), coding)
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """Log-likelihood of the rounding, blind to how far a clipped entry lies beyond the bound."""
-        steps = {name: float(y.abs().max()) for name, y in received.tensors.items()}
-        penalties = {name: partial(_clipped, step=step) for name, step in steps.items() if step > 0}
-        return penalised(received, penalties, sent_only=sent_only)
+        return stepped(received, _bounded_penalty, self._steps(received), sent_only=sent_only)
+
+    def mapped(self, candidate: Candidate, masks: Masks) -> Candidate:
+        """The clipping; see `Mapped`."""
+        if self.clip is None:
+            return candidate
+        plain = {name: dense(value) for name, value in candidate.items()}
+        clipped = each_group(plain, "tensor", self._clipped, masks=masks)
+        return {n: clipped[n].where(masks[n], value) if n in masks else clipped[n] for n, value in plain.items()}
 
     def beliefs(self, received: Update) -> Mapping[str, Belief]:
         """As for QSGD with one level; see `Telling`."""
-        matrices = {name: y for name, y in received.tensors.items() if y.dim() == 2}
-        return {n: partial(rounded_belief, y, y.abs().max().expand_as(y)) for n, y in matrices.items()}
+        steps = self._steps(received)
+        return {n: partial(rounded_belief, y, steps[n]) for n, y in received.tensors.items() if y.dim() == 2}
+
+    def reach(self, received: Update) -> Mapping[str, float]:
+        """At most m; see `Moving`."""
+        return {name: float(step) for name, step in self._steps(received).items()}
 
     @property
     def loses_scale(self) -> bool:
@@ -73,8 +92,23 @@ class Ternary:
 
     __str__ = spec_of
 
+    def _clipped(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
+        if self.clip is None:
+            return rows
+        bound = self.clip * rows.std(dim=1, correction=0, keepdim=True)
+        bound = torch.where(bound > 0, bound, torch.inf)
+        return rows.clamp(-bound, bound)
 
-def _clipped(x: Tensor, y: Tensor, step: float) -> Tensor:
+    def _steps(self, received: Update) -> Tensors:
+        """What travelled beside the values, or else the largest of them."""
+        if str(self) in received.side:
+            return received.side[str(self)]
+        return each_step(
+            received.tensors, "tensor", lambda rows: wide(rows).abs().amax(1, True), masks=received.masks()
+        )
+
+
+def _bounded_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
     # Beyond the bound only the wrong sign counts: clamp towards y's side alone.
     beyond = (x * y.sign()).clamp(max=step) * y.sign()
     return stochastic_penalty(beyond.where(y != 0, x), y, step)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Update
+from unveil.core import Family, Misfit, Tensors, Update
 from unveil.errors import UsageError
-from unveil.obfuscations.observation import penalised
-from unveil.obfuscations.scope import Scope, count_groups, each_group
+from unveil.obfuscations.numerics import wide
+from unveil.obfuscations.observation import stepped
+from unveil.obfuscations.scope import Masks, Scope, count_groups, each_group, each_step
+from unveil.obfuscations.wire import recoded
 from unveil.spec import spec_of
+from unveil.thin import Candidate, dense
 
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """Round each entry to the nearest of 2^bits evenly spaced values; deterministic.
+    """Round each entry sent to the nearest of 2^bits evenly spaced values; deterministic.
 
     Wire cost: `bits` a value, and 32 bits (symmetric) or 64 bits (minmax) for each group's range.
 
@@ -49,27 +53,51 @@ class Uniform:
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Quantise; see `Obfuscation`."""
-
-        def quantise(rows: Tensor) -> Tensor:
-            step, origin = self._grid(rows)
-            level = ((rows - origin) / torch.where(step > 0, step, 1.0)).round()
-            return torch.where(step > 0, level * step + origin, rows)
-
-        numbers = count_groups(update.tensors, self.scope) * (1 if self.range == "symmetric" else 2)
-        coding = replace(update.coding, bits_per_value=self.bits, side_bits=update.coding.side_bits + 32 * numbers)
-        return Update(each_group(update.tensors, self.scope, quantise), coding)
+        masks = update.masks()
+        numbers = count_groups(update.tensors, self.scope, masks=masks) * (1 if self.range == "symmetric" else 2)
+        return recoded(
+            update,
+            each_group(update.tensors, self.scope, self._quantised, masks=masks),
+            bits_per_value=self.bits,
+            side_bits=32 * numbers,
+            side={str(self): each_step(update.tensors, self.scope, self._step, masks=masks)},
+            is_function=True,
+        )
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """Nothing inside the bin that was received, a growing penalty outside it; see `Obfuscation`."""
-        per_entry = each_group(received.tensors, self.scope, lambda rows: self._grid(rows)[0])
-        steps = {name: float(step.reshape(-1)[0]) for name, step in per_entry.items()}
-        penalties = {name: partial(bin_penalty, step=step) for name, step in steps.items() if step > 0}
-        return penalised(received, penalties, sent_only=sent_only)
+        return stepped(received, bin_penalty, self._steps(received), sent_only=sent_only)
+
+    def mapped(self, candidate: Candidate, masks: Masks) -> Candidate:
+        """The rounding, on the candidate's own range; see `Mapped`."""
+        plain = {name: dense(value) for name, value in candidate.items()}
+        rounded = each_group({n: v.detach() for n, v in plain.items()}, self.scope, self._quantised, masks=masks)
+        moved = {n: rounded[n] - v.detach() for n, v in plain.items()}
+        return {n: v + (moved[n] * masks[n] if n in masks else moved[n]) for n, v in plain.items()}
+
+    def reach(self, received: Update) -> Mapping[str, float]:
+        """Half a step; see `Moving`."""
+        return {name: float(step) / 2 for name, step in self._steps(received).items()}
 
     __str__ = spec_of
 
+    def _quantised(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
+        values = wide(rows)
+        step, origin = self._grid(values)
+        level = ((values - origin) / torch.where(step > 0, step, 1.0)).round()
+        return torch.where(step > 0, level * step + origin, values)
+
+    def _steps(self, received: Update) -> Tensors:
+        """What travelled beside the values, or else what can be told from them: the extremes are levels."""
+        if str(self) in received.side:
+            return received.side[str(self)]
+        return each_step(received.tensors, self.scope, self._step, masks=received.masks())
+
+    def _step(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups 1"]:
+        return self._grid(wide(rows))[0]
+
     def _grid(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Step and origin of each group; the same before and after quantisation, as the extremes are levels."""
+        """Step and origin of each group."""
         if self.range == "symmetric":
             largest = rows.abs().amax(1, True)
             return largest / (2 ** (self.bits - 1) - 1), torch.zeros_like(largest)
@@ -77,6 +105,7 @@ class Uniform:
         return (high - low) / (2**self.bits - 1), low
 
 
-def bin_penalty(x: Tensor, y: Tensor, step: float) -> Tensor:
-    """Squared distance, in steps, from the bin of half a step around the received value."""
-    return ((x - y).abs() / step - 0.5).clamp_min(0).square()
+def bin_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
+    """Squared distance, in steps, from the bin of half a step around the received value; 0 where no step is known."""
+    known = torch.as_tensor(step > 0, dtype=x.dtype, device=x.device)
+    return known * ((x - y).abs() / (step + (1 - known)) - 0.5).clamp_min(0).square()

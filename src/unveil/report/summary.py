@@ -22,6 +22,9 @@ from unveil.report.measures import measure
 from unveil.statistics import Interval, bootstrap_mean, rank_correlation, wilson
 
 CONTROL = "none"
+FAMILIES, OTHER = ("none", "quantise", "sparsify", "perturb", "pipeline"), "other"
+"""Families of obfuscations that charts tell apart, and what every other one is drawn as."""
+
 CEILING = {"psnr": -10 * math.log10(ROUNDING)}
 """Results of other tools may hold an infinite PSNR; it counts as the metric here counts an exact copy."""
 
@@ -84,7 +87,7 @@ class Row:
 
     Args:
         scene, model, batch, training, obfuscation, attack, knowledge: As in `Trial.settings`.
-        family: Family of the obfuscation, `other` where this version does not know the obfuscation.
+        family: Family of the obfuscation, one of `FAMILIES`, or `other`.
         seeds: The seeds, in order of first appearance.
         pictures: Number of pictures in the batch.
         scores: Metric name -> score.
@@ -320,10 +323,14 @@ def _pictures(trial: Trial) -> list[Picture]:
 
 
 def _family(obfuscation: str) -> str:
-    """The component's own word for it; results of a newer or an extended unveil may name one that is unknown here."""
+    """The component's own word for it, if charts have a marker for that.
+
+    Results of a newer or an extended unveil may name an obfuscation or a family that is unknown here.
+    """
     from unveil.obfuscations import parse
 
     try:
-        return parse(obfuscation).family
+        family = parse(obfuscation).family
     except UsageError:
-        return "other"
+        return OTHER
+    return family if family in FAMILIES else OTHER
