@@ -10,7 +10,7 @@ import unveil
 
 SOURCE = Path(unveil.__file__).parent
 LEVELS = (
-    {"core", "thin", "gradient", "spec", "errors", "fingerprints", "network"},
+    {"core", "thin", "gradient", "spec", "errors", "fingerprints", "network", "arithmetic"},
     {
         "training",
         "obfuscations",

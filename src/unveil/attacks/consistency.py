@@ -15,7 +15,7 @@ from torch import Tensor
 from unveil.attacks.head import Head
 from unveil.attacks.leastsquares import solve
 
-ROUNDS = 12  # of errors from features and features from errors
+ROUNDS, AGAIN = 12, 3  # of errors from features and features from errors, at the first gain and at each other
 WIDTHS = (0.3, 0.1, 0.02)  # in the gain's logarithm: parabolas, one after the other
 FURTHEST = 3.0  # widths that one parabola may lead away
 APART = 0.1  # how far from the best gain, in its logarithm, the gradient must be explained worse
@@ -35,19 +35,20 @@ def consistent_gain(head: Head, gradient: Tensor, labels: Tensor, features: Tens
     """
     gram = gradient.double() @ gradient.double().T
     energy = float(gram.trace())
+    agreed = features * gain
 
-    def unexplained(step: float) -> float:
+    def unexplained(step: float, rounds: int = AGAIN) -> float:
         """Share of the energy that is left at a gain exp(step) times as large."""
+        nonlocal agreed
         now = gain * exp(step)
-        guess = features / exp(step)
-        for _ in range(ROUNDS):
-            errors = head.layers(head.allowed(guess), labels)[0].errors
-            guess = solve(errors * now, gradient, 1e-7)
-        errors = head.layers(head.allowed(guess), labels)[0].errors.double()
+        for _ in range(rounds):
+            errors = head.layers(head.allowed(agreed / now), labels)[0].errors
+            agreed = solve(errors, gradient, 1e-7)
+        errors = head.layers(head.allowed(agreed / now), labels)[0].errors.double()
         inverse = torch.linalg.pinv(errors @ errors.T, hermitian=True)
         return 1 - float((inverse * (errors @ gram @ errors.T)).sum()) / energy
 
-    at, best = 0.0, unexplained(0.0)
+    at, best = 0.0, unexplained(0.0, ROUNDS)
     if not best < HOPELESS:
         return None
     for width in WIDTHS:

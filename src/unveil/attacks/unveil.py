@@ -56,6 +56,7 @@ class Unveil:
     """
 
     name: ClassVar[str] = "unveil"
+    is_rough: ClassVar[bool] = True
     steps: int = 100
     smoothness: float = 12.0
     starts: int = 1
