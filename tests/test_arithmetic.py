@@ -91,7 +91,7 @@ def test_an_audit_in_another_arithmetic_does_not_share_the_folder(scene: Scene, 
     with using("float32"):
         prepare(tmp_path, audit.settings())
         prepare(tmp_path, audit.settings())
-    with using("bfloat16"), pytest.raises(UsageError, match="arithmetic.* was float32, now it is bfloat16"):
+    with using("bfloat16"), pytest.raises(UsageError, match=r"arithmetic.* was float32, now it is bfloat16"):
         prepare(tmp_path, audit.settings())
 
 
