@@ -1,18 +1,16 @@
-"""Every preset runs by the contract, and its pictures come back above a floor that a control does not reach."""
+"""Every preset runs by the contract; what comes back is in test_quality.py."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Generator, nn
 
 from conftest import small_client, small_update
-from seeds import seeded
-from unveil.alignment import align
+from seeds import seeded, shifted
 from unveil.attacks import CATALOGUE, parse
 from unveil.attacks.latents import Code
 from unveil.attacks.matching import PATIENCE, Matching
@@ -21,9 +19,7 @@ from unveil.core import Attack, Batch, Knowledge, LocalTraining, Progress, Recon
 from unveil.errors import UsageError
 from unveil.metrics.pixel import psnr
 from unveil.models import build_model
-from unveil.obfuscations import parse as channel_of
 from unveil.pictures import load_pictures
-from unveil.statistics import rank_correlation
 from unveil.training import FedAvg, FedSGD
 
 SPECS = ["unveil", "unveil+", "rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]
@@ -89,58 +85,8 @@ def test_no_attack_can_be_handed_the_private_batch(cls: type) -> None:
 
 def photographs(n: int = 2, size: int = 32) -> tuple[nn.Module, Batch]:
     pictures = load_pictures("builtin", count=n, size=size)
-    model = build_model("lenet", image_shape=(3, size, size), classes=10, seed=0)
+    model = build_model("lenet", image_shape=(3, size, size), classes=10, seed=shifted(0))
     return model, Batch(pictures.images, pictures.labels)
-
-
-def quality(spec: str, training: LocalTraining, obfuscation: str = "none", *, control: bool = False) -> float:
-    """Mean PSNR of an attack on two photographs, or (the control) on an update made from two other pictures."""
-    model, batch = photographs()
-    seen = Batch(torch.rand(batch.images.shape, generator=rng(9)), batch.labels) if control else batch
-    channel = channel_of(obfuscation)
-    received = channel(Update(training(model, seen)), generator=rng())
-    knowledge = knowing(batch, training, obfuscation=channel)
-    guess = align(batch.images, parse(spec)(model, received, knowledge, generator=rng()))
-    return float(psnr(batch.images, guess.images).mean())
-
-
-@pytest.mark.parametrize(
-    ("spec", "training", "obfuscation", "floor"),
-    [
-        ("unveil:steps=200", FedSGD(), "none", 21),
-        ("unveil", FedSGD(), "qsgd:levels=16,norm=max", 20),
-        ("unveil", FedSGD(), "topk:density=0.1", 18),
-        ("unveil", FedSGD(), "gaussian:relative=1", 17),
-        ("unveil", FedSGD(), "clip:norm=0.1", 17),
-        ("unveil", FedAvg(steps=3, lr=0.01), "none", 19),
-        ("unveil+", FedSGD(), "qsgd:levels=4,norm=max", 18),
-        ("unveil+", FedAvg(steps=3, lr=0.01), "none", 19),
-        ("rog:factor=2", FedSGD(), "none", 18),
-        ("rog:factor=2", FedSGD(), "qsgd:levels=16,norm=max", 17.5),
-        ("rog:factor=2,objective=misfit", FedSGD(), "qsgd:levels=16,norm=max", 17.5),
-        ("rog:factor=2,objective=misfit", FedSGD(), "topk:density=0.2", 16),
-        ("rog:factor=2,steps=60", FedAvg(steps=3, lr=0.01), "none", 17),
-        ("inverting_gradients", FedSGD(), "none", 17.5),
-        ("inverting_gradients", FedSGD(), "topk:density=0.1", 16),
-    ],
-)
-def test_photographs_come_back_and_not_without_their_update(
-    spec: str, training: LocalTraining, obfuscation: str, floor: float
-) -> None:
-    assert quality(spec, training, obfuscation) > floor
-    assert quality(spec, training, obfuscation, control=True) < floor - 3
-
-
-def test_an_unknown_learning_rate_is_estimated_and_reported_as_an_estimate() -> None:
-    model, batch = photographs()
-    update = Update(FedAvg(steps=4, lr=0.005)(model, batch))
-    knowledge = replace(knowing(batch, obfuscation=channel_of("none")), scale=False)
-    guess = parse("unveil")(model, update, knowledge, generator=rng())
-    told = [float(word) for note in guess.notes for word in note.split() if word.startswith("0.0")]
-    assert len(told) == 1
-    assert 0.015 < told[0] < 0.027
-    assert float(psnr(batch.images, align(batch.images, guess).images).mean()) > 17
-    assert "does not know its learning rate" in " ".join(knowledge.assumptions)
 
 
 @pytest.mark.parametrize("spec", ["dlg", "idlg"])
@@ -150,19 +96,6 @@ def test_lbfgs_rebuilds_a_picture_of_a_smooth_net_almost_exactly(spec: str) -> N
     guess = parse(f"{spec}:steps=60")(model, update, knowing(batch, labels=False), generator=rng(1))
     assert int(guess.labels) == int(batch.labels)
     assert float(psnr(batch.images, guess.images)) > 35
-
-
-@pytest.mark.parametrize("obfuscation", ["none", "qsgd:levels=8,norm=max", "gaussian:relative=1"])
-def test_confidence_ranks_pictures_better_than_chance(obfuscation: str) -> None:
-    model, batch = photographs(10, 64)
-    channel = channel_of(obfuscation)
-    received = channel(Update(FedSGD()(model, batch)), generator=rng())
-    guess = parse("unveil:steps=40")(model, received, knowing(batch, obfuscation=channel), generator=rng())
-    guess = align(batch.images, guess)
-    assert guess.confidence is not None
-    found = rank_correlation(guess.confidence.tolist(), psnr(batch.images, guess.images).tolist())
-    assert found is not None
-    assert found > 0.56  # ten pictures in an order drawn by chance exceed this once in twenty times
 
 
 def matching(steps: int, lr: float = 0.05) -> Matching:

@@ -15,6 +15,7 @@ LEVELS = (
         "thin",
         "gradient",
         "network",
+        "arithmetic",
         "spec",
         "bounds",
         "errors",

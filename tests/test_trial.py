@@ -109,6 +109,7 @@ def test_a_trial_from_client_to_scores(scene: Scene, tmp_path: Path) -> None:
         "obfuscation": "fp16",
         "attack": "rog:steps=2",
         "knowledge": "everything known",
+        "arithmetic": "float32",
     }
     assert trial.seed == 3
     assert trial.raw_bits == 2 * trial.wire_bits == 32 * sum(p.numel() for p in scene.model.parameters())

@@ -21,7 +21,7 @@ from unveil.measures import Measures
 from unveil.obfuscations import parse as parse_obfuscation
 from unveil.results import append, prepare, read_trials, trial_key
 from unveil.scenes import Scene
-from unveil.trial import run_trial, settings_of, shape_of
+from unveil.trial import arithmetic_of, run_trial, settings_of, shape_of
 
 CONTROL = "none"
 
@@ -105,6 +105,7 @@ class Audit:
             "knowledge": [str(attacker) for attacker in self.knowledge],
             "measures": self.measures.settings,
             "controls": list(self.controls),
+            "arithmetic": sorted({arithmetic_of(a, s.batch.images.device) for a in self.attacks for s in self.scenes}),
             **({} if self.enhancer is None else {"enhancer": str(self.enhancer)}),
         }
 

@@ -84,15 +84,23 @@ def unveil(options: dict[str, bool], debug: bool) -> None:
     options["debug"] |= debug
 
 
+float32_option = click.option(
+    "--float32", is_flag=True, help="No bfloat16, the same arithmetic everywhere; also UNVEIL_ARITHMETIC=float32."
+)
+
+
 @unveil.command()
 @click.option(
     "--out", type=click.Path(path_type=Path), default="unveil-demo", show_default=True, help="Results folder."
 )
-def demo(out: Path) -> None:
+@float32_option
+def demo(out: Path, float32: bool) -> None:
     """Attack built-in pictures in under a minute."""
+    from unveil.arithmetic import using
     from unveil.demo import demo as demo_audit
 
-    _run(demo_audit(), out, as_json=False)
+    with using("float32" if float32 else None):
+        _run(demo_audit(), out, as_json=False)
 
 
 @unveil.command()
@@ -107,6 +115,7 @@ def demo(out: Path) -> None:
 @click.option(
     "--enhancer", metavar="NAME", help="Learned prior after the attack: see `list enhancers`, or a file of `fit`."
 )
+@float32_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def audit(
     file: Path,
@@ -116,6 +125,7 @@ def audit(
     device: str,
     lpips_weights: str | None,
     enhancer: str | None,
+    float32: bool,
     as_json: bool,
 ) -> None:
     """Run the audit that FILE describes.
@@ -125,6 +135,7 @@ def audit(
     """
     import dataclasses
 
+    from unveil.arithmetic import using
     from unveil.config import load
 
     with redirect_stdout(sys.stderr):  # a user's model may print, and results are what stands on standard output
@@ -135,7 +146,8 @@ def audit(
     if enhancer is not None:
         described = dataclasses.replace(described, enhancer=_enhancer(enhancer))
     name = "-".join(part for part in (file.stem, variant, enhancer and Path(enhancer).stem) if part)
-    _run(described.to(_device(device)), out or Path("audits", name), as_json=as_json)
+    with using("float32" if float32 else None):
+        _run(described.to(_device(device)), out or Path("audits", name), as_json=as_json)
 
 
 @unveil.command()

@@ -289,7 +289,8 @@ class Trial:
     """One client, one channel, one attack, one seed, and what came of it; plain JSON throughout.
 
     Args:
-        settings: SPEC strings and names: scene, model, images, batch, training, obfuscation, attack, knowledge.
+        settings: SPEC strings and names: scene, model, images, batch, training, obfuscation, attack, knowledge; and
+            arithmetic, what the attack's roughest steps were computed in.
         seed: The seed of the channel's and the attack's randomness.
         wire_bits: Size of what was sent, in bits.
         raw_bits: Size of the same update as plain float32, in bits.
@@ -305,7 +306,7 @@ class Trial:
         labels: The labels the attack used, aligned to the originals.
         assumptions: What was granted to the attacker, a sentence each.
         notes: What else a reader must know, a sentence each.
-        versions: Package -> version.
+        versions: Package -> version; what the processor is and has.
         confidence: How sure the attack was of each picture, aligned to the originals; empty where it did not say.
         controls: Control -> metric -> one value an image: what the same attack scored, against the same originals,
             on an update that knows nothing of them.
@@ -471,6 +472,16 @@ class Enhancer(Protocol):
             guess: What an attack rebuilt.
             class_names: Names of the classes that the labels count, where they are known.
         """
+        ...
+
+
+@runtime_checkable
+class TakesRoughSteps(Protocol):
+    """An attack some of whose steps need only three digits, and may be taken in bfloat16; see `arithmetic.py`."""
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether any of them are."""
         ...
 
 

@@ -15,6 +15,7 @@ from torch import Generator
 
 from unveil import __version__
 from unveil.alignment import align
+from unveil.arithmetic import arithmetic_on, full_precision, machine
 from unveil.attacker import Attacker
 from unveil.controls import CONTROLS, stand_in
 from unveil.core import (
@@ -27,6 +28,7 @@ from unveil.core import (
     Metric,
     Obfuscation,
     Reconstruction,
+    TakesRoughSteps,
     Trial,
     Update,
     Watch,
@@ -191,20 +193,21 @@ def rebuild(
     device = scene.batch.images.device
     client, channel, chance = generators(seed, device)
 
-    sent = Update(scene.training(scene.model, scene.batch, generator=client))
-    _refuse_zeros(sent)
-    received = obfuscation(sent, generator=channel)
-    received.check()
-    knowledge = attacker.knowledge(scene, obfuscation, draws=draws_of(client))
-    with Meter(device) as meter:
-        guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
-    restored, enhanced = None, None
-    with Meter(device) as after:
-        if enhancer is not None:
-            names = scene.class_names
-            restored, enhanced = enhance(
-                enhancer, guess, model=scene.model, update=received, knowledge=knowledge, class_names=names
-            )
+    with full_precision(device):
+        sent = Update(scene.training(scene.model, scene.batch, generator=client))
+        _refuse_zeros(sent)
+        received = obfuscation(sent, generator=channel)
+        received.check()
+        knowledge = attacker.knowledge(scene, obfuscation, draws=draws_of(client))
+        with Meter(device) as meter:
+            guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
+        restored, enhanced = None, None
+        with Meter(device) as after:
+            if enhancer is not None:
+                names = scene.class_names
+                restored, enhanced = enhance(
+                    enhancer, guess, model=scene.model, update=received, knowledge=knowledge, class_names=names
+                )
     peaks = [peak for peak in (meter.peak_mib, after.peak_mib) if peak is not None]
     return Played(
         guess=_as_saved(guess),
@@ -246,8 +249,14 @@ def settings_of(
         "obfuscation": str(obfuscation),
         "attack": str(attack),
         "knowledge": str(attacker),
+        "arithmetic": arithmetic_of(attack, scene.batch.images.device),
         **({} if enhancer is None else {"enhancer": str(enhancer)}),
     }
+
+
+def arithmetic_of(attack: Attack, device: torch.device) -> str:
+    """What the attack's roughest steps are computed in; float32 for one that has none."""
+    return arithmetic_on(device) if isinstance(attack, TakesRoughSteps) and attack.is_rough else "float32"
 
 
 def generators(seed: int, device: torch.device) -> tuple[Generator, Generator, Generator]:
@@ -292,4 +301,5 @@ def shape_of(batch: Batch) -> str:
 
 def _versions(device: torch.device) -> dict[str, str]:
     packages = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
-    return {"unveil": __version__, "python": platform.python_version(), **packages, "device": str(device)}
+    own = {"unveil": __version__, "python": platform.python_version()}
+    return {**own, **packages, "device": str(device), **machine(device)}

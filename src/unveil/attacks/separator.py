@@ -26,8 +26,8 @@ class Separator:
         belief: What the channel says of that weight's entries, None where all are equally certain.
         labels: One class an image.
         training: The client's local training.
-        gain: How much larger the update is than what `training` gives. Where it was estimated it stays as it is: a
-            darker guess would ask for a larger gain, which would ask for a darker guess.
+        gain: How much longer the update is than what `training` gives; where it is not known, see `gain.py`.
+        once: How much longer what `training` gives is than one gradient.
         estimated: Whether it was estimated.
         gated: Whether the head's first activation only lets pass or blocks.
         gates: Which gates the last errors had open; None where they were not read.
@@ -42,6 +42,7 @@ class Separator:
     labels: Tensor
     training: LocalTraining
     gain: float
+    once: float
     estimated: bool
     gated: bool
     gates: Tensor | None = None

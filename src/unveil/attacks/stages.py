@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.nn import Module
 
+from unveil.attacks.gain import Scale
 from unveil.attacks.head import Head
 from unveil.attacks.latents import Pyramid
 from unveil.attacks.matching import Walk
@@ -42,6 +43,7 @@ class Search:
         walk: The steps so far.
         generator: The attack's randomness.
         separator: Separates the batch; None where it cannot be.
+        scale: Tells the gain by pictures; None where it is known, or nothing was separated.
         grip: What the prior's weight is multiplied by for this network; see `grip_of`.
         evidence: How firmly the update held each picture at the end of the last stage of features; None before.
         stop: Why the last stage ended.
@@ -55,6 +57,7 @@ class Search:
     walk: Walk
     generator: Generator
     separator: Separator | None = None
+    scale: Scale | None = None
     grip: float = 1.0
     evidence: Evidence | None = None
     stop: Stop = Stop.FINISHED

@@ -5,9 +5,8 @@ docs/method.md has the equations and says whose idea is what.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -15,24 +14,29 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.attacks.confidence import confidence
+from unveil.attacks.consistency import consistent_gain
 from unveil.attacks.decoder import fit_decoder
-from unveil.attacks.head import Head, NoHeadError, read_head
+from unveil.attacks.gain import Scale, first_gain, is_known
+from unveil.attacks.head import NoHeadError, read_head
 from unveil.attacks.labels import infer_labels
 from unveil.attacks.leaves import dead_leaves
+from unveil.attacks.levels import level
 from unveil.attacks.matching import Walk, blind_guess
-from unveil.attacks.objectives import OBJECTIVES, checked
+from unveil.attacks.objectives import checked
 from unveil.attacks.separation import first_guess, separate
 from unveil.attacks.separator import ROUGH, Separator
 from unveil.attacks.stages import MatchFeatures, MatchUpdates, Search, Stage, grip_of
 from unveil.bounds import not_negative, whole
-from unveil.core import Batch, Belief, Images, Knowledge, Reconstruction, Shrinking, Telling, Update, Watch
+from unveil.core import Batch, Belief, Images, Knowledge, Reconstruction, Telling, Update, Watch
 from unveil.spec import spec_of
-from unveil.thin import dense
+from unveil.thin import Candidate
 
 ROUNDS = 4  # of errors from features and features from errors, before there are pictures
-UNLIKE = 0.2  # cosine below which two gradients of a last layer have too little in common to be compared
 SCHEDULE = ((0.03, 0.2), (0.025, 0.1), (0.02, 0.05), (0.015, 0.05), (0.01, 0.05))  # learning rate, floor of each stage
 REREADS = 2  # of gates read from the update with those features
+WIDELY = (1.0, 0.4, 0.1)  # decades to each side in which the gain is looked for when the first pictures are decoded
+NEARBY = (0.1,)  # and between the stages
+EXACT = 0.999  # cosine that a channel leaves between what is sent and received, below which it is noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,7 @@ class Unveil:
     """
 
     name: ClassVar[str] = "unveil"
+    is_rough: ClassVar[bool] = True
     steps: int = 100
     smoothness: float = 12.0
     starts: int = 1
@@ -191,10 +196,15 @@ def separate_first(search: Search) -> None:
     if not bool(gradients[0].any()):
         raise NoHeadError("Nothing of the Linear layer was sent: the batch was not separated.")
     decoder = fit_decoder(head, generator=search.generator)
-    known = knowledge.scale and channel is not None and not (isinstance(channel, Shrinking) and channel.loses_scale)
+    levelled = None
+    if not is_known(knowledge):
+        levelled = level(
+            search.model, search.update, knowledge, search.labels, reference=head.weights[0], generator=search.generator
+        )
+        gradients = [levelled.tensors[name] for name in head.weights]
     leaves = dead_leaves(2, knowledge.image_shape, generator=search.generator).to(gradients[0])
     search.grip = grip_of(head, leaves, generator=search.generator)
-    gain, factor = first_gain(head, knowledge, gradients, search.labels, decoder.examples, known=known)
+    gain, factor = first_gain(head, knowledge, gradients, search.labels, decoder.examples, known=levelled is None)
     _, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
     beliefs: Mapping[str, Belief] = channel.beliefs(search.update) if isinstance(channel, Telling) else {}
     search.separator = Separator(
@@ -204,80 +214,59 @@ def separate_first(search: Search) -> None:
         labels=search.labels,
         training=knowledge.training,
         gain=factor,
-        estimated=not known,
+        once=gain / factor,
+        estimated=levelled is not None,
         gated=head.is_gated,
-        exact=known and channel is not None and channel.family == "none",
+        exact=levelled is None and channel is not None and channel.family == "none",
     )
     separated = search.separator.reread(separate(errors, gradients[0], ridge=ROUGH), rounds=REREADS)
     features = head.allowed(separated.features)
     search.pictures = decoder(features, separated.noise)
-    if not known:
-        adjustment = brightness(search, lambda f: decoder(features / f, separated.noise / f**2), widths=(1.0, 0.4, 0.1))
-        search.separator.gain *= adjustment
-        search.pictures = decoder(features / adjustment, separated.noise / adjustment**2)
+    if levelled is not None:
+
+        def simulate(images: Images) -> Candidate:
+            return knowledge.simulate(search.model, Batch(images, search.labels))
+
+        def pictures(gain: float) -> Images:
+            return decoder(features * (factor / gain), separated.noise * (factor / gain) ** 2)
+
+        search.scale = Scale(received=levelled, simulate=simulate, first=factor)
+        settle(search, features)
+        if search.scale is not None:
+            search.separator.gain = search.scale.best(pictures, start=factor, widths=WIDELY)
+            settle(search, features * (factor / search.separator.gain))
+        search.pictures = pictures(search.separator.gain)
     search.walk.note(separated.residual, search.pictures)
 
 
-def brightness(search: Search, pictures: Callable[[float], Images], *, widths: Sequence[float]) -> float:
-    """By how much larger the gain is than was estimated: the pictures that it makes darker explain the update best.
+def regain(search: Search) -> None:
+    """Estimate the gain again by the present pictures, where it is not yet settled."""
+    separator, scale, found = search.separator, search.scale, search.pictures
+    if separator is None or scale is None:
+        return
+    before = separator.gain
 
-    The Linear layers alone cannot tell a longer update from brighter pictures. The convolutions can: a bias's gradient
-    does not grow with the picture, its weight's does.
+    def pictures(gain: float) -> Images:
+        return (found * (before / gain)).clamp(0, 1)
+
+    separator.gain = scale.best(pictures, start=before, widths=NEARBY)
+    with torch.no_grad():
+        settle(search, separator.head.features(pictures(separator.gain)))
+    search.pictures = pictures(separator.gain)
+
+
+def settle(search: Search, features: Tensor) -> None:
+    """Look for the gain at which the head explains its own gradient; where there is one, it is not estimated again.
 
     Args:
-        search: Labels, update and knowledge are taken from it.
-        pictures: What the pictures would be with a gain so many times larger.
-        widths: Decades that are searched to each side, one round after the other.
+        search: Its separator is given the gain.
+        features: Of the present pictures, or separated at the present gain.
     """
-    knowledge = search.knowledge
-    cosine = OBJECTIVES["cosine"](search.update, knowledge)
-
-    @cache
-    def loss(decades: float) -> float:
-        batch = Batch(pictures(10**decades), search.labels)
-        return float(cosine(knowledge.simulate(search.model, batch)).detach())
-
-    best = 0.0
-    for width in widths:
-        tried = [best + width * k / 2 for k in (-2, -1, 0, 1, 2)]
-        at = min(range(len(tried)), key=lambda i: loss(tried[i]))
-        best = tried[at]
-    if 0 < at < len(tried) - 1:  # between the last ones tried: where a parabola through the best three is lowest
-        left, middle, right = (loss(tried[i]) for i in (at - 1, at, at + 1))
-        best += widths[-1] / 4 * (left - right) / max(left - 2 * middle + right, 1e-12)
-    return float(10**best)
-
-
-def regain(search: Search) -> None:
-    """Estimate the gain again by the present pictures."""
-    if search.separator is None or not search.separator.estimated:
+    separator, scale = search.separator, search.scale
+    if separator is None or scale is None or scale.received.clear[separator.head.weights[0]] < EXACT:
         return
-    found = search.pictures
-    factor = brightness(search, lambda factor: (found / factor).clamp(0, 1), widths=(0.1,))
-    search.separator.gain *= factor
-    search.pictures = (found / factor).clamp(0, 1)
-
-
-def first_gain(
-    head: Head, knowledge: Knowledge, gradients: list[Tensor], labels: Tensor, examples: Tensor, *, known: bool
-) -> tuple[float, float]:
-    """How much larger the update is than one gradient, and than what the assumed local training gives.
-
-    Told from the last layer, whose gradient is nearly the same for all pictures: the client is simulated on dead leaves
-    with the batch's labels, and compared with one gradient there and, where the learning rate or the channel's gain is
-    not known, with what was received.
-    """
-    features = examples[torch.arange(len(labels), device=examples.device) % len(examples)]
-    once = head.layers(features, labels)[-1]
-    slope = once.errors.T @ once.inputs
-    simulated = dense(head.simulate(knowledge.training, features, labels)[head.weights[-1]])
-    sent = simulated if known else gradients[-1]
-
-    def along(direction: Tensor) -> float:
-        share = float((sent * direction).sum() / direction.square().sum())
-        length = float(sent.norm() / direction.norm())
-        # Where every class is in the batch, what all pictures have in common cancels out, and other pictures' gradient
-        # points elsewhere: its length says more. Else the share, to which noise adds nothing.
-        return max(share if share > UNLIKE * length else length, 1e-12)
-
-    return along(slope), along(simulated)
+    gain = separator.gain * separator.once
+    found = consistent_gain(separator.head, separator.gradient, search.labels, features, gain)
+    if found is not None:
+        separator.gain = found / separator.once
+        search.scale = None

@@ -35,6 +35,7 @@ class UnveilPlus:
     """
 
     name: ClassVar[str] = "unveil+"
+    is_rough: ClassVar[bool] = True
     steps: int = 100
     smoothness: float = 12.0
     trust: float = 3.0

@@ -277,10 +277,12 @@ def _facts(rows: Sequence[Row], trials: Sequence[Trial]) -> list[tuple[str, str]
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
     tested = {row.obfuscation for row in rows if not row.is_control}
     control = any(row.is_control for row in rows)
+    arithmetic = dict.fromkeys(trial.settings.get("arithmetic", "not recorded") for trial in trials)
     return [
         ("Scenes", ", ".join(dict.fromkeys(row.scene for row in rows)) or "none"),
         ("Attacks", ", ".join(dict.fromkeys(row.attack for row in rows)) or "none"),
         ("Obfuscations", f"{len(tested)}{' and the control without any' if control else ', no control'}"),
+        ("Arithmetic", ", ".join(arithmetic) or "none"),
         ("Trials", f"{len(trials)}, seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds)) or 'none'}"),
     ]
 
