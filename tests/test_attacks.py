@@ -20,7 +20,7 @@ from unveil.errors import UsageError
 from unveil.metrics.pixel import psnr
 from unveil.models import build_model
 from unveil.pictures import load_pictures
-from unveil.training import FedAvg, FedSGD
+from unveil.training import FedSGD
 
 SPECS = ["unveil", "unveil+", "rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]
 everyone = pytest.mark.parametrize("spec", SPECS)
