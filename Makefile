@@ -9,8 +9,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 demo: .venv/.installed  ## run the demo and say where its report is
 	$(BIN)/unveil demo
 
-test: check  ## the whole suite
-	$(BIN)/pytest
+test: check  ## the whole suite, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical
 
 check: .venv/.installed-dev  ## style and types only
 	$(BIN)/ruff check

@@ -1,6 +1,7 @@
 """How many generated examples a law is tried on: few by default, as many as one likes by an environment variable.
 
-UNVEIL_TEST_EXAMPLES=10000 .venv/bin/pytest tests/contracts/test_specs.py
+UNVEIL_TEST_EXAMPLES=10000 .venv/bin/pytest tests/contracts/test_specs.py -k text
+UNVEIL_TEST_EXAMPLES=1500 .venv/bin/pytest tests/test_audit_files.py -k every
 """
 
 from __future__ import annotations

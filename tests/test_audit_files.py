@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from seeds import shifted
+from generated import tried
 from unveil.cli import TEMPLATE
 from unveil.config import load
 from unveil.errors import UsageError
@@ -87,8 +87,7 @@ def refusal(path: Path, overrides: Sequence[str] = (), variant: str | None = Non
     return ""
 
 
-@seed(shifted())
-@settings(deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried(60)
 @given(overrides=st.lists(st.builds("{}={}".format, st.sampled_from(KEYS), VALUES), min_size=1, max_size=2))
 def test_every_override(tmp_path: Path, overrides: list[str]) -> None:
     path = tmp_path / "audit.toml"
@@ -119,8 +118,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
-@seed(shifted())
-@settings(deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@tried(60)
 @given(content=damaged(), variant=st.sampled_from([None, None, "x", ""]))
 def test_every_damage(tmp_path: Path, content: bytes, variant: str | None) -> None:
     path = tmp_path / "audit.toml"
@@ -138,7 +136,7 @@ def test_the_file_that_is_damaged_here_is_sound(tmp_path: Path) -> None:
 
 TEXT = TEMPLATE.read_text(encoding="utf-8")
 COMMENTED = re.findall(r"(?m)^# \w+ = .*$", re.sub(r"(?m)^# \[.*\n(# .*\n)+", "", TEXT))
-MISSING = ("no such file", "is not a folder", "have labels of their own", "cannot be read")
+MISSING = ("does not exist", "is not a folder", "have labels of their own", "cannot be read")
 
 
 @pytest.mark.parametrize("line", COMMENTED)

@@ -8,11 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeds import seeded, shifted
+from unveil.alignment import align
 from unveil.attacks.head import NoHeadError, read_head
 from unveil.attacks.presets import parse
 from unveil.core import Batch, Knowledge, Update
+from unveil.metrics.pixel import psnr
 from unveil.network import Mode
 from unveil.obfuscations import parse as channel_of
+from unveil.pictures import load_pictures
 from unveil.training import FedSGD
 
 SHAPE = (3, 8, 8)
@@ -218,8 +221,28 @@ class Named(nn.Module):
         return F.linear(h.relu_(), self.last.weight, self.last.bias)
 
 
+class Typed(nn.Module):
+    """The same network, all of it or the layers behind its map, in another type."""
+
+    def __init__(self, plain: nn.Sequential, kind: torch.dtype, first: int) -> None:
+        super().__init__()
+        self.body, self.tail, self.kind = plain[:first], plain[first:].to(kind), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.body(x).to(self.kind)).float()
+
+
 @pytest.mark.parametrize(
-    "other", [Permuted, Named, nn.DataParallel, lambda net: torch.compile(net, backend="eager")], ids=str
+    "other",
+    [
+        Permuted,
+        Named,
+        nn.DataParallel,
+        lambda net: torch.compile(net, backend="eager"),
+        lambda net: Typed(net, torch.float64, 0),
+        lambda net: Typed(net, torch.float64, 4),
+    ],
+    ids=["permuted", "by name", "DataParallel", "compiled", "float64", "float64 head"],
 )
 @pytest.mark.parametrize("spec", ["unveil:steps=20", "inverting_gradients:steps=5"])
 def test_the_result_does_not_depend_on_which_of_two_equal_networks_is_given(other: object, spec: str) -> None:
@@ -242,3 +265,28 @@ def test_the_result_does_not_depend_on_which_of_two_equal_networks_is_given(othe
     moved = (found[0].images - 0.5).square().mean().sqrt()
     assert float(off) < 0.2 * float(moved)  # rounding goes other ways, and a search magnifies it
     assert found[0].notes == found[1].notes
+
+
+@pytest.mark.parametrize("channel", ["none", "topk:density=0.2"])
+@pytest.mark.parametrize("first", [0, 4], ids=["network", "head"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
+def test_a_network_of_half_precision_gives_away_as_much(kind: torch.dtype, first: int, channel: str) -> None:
+    pictures = load_pictures("builtin", count=2, size=8)
+    labels = torch.tensor([3, 1])
+    found = []
+    for change in (lambda net: net, lambda net: Typed(net, kind, first)):
+        torch.manual_seed(shifted(0))
+        model = change(nn.Sequential(*body(), nn.Flatten(), *tail())).eval()
+        knowledge = Knowledge(
+            training=FedSGD(),
+            image_shape=SHAPE,
+            num_images=2,
+            classes=CLASSES,
+            labels=labels,
+            obfuscation=channel_of(channel),
+        )
+        update = channel_of(channel)(Update(FedSGD()(model, Batch(pictures.images, labels))), generator=seeded(3))
+        guess = parse("unveil:steps=20")(model, update, knowledge, generator=seeded(2))
+        assert "The batch was separated into single images" in " ".join(guess.notes)
+        found.append(float(psnr(pictures.images, align(pictures.images, guess).images).mean()))
+    assert found[1] > found[0] - 1.5

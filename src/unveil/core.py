@@ -58,14 +58,14 @@ class Coding:
     """How an update is written on the wire; with the number of entries sent, all that its size depends on.
 
     Args:
-        bits_per_value: Bits for each value sent; 0 where `side_bits` says all.
+        bits_per_value: Bits for each value sent; 0 where `side_bits` says all, None for those of each tensor's own type.
         sparse: Only some entries are sent, each with its position.
         side_bits: Everything sent once beside the values: norms, scales, minima. Total, in bits.
         numbers: Tensor name -> numbers sent for it, where these are not its entries, such as the entries of two thin
             factors. A tensor that is not named sends its entries.
     """
 
-    bits_per_value: float = 32.0
+    bits_per_value: float | None = None
     sparse: bool = False
     side_bits: float = 0.0
     numbers: Mapping[str, int] | None = None
@@ -116,6 +116,8 @@ class Update:
         coding, total = self.coding, self.coding.side_bits
         for name, tensor in self.tensors.items():
             size, bits = tensor.numel(), coding.bits_per_value
+            if bits is None:
+                bits = 8 * tensor.element_size()
             if coding.numbers is not None and name in coding.numbers:
                 total += coding.numbers[name] * bits
             elif coding.sparse and (sent := self.count_sent(name)) < size:

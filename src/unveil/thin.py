@@ -74,10 +74,10 @@ def dense(value: Tensor | Thin) -> Tensor:
 
 
 def detached(value: Tensor | Thin) -> Tensor | Thin:
-    """The same numbers without their history."""
+    """The same numbers in float32, without their history."""
     if isinstance(value, Tensor):
-        return value.detach()
-    return Thin(tuple((scale, left.detach(), right.detach()) for scale, left, right in value.terms))
+        return value.detach().float()
+    return Thin(tuple((scale, left.detach().float(), right.detach().float()) for scale, left, right in value.terms))
 
 
 def scaled(candidate: Candidate, factor: float | Tensor) -> Candidate:

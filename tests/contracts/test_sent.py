@@ -233,3 +233,14 @@ def test_two_equal_stages_are_two_stages() -> None:
         assert truth < float(channel.misfit(received)({name: -t for name, t in update.tensors.items()}))
     twice = parse("topk:density=0.5+topk:density=0.5")(Update({"a": torch.rand(100)}), generator=seeded(0))
     assert twice.count_sent("a") == 25
+
+
+@pytest.mark.parametrize(("kind", "bits"), [(torch.float64, 64), (torch.float16, 16), (torch.bfloat16, 16)], ids=str)
+def test_values_are_sent_in_the_type_that_they_have(kind: torch.dtype, bits: int) -> None:
+    update = Update({"a": torch.rand(100, generator=seeded(0)).to(kind), "b": torch.ones(3)})
+    assert update.wire_bits == 100 * bits + 96
+    assert parse("none")(update, generator=seeded(0)).wire_bits == 100 * bits + 96
+    assert parse("gaussian:relative=1")(update, generator=seeded(0)).wire_bits == 100 * bits + 96
+    assert parse("fp16")(update, generator=seeded(0)).wire_bits == 16 * 103
+    positions = 7 * 11 + 2  # a bitmap is larger than an index each
+    assert parse("topk:density=0.11")(update, generator=seeded(0)).wire_bits == 11 * bits + 32 + positions

@@ -180,11 +180,7 @@ def test_the_process_is_as_it_was(mine, monkeypatch):
         ("{mine}.py:net", r"is a file, not a module; write {mine}:net"),
         ("./{mine}:net", r"is a file, not a module; write {mine}:net"),
         ("{mine}:exits", r"its factory raised SystemExit: 3 \({mine}.py, line \d+\); call it in Python"),
-        (
-            "{mine}:half",
-            r"its weight '1.weight' is float16, and clients here compute in float32; return model.float\(\)",
-        ),
-        ("{mine}:double", r"is float64"),
+        ("{mine}:complex", r"its weight '1.weight' is complex64, and obfuscations and attacks here compute with real"),
         ("{mine}:scripted", r"it is TorchScript, .* return the module as it was before torch.jit"),
         ("{mine}:traced", r"it is TorchScript"),
         ("{mine}:frozen", r"all its weights are frozen, so a client sends nothing"),
@@ -211,8 +207,10 @@ def test_what_cannot_be_built_is_a_sentence(mine, text, message):
         def net(classes, width=2): return flat(classes, width)
         def bare(): return flat(4)
         def exits(): sys.exit(3)
-        def half(classes): return flat(classes).half()
-        def double(classes): return flat(classes).double()
+        def complex(classes):
+            net = flat(classes)
+            net[1].weight = torch.nn.Parameter(net[1].weight.detach().to(torch.complex64))
+            return net
         def scripted(classes): return torch.jit.script(flat(classes))
         def traced(classes): return torch.jit.trace(flat(classes), torch.zeros(1, 3, 16, 16))
         def frozen(classes): return flat(classes).requires_grad_(False)

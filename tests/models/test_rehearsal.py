@@ -101,7 +101,7 @@ def partly(classes):
             "fedavg:epochs=1,batch_size=2,lr=0.1,mode=train",
             r"BatchNorm in train mode cannot normalise a single",
         ),
-        ("", "fedavg:steps=3,lr=1e38", r"NaN or infinite values"),
+        ("", "fedavg:steps=3,lr=1e30,weight_decay=1e10", r"NaN or infinite values"),
     ],
 )
 def test_what_fails_is_told_before_the_audit(mine, kind, training, message):

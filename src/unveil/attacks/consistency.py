@@ -16,7 +16,7 @@ from unveil.attacks.head import Head
 from unveil.attacks.leastsquares import solve
 
 ROUNDS, AGAIN = 12, 3  # of errors from features and features from errors, at the first gain and at each other
-WIDTHS = (0.3, 0.1, 0.02)  # in the gain's logarithm: parabolas, one after the other
+WIDTHS = (0.3, 0.1, 0.02, 0.005)  # in the gain's logarithm: parabolas, one after the other
 FURTHEST = 3.0  # widths that one parabola may lead away
 APART = 0.1  # how far from the best gain, in its logarithm, the gradient must be explained worse
 DEEP = 0.1  # share of what is unexplained there that may be left at the best gain

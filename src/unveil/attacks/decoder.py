@@ -82,7 +82,7 @@ class Decoder:
 
 def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
     """Draw dead leaves, run the body on them, and gather the regression's moments."""
-    leaves = dead_leaves(PICTURES, head.image_shape, generator=generator).to(head.weight(0))
+    leaves = dead_leaves(PICTURES, head.image_shape, generator=generator).to(head.weight(0).device)
     with torch.no_grad():
         features = torch.cat([head.without_draws().features(part) for part in torch.split(leaves, 16)])
     maps = head.as_maps(features)

@@ -58,7 +58,7 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[T
         Wainakh et al., User-Level Label Leakage from Gradients in Federated Learning, PoPETs 2022 (counts).
     """
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    images = public_pictures(knowledge.image_shape).to(like)
+    images = public_pictures(knowledge.image_shape).to(like.device)
     rows = read_rows(model, images, update.tensors, mode=knowledge.training.mode, draws=knowledge.draws)
     _check(rows)
     n, classes = knowledge.num_images, min(knowledge.classes, rows.scores.shape[1])

@@ -52,7 +52,7 @@ def level(
     if channel is None:
         return Levelled(tensors=received, clear=dict.fromkeys(received, 1.0))
     drawn = dead_leaves(min(len(labels), LEAVES), knowledge.image_shape, generator=generator)
-    leaves = drawn.to(received[reference])[torch.arange(len(labels)) % len(drawn)]
+    leaves = drawn.to(received[reference].device)[torch.arange(len(labels)) % len(drawn)]
     simulated = knowledge.simulate(model, Batch(leaves, labels))
     sent = {name: dense(simulated[name]).detach() for name in received}
     if not knowledge.scale:  # a channel with a size of its own, such as noise, is asked about an update of this length

@@ -83,7 +83,7 @@ class Head:
 
     def weight(self, layer: int) -> Float[Tensor, "out inside"]:
         """The weight of a Linear layer, counted from 0."""
-        return named(self.model, self.weights[layer]).detach()
+        return named(self.model, self.weights[layer]).detach().float()
 
     def allowed(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n features"]:
         """The nearest features that the body can give."""
@@ -114,7 +114,7 @@ class Head:
             ):
                 run(self.model, images, weights, draws=self.draws)
         except Reached as reached:
-            return reached.features.float() if rough else reached.features
+            return reached.features.float()
         raise AssertionError("the first weight of the head was not used")
 
     def layers(self, features: Float[Tensor, "n features"], labels: Tensor) -> list[Layer]:
@@ -127,7 +127,7 @@ class Head:
             wanted = [t for _, inputs, output in tape.seen for t in (inputs, output)]
             slopes = torch.autograd.grad(loss, wanted)
         return [
-            Layer(name, inputs.detach(), output.detach(), slopes[2 * i + 1], slopes[2 * i])
+            Layer(name, *(t.detach().float() for t in (inputs, output, slopes[2 * i + 1], slopes[2 * i])))
             for i, (name, inputs, output) in enumerate(tape.seen)
         ]
 
@@ -170,7 +170,7 @@ class Head:
         size = prod(self.weight(0).shape[1:])
         # Inputs of many sizes, so that values near zero are told from zero too.
         random = torch.randn((PROBES, size), generator=generator) * torch.logspace(-3, 0.5, PROBES)[:, None]
-        random = random.to(self.weight(0)).requires_grad_()
+        random = random.to(self.weight(0).device).requires_grad_()
         tape = Tape({id(named(self.model, name)): name for name in self.weights})
         with torch.enable_grad(), tape:
             # Dropout whose masks nobody knows is a gate like another: what it lets pass, it makes larger.
@@ -181,7 +181,7 @@ class Head:
             # Signs by chance: where pictures are mixed, as by BatchNorm, a unit's slope in itself is what stays.
             signs = torch.randint(2, (len(after), 1), generator=generator).to(after) * 2 - 1
             (slope,) = torch.autograd.grad((signs * after).sum(), before, retain_graph=True)
-            found[layer] = (after.detach(), signs * slope)
+            found[layer] = (after.detach().float(), (signs * slope).float())
         return found
 
     def _tail(self) -> Tail:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -41,7 +42,7 @@ class Tail(Module):
             for module, training in modes.items():
                 module.training = training
 
-        pictures = features.new_zeros((len(features) if self.exact else 1, *self.image_shape))
+        pictures = features.new_zeros((len(features) if self.exact else 1, *self.image_shape), dtype=torch.float32)
         if not self.exact:
             for module in modes:
                 module.training = False

@@ -6,7 +6,7 @@ docs/method.md has the equations and says whose idea is what.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -186,7 +186,7 @@ def separate_first(search: Search) -> None:
         draws=knowledge.draws,
         sent=search.update.tensors,
     )
-    gradients = [search.update.tensors[name] for name in head.weights]
+    gradients = [search.update.tensors[name].float() for name in head.weights]
     equations = gradients[0].shape[0]
     if knowledge.num_images > equations:
         raise NoHeadError(
@@ -201,12 +201,13 @@ def separate_first(search: Search) -> None:
         levelled = level(
             search.model, search.update, knowledge, search.labels, reference=head.weights[0], generator=search.generator
         )
-        gradients = [levelled.tensors[name] for name in head.weights]
-    leaves = dead_leaves(2, knowledge.image_shape, generator=search.generator).to(gradients[0])
+        gradients = [levelled.tensors[name].float() for name in head.weights]
+    leaves = dead_leaves(2, knowledge.image_shape, generator=search.generator).to(gradients[0].device)
     search.grip = grip_of(head, leaves, generator=search.generator)
     gain, factor = first_gain(head, knowledge, gradients, search.labels, decoder.examples, known=levelled is None)
     _, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
-    beliefs: Mapping[str, Belief] = channel.beliefs(search.update) if isinstance(channel, Telling) else {}
+    received = replace(search.update, tensors={name: tensor.float() for name, tensor in search.update.tensors.items()})
+    beliefs: Mapping[str, Belief] = channel.beliefs(received) if isinstance(channel, Telling) else {}
     search.separator = Separator(
         head=head,
         gradient=gradients[0],

@@ -54,7 +54,7 @@ class Feed(TorchFunctionMode):
         if call is not None and call[1] is self.weight:
             self.before()
             kwargs.pop("input", None)
-            args = (self.features, *args[1:])
+            args = (self.features.to(self.weight.dtype), *args[1:])
         return func(*args, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""What a victim must be, each in a sentence: float32, trained, not TorchScript, one row of logits a picture."""
+"""What a victim must be, each in a sentence: real numbers, trained, not TorchScript, one row of logits a picture."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def check_kind(named: ModelName, model: Module) -> None:
             "return the module as it was before torch.jit"
         )
     for name, parameter in model.named_parameters():
-        if parameter.dtype != torch.float32:
+        if not parameter.is_floating_point():
             kind = str(parameter.dtype).removeprefix("torch.")
             raise UsageError(
-                f"{who}: its weight {name!r} is {kind}, and clients here compute in float32; "
-                "return model.float(), and send in half precision with the obfuscations fp16 or bf16"
+                f"{who}: its weight {name!r} is {kind}, and obfuscations and attacks here compute with real numbers; "
+                "return a network of float32 weights"
             )
 
 

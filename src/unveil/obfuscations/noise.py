@@ -116,8 +116,8 @@ def _perturbed(update: Update, sigma: float | None, relative: float | None, draw
 
     tensors = each_group(update.tensors, "tensor", perturb, masks=update.masks())
     # With noise on them, the entries of a low-rank tensor follow from nothing else.
-    entries = replace(update, coding=replace(update.coding, numbers=None, bits_per_value=32))
-    return recoded(entries, tensors, bits_per_value=32)
+    entries = replace(update, coding=replace(update.coding, numbers=None, bits_per_value=None))
+    return recoded(entries, tensors, bits_per_value=None)
 
 
 def _told_from(spreads: Mapping[str, float], sigma: float | None, relative: float | None) -> dict[str, float]:

@@ -15,7 +15,7 @@ def recoded(
     update: Update,
     tensors: Tensors,
     *,
-    bits_per_value: float,
+    bits_per_value: float | None,
     side_bits: float = 0.0,
     side: Mapping[str, Tensors] | None = None,
     is_function: bool = False,
@@ -25,7 +25,7 @@ def recoded(
     Args:
         update: What came into the stage.
         tensors: What comes out, zero where nothing was sent.
-        bits_per_value: Bits for each value.
+        bits_per_value: Bits for each value; None for those of each tensor's own type.
         side_bits: Bits beside the values.
         side: The quantiser's levels, as `Update.side`.
         is_function: The new values are a function of the old ones, so that the receiver can work them out: the old
@@ -34,7 +34,7 @@ def recoded(
     old = update.coding
     coding = Coding(bits_per_value=bits_per_value, sparse=old.sparse, side_bits=side_bits, numbers=old.numbers)
     new = Update(tensors, coding, _support(update), side or {})
-    if not old.bits_per_value or (is_function and update.wire_bits <= new.wire_bits):
+    if old.bits_per_value == 0 or (is_function and update.wire_bits <= new.wire_bits):
         return replace(new, coding=old, side=update.side)
     return new
 
