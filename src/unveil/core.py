@@ -58,7 +58,7 @@ class Coding:
     """How an update is written on the wire; with the number of entries sent, all that its size depends on.
 
     Args:
-        bits_per_value: Bits for each value sent; 0 where `side_bits` says all, None for those of each tensor's own type.
+        bits_per_value: Bits for each value sent; 0 where `side_bits` says all, None for those of each tensor's type.
         sparse: Only some entries are sent, each with its position.
         side_bits: Everything sent once beside the values: norms, scales, minima. Total, in bits.
         numbers: Tensor name -> numbers sent for it, where these are not its entries, such as the entries of two thin
