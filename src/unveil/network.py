@@ -111,9 +111,16 @@ def run(
         # A copy, for forwards that change their input in place. Hooks on saved tensors are what checkpoints are made
         # of: these would run parts again when the weights are no longer in place, and their gradient would be lost.
         stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(NO_CHECKPOINTS))
-        output = functional_call(client, given, (images.clone(memory_format=torch.contiguous_format),))
+        output = functional_call(client, given, (as_taken(client, images),))
     own.update({name: given[name].detach() for name in own})  # some are assigned anew, not written to
     return output
+
+
+def as_taken(client: Module, images: Tensor) -> Tensor:
+    """A copy of pictures in torch's usual memory layout; in double precision where all weights have it."""
+    copy = images.clone(memory_format=torch.contiguous_format)
+    kinds = {parameter.dtype for parameter in client.parameters()}
+    return copy.double() if kinds == {torch.float64} else copy
 
 
 def fresh_buffers(client: Module) -> dict[str, Tensor]:
@@ -131,7 +138,7 @@ def draws_by_chance(model: Module, images: Tensor, *, mode: Mode) -> bool:
     with own_randomness(0):
         untouched = _one_draw_each()
     with torch.no_grad(), users_code("model: its forward"), own_randomness(0):
-        functional_call(client, fresh_buffers(client), (images,))
+        functional_call(client, fresh_buffers(client), (as_taken(client, images),))
         return _one_draw_each() != untouched
 
 

@@ -73,11 +73,11 @@ def dense(value: Tensor | Thin) -> Tensor:
     return value.dense() if isinstance(value, Thin) else value
 
 
-def detached(value: Tensor | Thin) -> Tensor | Thin:
-    """The same numbers in float32, without their history."""
+def detached(value: Tensor | Thin, kind: torch.dtype) -> Tensor | Thin:
+    """The same numbers in another type, without their history."""
     if isinstance(value, Tensor):
-        return value.detach().float()
-    return Thin(tuple((scale, left.detach().float(), right.detach().float()) for scale, left, right in value.terms))
+        return value.detach().to(kind)
+    return Thin(tuple((scale, left.detach().to(kind), right.detach().to(kind)) for scale, left, right in value.terms))
 
 
 def scaled(candidate: Candidate, factor: float | Tensor) -> Candidate:

@@ -76,7 +76,7 @@ class Decoder:
         return pictures.clamp(0, 1)
 
     def _standardised(self, features: Tensor) -> Tensor:
-        maps = self.head.as_maps(features)
+        maps = self.head.as_maps(features.float())
         return (maps - self.mean[:, None, None]) / self.scale
 
 
@@ -85,7 +85,7 @@ def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
     leaves = dead_leaves(PICTURES, head.image_shape, generator=generator).to(head.weight(0).device)
     with torch.no_grad():
         features = torch.cat([head.without_draws().features(part) for part in torch.split(leaves, 16)])
-    maps = head.as_maps(features)
+    maps = head.as_maps(features.float())
     channels, rows, columns = head.feature_map
     mean = maps.mean((0, 2, 3))
     scale = float((maps - mean[:, None, None]).std().clamp_min(1e-12))

@@ -52,7 +52,7 @@ def first_gain(
     features = examples[torch.arange(len(labels), device=examples.device) % len(examples)]
     once = head.layers(features, labels)[-1]
     slope = once.errors.T @ once.inputs
-    simulated = dense(head.simulate(knowledge.training, features, labels)[head.weights[-1]]).float()
+    simulated = dense(head.simulate(knowledge.training, features, labels)[head.weights[-1]])
     sent = simulated if known else gradients[-1]
 
     def along(direction: Tensor) -> float:

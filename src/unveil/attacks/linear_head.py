@@ -77,13 +77,18 @@ class Head:
         """(channels, height, width) of the map that the features are."""
         return self.places.feature_map
 
+    @property
+    def kind(self) -> torch.dtype:
+        """In which the attack computes behind the cut: that of the first weight, and float32 for half precision."""
+        return torch.promote_types(named(self.model, self.weights[0]).dtype, torch.float32)
+
     def as_maps(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n c h w"]:
         """The features, each at its place in the body's last map."""
         return features[:, self.places.order].reshape(-1, *self.feature_map)
 
     def weight(self, layer: int) -> Float[Tensor, "out inside"]:
         """The weight of a Linear layer, counted from 0."""
-        return named(self.model, self.weights[layer]).detach().float()
+        return named(self.model, self.weights[layer]).detach().to(self.kind)
 
     def allowed(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n features"]:
         """The nearest features that the body can give."""
@@ -114,7 +119,7 @@ class Head:
             ):
                 run(self.model, images, weights, draws=self.draws)
         except Reached as reached:
-            return reached.features.float()
+            return reached.features.to(self.kind)
         raise AssertionError("the first weight of the head was not used")
 
     def layers(self, features: Float[Tensor, "n features"], labels: Tensor) -> list[Layer]:
@@ -122,20 +127,20 @@ class Head:
         with torch.enable_grad():
             tape = Tape({id(named(self.model, name)): name for name in self.weights})
             with tape:
-                logits = run(self._tail(), features.detach().requires_grad_(), {}, draws=self.draws)
+                logits = run(self._tail, features.detach().requires_grad_(), {}, draws=self.draws)
             loss = F.cross_entropy(logits, labels)
             wanted = [t for _, inputs, output in tape.seen for t in (inputs, output)]
             slopes = torch.autograd.grad(loss, wanted)
         return [
-            Layer(name, *(t.detach().float() for t in (inputs, output, slopes[2 * i + 1], slopes[2 * i])))
+            Layer(name, *(t.detach().to(self.kind) for t in (inputs, output, slopes[2 * i + 1], slopes[2 * i])))
             for i, (name, inputs, output) in enumerate(tape.seen)
         ]
 
     def simulate(self, training: LocalTraining, features: Float[Tensor, "n features"], labels: Tensor) -> Candidate:
         """What the client would send for the head alone if its features stayed as they are during local training."""
         batch = Batch(features.detach()[:, :, None, None], labels)
-        sent = training.simulate(self._tail(), batch, draws=self.draws)
-        return {name.removeprefix("model."): detached(value) for name, value in sent.items()}
+        sent = training.simulate(self._tail, batch, draws=self.draws)
+        return {name.removeprefix("model."): detached(value, self.kind) for name, value in sent.items()}
 
     def slope_of(self, layer: int, values: Float[Tensor, "n inside"]) -> Float[Tensor, "n inside"]:
         """The activation's slope before Linear `layer` (1 or later), told from what came out of the activation.
@@ -174,16 +179,17 @@ class Head:
         tape = Tape({id(named(self.model, name)): name for name in self.weights})
         with torch.enable_grad(), tape:
             # Dropout whose masks nobody knows is a gate like another: what it lets pass, it makes larger.
-            run(self._tail(), random, {}, draws=0 if self.stochastic else None)
+            run(self._tail, random, {}, draws=0 if self.stochastic else None)
         found = {}
         for layer in range(1, len(self.weights)):
             before, after = tape.seen[layer - 1][2], tape.seen[layer][1]
             # Signs by chance: where pictures are mixed, as by BatchNorm, a unit's slope in itself is what stays.
             signs = torch.randint(2, (len(after), 1), generator=generator).to(after) * 2 - 1
             (slope,) = torch.autograd.grad((signs * after).sum(), before, retain_graph=True)
-            found[layer] = (after.detach().float(), (signs * slope).float())
+            found[layer] = (after.detach().to(self.kind), (signs * slope).to(self.kind))
         return found
 
+    @cached_property
     def _tail(self) -> Tail:
         return Tail(self.model, self.weights[0], self.image_shape, exact=self.stochastic and self.draws is not None)
 

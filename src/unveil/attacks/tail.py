@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.attacks.watching import Feed
-from unveil.network import in_mode
+from unveil.network import as_taken, in_mode
 
 
 class Tail(Module):
@@ -43,6 +43,7 @@ class Tail(Module):
                 module.training = training
 
         pictures = features.new_zeros((len(features) if self.exact else 1, *self.image_shape), dtype=torch.float32)
+        pictures = as_taken(self.model, pictures)
         if not self.exact:
             for module in modes:
                 module.training = False

@@ -186,7 +186,7 @@ def separate_first(search: Search) -> None:
         draws=knowledge.draws,
         sent=search.update.tensors,
     )
-    gradients = [search.update.tensors[name].float() for name in head.weights]
+    gradients = [search.update.tensors[name].to(head.kind) for name in head.weights]
     equations = gradients[0].shape[0]
     if knowledge.num_images > equations:
         raise NoHeadError(
@@ -201,12 +201,12 @@ def separate_first(search: Search) -> None:
         levelled = level(
             search.model, search.update, knowledge, search.labels, reference=head.weights[0], generator=search.generator
         )
-        gradients = [levelled.tensors[name].float() for name in head.weights]
+        gradients = [levelled.tensors[name].to(head.kind) for name in head.weights]
     leaves = dead_leaves(2, knowledge.image_shape, generator=search.generator).to(gradients[0].device)
     search.grip = grip_of(head, leaves, generator=search.generator)
     gain, factor = first_gain(head, knowledge, gradients, search.labels, decoder.examples, known=levelled is None)
     _, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
-    received = replace(search.update, tensors={name: tensor.float() for name, tensor in search.update.tensors.items()})
+    received = replace(search.update, tensors={name: t.to(head.kind) for name, t in search.update.tensors.items()})
     beliefs: Mapping[str, Belief] = channel.beliefs(received) if isinstance(channel, Telling) else {}
     search.separator = Separator(
         head=head,
