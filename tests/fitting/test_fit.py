@@ -240,7 +240,7 @@ def test_what_is_no_folder_of_pairs_is_said(tmp_path: Path) -> None:
 
 def test_the_cheap_degradation_is_worse_the_more_noise_there_is() -> None:
     degrader = Degrader(some_source(side=48), sizes=(48,), victims=1, crops=0.5, seed=0)
-    drawn = [degrader.draw(4, random=np.random.default_rng(shifted(n))) for n in range(12)]
+    drawn = [degrader.draw(4, random=np.random.default_rng(shifted(n))) for n in range(30)]
     noise = torch.tensor([float(pairs.hints[0, 0]) for pairs in drawn])
     decibels = torch.tensor([float(psnr(pairs.truth, pairs.rough).mean()) for pairs in drawn])
     quiet = noise < -0.7  # a tiny decoder is no better without any noise than with a little
