@@ -7,6 +7,7 @@ LeNet, but without noise there is nothing else.
 
 from __future__ import annotations
 
+import math
 from math import exp
 
 import torch
@@ -20,7 +21,7 @@ WIDTHS = (0.3, 0.1, 0.02, 0.005)  # in the gain's logarithm: parabolas, one afte
 FURTHEST = 3.0  # widths that one parabola may lead away
 APART = 0.1  # how far from the best gain, in its logarithm, the gradient must be explained worse
 DEEP = 0.1  # share of what is unexplained there that may be left at the best gain
-HOPELESS = 1e-2  # share of the energy beyond which noise or local steps hide the difference
+HOPELESS = 0.1  # share of the energy beyond which noise or local steps hide the difference
 
 
 def consistent_gain(head: Head, gradient: Tensor, labels: Tensor, features: Tensor, gain: float) -> float | None:
@@ -53,11 +54,9 @@ def consistent_gain(head: Head, gradient: Tensor, labels: Tensor, features: Tens
         return None
     for width in WIDTHS:
         left, right = unexplained(at - width), unexplained(at + width)
-        bend = left - 2 * best + right
-        if not bend > 0:
-            return None
-        step = 0.5 * (left - right) / bend
-        next_ = at + width * min(max(step, -FURTHEST), FURTHEST)
+        bend, slope = left - 2 * best + right, 0.5 * (left - right)
+        step = slope / bend if bend > abs(slope) / FURTHEST else math.copysign(FURTHEST, slope)
+        next_ = at + width * step
         at, best = min((at, best), (next_, unexplained(next_)), key=lambda pair: pair[1])
     stands_out = best <= DEEP * min(unexplained(at - APART), unexplained(at + APART))
     return gain * exp(at) if stands_out else None

@@ -3,7 +3,7 @@
 Behind the separation the features are known up to one factor, and the head alone cannot tell a longer update from
 brighter pictures. The rest of the network can: the gradient of a bias hardly grows with the picture, that of a weight
 does. So for each gain the pictures that go with it are made, the client is simulated on them, and every tensor is asked
-how long it is compared with what was received.
+which way it points and how long it is, compared with what was received.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from unveil.core import Images, Knowledge, Shrinking
 from unveil.thin import Candidate, dense, inner, square_norm
 
 UNLIKE = 0.2  # cosine below which two gradients of a last layer have too little in common to be compared
-SUREST = 0.01  # no tensor is taken to tell the logarithm of the gain more surely than this
+SUREST = 0.3  # no tensor's length is taken to tell the logarithm of the gain more surely than this
+LENGTHS = 0.4  # weight of lengths beside directions: in a network they are wrong together
+ALIKE = 1e-4  # squared sine of an angle below which two tensors point the same way
 LEAST = 0.03  # of a cosine: below, a tensor says next to nothing
 GUESS = 1.0  # standard deviation of the logarithm of a first gain, told from pictures that are not the batch's
 
@@ -69,11 +71,12 @@ def first_gain(
 class Scale:
     """Compares the received update with those simulated on pictures of several brightnesses, tensor by tensor.
 
-    The logarithm of received over simulated length is that of the gain, in every tensor. It counts by how nearly the
-    two point the same way: its variance is taken to be the squared tangent of the angle between them. The angle makes
-    lengths differ too. The channel's noise makes the received tensor longer by the channel's own angle, which is
-    known; what is wrong in the pictures makes the simulated one longer, and what is missing there shorter, so half of
-    the rest of the angle is taken out.
+    Two things are weighed in one negative log-likelihood. *Directions*: at the right gain every tensor points the way
+    that the received one does, so the logarithm of the squared sine of their angle counts, each tensor as much.
+    *Lengths*: the logarithm of received over simulated length is that of the gain, in every tensor, once the channel's
+    noise is taken out, which makes the received one longer by the channel's own angle. It counts by how nearly the two
+    point the same way, its variance being the squared tangent of their angle, and less than its due: what is missing in
+    the pictures makes all lengths of a network wrong together.
 
     Args:
         received: The update, levelled.
@@ -119,17 +122,18 @@ class Scale:
         return torch.tensor(ratios), torch.tensor(cosines).clamp(LEAST, 1.0)
 
     def _losses(self, tried: dict[float, tuple[Tensor, Tensor]]) -> dict[float, float]:
-        """Squared differences of logarithms, weighted by the smallest angle of each tensor that was found."""
-        cosine = torch.stack([cosine for _, cosine in tried.values()]).amax(0)
+        """The negative log-likelihood of each gain, up to a constant."""
+        nearest = torch.stack([cosine for _, cosine in tried.values()]).amax(0)
         clear = torch.tensor([self.received.clear[name] for name in self._names]).clamp_min(LEAST)
-        variance = SUREST**2 + cosine**-2 - 1
-        longer = -0.5 * (cosine.log() + torch.maximum(clear, cosine).log())
+        longer = -torch.maximum(clear, nearest).log()
+        variance = SUREST**2 + nearest**-2 - 1
 
-        def loss(gain: float, ratio: Tensor) -> float:
+        def loss(gain: float, ratio: Tensor, cosine: Tensor) -> float:
+            directions = float((1 + ALIKE - cosine.square()).log().sum())
             lengths = float(((ratio - longer - gain).square() / variance).sum())
-            return lengths + ((gain - log(self.first)) / GUESS) ** 2
+            return directions + LENGTHS * lengths + ((gain - log(self.first)) / GUESS) ** 2
 
-        return {decades: loss(decades * log(10), ratio) for decades, (ratio, _) in tried.items()}
+        return {decades: loss(decades * log(10), *found) for decades, found in tried.items()}
 
     @property
     def _names(self) -> list[str]:
