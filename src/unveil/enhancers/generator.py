@@ -42,8 +42,7 @@ class Generator(nn.Module):
         super().__init__()
         self.names = tuple(names)
         self.settings = {"names": list(names), "widths": list(widths), "blocks": blocks}
-        self.classes = nn.Embedding(len(names) + 1, CODE)
-        self.sketches = nn.Embedding(len(names) + 1, prod(SKETCH))
+        self.classes, self.sketches = (_table(len(names) + 1, width) for width in (CODE, prod(SKETCH)))
         self.widen = nn.Conv2d(SKETCH[0], widths[-1], 1)
         self.hints = nn.Sequential(nn.Linear(HINTS, CODE), nn.SiLU(), nn.Linear(CODE, CODE))
         self.body = UNet(shrink=4, widths=tuple(widths), blocks=blocks, code=CODE, outputs=3, normalised=True)
@@ -62,3 +61,9 @@ class Generator(nn.Module):
         sketch = self.widen(self.sketches(classes).unflatten(1, SKETCH))
         drawn: Tensor = images + self.body(images, code, sketch).float()
         return drawn
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding. On the meta device it is not filled: torch would import its compiler first, which takes seconds."""
+    numbers = torch.empty(rows, width)
+    return nn.Embedding(rows, width, _weight=numbers if numbers.is_meta else numbers.normal_())

@@ -29,7 +29,7 @@ class Point:
 
     Args:
         obfuscation, family: What it is.
-        compression: How many times smaller than float32 the update was sent, mean over the scenes.
+        compression: How many times smaller than with every entry in full the update was sent, mean over the scenes.
         value: The measure.
     """
 
