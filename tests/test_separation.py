@@ -170,13 +170,15 @@ def test_where_a_batch_cannot_be_separated_the_result_says_so(model: nn.Module, 
 
 
 def test_of_several_starts_the_one_that_explains_the_update_best_goes_on() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    with torch.random.fork_rng():
+        torch.manual_seed(shifted(0))
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     batch = Batch(torch.rand((2, *SHAPE), generator=rng()), torch.tensor([0, 1]))
     knowledge = Knowledge(training=FedSGD(), image_shape=SHAPE, num_images=2, classes=10, labels=batch.labels)
     guess = parse("unveil:steps=60,starts=3")(model, Update(FedSGD()(model, batch)), knowledge, generator=rng())
     assert len(guess.losses) == 60
     ends = guess.losses[3], guess.losses[7], guess.losses[11]  # a fifth of the steps, shared by three
-    assert guess.losses[12] == pytest.approx(min(ends), rel=0.2)
+    assert guess.losses[12] < 1.1 * min(ends)  # one step further on
     assert guess.losses[-1] < min(ends)
 
 
