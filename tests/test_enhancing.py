@@ -194,7 +194,7 @@ def test_what_a_generator_draws_from_the_label_alone_is_a_control(scene: Scene, 
     )
     assert set(trial.controls) == {LABELS, LABEL_ALONE, LABEL_MATCHED}
     alone, matched = (trial.controls[name]["psnr"] for name in (LABEL_ALONE, LABEL_MATCHED))
-    assert sum(matched) >= sum(alone)
+    assert sum(matched) >= sum(alone) - 0.5  # matched by squared error, not by decibels
     assert "The attacker knows the names of the classes." in trial.assumptions
     assert trial.enhanced is not None
     assert len(trial.enhanced.alone) == 3

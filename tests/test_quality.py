@@ -93,7 +93,7 @@ def measured(spec: str, training: LocalTraining, obfuscation: str) -> tuple[list
         ("unveil:steps=40", FEDAVG, "none", 17),
         ("unveil+:steps=40", FedSGD(), "qsgd:levels=4,norm=max", 17),
         ("unveil+:steps=40", FEDAVG, "none", 17),
-        ("rog:factor=2,steps=50", FedSGD(), "none", 17),
+        ("rog:factor=2,steps=50", FedSGD(), "none", 15.5),
         ("rog:factor=2,steps=30,objective=misfit", FedSGD(), "qsgd:levels=16,norm=max", 14.5),
         ("rog:factor=2,steps=30,objective=misfit", FedSGD(), "topk:density=0.2", 14),
         ("rog:factor=2,steps=40", FEDAVG, "none", 16),
