@@ -10,7 +10,7 @@ demo: .venv/.installed  ## run the demo and say where its report is
 	$(BIN)/unveil demo
 
 test: check  ## the whole suite, a process a core
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8
 
 check: .venv/.installed-dev  ## style and types only
 	$(BIN)/ruff check

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from seeds import seeded, shifted
 from unveil.alignment import align
 from unveil.attacks.head import NoHeadError, read_head
 from unveil.attacks.presets import parse
-from unveil.core import Batch, Knowledge, Update
+from unveil.core import Batch, Knowledge, Reconstruction, Update
 from unveil.metrics.pixel import psnr
 from unveil.network import Mode
 from unveil.obfuscations import parse as channel_of
@@ -232,6 +234,27 @@ class Typed(nn.Module):
         return self.tail(self.body(x).to(self.kind)).float()
 
 
+def attacked(change: Callable[[nn.Sequential], nn.Module], images: Tensor, spec: str, channel: str) -> Reconstruction:
+    """What an attack makes of the update that a changed network gives for two pictures."""
+    labels = torch.tensor([3, 1])
+    torch.manual_seed(shifted(0))
+    model = change(nn.Sequential(*body(), nn.Flatten(), *tail())).eval()
+    knowledge = Knowledge(
+        training=FedSGD(),
+        image_shape=SHAPE,
+        num_images=2,
+        classes=CLASSES,
+        labels=labels,
+        obfuscation=channel_of(channel),
+    )
+    update = channel_of(channel)(Update(FedSGD()(model, Batch(images, labels))), generator=seeded(3))
+    return parse(spec)(model, update, knowledge, generator=seeded(2))
+
+
+def same(net: nn.Sequential) -> nn.Module:
+    return net
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -245,22 +268,11 @@ class Typed(nn.Module):
     ids=["permuted", "by name", "DataParallel", "compiled", "float64", "float64 head"],
 )
 @pytest.mark.parametrize("spec", ["unveil:steps=20", "inverting_gradients:steps=5"])
-def test_the_result_does_not_depend_on_which_of_two_equal_networks_is_given(other: object, spec: str) -> None:
-    images, labels = torch.rand((2, *SHAPE), generator=seeded(1)), torch.tensor([3, 1])
-    found = []
-    for change in (lambda net: net, other):
-        torch.manual_seed(shifted(0))
-        model = change(nn.Sequential(*body(), nn.Flatten(), *tail())).eval()
-        knowledge = Knowledge(
-            training=FedSGD(),
-            image_shape=SHAPE,
-            num_images=2,
-            classes=CLASSES,
-            labels=labels,
-            obfuscation=channel_of("none"),
-        )
-        update = Update(FedSGD()(model, Batch(images, labels)))
-        found.append(parse(spec)(model, update, knowledge, generator=seeded(2)))
+def test_the_result_does_not_depend_on_which_of_two_equal_networks_is_given(
+    other: Callable[[nn.Sequential], nn.Module], spec: str
+) -> None:
+    images = torch.rand((2, *SHAPE), generator=seeded(1))
+    found = [attacked(change, images, spec, "none") for change in (same, other)]
     off = (found[0].images - found[1].images).square().mean().sqrt()
     moved = (found[0].images - 0.5).square().mean().sqrt()
     assert float(off) < 0.2 * float(moved)  # rounding goes other ways, and a search magnifies it
@@ -272,21 +284,9 @@ def test_the_result_does_not_depend_on_which_of_two_equal_networks_is_given(othe
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
 def test_a_network_of_half_precision_gives_away_as_much(kind: torch.dtype, first: int, channel: str) -> None:
     pictures = load_pictures("builtin", count=2, size=8)
-    labels = torch.tensor([3, 1])
     found = []
-    for change in (lambda net: net, lambda net: Typed(net, kind, first)):
-        torch.manual_seed(shifted(0))
-        model = change(nn.Sequential(*body(), nn.Flatten(), *tail())).eval()
-        knowledge = Knowledge(
-            training=FedSGD(),
-            image_shape=SHAPE,
-            num_images=2,
-            classes=CLASSES,
-            labels=labels,
-            obfuscation=channel_of(channel),
-        )
-        update = channel_of(channel)(Update(FedSGD()(model, Batch(pictures.images, labels))), generator=seeded(3))
-        guess = parse("unveil:steps=20")(model, update, knowledge, generator=seeded(2))
+    for change in (same, lambda net: Typed(net, kind, first)):
+        guess = attacked(change, pictures.images, "unveil:steps=20", channel)
         assert "The batch was separated into single images" in " ".join(guess.notes)
         found.append(float(psnr(pictures.images, align(pictures.images, guess).images).mean()))
     assert found[1] > found[0] - 1.5

@@ -15,9 +15,10 @@ from seeds import seeded
 from unveil import gradient
 from unveil.core import Batch
 from unveil.errors import UsageError
-from unveil.network import Mode, own_randomness, seed_of
+from unveil.network import Mode, seed_of
 from unveil.thin import dense
 from unveil.training import FedAvg, FedSGD
+from unveil.usercode import own_randomness
 from zoo import CLASSES, SIZE, ZOO, build
 
 everyone = pytest.mark.parametrize("name", ZOO)

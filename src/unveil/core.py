@@ -295,7 +295,7 @@ class Trial:
             arithmetic, what the attack's roughest steps were computed in.
         seed: The seed of the channel's and the attack's randomness.
         wire_bits: Size of what was sent, in bits.
-        raw_bits: Size of the same update as plain float32, in bits.
+        raw_bits: Size of the same update with every entry written in full, in bits.
         seconds: Wall time of the attack.
         iterations: Optimisation steps taken.
         peak_mib: Peak memory of the process during the attack, MiB; None where it cannot be measured.

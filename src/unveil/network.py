@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from unveil.errors import UsageError
 from unveil.twice import twice_differentiable
-from unveil.usercode import running
+from unveil.usercode import own_randomness, running
 
 Mode = Literal["eval", "train"]
 
@@ -144,27 +144,6 @@ def draws_by_chance(model: Module, images: Tensor, *, mode: Mode) -> bool:
 
 def _one_draw_each() -> tuple[float, float, float]:
     return float(torch.rand(())), random.random(), float(np.random.random())
-
-
-@contextmanager
-def own_randomness(seed: int) -> Iterator[None]:
-    """The global generators of torch, NumPy and Python start from a seed, and are put back afterwards."""
-    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    states = [torch.cuda.get_rng_state(device) for device in devices]
-    try:
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed_all(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(state)
-        for device, before in zip(devices, states, strict=True):
-            torch.cuda.set_rng_state(before, device)
 
 
 def seed_of(draws: Draws, step: int = 0, example: int = 0) -> Draws:

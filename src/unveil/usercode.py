@@ -75,6 +75,31 @@ def running(what: str, fix: str) -> Iterator[None]:
 
 
 @contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """The global generators of torch, NumPy and Python start from a seed, and are put back afterwards."""
+    import numpy as np
+    import torch
+
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    states = [torch.cuda.get_rng_state(device) for device in devices]
+    try:
+        # torch.manual_seed formats the whole call stack each time, which takes longer than a small network.
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(state)
+        for device, before in zip(devices, states, strict=True):
+            torch.cuda.set_rng_state(before, device)
+
+
+@contextmanager
 def unchanged(seed: int) -> Iterator[None]:
     """A user's code may draw, seed and switch inside: the process's state is afterwards what it was.
 
@@ -82,20 +107,16 @@ def unchanged(seed: int) -> Iterator[None]:
     current directory.
 
     Args:
-        seed: Seed of torch's random state inside.
+        seed: Seed of all three inside.
     """
-    import numpy as np
     import torch
 
-    drawn, numbers, here = random.getstate(), np.random.get_state(), os.getcwd()
     dtype, device, gradients = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-        torch.manual_seed(seed)
+    here = os.getcwd()
+    with own_randomness(seed):
         try:
             yield
         finally:
-            random.setstate(drawn)
-            np.random.set_state(numbers)
             torch.set_grad_enabled(gradients)
             torch.set_default_dtype(dtype)
             if torch.get_default_device() != device:

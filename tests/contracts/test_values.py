@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from channels import PLAIN
 from generated import tried
 from seeds import seeded
 from unveil.core import Obfuscation, Update
@@ -18,23 +19,11 @@ from unveil.obfuscations.draws import laplace_like
 from unveil.obfuscations.numerics import share_of
 
 SPECS = [
-    "none",
-    "qsgd:levels=16,norm=max",
+    *PLAIN,
     "qsgd:levels=4",
     "qsgd:levels=64,bucket=4",
     "qsgd:levels=4,bucket=3,scope=update",
-    "uniform:bits=4",
     "uniform:bits=3,range=minmax,scope=update",
-    "sign:scale=true",
-    "ternary",
-    "fp16",
-    "bf16",
-    "topk:density=0.2",
-    "randomk:density=0.5,unbiased=true",
-    "gaussian:relative=1",
-    "laplace:relative=0.1",
-    "clip:norm=0.1",
-    "dpsgd:clip=0.1,noise=0.003",
     "topk:density=0.3,scope=update+qsgd:levels=4,bucket=2",
     "randomk:density=0.5+ternary",
     "topk:density=0.5+laplace:relative=1",

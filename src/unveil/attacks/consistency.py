@@ -1,14 +1,12 @@
 """The gain of an update that arrived exactly: the only one at which the head explains its own gradient.
 
 Features of another size give other class probabilities, and so other errors, whose rows no longer span the gradient of
-the head's first weight. The difference is small, a millionth of the energy for a tenth of the gain in an untrained
-LeNet, but without noise there is nothing else.
+the head's first weight. The difference is tiny, but without noise there is nothing else.
 """
 
 from __future__ import annotations
 
-import math
-from math import exp
+from math import copysign, exp
 
 import torch
 from torch import Tensor
@@ -55,7 +53,7 @@ def consistent_gain(head: Head, gradient: Tensor, labels: Tensor, features: Tens
     for width in WIDTHS:
         left, right = unexplained(at - width), unexplained(at + width)
         bend, slope = left - 2 * best + right, 0.5 * (left - right)
-        step = slope / bend if bend > abs(slope) / FURTHEST else math.copysign(FURTHEST, slope)
+        step = slope / bend if bend > abs(slope) / FURTHEST else copysign(FURTHEST, slope)
         next_ = at + width * step
         at, best = min((at, best), (next_, unexplained(next_)), key=lambda pair: pair[1])
     stands_out = best <= DEEP * min(unexplained(at - APART), unexplained(at + APART))

@@ -89,7 +89,7 @@ class Scale:
     first: float
 
     def best(self, pictures: Callable[[float], Images], *, start: float, widths: Sequence[float]) -> float:
-        """The gain at which the tensors are as long as the pictures that go with it make them, near the first one.
+        """The likeliest gain, judged by the update of the pictures that go with it.
 
         Args:
             pictures: (gain) -> the pictures that go with it: the larger the gain, the darker.

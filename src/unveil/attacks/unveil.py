@@ -9,34 +9,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
-import torch
-from torch import Generator, Tensor
+from torch import Generator
 from torch.nn import Module
 
 from unveil.attacks.confidence import confidence
-from unveil.attacks.consistency import consistent_gain
 from unveil.attacks.decoder import fit_decoder
-from unveil.attacks.gain import Scale, first_gain, is_known
+from unveil.attacks.gain import first_gain, is_known
 from unveil.attacks.head import NoHeadError, read_head
 from unveil.attacks.labels import infer_labels
 from unveil.attacks.leaves import dead_leaves
 from unveil.attacks.levels import level
 from unveil.attacks.matching import Walk, blind_guess
 from unveil.attacks.objectives import checked
+from unveil.attacks.regain import estimate, regain
 from unveil.attacks.separation import first_guess, separate
 from unveil.attacks.separator import ROUGH, Separator
 from unveil.attacks.stages import MatchFeatures, MatchUpdates, Search, Stage, grip_of
 from unveil.bounds import not_negative, whole
-from unveil.core import Batch, Belief, Images, Knowledge, Reconstruction, Telling, Update, Watch
+from unveil.core import Belief, Images, Knowledge, Reconstruction, Telling, Update, Watch
 from unveil.spec import spec_of
-from unveil.thin import Candidate
 
 ROUNDS = 4  # of errors from features and features from errors, before there are pictures
 SCHEDULE = ((0.03, 0.2), (0.025, 0.1), (0.02, 0.05), (0.015, 0.05), (0.01, 0.05))  # learning rate, floor of each stage
 REREADS = 2  # of gates read from the update with those features
-WIDELY = (1.0, 0.4, 0.1)  # decades to each side in which the gain is looked for when the first pictures are decoded
-NEARBY = (0.1,)  # and between the stages
-EXACT = 0.999  # cosine that a channel leaves between what is sent and received, below which it is noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,49 +220,8 @@ def separate_first(search: Search) -> None:
     search.pictures = decoder(features, separated.noise)
     if levelled is not None:
 
-        def simulate(images: Images) -> Candidate:
-            return knowledge.simulate(search.model, Batch(images, search.labels))
-
         def pictures(gain: float) -> Images:
             return decoder(features * (factor / gain), separated.noise * (factor / gain) ** 2)
 
-        search.scale = Scale(received=levelled, simulate=simulate, first=factor)
-        settle(search, features)
-        if search.scale is not None:
-            search.separator.gain = search.scale.best(pictures, start=factor, widths=WIDELY)
-            settle(search, features * (factor / search.separator.gain))
-        search.pictures = pictures(search.separator.gain)
+        estimate(search, levelled, features, pictures)
     search.walk.note(separated.residual, search.pictures)
-
-
-def regain(search: Search) -> None:
-    """Estimate the gain again by the present pictures, where it is not yet settled."""
-    separator, scale, found = search.separator, search.scale, search.pictures
-    if separator is None or scale is None:
-        return
-    before = separator.gain
-
-    def pictures(gain: float) -> Images:
-        return (found * (before / gain)).clamp(0, 1)
-
-    separator.gain = scale.best(pictures, start=before, widths=NEARBY)
-    with torch.no_grad():
-        settle(search, separator.head.features(pictures(separator.gain)))
-    search.pictures = pictures(separator.gain)
-
-
-def settle(search: Search, features: Tensor) -> None:
-    """Look for the gain at which the head explains its own gradient; where there is one, it is not estimated again.
-
-    Args:
-        search: Its separator is given the gain.
-        features: Of the present pictures, or separated at the present gain.
-    """
-    separator, scale = search.separator, search.scale
-    if separator is None or scale is None or scale.received.clear[separator.head.weights[0]] < EXACT:
-        return
-    gain = separator.gain * separator.once
-    found = consistent_gain(separator.head, separator.gradient, search.labels, features, gain)
-    if found is not None:
-        separator.gain = found / separator.once
-        search.scale = None

@@ -7,7 +7,7 @@ from torch.nn import DataParallel, Module
 from torch.nn.parallel import DistributedDataParallel
 
 from unveil.errors import UsageError
-from unveil.models.checks import check_kind, check_logits, check_trained
+from unveil.models.checks import check_kind, check_outputs, check_trained
 from unveil.models.factories import CLASSES, ModelName, Shape, call, imported, takes_any
 from unveil.models.zoo import CATALOGUE, lenet, resnet18, vgg7
 from unveil.usercode import running, unchanged
@@ -54,7 +54,7 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
     ):
         output = model(torch.zeros(2, *image_shape))
     untold = takes_any(factory) and not set(CLASSES) & set(named.arguments)
-    check_logits(named, output, 2, classes, untold=untold)
+    check_outputs(named, output, 2, classes, untold=untold)
     check_trained(named, model)
     return model
 

@@ -45,7 +45,7 @@ def check_trained(named: ModelName, model: Module) -> None:
         )
 
 
-def check_logits(named: ModelName, output: object, pictures: int, classes: int, *, untold: bool = False) -> None:
+def check_outputs(named: ModelName, output: object, pictures: int, classes: int, *, untold: bool = False) -> None:
     """Raise a `UsageError` unless the output of a model is pictures x at least as many classes.
 
     Args:

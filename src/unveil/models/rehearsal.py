@@ -16,7 +16,7 @@ from torch.nn import Module
 
 from unveil.core import Batch, LocalTraining
 from unveil.errors import UsageError
-from unveil.models.checks import check_logits, looks_like_probabilities
+from unveil.models.checks import check_outputs, looks_like_probabilities
 from unveil.models.factories import ModelName
 from unveil.thin import square_norm
 from unveil.usercode import running, unchanged
@@ -49,7 +49,7 @@ def rehearse(
     probabilities: list[bool] = []
 
     def looked_at(module: Module, inputs: Any, output: Any) -> None:
-        check_logits(named, output, len(inputs[0]), classes)
+        check_outputs(named, output, len(inputs[0]), classes)
         if not bool(torch.isfinite(output).all()):
             raise UsageError(
                 f"{who}: its logits hold NaN or infinite values for this batch; check its weights and normalisation"
