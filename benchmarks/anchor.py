@@ -22,19 +22,20 @@ from PIL import Image
 from torch import Generator
 
 from data import read, tensor
-from unveil import attacks, obfuscations, training
-from unveil.alignment import align
-from unveil.attacker import Attacker
-from unveil.core import Batch, Images, Metric, Progress, Reconstruction, Update, Watch
+from unveil import attacks, obfuscations
+from unveil.audits.profiling import Meter
+from unveil.audits.scoring import Measures
+from unveil.audits.threat_model import Attacker
+from unveil.clients import training
+from unveil.clients.client import Scene
+from unveil.clients.models import build_model
+from unveil.core.errors import UsageError
+from unveil.core.types import Batch, Images, Metric, Progress, Reconstruction, Update, Watch
 from unveil.enhancers import parse as parse_enhancer
-from unveil.enhancing import enhance, refuse_seen
-from unveil.errors import UsageError
-from unveil.measures import Measures
-from unveil.meter import Meter
+from unveil.enhancers.consistency import enhance, refuse_seen
+from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
-from unveil.models import build_model
-from unveil.scenes import Scene
-from unveil.statistics import rank_correlation
+from unveil.report.statistics import rank_correlation
 
 DECOYS = 200
 MEASURED = ("ssim", "ssim_global", "lpips", "semantic_jaccard", "same_top1", "feature_similarity", "true_class")

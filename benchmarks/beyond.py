@@ -27,10 +27,10 @@ import torch
 from anchor import anchor_scene, measure
 from data import read, tensor
 from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, Run, write
-from unveil import training
-from unveil.core import Batch
-from unveil.models import build_model
-from unveil.scenes import Scene
+from unveil.clients import training
+from unveil.clients.client import Scene
+from unveil.clients.models import build_model
+from unveil.core.types import Batch
 from victims import Lite0, torchvision_resnet18, trained_lenet
 
 DEFAULT_DATA = HERE.parents[1] / "shared" / "data"

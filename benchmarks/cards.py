@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import cast
 
 from priors import DEFAULT_DATA
+from unveil.core.fingerprints import overlap
 from unveil.enhancers import CATALOGUE
 from unveil.enhancers.learned import SHIPPED
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights
-from unveil.fingerprints import overlap
 from unveil.fitting.fit import write
 from unveil.fitting.pairs import Pairs, make_pairs
 from unveil.fitting.recipes import RESTORATION

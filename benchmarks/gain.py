@@ -14,12 +14,13 @@ from statistics import mean, median
 import torch
 
 from unveil import attacks, obfuscations
-from unveil.alignment import align
-from unveil.core import Batch, Knowledge, LocalTraining, Update
+from unveil.clients.models import build_model
+from unveil.clients.pictures import load_pictures
+from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.protocols import Knowledge, LocalTraining
+from unveil.core.types import Batch, Update
+from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
-from unveil.models import build_model
-from unveil.pictures import load_pictures
-from unveil.training import FedAvg, FedSGD
 
 SHAPE, CLIENTS = (3, 32, 32), 8
 ASSUMED = FedSGD()

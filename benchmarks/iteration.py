@@ -19,11 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from unveil import gradient, obfuscations
-from unveil.attacks.objectives import OBJECTIVES
-from unveil.core import Batch, Knowledge, Misfit, Update
-from unveil.models import build_model
-from unveil.training import FedSGD
+from unveil import obfuscations
+from unveil.clients.models import build_model
+from unveil.clients.training import FedSGD
+from unveil.core import gradient
+from unveil.core.objectives import OBJECTIVES
+from unveil.core.protocols import Knowledge, Misfit
+from unveil.core.types import Batch, Update
 
 SHAPE, CLASSES, BATCH = (3, 128, 128), 1000, 16
 

@@ -21,12 +21,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from run import HERE, RESULTS, write
-from unveil.attacks.labels import infer_labels
-from unveil.core import Batch, Knowledge, LocalTraining, Update
-from unveil.models import build_model
+from unveil.attacks.labels.inference import infer_labels
+from unveil.clients.models import build_model
+from unveil.clients.pictures import load_pictures
+from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.protocols import Knowledge, LocalTraining
+from unveil.core.types import Batch, Update
 from unveil.obfuscations import parse
-from unveil.pictures import load_pictures
-from unveil.training import FedAvg, FedSGD
 
 SHAPE, CLASSES, SIZE = (3, 32, 32), 10, 32
 BATCHES = (1, 4, 16, 30)

@@ -30,20 +30,20 @@ from anchor import eight_bit
 from priors import BATCH, DEFAULT_DATA, PAGE, QSGD2, TOP1, filled, pictures
 from run import RESULTS, write
 from unveil import attacks, obfuscations
-from unveil.alignment import align
-from unveil.attacker import Attacker
-from unveil.core import Batch, Images, Reconstruction, Update
+from unveil.audits.threat_model import Attacker
+from unveil.audits.trial import generators
+from unveil.clients.client import Scene
+from unveil.clients.models import build_model
+from unveil.clients.training import FedSGD
+from unveil.core.types import Batch, Images, Reconstruction, Update
 from unveil.enhancers import parse as parse_enhancer
-from unveil.enhancing import enhance, from_labels, refuse_seen
+from unveil.enhancers.consistency import enhance, from_labels, refuse_seen
 from unveil.fitting.sources import apart_from, read_source
+from unveil.metrics.alignment import align
 from unveil.metrics.classifiers import Classifier, build_classifier
 from unveil.metrics.pixel import psnr
 from unveil.metrics.semantic import classes_named
-from unveil.models import build_model
-from unveil.scenes import Scene
-from unveil.statistics import bootstrap_mean
-from unveil.training import FedSGD
-from unveil.trial import generators
+from unveil.report.statistics import bootstrap_mean
 
 KEPT = RESULTS / "meaning.json"
 CHANNELS = (TOP1, QSGD2)

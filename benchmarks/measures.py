@@ -19,11 +19,11 @@ import torch
 
 from data import read, tensor
 from run import HERE, RESULTS, write
-from unveil.core import Batch
-from unveil.measures import Measures
-from unveil.models import build_model
-from unveil.scenes import Scene
-from unveil.training import FedSGD
+from unveil.audits.scoring import Measures
+from unveil.clients.client import Scene
+from unveil.clients.models import build_model
+from unveil.clients.training import FedSGD
+from unveil.core.types import Batch
 
 DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
 PICTURES, DECOYS, SIZE = 16, 200, 128

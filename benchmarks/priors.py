@@ -25,15 +25,15 @@ import torch.nn.functional as F
 
 from anchor import anchor_scene, measured
 from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, write
-from unveil import training
-from unveil.core import Batch
+from unveil.clients import training
+from unveil.clients.client import Scene
+from unveil.clients.models import build_model
+from unveil.core.fingerprints import fingerprints, overlap
+from unveil.core.types import Batch
 from unveil.enhancers import CATALOGUE
 from unveil.enhancers.learned import SHIPPED, Learned
-from unveil.fingerprints import fingerprints, overlap
 from unveil.fitting.sources import read_source
-from unveil.models import build_model
-from unveil.scenes import Scene
-from unveil.statistics import bootstrap_mean
+from unveil.report.statistics import bootstrap_mean
 
 DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
 PAGE = HERE.parent / "docs" / "priors.md"

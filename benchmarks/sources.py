@@ -21,12 +21,12 @@ from torch import Generator
 from priors import DEFAULT_DATA, QSGD8, TOP1, Trial, scene_of
 from run import DEFAULT_ANCHOR
 from unveil import attacks, obfuscations
-from unveil.attacker import Attacker
-from unveil.core import Update
+from unveil.audits.threat_model import Attacker
+from unveil.core.fingerprints import fingerprints, overlap
+from unveil.core.types import Update
 from unveil.enhancers.learned import FAITHFUL, Learned
-from unveil.fingerprints import fingerprints, overlap
 from unveil.metrics.pixel import psnr
-from unveil.statistics import bootstrap_mean
+from unveil.report.statistics import bootstrap_mean
 
 TRIALS = tuple(
     Trial(source=source, obfuscation=obfuscation)

@@ -20,12 +20,12 @@ from statistics import fmean
 from PIL import Image, ImageDraw
 
 from run import HERE, write
+from unveil.audits.results import read_trials
 from unveil.report import judge, summarise
-from unveil.report.agreement import agreement
-from unveil.report.families import families
-from unveil.report.measures import measure
-from unveil.report.summary import Row
-from unveil.results import read_trials
+from unveil.report.descriptions import measure
+from unveil.report.metric_agreement import agreement
+from unveil.report.rate_leakage import families
+from unveil.report.rows import Row
 
 DOCS = HERE.parent / "docs"
 SHOWN = ("psnr", "ssim", "lpips", "semantic_jaccard", "true_class", "reid_top1")

@@ -23,14 +23,16 @@ import torch
 
 from data import read, tensor
 from run import HERE, QSGD16, RESULTS, write
-from unveil import attacks, obfuscations, training
-from unveil.controls import ANOTHER
-from unveil.core import Batch, Trial
-from unveil.models import build_model
+from unveil import attacks, obfuscations
+from unveil.audits.controls import ANOTHER
+from unveil.audits.trial import run_trial
+from unveil.clients import training
+from unveil.clients.client import Scene
+from unveil.clients.models import build_model
+from unveil.core.records import Trial
+from unveil.core.types import Batch
 from unveil.report import judge, summarise
-from unveil.scenes import Scene
-from unveil.statistics import wilson
-from unveil.trial import run_trial
+from unveil.report.statistics import wilson
 
 DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
 PICTURES, ATTACK = 8, "unveil:steps=10"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data import read, tensor
-from unveil.models import build_model
+from unveil.clients.models import build_model
 
 CACHE = Path(__file__).resolve().parent / ".cache"
 ENOUGH = 0.60  # accuracy on CIFAR-10's test pictures at which training ends

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from unveil.results import read_trials
+from unveil.audits.results import read_trials
 
 SIDE, GAP, LABEL = 96, 6, 200
 

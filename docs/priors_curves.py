@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from unveil.report.charts import LINE, WIDTH, axes
-from unveil.report.layout import Scale, spread
+from unveil.report.svg_layout import Scale, spread
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"

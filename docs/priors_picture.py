@@ -12,15 +12,15 @@ from PIL import Image, ImageDraw
 from torch import Generator
 
 from unveil import attacks, enhancers, obfuscations
-from unveil.alignment import align
-from unveil.attacker import Attacker
-from unveil.core import Batch, Images, Update
-from unveil.enhancing import enhance, from_labels
+from unveil.audits.threat_model import Attacker
+from unveil.clients.client import Scene
+from unveil.clients.models import build_model
+from unveil.clients.pictures import load_pictures
+from unveil.clients.training import FedSGD
+from unveil.core.types import Batch, Images, Update
+from unveil.enhancers.consistency import enhance, from_labels
+from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
-from unveil.models import build_model
-from unveil.pictures import load_pictures
-from unveil.scenes import Scene
-from unveil.training import FedSGD
 
 CHANNELS = ("qsgd:levels=2,norm=max", "topk:density=0.01")
 COUNT, SIDE, GAP, LABEL = 7, 128, 6, 230

@@ -9,16 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from conftest import small_update
+from fakes import small_update
 from seeds import seeded
-from unveil import arrays, checkpoints, config, obfuscations, results
-from unveil.core import Obfuscation
+from unveil import obfuscations
+from unveil.audits import results
+from unveil.cli import config
+from unveil.clients.pictures import decode, table
+from unveil.core import arrays
+from unveil.core import state_dicts as checkpoints
+from unveil.core.files import amount
+from unveil.core.protocols import Obfuscation
+from unveil.core.registry import build
 from unveil.enhancers import weights
-from unveil.files import amount
 from unveil.fitting import archive
-from unveil.pictures import decode, table
 from unveil.report import html
-from unveil.spec import build
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from unveil import attacks, cli, enhancers, obfuscations, training
-from unveil.config import load
+from unveil import attacks, enhancers, obfuscations
+from unveil.cli import app as cli
+from unveil.cli.config import load
+from unveil.clients import training
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

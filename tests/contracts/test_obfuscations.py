@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import small_client, small_update
+from fakes import small_client, small_update
 from seeds import seeded
-from unveil import gradient
-from unveil.core import Batch, Obfuscation, Shrinking, Telling, Update
+from unveil.clients.training import FedSGD
+from unveil.core import gradient
+from unveil.core.factored import Candidate, Thin, dense
+from unveil.core.protocols import Obfuscation, Shrinking, Telling
+from unveil.core.types import Batch, Update
 from unveil.obfuscations import CATALOGUE, parse
-from unveil.thin import Candidate, Thin, dense
-from unveil.training import FedSGD
 
 SPECS = [
     "none",

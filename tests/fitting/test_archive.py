@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from seeds import shifted
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
 from unveil.fitting import archive
 from unveil.fitting.archive import read_archive
 from unveil.fitting.sources import read_source

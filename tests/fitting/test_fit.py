@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from seeds import seeded, shifted
-from unveil.attacks.leaves import dead_leaves
-from unveil.core import Evidence
+from unveil.attacks.dead_leaves import dead_leaves
+from unveil.core.errors import UsageError
+from unveil.core.types import Evidence
+from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import Generator as Drawer
-from unveil.enhancers.hints import hints_of
 from unveil.enhancers.learned import Learned
 from unveil.enhancers.restorer import Restorer
-from unveil.errors import UsageError
 from unveil.fitting import fit as fitting
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.fit import Fit, fit

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
 from unveil.fitting.workers import share, terminated_as_interrupted
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and locks of POSIX")

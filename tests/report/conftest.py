@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from unveil.core import Enhanced, Stop, Trial
+from unveil.core.records import Enhanced, Trial
+from unveil.core.types import Stop
 
 MakeTrial = Callable[..., Trial]
 

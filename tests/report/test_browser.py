@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unveil.core import Trial
+from unveil.core.records import Trial
 from unveil.report import write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

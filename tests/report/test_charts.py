@@ -4,12 +4,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from unveil.core import Trial
+from unveil.core.records import Trial
 from unveil.obfuscations import CATALOGUE
 from unveil.obfuscations import parse as parse_spec
 from unveil.report import summarise
 from unveil.report.charts import FAMILY_NAMES, MARKERS, leakage_chart, legend, loss_chart
-from unveil.report.summary import FAMILIES, OTHER
+from unveil.report.rows import FAMILIES, OTHER
 
 MakeTrial = Callable[..., Trial]
 SPECS = ("none", "qsgd:levels=4", "topk:density=0.1", "gaussian:relative=1", "topk:density=0.1+qsgd:levels=4")

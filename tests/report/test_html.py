@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from unveil.core import Stop, Trial
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
+from unveil.core.records import Trial
+from unveil.core.types import Stop
 from unveil.report import write_report
-from unveil.report.headline import NOT_PROVED
+from unveil.report.conclusion import NOT_PROVED
 from unveil.report.html import render
 
 MakeTrial = Callable[..., Trial]

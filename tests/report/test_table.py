@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from unveil.core import Trial
+from unveil.core.records import Trial
 from unveil.report import print_table
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from unveil.core import Stop, Trial
+from unveil.core.records import Trial
+from unveil.core.types import Stop
 from unveil.report import Level, headline, judge, recommendation, summarise
-from unveil.report.headline import NOT_PROVED
+from unveil.report.conclusion import NOT_PROVED
 from unveil.report.verdict import LEAK_GAIN_DB
 
 LEAK = {"psnr": [25.0, 26.0, 27.0, 28.0, 25.5, 26.5, 27.5, 24.5], "ssim": [0.8] * 8}

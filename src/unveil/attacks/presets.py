@@ -9,16 +9,17 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from torch import Generator
 from torch.nn import Module
 
-from unveil.attacks.latents import Code, Pixels
-from unveil.attacks.matching import Matching
-from unveil.attacks.optimisers import LBFGS, Adam
-from unveil.attacks.priors import TotalVariation
-from unveil.attacks.unveil import Unveil
-from unveil.attacks.unveil_plus import UnveilPlus
-from unveil.bounds import not_negative, positive, whole
-from unveil.core import Attack, Knowledge, Reconstruction, Update, Watch
-from unveil.errors import UsageError
-from unveil.spec import build, spec_of
+from unveil.attacks.matching.latents import Code, Pixels
+from unveil.attacks.matching.loop import Matching
+from unveil.attacks.matching.optimisers import LBFGS, Adam
+from unveil.attacks.matching.regularisers import TotalVariation
+from unveil.attacks.separation.attack import Unveil
+from unveil.attacks.separation.with_restorer import UnveilPlus
+from unveil.core.bounds import not_negative, positive, whole
+from unveil.core.errors import UsageError
+from unveil.core.protocols import Attack, Knowledge
+from unveil.core.registry import build, spec_of
+from unveil.core.types import Reconstruction, Update, Watch
 
 
 @runtime_checkable

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from unveil.core import Enhancer
+from unveil.core.errors import UsageError, nearest
+from unveil.core.files import is_regular, quoted, shown
+from unveil.core.protocols import Enhancer
 from unveil.enhancers.learned import SHIPPED, Learned
-from unveil.errors import UsageError, nearest
-from unveil.files import is_regular, quoted, shown
 
 NONE = "none"
 CATALOGUE: Mapping[str, str] = {

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unveil.core import Images, Reconstruction
+from unveil.core.errors import UsageError
+from unveil.core.types import Images, Reconstruction
+from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import Generator
-from unveil.enhancers.hints import hints_of
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights
-from unveil.errors import UsageError
 
 SHIPPED = Path(__file__).with_name("shipped")
 CHUNK = 32

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unveil.core import Images
-from unveil.enhancers.hints import HINTS
+from unveil.core.types import Images
+from unveil.enhancers.conditioning import HINTS
 from unveil.enhancers.unet import UNet
 
 CODE = 64

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unveil.core import Images
+from unveil.core.types import Images
 
 
 class UNet(nn.Module):

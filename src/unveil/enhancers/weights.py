@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from unveil.core.errors import UsageError
+from unveil.core.files import MIB, quoted, reason_of, regular, shown
+from unveil.core.fingerprints import BYTES
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.restorer import Restorer
-from unveil.errors import UsageError
-from unveil.files import MIB, quoted, reason_of, regular, shown
-from unveil.fingerprints import BYTES
 
 VERSION = "1"
 LARGEST = 1024 * MIB  # of a file

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unveil.arrays import Array, read_npz
-from unveil.errors import UsageError
-from unveil.files import amount, reason_of, shown
-from unveil.pictures.decode import read_picture, size_of
+from unveil.clients.pictures.decode import read_picture, size_of
+from unveil.core.arrays import Array, read_npz
+from unveil.core.errors import UsageError
+from unveil.core.files import amount, reason_of, shown
 
 LEAST, MOST = 16, 1024
 """Pixels a side of a training picture; fingerprints look at 16 x 17 places of it."""

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Generator
 
-from unveil import training
-from unveil.attacks.decoder import Decoder, fit_decoder
-from unveil.attacks.head import Head, read_head
-from unveil.core import Evidence
-from unveil.enhancers.hints import hints_of
+from unveil.attacks.separation.decoder import Decoder, fit_decoder
+from unveil.attacks.separation.heads.head import Head, read_head
+from unveil.clients import training
+from unveil.clients.models import build_model
+from unveil.core.types import Evidence
+from unveil.enhancers.conditioning import hints_of
 from unveil.fitting.pairs import Pairs, cut, eight_bit
 from unveil.fitting.recipes import CLASSES
 from unveil.fitting.sources import Source
-from unveil.models import build_model
 
 WEAKEST, STRONGEST = -2.5, 0.3  # decades of noise, in units of the features' spread
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unveil.core.errors import UsageError, writing
+from unveil.core.fingerprints import BYTES
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights, save_weights
-from unveil.errors import UsageError, writing
-from unveil.fingerprints import BYTES
 from unveil.fitting.card import as_markdown
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.generating import Generating, Reader

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Module
 
-from unveil.core import Images
+from unveil.core.types import Images
 from unveil.enhancers.generator import Generator
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.loop import contact_sheet

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from unveil.errors import UsageError, writing
+from unveil.core.errors import UsageError, writing
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.jsonl"
 KEEP = 0.999  # of the running average, a step

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from unveil.core import Images
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
+from unveil.core.types import Images
 
 TINY = 1e-6  # of the mean squared error: 60 dB is as good as exact
 BLOCKS = (0, 2, 4, 10)  # of EfficientNet-Lite0: maps at a half to a sixteenth of the size

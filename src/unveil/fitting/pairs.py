@@ -14,17 +14,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil import attacks, obfuscations, training
-from unveil.core import Batch, Images, Knowledge, Update
-from unveil.enhancers.hints import HINTS, hints_of
-from unveil.errors import UsageError, writing
-from unveil.files import MIB, read_bytes, reason_of, regular, shown
-from unveil.fingerprints import BYTES
+from unveil import attacks, obfuscations
+from unveil.clients import training
+from unveil.clients.models import build_model
+from unveil.core.errors import UsageError, writing
+from unveil.core.files import MIB, read_bytes, reason_of, regular, shown
+from unveil.core.fingerprints import BYTES
+from unveil.core.protocols import Knowledge
+from unveil.core.types import Batch, Images, Update
+from unveil.enhancers.conditioning import HINTS, hints_of
 from unveil.fitting.recipes import CLASSES, Recipe
 from unveil.fitting.sources import HELD_OUT, Source, parted
 from unveil.fitting.workers import share
 from unveil.metrics.pixel import psnr
-from unveil.models import build_model
 
 LARGEST = 1024 * MIB  # of a file; sixteen pairs of 128 pixels have 1.6 MiB
 PICTURES, PLAN = "pictures.npy", "plan.json"  # beside the pairs: of which pictures they are, and how they were made

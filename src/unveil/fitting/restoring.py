@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from unveil.core import Images
+from unveil.core.types import Images
 from unveil.enhancers.restorer import Restorer
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.loop import contact_sheet

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unveil.core import Images
-from unveil.errors import UsageError
-from unveil.files import shown
-from unveil.fingerprints import fingerprints, overlap
+from unveil.clients.pictures import all_pictures
+from unveil.core.errors import UsageError
+from unveil.core.files import shown
+from unveil.core.fingerprints import fingerprints, overlap
+from unveil.core.types import Images
 from unveil.fitting.archive import LEAST, MOST, read_archive
-from unveil.pictures import all_pictures
 
 PART = 256  # pictures fingerprinted at once
 HELD_OUT = 20  # one picture in so many, and one client in so many, is for validation

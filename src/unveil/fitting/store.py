@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unveil.errors import UsageError
-from unveil.files import shown
+from unveil.core.errors import UsageError
+from unveil.core.files import shown
 from unveil.fitting.pairs import Pairs, eight_bit, held_out, pictures_of
 
 

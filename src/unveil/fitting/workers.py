@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
 
 PATIENCE = 5.0  # seconds that a killed process may take to be gone
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from unveil.core import Metric
+from unveil.core.types import Metric
 from unveil.metrics.pixel import CORRELATION, PSNR, SSIM, SSIM_GLOBAL
 
 CATALOGUE: Mapping[str, Metric] = {metric.name: metric for metric in (PSNR, SSIM, SSIM_GLOBAL, CORRELATION)}

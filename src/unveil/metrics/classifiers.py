@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core import Images
-from unveil.errors import UsageError, nearest
+from unveil.core.errors import UsageError, nearest
+from unveil.core.types import Images
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CHUNK = 16

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core import Images, Metric
-from unveil.errors import UsageError
-from unveil.metrics.memory import remembered
+from unveil.core.errors import UsageError
+from unveil.core.types import Images, Metric
+from unveil.metrics.caching import remembered
 
 Embed = Callable[[Images], Float[Tensor, "n f"]]
 """Pictures as points, so that like pictures are near."""

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.checkpoints import read_weights, take
-from unveil.core import Images, Metric
-from unveil.errors import UsageError
-from unveil.files import shown
+from unveil.core.errors import UsageError
+from unveil.core.files import shown
+from unveil.core.state_dicts import read_weights, take
+from unveil.core.types import Images, Metric
 
 DOWNLOAD = "download"
 LEAST = 32  # pixels a side below which AlexNet's last maps are empty

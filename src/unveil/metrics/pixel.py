@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core import Images, Metric
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
+from unveil.core.types import Images, Metric
 
 ROUNDING = 1 / (12 * 255**2)
 """Mean squared error of rounding to 8 bits: the variance of a uniform error one grey level wide."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from unveil.checkpoints import read_weights, take
-from unveil.files import shown
+from unveil.core.files import shown
+from unveil.core.state_dicts import read_weights, take
 from unveil.metrics.classifiers import CIFAR10, Classifier, from_network
 
 WIDTHS, BLOCKS = (16, 32, 64), 3

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core import Images, Metric
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
+from unveil.core.types import Images, Metric
+from unveil.metrics.caching import remembered
 from unveil.metrics.classifiers import Classifier, Seen
-from unveil.metrics.memory import remembered
 
 TOP = 5
 PROBABILITY = 0.05

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from unveil.core import Obfuscation
+from unveil.core.protocols import Obfuscation
+from unveil.core.registry import build
 from unveil.obfuscations.clip import DPSGD, Clip
 from unveil.obfuscations.half import BF16, FP16
 from unveil.obfuscations.noise import Gaussian, Laplace
@@ -21,7 +22,6 @@ from unveil.obfuscations.sign import Sign
 from unveil.obfuscations.ternary import Ternary
 from unveil.obfuscations.topk import TopK
 from unveil.obfuscations.uniform import Uniform
-from unveil.spec import build
 
 CATALOGUE: Mapping[str, type] = {
     "none": Identity,

@@ -9,14 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.bounds import positive
-from unveil.core import Family, Misfit, Update
+from unveil.core.bounds import positive
+from unveil.core.factored import Candidate
+from unveil.core.protocols import Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Family, Update
+from unveil.obfuscations.likelihoods import in_own_units, squared
 from unveil.obfuscations.noise import Gaussian
 from unveil.obfuscations.numerics import as_factor, energy
-from unveil.obfuscations.observation import in_own_units, squared
 from unveil.obfuscations.wire import scaled
-from unveil.spec import spec_of
-from unveil.thin import Candidate
 
 MEDIAN = "use the median norm of real updates"
 

@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from unveil.core import Obfuscation, Update
+from unveil.core.factored import Candidate, entrywise, inner
+from unveil.core.protocols import Obfuscation
+from unveil.core.types import Update
 from unveil.obfuscations.clip import Clip
 from unveil.obfuscations.half import BF16, FP16
 from unveil.obfuscations.none import Identity
@@ -24,7 +26,6 @@ from unveil.obfuscations.sign import Sign
 from unveil.obfuscations.ternary import Ternary
 from unveil.obfuscations.topk import TopK
 from unveil.obfuscations.uniform import Uniform
-from unveil.thin import Candidate, entrywise, inner
 
 Stages = Sequence[Obfuscation]
 

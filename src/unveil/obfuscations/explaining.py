@@ -8,16 +8,17 @@ from dataclasses import replace
 
 import torch
 
-from unveil.core import Misfit, Update
+from unveil.core.protocols import Misfit
+from unveil.core.types import Update
 from unveil.obfuscations.composition import Stages, changers, choosers, explainer
+from unveil.obfuscations.groups import packed
 from unveil.obfuscations.intervals import chosen_noise, rounded_noise
+from unveil.obfuscations.likelihoods import added, penalised, squared
 from unveil.obfuscations.noise import Gaussian, Laplace
 from unveil.obfuscations.none import Identity
 from unveil.obfuscations.numerics import rms
-from unveil.obfuscations.observation import added, penalised, squared
 from unveil.obfuscations.qsgd import QSGD
 from unveil.obfuscations.roles import Moving, Sparsifier
-from unveil.obfuscations.scope import packed
 from unveil.obfuscations.sign import Sign, in_own_size, margin, soft_margin
 from unveil.obfuscations.ternary import Ternary
 from unveil.obfuscations.topk import TopK

@@ -10,11 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Update
+from unveil.core.protocols import Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Family, Update
+from unveil.obfuscations.likelihoods import penalised
 from unveil.obfuscations.numerics import narrowed, rms
-from unveil.obfuscations.observation import penalised
 from unveil.obfuscations.wire import recoded
-from unveil.spec import spec_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,16 @@ from typing import ClassVar
 
 from torch import Generator, Tensor
 
-from unveil.bounds import positive
-from unveil.core import Family, Misfit, Update
-from unveil.errors import UsageError
+from unveil.core.bounds import positive
+from unveil.core.errors import UsageError
+from unveil.core.protocols import Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Family, Update
 from unveil.obfuscations.draws import laplace_like, normal_like
+from unveil.obfuscations.groups import each_group, packed
+from unveil.obfuscations.likelihoods import penalised, squared
 from unveil.obfuscations.numerics import rms, spread, wide
-from unveil.obfuscations.observation import penalised, squared
-from unveil.obfuscations.scope import each_group, packed
 from unveil.obfuscations.wire import recoded
-from unveil.spec import spec_of
 
 MANY = 30  # values whose spread is told to 13 % (one standard error)
 

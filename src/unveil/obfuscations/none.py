@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from torch import Generator
 
-from unveil.core import Family, Misfit, Update
-from unveil.obfuscations.observation import in_own_units, squared
-from unveil.spec import spec_of
+from unveil.core.protocols import Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Family, Update
+from unveil.obfuscations.likelihoods import in_own_units, squared
 
 
 @dataclass(frozen=True, kw_only=True)

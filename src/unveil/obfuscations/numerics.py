@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.thin import Thin, square_norm
+from unveil.core.factored import Thin, square_norm
 
 HALVES = (torch.float16, torch.bfloat16)
 SMALL, LARGE = 1e-15, 1e15

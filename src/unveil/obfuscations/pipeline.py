@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from unveil.core import Belief, Block, Family, Misfit, Obfuscation, Shrinking, Telling, Update
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
+from unveil.core.protocols import Belief, Misfit, Obfuscation, Shrinking, Telling
+from unveil.core.types import Block, Family, Update
 from unveil.obfuscations.composition import choosers, explainer, gains, put_through
 from unveil.obfuscations.explaining import bounded, judged
 from unveil.obfuscations.roles import atoms

@@ -11,15 +11,16 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.bounds import whole
-from unveil.core import Belief, Family, Misfit, Tensors, Update
+from unveil.core.bounds import whole
+from unveil.core.protocols import Belief, Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Family, Tensors, Update
+from unveil.obfuscations.groups import Scope, count_groups, each_group, each_step
 from unveil.obfuscations.lattice import step_of_norm
+from unveil.obfuscations.likelihoods import stepped
 from unveil.obfuscations.numerics import wide
-from unveil.obfuscations.observation import stepped
-from unveil.obfuscations.rounding import round_stochastically, rounded_belief, stochastic_penalty
-from unveil.obfuscations.scope import Scope, count_groups, each_group, each_step
+from unveil.obfuscations.stochastic_rounding import round_stochastically, rounded_belief, stochastic_penalty
 from unveil.obfuscations.wire import recoded
-from unveil.spec import spec_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,16 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from unveil.bounds import share
-from unveil.core import Belief, Block, Family, Misfit, Update
+from unveil.core.bounds import share
+from unveil.core.factored import Candidate
+from unveil.core.protocols import Belief, Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Block, Family, Update
 from unveil.obfuscations.draws import uniform_like
+from unveil.obfuscations.groups import Scope, each_group
+from unveil.obfuscations.likelihoods import in_own_units, squared
 from unveil.obfuscations.numerics import HALVES, share_of
-from unveil.obfuscations.observation import in_own_units, squared
-from unveil.obfuscations.scope import Scope, each_group
 from unveil.obfuscations.wire import chosen, scaled
-from unveil.spec import spec_of
-from unveil.thin import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)

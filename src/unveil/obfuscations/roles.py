@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from unveil.core import Misfit, Obfuscation, Update
-from unveil.obfuscations.scope import Masks
-from unveil.thin import Candidate
+from unveil.core.factored import Candidate
+from unveil.core.protocols import Misfit, Obfuscation
+from unveil.core.types import Update
+from unveil.obfuscations.groups import Masks
 
 
 @runtime_checkable

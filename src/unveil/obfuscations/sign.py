@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Update
+from unveil.core.factored import Candidate, entrywise
+from unveil.core.protocols import Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Family, Update
+from unveil.obfuscations.groups import count_groups, each_group, packed
+from unveil.obfuscations.likelihoods import penalised
 from unveil.obfuscations.numerics import as_factor, energy, wide
-from unveil.obfuscations.observation import penalised
-from unveil.obfuscations.scope import count_groups, each_group, packed
 from unveil.obfuscations.wire import recoded
-from unveil.spec import spec_of
-from unveil.thin import Candidate, entrywise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,15 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.bounds import positive
-from unveil.core import Belief, Family, Misfit, Tensors, Update
+from unveil.core.bounds import positive
+from unveil.core.factored import Candidate, dense
+from unveil.core.protocols import Belief, Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Family, Tensors, Update
+from unveil.obfuscations.groups import Masks, count_groups, each_group, each_step
+from unveil.obfuscations.likelihoods import stepped
 from unveil.obfuscations.numerics import wide
-from unveil.obfuscations.observation import stepped
-from unveil.obfuscations.rounding import round_stochastically, rounded_belief, stochastic_penalty
-from unveil.obfuscations.scope import Masks, count_groups, each_group, each_step
+from unveil.obfuscations.stochastic_rounding import round_stochastically, rounded_belief, stochastic_penalty
 from unveil.obfuscations.wire import recoded
-from unveil.spec import spec_of
-from unveil.thin import Candidate, dense
 
 
 @dataclass(frozen=True, kw_only=True)

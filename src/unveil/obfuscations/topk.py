@@ -10,13 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from unveil.bounds import share
-from unveil.core import Belief, Block, Family, Misfit, Update
+from unveil.core.bounds import share
+from unveil.core.protocols import Belief, Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Block, Family, Update
+from unveil.obfuscations.groups import Scope, each_group, each_step
+from unveil.obfuscations.likelihoods import added, in_own_units, penalised, size_sent, squared
 from unveil.obfuscations.numerics import share_of, wide
-from unveil.obfuscations.observation import added, in_own_units, penalised, size_sent, squared
-from unveil.obfuscations.scope import Scope, each_group, each_step
 from unveil.obfuscations.wire import chosen
-from unveil.spec import spec_of
 
 UNSENT = 0.15  # weight of an entry that was not sent beside one that was, as an observation that it is small
 

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.core import Family, Misfit, Tensors, Update
-from unveil.errors import UsageError
+from unveil.core.errors import UsageError
+from unveil.core.factored import Candidate, dense
+from unveil.core.protocols import Misfit
+from unveil.core.registry import spec_of
+from unveil.core.types import Family, Tensors, Update
+from unveil.obfuscations.groups import Masks, Scope, count_groups, each_group, each_step
+from unveil.obfuscations.likelihoods import stepped
 from unveil.obfuscations.numerics import wide
-from unveil.obfuscations.observation import stepped
-from unveil.obfuscations.scope import Masks, Scope, count_groups, each_group, each_step
 from unveil.obfuscations.wire import recoded
-from unveil.spec import spec_of
-from unveil.thin import Candidate, dense
 
 
 @dataclass(frozen=True, kw_only=True)

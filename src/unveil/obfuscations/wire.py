@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from unveil.core import Coding, Tensors, Update
+from unveil.core.types import Coding, Tensors, Update
 from unveil.obfuscations.numerics import narrowed, wide
 
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-from unveil.report import words
-from unveil.report.layout import Box, Scale, place_labels, spread
-from unveil.report.summary import Curve, Row
+from unveil.report import formatting
+from unveil.report.rows import Curve, Row
+from unveil.report.svg_layout import Box, Scale, place_labels, spread
 
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 62, 24, 16, 48
@@ -70,7 +70,9 @@ def leakage_chart(rows: Sequence[Row]) -> str:
         Box(px - 8, min(top, py - 8), px + 8, max(low, py + 8))
         for (px, py), (top, low) in zip(points, bars, strict=True)
     ]
-    parts = [axes(x, y, "size of the update on the wire (log scale)", "PSNR, dB (higher: more came back)", words.bits)]
+    parts = [
+        axes(x, y, "size of the update on the wire (log scale)", "PSNR, dB (higher: more came back)", formatting.bits)
+    ]
     if floor is not None:
         line, label = _floor(floor, x, y, obstacles)
         parts.append(line)
@@ -83,8 +85,8 @@ def leakage_chart(rows: Sequence[Row]) -> str:
     )
     for row, mean, point, bar, box, lines in zip(rows, means, points, bars, boxes, labels, strict=True):
         tip = (
-            f"{row.obfuscation}: {words.decibels(mean.mean)} {words.bounds(mean, 1)}, "
-            f"{words.bits(row.wire_bits)} ({words.ratio(row.compression)} smaller)"
+            f"{row.obfuscation}: {formatting.decibels(mean.mean)} {formatting.bounds(mean, 1)}, "
+            f"{formatting.bits(row.wire_bits)} ({formatting.ratio(row.compression)} smaller)"
         )
         parts.append(_mark(row.family, point, bar, tip) + _label(lines, box, point))
     return svg("Leakage against bits on the wire", HEIGHT, parts)
@@ -182,7 +184,7 @@ def _mark(family: str, point: tuple[float, float], bar: tuple[float, float], tip
 
 def _floor(floor: float, x: Scale, y: Scale, obstacles: Sequence[Box]) -> tuple[str, Box]:
     """The blind guess as a line, and its name where nothing else stands."""
-    text, at = f"blind guess {words.decibels(floor)}", y(floor)
+    text, at = f"blind guess {formatting.decibels(floor)}", y(floor)
     width = len(text) * CHARACTER
     boxes = [
         Box(left, top, left + width, top + LINE)

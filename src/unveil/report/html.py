@@ -14,18 +14,18 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from unveil.core import Trial
-from unveil.errors import UsageError
-from unveil.files import MIB, read_bytes
-from unveil.report import words
-from unveil.report.agreement import Agreement, Overlooked, agreement
+from unveil.core.errors import UsageError
+from unveil.core.files import MIB, read_bytes
+from unveil.core.records import Trial
+from unveil.report import formatting
 from unveil.report.charts import leakage_chart, legend, loss_chart
-from unveil.report.contrast import ALPHA, NO_UPDATE
-from unveil.report.families import families
-from unveil.report.headline import NOT_PROVED, headline, recommendation
-from unveil.report.ladder import ladders
-from unveil.report.measures import MEASURES, Measure, measure
-from unveil.report.summary import Picture, Row, summarise
+from unveil.report.conclusion import NOT_PROVED, headline, recommendation
+from unveil.report.descriptions import MEASURES, Measure, measure
+from unveil.report.metric_agreement import Agreement, Overlooked, agreement
+from unveil.report.rate_leakage import families
+from unveil.report.rows import Picture, Row, summarise
+from unveil.report.significance import ALPHA, NO_UPDATE
+from unveil.report.threat_models import ladders
 from unveil.report.verdict import Level, Verdict, judge
 
 NAME = "report.html"
@@ -133,17 +133,17 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         lstrip_blocks=True,
     )
     environment.filters.update(
-        bits=words.bits,
-        ratio=words.ratio,
-        seconds=words.seconds,
-        bounds=words.bounds,
+        bits=formatting.bits,
+        ratio=formatting.ratio,
+        seconds=formatting.seconds,
+        bounds=formatting.bounds,
         prose=_prose,
         spec=_spec,
     )
     environment.globals.update(measure=measure, enhanced=any(row.enhancer for row in rows))
     return environment.get_template(TEMPLATE).render(
         headline=headline(rows),
-        title=words.plain(headline(rows)).partition(". ")[0],
+        title=formatting.plain(headline(rows)).partition(". ")[0],
         recommendation=recommendation(rows),
         facts=_facts(rows, trials),
         ladders=ladders(rows),

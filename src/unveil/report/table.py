@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unveil.core import Trial
-from unveil.report import words
-from unveil.report.headline import headline
-from unveil.report.summary import Row, Score, summarise
+from unveil.core.records import Trial
+from unveil.report import formatting
+from unveil.report.conclusion import headline
+from unveil.report.rows import Row, Score, summarise
 from unveil.report.verdict import Level, judge
 
 STYLES = {
@@ -27,7 +27,7 @@ STYLES = {
 def print_table(trials: Sequence[Trial], console: Console) -> None:
     """Print the headline and one table a section; fits 100 columns."""
     rows = summarise(trials)
-    console.print(Text(words.plain(headline(rows)), style="bold"))
+    console.print(Text(formatting.plain(headline(rows)), style="bold"))
     enhanced = any(row.enhancer for row in rows)
     for _, group in groupby(rows, key=lambda row: row.section):
         members = list(group)
@@ -57,9 +57,9 @@ def _table(rows: Sequence[Row]) -> Table:
             "–" if psnr is None or psnr.floor is None else f"{psnr.floor:.1f}",
             _plain(ssim),
             *([_plain(row.scores.get("lpips"))] if perceptual else []),
-            words.bits(row.wire_bits),
-            words.ratio(row.compression),
-            words.seconds(row.seconds),
+            formatting.bits(row.wire_bits),
+            formatting.ratio(row.compression),
+            formatting.seconds(row.seconds),
         )
     return table
 
@@ -69,4 +69,4 @@ def _plain(score: Score | None) -> str:
 
 
 def _mean(score: Score | None, digits: int) -> Text:
-    return Text("–" if score is None else f"{score.mean.mean:.{digits}f} {words.bounds(score.mean, digits)}")
+    return Text("–" if score is None else f"{score.mean.mean:.{digits}f} {formatting.bounds(score.mean, digits)}")

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from unveil.core import Stop
-from unveil.report import words
-from unveil.report.contrast import ALPHA, NO_UPDATE, can_tell
-from unveil.report.measures import measure
-from unveil.report.summary import Row, Score
-from unveil.statistics import wilson
+from unveil.core.types import Stop
+from unveil.report import formatting
+from unveil.report.descriptions import measure
+from unveil.report.rows import Row, Score
+from unveil.report.significance import ALPHA, NO_UPDATE, can_tell
+from unveil.report.statistics import wilson
 
 LEAK_GAIN_DB = 6.0
 """Pictures came back if PSNR lies this far above the blind guess: a quarter of its squared error or less."""
@@ -203,13 +203,13 @@ def all_diverged(row: Row) -> bool:
 
 def _numbers(row: Row) -> str:
     psnr = row.scores["psnr"]
-    text = words.decibels(psnr.mean.mean)
+    text = formatting.decibels(psnr.mean.mean)
     if len(psnr.by_picture) > 1:
-        text += f", {words.decibels(max(psnr.by_picture.values()))} for the picture that came back best"
+        text += f", {formatting.decibels(max(psnr.by_picture.values()))} for the picture that came back best"
     for contrast in psnr.contrasts:
         if contrast.control != NO_UPDATE:
-            text += f", {words.decibels(contrast.value)} {_named(contrast.control)}"
-    return text if psnr.floor is None else f"{text}, where a blind guess scores {words.decibels(psnr.floor)}"
+            text += f", {formatting.decibels(contrast.value)} {_named(contrast.control)}"
+    return text if psnr.floor is None else f"{text}, where a blind guess scores {formatting.decibels(psnr.floor)}"
 
 
 def _named(control: str) -> str:
@@ -219,13 +219,14 @@ def _named(control: str) -> str:
 def _bound(row: Row) -> str:
     """What so many pictures allow to say where none came back."""
     share = wilson(came_back(row), row.pictures).high
-    return f"with {words.count(row.pictures, 'picture')}, up to {share:.0%} of such pictures may still come back (95 %)"
+    pictures = formatting.count(row.pictures, "picture")
+    return f"with {pictures}, up to {share:.0%} of such pictures may still come back (95 %)"
 
 
 def _what(row: Row) -> str:
     """The measures that show it, where they were tested."""
     found = [measure(name).title for name in significant(row)]
-    return f", seen in {words.listed(found)}" if found else ""
+    return f", seen in {formatting.listed(found)}" if found else ""
 
 
 def _single(row: Row) -> str:
@@ -292,10 +293,10 @@ def _reasons(row: Row) -> tuple[str, ...]:
         )
     reasons += [_contrast(row, name) for name in row.above]
     if row.cost is not None and row.control is not None:
-        bare = words.decibels(row.control.scores["psnr"].mean.mean)
+        bare = formatting.decibels(row.control.scores["psnr"].mean.mean)
         reasons.append(
             f"The same attack reaches {bare} without the obfuscation, "
-            f"a difference of {row.cost.mean:z.1f} dB {words.bounds(row.cost, 1)}."
+            f"a difference of {row.cost.mean:z.1f} dB {formatting.bounds(row.cost, 1)}."
         )
     return tuple(reasons)
 
@@ -310,7 +311,7 @@ def _contrast(row: Row, name: str) -> str:
     says = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     return (
         f"{shown.title} against {least.control}, the control nearest to it: {least.above.mean:+z.{shown.digits}f} "
-        f"{words.bounds(least.above, shown.digits)}, {says} after correction for {len(row.above)} measures."
+        f"{formatting.bounds(least.above, shown.digits)}, {says} after correction for {len(row.above)} measures."
     )
 
 
@@ -329,13 +330,13 @@ def _caveats(row: Row) -> tuple[str, ...]:
         ),
         (
             diverged > 0,
-            f"{diverged} of {words.count(len(row.stops), 'run')} diverged; the best images before that were kept.",
+            f"{diverged} of {formatting.count(len(row.stops), 'run')} diverged; the best images before that were kept.",
         ),
         (
             len(row.seeds) == 1,
             "One seed only: the interval is across pictures, not across repetitions of the obfuscation's randomness.",
         ),
-        (row.pictures < FEW_PICTURES, f"Only {words.count(row.pictures, 'picture')}: the interval is rough."),
+        (row.pictures < FEW_PICTURES, f"Only {formatting.count(row.pictures, 'picture')}: the interval is rough."),
         ("ssim" not in row.scores, "SSIM was not measured: judged by PSNR alone."),
         (
             not row.above,

@@ -1,0 +1,1 @@
+"""Attacks that search pictures whose simulated update matches the received one."""

@@ -1,0 +1,1 @@
+"""unveil's own attack: separate the images of a batch, then rebuild each from its own features."""

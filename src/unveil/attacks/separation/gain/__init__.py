@@ -1,0 +1,1 @@
+"""How much longer an update is than the assumed local training makes it."""

@@ -1,0 +1,138 @@
+"""Find where a network can be cut in two, or the true reason why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unveil.attacks.separation.heads.linear_head import Head
+from unveil.attacks.separation.heads.places import read_places
+from unveil.attacks.separation.heads.tail import Tail, named
+from unveil.core.network import Draws, draws_by_chance, in_mode, run
+from unveil.core.protocols import LocalTraining
+from unveil.core.tracing import Cut, Reached, Tape
+from unveil.core.types import Images
+
+__all__ = ["Head", "NoHeadError", "read_head"]
+
+SAME = 1e-3  # relative difference of logits below which a cut network counts as the whole one
+
+
+class NoHeadError(Exception):
+    """Why the batch cannot be separated into single images behind this network; a sentence for the reader."""
+
+
+def read_head(
+    model: Module,
+    image_shape: tuple[int, int, int],
+    *,
+    training: LocalTraining,
+    draws: Draws = 0,
+    sent: Collection[str] | None = None,
+) -> Head:
+    """Find the Linear layers at the end of a network.
+
+    Args:
+        model: The network.
+        image_shape: (channels, height, width) of its pictures.
+        training: The client's local training, whose mode counts.
+        draws: Seed of what the network draws by chance, None for the mean of every draw.
+        sent: Names of the parameters that the update holds; None for all.
+
+    Raises:
+        NoHeadError: There are none, or what goes into them is not a flattened map.
+    """
+    client = in_mode(model, training.mode)
+    trained = {id(p): name for name, p in client.named_parameters() if p.requires_grad}
+    like = next(iter(client.parameters()))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((2, *image_shape), generator=generator).to(like.device)
+    tape = Tape({id(p): name for name, p in client.named_parameters()})
+    with torch.no_grad(), tape:
+        logits = run(client, images, {}, draws=None)
+    chain = _chain(tape, logits, set(trained.values()), sent)
+    weights = _cut(client, chain, images, logits)
+    weight = named(client, weights[0])
+    places, last = read_places(client, weight, images)
+    features = _features(client, weight, images)
+    if places is None:
+        raise NoHeadError(_why_no_places(features.shape[1], last))
+    stochastic = draws_by_chance(model, images, mode=training.mode)
+    return Head(
+        model=client,
+        weights=weights,
+        image_shape=image_shape,
+        places=places,
+        rectified=bool((features >= 0).all()) and bool((features == 0).any()),
+        draws=draws if stochastic else None,
+        stochastic=stochastic,
+    )
+
+
+def _chain(tape: Tape, logits: Tensor, trained: set[str], sent: Collection[str] | None) -> list[str]:
+    """Names of the Linear weights at the end, each of which takes what the one before it gives; first to last."""
+    logits = logits if isinstance(logits, Tensor) else torch.zeros(0)
+    names = [name for name, *_ in tape.linears]
+    chain: list[str] = []
+    shape = logits.shape
+    for name, inputs, output in reversed(tape.linears):
+        if output.shape != shape or inputs.dim() != 2:
+            reason = "The network does not end in a Linear layer on the features of whole images"
+        elif name is None:
+            reason = "The weight of the network's last Linear layer is computed from other parameters"
+        elif name not in trained:
+            reason = f"The network's last Linear layer ({name}) is frozen, so the update says nothing of it"
+        elif sent is not None and name not in sent:
+            reason = f"The update does not hold the network's last Linear layer ({name})"
+        elif names.count(name) > 1 or name in tape.elsewhere:
+            reason = f"The weight of the network's last Linear layer ({name}) is used more than once"
+        else:
+            chain.insert(0, name)
+            shape = inputs.shape
+            continue
+        if not chain:
+            raise NoHeadError(f"{reason}: the batch was not separated.")
+        break
+    if not chain:
+        raise NoHeadError("The network does not end in a Linear layer, so the batch cannot be separated.")
+    return chain
+
+
+def _cut(client: Module, chain: list[str], images: Images, logits: Tensor) -> tuple[str, ...]:
+    """The longest end of the chain behind which nothing but its features counts."""
+    for start in range(len(chain)):
+        features = _features(client, named(client, chain[start]), images)
+        _, *shape = images.shape
+        tail = Tail(client, chain[start], (shape[0], shape[1], shape[2]))
+        with torch.no_grad():
+            again = run(tail, features, {}, draws=None)
+        if again.shape == logits.shape and float((again - logits).norm()) <= SAME * float(logits.norm()):
+            return tuple(chain[start:])
+    raise NoHeadError(
+        "The network's scores depend on the picture in another way than through its last Linear layers, so that their "
+        "errors do not follow from their features alone: the batch was not separated."
+    )
+
+
+def _features(client: Module, weight: Tensor, images: Images) -> Tensor:
+    try:
+        with torch.no_grad(), Cut(weight):
+            run(client, images, {}, draws=None)
+    except Reached as reached:
+        return reached.features
+    raise AssertionError("the weight was used before and is no longer")
+
+
+def _why_no_places(count: int, last: tuple[int, int, int] | None) -> str:
+    if last is not None and count <= last[0]:
+        return (
+            "The network pools its last map before its Linear layers, so an image's features are only "
+            f"{count} numbers without a place in the picture: the batch was not separated."
+        )
+    return (
+        f"What goes into the network's last Linear layers, {count} numbers an image, is not a map whose entries have "
+        "places in the picture: the batch was not separated."
+    )

@@ -1,0 +1,1 @@
+"""From the straight line of one trial to whole audits, and where their results are kept."""

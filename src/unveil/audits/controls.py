@@ -1,0 +1,44 @@
+"""Controls: what the same attack, at the same price, scores where the update knows nothing of these pictures.
+
+Without them a score means nothing: a reconstruction that merely looks like a photograph is also a little like the
+private one. Two more controls need no run of their own: no update at all is the blind guess, and the un-obfuscated
+update is the row `none` of every audit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Generator
+
+from unveil.attacks.dead_leaves import dead_leaves
+from unveil.clients.client import Scene
+from unveil.core.errors import UsageError, nearest
+from unveil.core.types import Batch
+
+ANOTHER, LABELS = "another client", "labels only"
+CONTROLS = (ANOTHER, LABELS)
+"""`another client`: as many other pictures of the same source. `labels only`: dead leaves under the batch's labels."""
+
+
+def checked(names: Sequence[str]) -> None:
+    """Raise a `UsageError` unless every name is a control's."""
+    for name in names:
+        if name not in CONTROLS:
+            raise UsageError(f"controls: there is no {name!r}; {nearest(name, list(CONTROLS))}")
+
+
+def stand_in(name: str, scene: Scene, *, generator: Generator) -> Batch | None:
+    """Another batch for the client to train on; None where the scene has too few other pictures.
+
+    Args:
+        name: One of `CONTROLS`.
+        scene: The client.
+        generator: Randomness of the dead leaves.
+    """
+    n, device = len(scene.batch), scene.batch.images.device
+    if name == LABELS:
+        _, channels, height, width = scene.batch.images.shape
+        leaves = dead_leaves(n, (channels, height, width), generator=generator)
+        return Batch(leaves.to(device, scene.batch.images.dtype), scene.batch.labels)
+    return scene.others

@@ -1,0 +1,229 @@
+"""The results folder: one JSON line a trial, its pictures, and the settings that all of them share.
+
+DIR/audit.json              the resolved settings; a run with other settings is refused
+DIR/results.jsonl           one trial a line, on disk before the next trial starts
+DIR/images/<trial>/*.png    originals and reconstructions
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from unveil.audits.record_checks import refuse_nonsense
+from unveil.core.errors import UsageError, nearest, writing
+from unveil.core.files import MIB, quoted, read_bytes, reason_of, shown
+from unveil.core.records import Trial
+from unveil.core.types import Images
+
+SETTINGS = "audit.json"
+RESULTS = "results.jsonl"
+IMAGES = "images"
+LARGEST = 2048 * MIB  # of a file of results; a trial of 64 pictures has some ten kilobytes
+
+log = logging.getLogger(__name__)
+_TRIAL = TypeAdapter(Trial)
+
+
+def trial_key(settings: Mapping[str, str], seed: int) -> str:
+    """The twelve characters that stand for one trial: a hash of its settings and seed."""
+    text = json.dumps([dict(settings), seed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder ready for an audit, new or continued.
+
+    Args:
+        folder: Where the results go; created if missing.
+        settings: The audit's resolved settings, plain JSON.
+
+    Raises:
+        UsageError: The folder cannot be written, or holds the results of other settings.
+    """
+    with writing(folder, "--out"):
+        folder.mkdir(parents=True, exist_ok=True)
+        _mend_last_line(folder / RESULTS)
+        if not os.path.lexists(folder / SETTINGS):
+            if (folder / RESULTS).exists() and (folder / RESULTS).stat().st_size:
+                raise UsageError(
+                    f"{folder} holds results but not {SETTINGS}, which says what they are results of; "
+                    "choose another folder with --out, or delete this one"
+                )
+            _write_whole(folder / SETTINGS, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
+    _refuse_other_settings(folder, settings)
+
+
+def append(folder: Path, trial: Trial) -> None:
+    """Add one trial to the folder; when this returns, the trial is on the disk.
+
+    Raises:
+        UsageError: The disk is full or the folder cannot be written.
+    """
+    line = to_json(dataclasses.asdict(trial), inf_nan_mode="strings") + b"\n"
+    with writing(folder, "--out"):
+        # Unbuffered, so that the line goes out in one piece and nothing is left to a later flush.
+        with (folder / RESULTS).open("ab", buffering=0) as file:
+            written = file.write(line)
+            os.fsync(file.fileno())
+        if written != len(line):
+            raise OSError(None, "the disk took only a part of the trial")
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Read every finished trial, oldest first; a last line cut short by a crash is dropped with a warning.
+
+    Raises:
+        UsageError: The folder is not a results folder, or a line of it cannot be understood.
+    """
+    path = folder / RESULTS
+    if not os.path.lexists(path):
+        if os.path.lexists(folder / SETTINGS):
+            return []
+        raise UsageError(f"{shown(folder)} holds no results ({RESULTS} is missing); give the --out folder of an audit")
+    lines, tail = _split(path)
+    trials = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if tail:
+        try:
+            trials.append(_parse(path, len(lines) + 1, tail))
+        except UsageError:
+            log.warning("%s: the last line was cut short, so that trial does not count", path)
+    # Two runs at once into one folder can both finish a trial; it counts once.
+    return list({trial_key(trial.settings, trial.seed): trial for trial in trials}.values())
+
+
+def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str]:
+    """Write a PNG for each picture and return their paths relative to the folder.
+
+    Args:
+        folder: The results folder.
+        key: The trial's key, which names their sub-folder.
+        stem: Start of each file name, such as `original`.
+        images: n x 3 x h x w (or one channel) in [0, 1].
+
+    Raises:
+        UsageError: The disk is full or the folder cannot be written.
+    """
+    from PIL import Image
+
+    pixels = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    paths = []
+    with writing(folder, "--out"):
+        (folder / IMAGES / key).mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(pixels):
+            path = f"{IMAGES}/{key}/{stem}-{number:02d}.png"
+            Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(folder / path)
+            paths.append(path)
+    return paths
+
+
+def _parse(path: Path, number: int, line: bytes) -> Trial:
+    where = f"{shown(path)}, line {number}"
+    fix = "repair or delete that line, or delete the folder"
+    known = [item.name for item in dataclasses.fields(Trial)]
+    try:
+        record = from_json(line)
+        if isinstance(record, dict) and (unknown := [key for key in record if key not in known]):
+            raise UsageError(f"{where}: unknown key {quoted(unknown[0])}; {nearest(unknown[0][:60], known)}; {fix}")
+        trial: Trial = _TRIAL.validate_python(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = shown(".".join(map(str, first["loc"])) or "the line")
+        raise UsageError(f"{where}: {what} is not what a trial holds: {first['msg'].lower()}; {fix}") from None
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON ({reason_of(error)}); {fix}") from None
+    try:
+        refuse_nonsense(trial)
+    except ValueError as error:
+        raise UsageError(f"{where}: {shown(str(error))}; {fix}") from None
+    for picture in _named_pictures(trial):
+        # The report embeds these files, so a results file must not be able to point it at anything else.
+        parts = PurePosixPath(picture).parts
+        if not parts or parts[0] != IMAGES or ".." in parts or "\\" in picture:
+            raise UsageError(f"{where}: picture {quoted(picture)} is not inside {IMAGES}/; {fix}")
+    return trial
+
+
+def _named_pictures(trial: Trial) -> Iterator[str]:
+    yield from (*trial.originals, *trial.images)
+    if trial.enhanced is not None:
+        yield from trial.enhanced.alone
+        if trial.enhanced.before is not None:
+            yield from _named_pictures(trial.enhanced.before)
+
+
+def _split(path: Path) -> tuple[list[bytes], bytes]:
+    """The whole lines, and whatever follows the last line end."""
+    *lines, tail = read_bytes(path, "", fix="give the --out folder of an audit", most=LARGEST).split(b"\n")
+    return lines, tail
+
+
+def _mend_last_line(path: Path) -> None:
+    """Complete or remove a last line without a line end, so that the next trial starts on a line of its own."""
+    if not os.path.lexists(path):
+        return
+    lines, tail = _split(path)
+    if not tail:
+        return
+    try:
+        _parse(path, len(lines) + 1, tail)
+    except UsageError:
+        log.warning("%s: the last line was cut short; it is removed and its trial will be run again", path)
+        os.truncate(path, sum(len(line) + 1 for line in lines))
+    else:
+        with path.open("ab") as file:
+            file.write(b"\n")
+
+
+def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    path = folder / SETTINGS
+    fix = f"delete {shown(folder)}, or choose another with --out"
+    try:
+        before = _flat(from_json(read_bytes(path, "", fix=fix, most=LARGEST)))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{shown(path)} cannot be read ({reason_of(error)}); {fix}") from None
+    now = _flat(json.loads(json.dumps(settings)))
+    for key in [*now, *before]:
+        if now.get(key) != before.get(key):
+            raise UsageError(
+                f"{folder} holds the results of other settings: {shown(key)} was {_said(before, key)}, "
+                f"now it is {_said(now, key)}; choose another folder with --out, or delete this one"
+            )
+
+
+def _said(settings: Mapping[str, Any], key: str) -> str:
+    return shown(str(settings.get(key, "absent")))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested JSON as one level of dotted keys."""
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = {str(number): item for number, item in enumerate(value)}.items()
+    else:
+        return {prefix: value}
+    return {key: leaf for name, item in pairs for key, leaf in _flat(item, f"{prefix}.{name}".strip(".")).items()}
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there in full or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

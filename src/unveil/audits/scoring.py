@@ -1,0 +1,124 @@
+"""Which measures an audit takes, and the metrics that they are for one scene."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from unveil.clients.client import Scene
+from unveil.core.errors import UsageError
+from unveil.core.types import Images, Metric
+from unveil.metrics import CATALOGUE
+from unveil.metrics.classifiers import Classifier, build_classifier
+from unveil.metrics.identity import Embed, pixels, reidentification
+from unveil.metrics.perceptual import lpips, perceptual_embedding
+from unveil.metrics.semantic import PROBABILITY, TOP, classes_named, semantic, true_class
+
+Distance = Literal["pixels", "lpips", "features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What reconstructions are scored with. Pixel scores need nothing and are always taken.
+
+    Args:
+        lpips_weights: A file with LPIPS's weights, or `download`; None leaves LPIPS out.
+        classifier: A classifier or its SPEC (see `build_classifier`), for what pictures mean; None leaves it out.
+        top: Labels that count for a picture at most.
+        probability: Least probability of a label that counts.
+        decoys: Other pictures of the scene's source among which the original is looked for; 0 leaves it out.
+        distance: What looking alike means there: `pixels` (correlation), `lpips`, or the classifier's `features`.
+    """
+
+    lpips_weights: str | None = None
+    classifier: str | Classifier | None = None
+    top: int = TOP
+    probability: float = PROBABILITY
+    decoys: int = 0
+    distance: Distance = "pixels"
+
+    def __post_init__(self) -> None:
+        if self.decoys < 0:
+            raise UsageError(f"measures: expected decoys >= 0, got {self.decoys}; 200 are usual")
+        needed = {"lpips": ("lpips_weights", self.lpips_weights), "features": ("classifier", self.classifier)}
+        if self.decoys and self.distance in needed and needed[self.distance][1] is None:
+            raise UsageError(
+                f"measures: distance {self.distance} needs {needed[self.distance][0]}; give it, or use pixels"
+            )
+
+    def __call__(self, scene: Scene) -> Mapping[str, Metric]:
+        """The metrics of one scene, by name.
+
+        Raises:
+            UsageError: An extra is not installed, weights are missing or wrong, or the scene has too few pictures.
+        """
+        metrics = dict(CATALOGUE)
+        if self.lpips_weights is not None:
+            metrics["lpips"] = _lpips(self.lpips_weights)
+        if self.classifier is not None:
+            classifier = _classifier(self.classifier)
+            metrics |= semantic(classifier, top=self.top, probability=self.probability)
+            truth = [classes_named(classifier, name) for name in _names(scene)]
+            if any(truth):
+                metrics["true_class"] = true_class(classifier, truth)
+        if self.decoys:
+            metrics |= reidentification(_decoys(scene, self.decoys), self._embed())
+        return metrics
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As plain JSON; where somebody keeps weights is nobody's business, that they are LPIPS's is checked."""
+        kept = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        named = self.classifier.name if isinstance(self.classifier, Classifier) else self.classifier
+        if named is not None and named.startswith("cifar10:"):
+            named = "cifar10"
+        return {**kept, "lpips_weights": self.lpips_weights is not None, "classifier": named}
+
+    def _embed(self) -> Embed:
+        if self.distance == "lpips" and self.lpips_weights is not None:
+            return _embedding(self.lpips_weights)
+        if self.distance == "features" and self.classifier is not None:
+            return _features(_classifier(self.classifier))
+        return pixels
+
+
+_lpips = cache(lpips)
+_embedding = cache(perceptual_embedding)
+_built = cache(build_classifier)
+
+
+def _classifier(given: str | Classifier) -> Classifier:
+    return _built(given) if isinstance(given, str) else given
+
+
+def _features(classifier: Classifier) -> Callable[[Images], Float[Tensor, "n f"]]:
+    def embed(images: Images) -> Float[Tensor, "n f"]:
+        features = classifier(images).features
+        if features is None:
+            raise UsageError(f"measures: classifier {classifier.name} does not show its features; use pixels or lpips")
+        return normalize(features)
+
+    return embed
+
+
+def _names(scene: Scene) -> list[str]:
+    """The class name of each picture, as far as there are names."""
+    named = [int(label) for label in scene.batch.labels if int(label) < len(scene.class_names)]
+    return [scene.class_names[label] for label in named] if len(named) == len(scene.batch) else []
+
+
+def _decoys(scene: Scene, wanted: int) -> Images:
+    there = 0 if scene.decoys is None else len(scene.decoys)
+    if scene.decoys is None or there < wanted:
+        raise UsageError(
+            f"scene {scene.name!r}: {wanted} decoys are wanted, and it has {there}; "
+            "lower decoys, or give the scene more pictures"
+        )
+    return scene.decoys[:wanted]

@@ -1,0 +1,98 @@
+"""Who attacks: how much of what the client knows is granted. Several of them are a ladder of knowledge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from unveil.clients.client import Scene
+from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.errors import UsageError, nearest
+from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
+
+PARTS = ("channel", "labels", "training", "order")
+"""What can be withheld: the obfuscation; the labels; learning rate and steps; the order of the mini-batches."""
+
+KNOWN, NOTHING = "everything known", "everything unknown"
+DRAWS = "draws known"
+AND = " and "
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """An attacker who knows the model, the update and all but some parts of the rest.
+
+    Args:
+        unknown: What is withheld, of `PARTS`, in that order.
+        draws: Whether what the client's network drew by chance (dropout masks) is granted; nobody outside the client
+            has it, so that "everything known" does not include it.
+    """
+
+    unknown: tuple[str, ...] = ()
+    draws: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Attacker:
+        """From words such as `everything known`, `labels unknown`, `channel+labels unknown and draws known`.
+
+        Raises:
+            UsageError: Other words.
+        """
+        words = " ".join(text.split())
+        if words == DRAWS:
+            return cls(draws=True)
+        if words.endswith(AND + DRAWS):
+            return replace(cls.parse(words.removesuffix(AND + DRAWS)), draws=True)
+        if words == KNOWN:
+            return cls()
+        if words == NOTHING:
+            return cls(PARTS)
+        named, _, last = words.rpartition(" ")
+        if last != "unknown" or not named:
+            known = [KNOWN, DRAWS, *(f"{part} unknown" for part in PARTS)]
+            raise UsageError(f"knowledge {text!r}: {nearest(words, known)}")
+        parts = [part.strip() for part in named.split("+")]
+        for part in parts:
+            if part not in PARTS:
+                raise UsageError(f"knowledge {text!r}: {part!r} cannot be withheld; {nearest(part, list(PARTS))}")
+        return cls(tuple(part for part in PARTS if part in parts))
+
+    def __str__(self) -> str:
+        if not self.unknown:
+            return DRAWS if self.draws else KNOWN
+        words = NOTHING if self.unknown == PARTS else f"{'+'.join(self.unknown)} unknown"
+        return words + AND + DRAWS if self.draws else words
+
+    def knowledge(self, scene: Scene, obfuscation: Obfuscation, *, draws: int = 0) -> Knowledge:
+        """What this attacker is granted of a scene and a channel.
+
+        Args:
+            scene: The client.
+            obfuscation: The channel.
+            draws: Seed of what the client's network drew by chance; withheld unless `self.draws`.
+        """
+        granted = scene.knowledge(None if "channel" in self.unknown else obfuscation)
+        if self.draws:
+            granted = replace(granted, draws=draws)
+        if "labels" in self.unknown:
+            granted = replace(granted, labels=None)
+        if "training" in self.unknown:
+            # One gradient is the natural guess: an update of few small steps is nearly a multiple of it.
+            return replace(granted, training=FedSGD(mode=scene.training.mode), scale=False)
+        if "order" in self.unknown:
+            granted = replace(granted, training=reordered(scene.training, len(scene.batch)) or scene.training)
+        return granted
+
+    def is_another(self, scene: Scene) -> bool:
+        """Whether withholding changes anything for this scene: an order does only where a step has not all pictures."""
+        if self.draws and scene.stochastic:
+            return True
+        if self.draws and not self.unknown:
+            return False
+        return self.unknown != ("order",) or reordered(scene.training, len(scene.batch)) is not None
+
+
+def reordered(training: LocalTraining, pictures: int) -> LocalTraining | None:
+    """The same local training with mini-batches that are not the client's; None where a step has all pictures."""
+    if not isinstance(training, FedAvg) or training.batch_size is None or training.batch_size >= pictures:
+        return None
+    return replace(training, shuffle=0 if training.shuffle is None else None)

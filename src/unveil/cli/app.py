@@ -1,0 +1,335 @@
+"""The command line. Commands import what they need when they run, so that `unveil --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from unveil import __version__
+from unveil.core.errors import UsageError, one_line
+from unveil.core.usercode import is_users, told
+
+if TYPE_CHECKING:
+    import torch
+
+    from unveil.audits.audit import Audit
+    from unveil.core.protocols import Enhancer
+    from unveil.core.records import Trial
+
+KINDS = ("models", "trainings", "obfuscations", "attacks", "enhancers", "metrics")
+TEMPLATE = Path(__file__).with_name("template.toml")
+PAGE = 110  # columns of a table that goes into a file or a pipe
+USAGE, INTERNAL, NOTHING, INTERRUPTED = 2, 3, 5, 130
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        args: The arguments; None for those of the process.
+    """
+    options = {"debug": bool(os.environ.get("UNVEIL_DEBUG"))}
+    try:
+        code = unveil.main(args, prog_name="unveil", standalone_mode=False, obj=options)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        code = INTERRUPTED
+    except UsageError as error:
+        click.echo(f"Error: {one_line(str(error))}", err=True)
+        code = USAGE
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else bool(left.code)
+        if is_users(left):
+            code = _blamed(left)
+    except Exception as error:
+        if options["debug"]:
+            traceback.print_exc()
+        if is_users(error):
+            sys.exit(_blamed(error))
+        click.echo(
+            f"Internal error: {type(error).__name__}: {error}\nThis is a bug in unveil: run the same command as "
+            "`unveil --debug ...` and report what it prints to the project's issue tracker.",
+            err=True,
+        )
+        code = INTERNAL
+    sys.exit(code or 0)
+
+
+def _blamed(error: BaseException) -> int:
+    """Say that a user's own network failed in the middle of an audit, and where."""
+    click.echo(
+        f"Error: the model failed during the audit, {one_line(told(error))}; correct it and run the same "
+        "command again, finished trials are kept",
+        err=True,
+    )
+    return USAGE
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an internal error; also UNVEIL_DEBUG=1.")
+@click.version_option(__version__)
+@click.pass_obj
+def unveil(options: dict[str, bool], debug: bool) -> None:
+    """Show what a federated-learning update gives away: rebuild the client's images from it and score them."""
+    options["debug"] |= debug
+
+
+float32_option = click.option(
+    "--float32", is_flag=True, help="No bfloat16, the same arithmetic everywhere; also UNVEIL_ARITHMETIC=float32."
+)
+
+
+@unveil.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="unveil-demo", show_default=True, help="Results folder."
+)
+@float32_option
+def demo(out: Path, float32: bool) -> None:
+    """Attack built-in pictures in under a minute."""
+    from unveil.cli.demo import demo as demo_audit
+    from unveil.core.arithmetic import using
+
+    with using("float32" if float32 else None):
+        _run(demo_audit(), out, as_json=False)
+
+
+@unveil.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Results folder.  [default: audits/FILE[-NAME]]")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as in attack.0.steps=50."
+)
+@click.option("--variant", metavar="NAME", help="Use the overrides that FILE keeps under [variant.NAME].")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda:0.")
+@click.option("--lpips-weights", metavar="FILE", help="Score with LPIPS too; FILE holds its weights, or: download.")
+@click.option(
+    "--enhancer", metavar="NAME", help="Learned prior after the attack: see `list enhancers`, or a file of `fit`."
+)
+@float32_option
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+def audit(
+    file: Path,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    variant: str | None,
+    device: str,
+    lpips_weights: str | None,
+    enhancer: str | None,
+    float32: bool,
+    as_json: bool,
+) -> None:
+    """Run the audit that FILE describes.
+
+    FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on. Each variant
+    and each enhancer has a folder of its own.
+    """
+    import dataclasses
+
+    from unveil.cli.config import load
+    from unveil.core.arithmetic import using
+
+    with redirect_stdout(sys.stderr):  # a user's model may print, and results are what stands on standard output
+        described = load(file, overrides, variant=variant)
+    if lpips_weights is not None:
+        measures = dataclasses.replace(described.measures, lpips_weights=lpips_weights)
+        described = dataclasses.replace(described, measures=measures)
+    if enhancer is not None:
+        described = dataclasses.replace(described, enhancer=_enhancer(enhancer))
+    name = "-".join(part for part in (file.stem, variant, enhancer and Path(enhancer).stem) if part)
+    with using("float32" if float32 else None):
+        _run(described.to(_device(device)), out or Path("audits", name), as_json=as_json)
+
+
+@unveil.command()
+@click.argument("sources", metavar="PICTURES...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--setting", type=click.Choice(["faithful", "sharp", "semantic"]), default="faithful", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="File of weights.  [default: WORK/SETTING.safetensors]")
+@click.option("--work", type=click.Path(path_type=Path), default="fits", show_default=True, help="Pairs, checkpoints.")
+@click.option("--clients", default=400, show_default=True, help="Simulated clients of 16 pictures, attacked for pairs.")
+@click.option("--steps", default=20_000, show_default=True, help="Training steps.")
+@click.option("--lr", default=4e-4, show_default=True, help="Learning rate.")
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--evaluate",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Pictures that must not be among them; give it once for each folder or file.",
+)
+@click.option("--leave-out", is_flag=True, help="Train without the pictures that are for evaluation too.")
+@click.option("--begin", type=click.Path(path_type=Path), help="Weights to go on from.")
+@click.option("--pairs", multiple=True, type=click.Path(path_type=Path), help="Pairs of an earlier training, used too.")
+@click.option("--size", default=128, show_default=True, help="Height and width of a folder's pictures.")
+@click.option("--licence", default="not given", help="Of the pictures, for the model card.")
+@click.option("--lpips-weights", type=click.Path(path_type=Path), help="AlexNet, for semantic; or: download.")
+def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, **settings: Any) -> None:
+    """Train an enhancer on PICTURES.
+
+    Each is a folder or an .npz of encoded pictures. The setting semantic needs classes: a sub-folder each. Interrupted
+    and started again, the training goes on. Needs some hours on two cores.
+    """
+    from unveil.fitting.workers import terminated_as_interrupted
+
+    click.get_current_context().with_resource(terminated_as_interrupted())
+    from rich.console import Console
+
+    from unveil.cli.progress import fitting_shown
+    from unveil.fitting.fit import Fit
+    from unveil.fitting.fit import fit as train
+
+    work = work / setting
+    command = shlex.join(["unveil", *sys.argv[1:]])
+    out = out or work / f"{setting}.safetensors"
+    plan = Fit(setting=setting, sources=sources, work=work, out=out, command=command, **settings)  # type: ignore[arg-type]
+    try:
+        with fitting_shown(Console(stderr=True)) as told:
+            card = train(plan, told)
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted: {work} keeps what is done; run the same command again to go on.", err=True)
+        sys.exit(INTERRUPTED)
+    for name, value in card["figures"].items():
+        click.echo(f"{name}: {value}")
+    for note in card["notes"]:
+        click.echo(note)
+    click.echo(f"Weights: {out}, checksum {card['checksum']}; use them with --enhancer {out}")
+
+
+@unveil.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write the report of DIR anew.
+
+    DIR is the results folder of an audit, finished or not.
+    """
+    from unveil.audits.results import read_trials
+
+    _present(folder, read_trials(folder), as_json=False)
+
+
+@unveil.command("list")
+@click.argument("kind", required=False, type=click.Choice(KINDS))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def list_(kind: str | None, as_json: bool) -> None:
+    """Show what an audit file can name.
+
+    Every component with its settings and their defaults; ... stands for one that must be given.
+    """
+    import dataclasses
+    import json
+    import shutil
+
+    from unveil.cli.listing import entries
+
+    found = entries(kind)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=2, ensure_ascii=False))
+        return
+    shown, width = "", max(shutil.get_terminal_size().columns, 60)
+    for entry in found:
+        if entry.kind != shown:
+            click.echo(f"{entry.kind}:" if not shown else f"\n{entry.kind}:")
+            shown = entry.kind
+        settings = (f"{key}=..." if value is None else f"{key}={value}" for key, value in entry.settings.items())
+        indent = " " * 24
+        click.echo(click.wrap_text(entry.summary, width, f"  {entry.name:22}", indent))
+        if entry.settings:
+            click.echo(click.wrap_text(", ".join(settings), width, indent, indent))
+
+
+@unveil.command()
+@click.argument("path", type=click.Path(path_type=Path), default="audit.toml")
+def init(path: Path) -> None:
+    """Write an audit file to start from.
+
+    It goes to PATH, audit.toml if not given, is commented, and runs as it is.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise UsageError(f"{path} exists and is left as it is; give another path, or move it away") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; give a path that can be written") from None
+    click.echo(f"Wrote {path}. Run it with: unveil audit {path}")
+
+
+def _run(audit: Audit, folder: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from unveil.audits.audit import run
+    from unveil.cli.progress import shown
+
+    try:
+        with shown(Console(stderr=True)) as listener, redirect_stdout(sys.stderr):
+            trials = run(audit, folder, listener)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted: {_kept(folder)} of {len(audit)} trials are kept in {folder}; "
+            "run the same command again to go on.",
+            err=True,
+        )
+        sys.exit(INTERRUPTED)
+    _present(folder, trials, as_json=as_json, reproduce=shlex.join(["unveil", *sys.argv[1:]]))
+
+
+def _kept(folder: Path) -> int:
+    from unveil.audits.results import read_trials
+
+    try:
+        return len(read_trials(folder))
+    except UsageError:  # interrupted before the folder was there
+        return 0
+
+
+def _present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str = "") -> None:
+    """Write the report, then print the results and where it is."""
+    import dataclasses
+
+    from pydantic_core import to_json
+    from rich.console import Console
+
+    from unveil.report import print_table, write_report
+
+    if not trials:
+        click.echo(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
+        sys.exit(NOTHING)
+    path = write_report(folder, trials, reproduce=reproduce)
+    if as_json:
+        folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
+        results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}
+        click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
+    else:
+        console = Console()
+        print_table(trials, console if console.is_terminal else Console(width=PAGE))
+        click.echo(f"Report: {path}")
+
+
+def _enhancer(name: str) -> Enhancer | None:
+    from unveil.enhancers import parse
+
+    try:
+        return parse(name)
+    except UsageError as error:
+        raise UsageError(f"--enhancer {name}: {error}") from None
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise UsageError(f"--device {name} cannot be used: {reason}; use cpu") from None
+    return device

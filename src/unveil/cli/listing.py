@@ -1,0 +1,76 @@
+"""What `unveil list` shows: every component that a string can name, from its own catalogue and docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unveil import attacks, enhancers, metrics, obfuscations
+from unveil.clients import models, training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One component.
+
+    Args:
+        kind: The catalogue it is in, such as `obfuscations`.
+        name: What strings call it.
+        summary: The first sentence of its documentation.
+        settings: Setting -> its default as a SPEC writes it, None for one that must be given.
+    """
+
+    kind: str
+    name: str
+    summary: str
+    settings: Mapping[str, str | None]
+
+
+CATALOGUES: Mapping[str, Mapping[str, Any]] = {
+    "models": models.CATALOGUE,
+    "trainings": training.CATALOGUE,
+    "obfuscations": obfuscations.CATALOGUE,
+    "attacks": attacks.CATALOGUE,
+    "enhancers": enhancers.CATALOGUE,
+    "metrics": {name: metric.score for name, metric in metrics.CATALOGUE.items()},
+}
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """Everything of one kind, or of all kinds."""
+    return [
+        Entry(
+            kind=group,
+            name=name,
+            summary=component if isinstance(component, str) else _summary(component),
+            settings=_settings(component),
+        )
+        for group, catalogue in CATALOGUES.items()
+        if kind in (None, group)
+        for name, component in catalogue.items()
+    ]
+
+
+def _summary(component: type | Callable[..., Any]) -> str:
+    first, _, _ = (inspect.getdoc(component) or "").partition("\n\n")
+    sentence, _, _ = " ".join(first.split()).partition(". ")
+    return sentence.rstrip(".") + "."
+
+
+def _settings(component: Any) -> dict[str, str | None]:
+    if not dataclasses.is_dataclass(component):
+        return {}
+    return {item.name: _default(item) for item in dataclasses.fields(component) if item.init}
+
+
+def _default(item: dataclasses.Field[Any]) -> str | None:
+    if item.default_factory is not dataclasses.MISSING:
+        return str(item.default_factory())
+    if item.default is dataclasses.MISSING:
+        return None
+    if isinstance(item.default, bool) or item.default is None:
+        return str(item.default).lower()
+    return f"{item.default:g}" if isinstance(item.default, float) else str(item.default)

@@ -1,0 +1,77 @@
+"""What a victim must be, each in a sentence: real numbers, trained, not TorchScript, one row of logits a picture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unveil.clients.models.factories import ModelName
+from unveil.core.errors import UsageError
+
+
+def check_kind(named: ModelName, model: Module) -> None:
+    """Raise a `UsageError` for a network whose weights cannot be replaced, or that attacks do not compute with.
+
+    Args:
+        named: The model's name.
+        model: The network; its lazy layers may be unfinished.
+    """
+    who = f"model {str(named)!r}"
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise UsageError(
+            f"{who}: it is TorchScript, whose weights cannot be replaced while it runs; "
+            "return the module as it was before torch.jit"
+        )
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise UsageError(
+                f"{who}: its weight {name!r} is {kind}, and obfuscations and attacks here compute with real numbers; "
+                "return a network of float32 weights"
+            )
+
+
+def check_trained(named: ModelName, model: Module) -> None:
+    """Raise a `UsageError` unless some weight is trained."""
+    who = f"model {str(named)!r}"
+    parameters = list(model.parameters())
+    if not parameters:
+        raise UsageError(f"{who}: it has no weights, so a client sends nothing; name a network that is trained")
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise UsageError(
+            f"{who}: all its weights are frozen, so a client sends nothing; leave requires_grad on for those that "
+            "it trains"
+        )
+
+
+def check_outputs(named: ModelName, output: object, pictures: int, classes: int, *, untold: bool = False) -> None:
+    """Raise a `UsageError` unless the output of a model is pictures x at least as many classes.
+
+    Args:
+        named: The model's name.
+        output: What its `forward` returned.
+        pictures: Pictures that went in.
+        classes: Number of classes.
+        untold: The factory takes arguments that it does not name, so nobody told it the number of classes.
+    """
+    if isinstance(output, Tensor) and output.ndim == 2 and len(output) == pictures and output.shape[1] >= classes:
+        return
+    if isinstance(output, Tensor):
+        got, fix = f"shape {tuple(output.shape)}", "give the model one output a class or set classes to match"
+        if untold:
+            told = ModelName(name=named.name, arguments={**named.arguments, "num_classes": classes})
+            fix = f'write model = "{told}"'
+    else:
+        got = type(output).__name__
+        fix = "return the logits alone, from a factory of your own that wraps the model"
+    raise UsageError(
+        f"model {str(named)!r}: its output does not fit the labels: for {pictures} picture{'s' * (pictures > 1)} and "
+        f"{classes} classes expected shape ({pictures}, {classes}) or wider, got {got}; {fix}"
+    )
+
+
+def looks_like_probabilities(logits: Tensor) -> bool:
+    """Whether every row is one of probabilities: nothing negative, and a sum of 1."""
+    values = logits.detach().double()
+    return values.shape[1] > 1 and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-4).all())

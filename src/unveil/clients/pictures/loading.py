@@ -1,0 +1,170 @@
+"""Pictures and labels from a folder, or the built-in ones that need no download."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from unveil.clients.pictures.decode import load_fitted
+from unveil.clients.pictures.folders import Listing, by_sub_folders
+from unveil.clients.pictures.table import by_table
+from unveil.core.errors import UsageError
+from unveil.core.files import is_folder, quoted
+from unveil.core.types import Images
+
+BUILTIN = "builtin"
+
+BUILTIN_PICTURES = {
+    "astronaut": "astronaut.png",
+    "cat": "chelsea.png",
+    "coffee": "coffee.png",
+    "retina": "retina.jpg",
+    "photographer": "camera.png",
+    "horse": "horse.png",
+    "writing": "text.png",
+    "galaxies": "hubble_deep_field.jpg",
+    "bricks": "brick.png",
+    "gravel": "gravel.png",
+    "grass": "grass.png",
+    "clock": "clock_motion.png",
+    "cell": "cell.png",
+    "vessels": "microaneurysms.png",
+}
+"""Class name -> file in scikit-image's wheel: those CC0 or in the public domain, the most telling first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Pictures with their labels.
+
+    Args:
+        images: RGB or grey, in [0, 1].
+        labels: A class index for each picture.
+        class_names: Class index -> name, for every class of the source.
+        notes: What a reader must know of the source, such as what was skipped in it, a sentence each.
+    """
+
+    images: Images
+    labels: Int[Tensor, " n"]
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def load_pictures(
+    source: str | Path,
+    *,
+    count: int,
+    size: int | tuple[int, int],
+    channels: int = 3,
+    labels_csv: str | Path | None = None,
+    seed: int = 0,
+    skip: int = 0,
+) -> Pictures:
+    """Load pictures, cropped about their centre to the shape asked for and resized, aspect ratio kept.
+
+    Args:
+        source: `builtin`, or a folder whose sub-folders are the classes.
+        count: Pictures to load; of a folder chosen by the seed, as many different labels as possible, of the
+            built-in ones the first.
+        size: Height and width, pixels; two numbers where they differ.
+        channels: 3 for RGB, 1 for grey.
+        labels_csv: Labels instead of sub-folders; see `by_table`.
+        seed: Seed of the choice.
+        skip: Pictures of the choice that are passed over: those that an earlier call with this seed has taken.
+
+    Raises:
+        UsageError: A folder, picture or label that cannot be used, or fewer pictures than asked for.
+    """
+    if count < 1:
+        raise UsageError(f"pictures: expected a batch of at least 1, got {count}; set batch to 1 or more")
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise UsageError(f"pictures: expected a size of at least 1 pixel, got {size}; 32 to 128 is usual")
+    if channels not in (1, 3):
+        raise UsageError(f"pictures: expected 1 channel (grey) or 3 (RGB), got {channels}; set channels to 1 or 3")
+    found = _listing(source, labels_csv)
+    if skip and skip + count > len(found.files):
+        raise UsageError(
+            f"{quoted(source)} holds {len(found.files)} pictures, of which {skip} are taken: {count} others are more "
+            f"than there are; ask for {max(len(found.files) - skip, 0)} or fewer, or add pictures"
+        )
+    if count > len(found.files):
+        raise UsageError(
+            f"a batch of {count} is larger than {quoted(source)}, which holds {len(found.files)} pictures; "
+            f"set batch to {len(found.files)} or less, or add pictures"
+        )
+    order = range(skip + count) if str(source) == BUILTIN else _choose(found.labels, skip + count, seed)
+    chosen = order[skip:]
+    return Pictures(
+        images=torch.stack([load_fitted(found.files[index], (height, width), channels) for index in chosen]),
+        labels=torch.tensor([found.labels[index] for index in chosen]),
+        class_names=found.class_names,
+        notes=found.notes,
+    )
+
+
+def count_pictures(source: str | Path, *, labels_csv: str | Path | None = None) -> int:
+    """How many pictures a source holds; arguments and errors as in `load_pictures`."""
+    return len(_listing(source, labels_csv).files)
+
+
+def all_pictures(folder: Path, *, size: int, least: int = 1) -> Pictures:
+    """Every picture of a folder, for what does not need a label: those outside its sub-folders are a class of its name.
+
+    Args:
+        folder: Pictures, sub-folders that are classes, or both.
+        size: Height and width, pixels.
+        least: Pixels a side that every picture must have.
+
+    Raises:
+        UsageError: No folder, no picture in it, or one that cannot be read or is smaller.
+    """
+    found = by_sub_folders(_folder(folder), loose=True)
+    return Pictures(
+        images=torch.stack([load_fitted(file, (size, size), least=least) for file in found.files]),
+        labels=torch.tensor(found.labels),
+        class_names=found.class_names,
+        notes=found.notes,
+    )
+
+
+def _listing(source: str | Path, labels_csv: str | Path | None) -> Listing:
+    if str(source) == BUILTIN:
+        if labels_csv is not None:
+            raise UsageError(f"the built-in pictures have labels of their own; drop {quoted(labels_csv)}")
+        return _builtin()
+    folder = _folder(Path(source))
+    return by_table(folder, Path(labels_csv)) if labels_csv else by_sub_folders(folder)
+
+
+def _builtin() -> Listing:
+    import skimage
+
+    data = Path(skimage.__file__).parent / "data"
+    files = [data / file for file in BUILTIN_PICTURES.values()]
+    return Listing(files=files, labels=range(len(files)), class_names=tuple(BUILTIN_PICTURES))
+
+
+def _folder(path: Path) -> Path:
+    if not is_folder(path):
+        raise UsageError(
+            f"pictures: {quoted(path)} is not a folder; name one with a sub-folder a class, or {BUILTIN!r}"
+        )
+    return path
+
+
+def _choose(labels: Sequence[int], count: int, seed: int) -> list[int]:
+    """Indices in random order, but no label a second time before every label was taken once."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
+    taken: Counter[int] = Counter()
+    rounds = {}
+    for index in order:
+        rounds[index] = taken[labels[index]]
+        taken[labels[index]] += 1
+    return sorted(order, key=rounds.__getitem__)[:count]

@@ -1,0 +1,279 @@
+"""What a client does before it sends: FedSGD's one gradient, or FedAvg's several local steps.
+
+Both are one differentiable operator from a batch to named tensors. The attacker simulates the very object the client
+ran, from the weights before local training, so no attack has a branch for either.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from unveil.core.bounds import not_negative, positive, whole
+from unveil.core.errors import UsageError
+from unveil.core.factored import Candidate, Thin, dense, square_norm
+from unveil.core.gradient import gradient, thin_weights
+from unveil.core.network import Draws, Mode, fresh_buffers, in_mode, seed_of
+from unveil.core.protocols import LocalTraining
+from unveil.core.registry import build, spec_of
+from unveil.core.types import Batch, Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedSGD:
+    """Send the gradient of the mean cross-entropy on the whole batch.
+
+    Args:
+        mode: The client's mode: `eval`, or `train` with BatchNorm using the batch's own statistics.
+        clip: DP-SGD: each example's gradient is clipped to this L2 norm before the mean; None for no clipping.
+        noise: DP-SGD: noise multiplier; the mean gets Gaussian noise of standard deviation noise * clip / n.
+
+    Reference:
+        McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017;
+        Abadi et al., Deep Learning with Differential Privacy, CCS 2016 (clip and noise).
+    """
+
+    name: ClassVar[str] = "fedsgd"
+    mode: Mode = "eval"
+    clip: float | None = None
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_privacy("FedSGD", self.clip, self.noise)
+
+    def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
+        """The gradient the client sends; see `LocalTraining`."""
+        sent = _Client(in_mode(model, self.mode), self.clip, draws=draws_of(generator)).gradient({}, batch)
+        return _noised(_detached(sent), self.noise * (self.clip or 0.0) / len(batch), generator)
+
+    def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
+        """The same without noise, differentiable in what of the batch requires it, large Linear weights thin."""
+        client = _Client(in_mode(model, self.mode), self.clip, draws=draws, differentiable=_is_searched(batch))
+        return client.gradient({}, batch)
+
+    __str__ = spec_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvg:
+    """Train locally with SGD and send the received weights minus the local ones.
+
+    Args:
+        steps: Local steps; give either steps or epochs.
+        epochs: Passes over the client's pictures.
+        lr: Local learning rate.
+        batch_size: Pictures a step; None for all of them. A last, smaller mini-batch is used too.
+        momentum: Heavy-ball momentum in [0, 1).
+        weight_decay: L2 penalty added to each gradient.
+        shuffle: Seed of the order of the pictures, drawn anew each epoch; None keeps their order.
+        mode: The client's mode: `eval`, or `train` with BatchNorm using each mini-batch's own statistics.
+        clip: DP-SGD's per-example clipping norm in every step; None for no clipping.
+        noise: DP-SGD's noise multiplier in every step.
+
+    Reference:
+        McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017.
+    """
+
+    name: ClassVar[str] = "fedavg"
+    steps: int | None = None
+    epochs: int | None = None
+    lr: float
+    batch_size: int | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    shuffle: int | None = None
+    mode: Mode = "eval"
+    clip: float | None = None
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise UsageError("FedAvg: expected either steps or epochs; give exactly one of them")
+        for field in ("steps", "epochs", "batch_size"):
+            value = getattr(self, field)
+            if value is not None:
+                whole("FedAvg", field, value, 1, 1_000_000, "use 1 for the least")
+        if self.shuffle is not None:
+            whole("FedAvg", "shuffle", self.shuffle, 0, (1 << 63) - 1, "it is a seed; leave it out to keep the order")
+        positive("FedAvg", "lr", self.lr, "with 0 the client would send zeros")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"FedAvg: expected 0 <= momentum < 1, got {self.momentum}; 0 switches it off")
+        not_negative("FedAvg", "weight_decay", self.weight_decay, "0 switches it off")
+        _check_privacy("FedAvg", self.clip, self.noise)
+
+    def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
+        """The weight difference the client sends; see `LocalTraining`."""
+        return _detached(self._run(model, batch, draws_of(generator), differentiable=False, generator=generator))
+
+    def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
+        """The same without noise, differentiated through every local step, large Linear weights thin."""
+        return self._run(model, batch, draws, differentiable=_is_searched(batch), generator=None)
+
+    __str__ = spec_of
+
+    def _run(
+        self, model: Module, batch: Batch, draws: Draws, *, differentiable: bool, generator: Generator | None
+    ) -> Candidate:
+        # Weight decay adds the weights themselves, which are not thin.
+        client = _Client(
+            in_mode(model, self.mode),
+            self.clip,
+            draws=draws,
+            differentiable=differentiable,
+            may_be_thin=not self.weight_decay,
+        )
+        parameters = dict(client.model.named_parameters())
+        delta: dict[str, Tensor | Thin] = {}
+        velocity: dict[str, Tensor | Thin] = {}
+        for number, rows in enumerate(self._order(len(batch))):
+            part = Batch(batch.images[rows], batch.labels[rows])
+            step: Candidate = client.gradient(delta, part, step=number)
+            if generator is not None and self.noise and self.clip:
+                step = _noised(_detached(step), self.noise * self.clip / len(part), generator)
+            for name, slope in step.items():
+                if self.weight_decay:
+                    now = _now(parameters[name], delta.get(name))
+                    slope = torch.add(dense(slope), now, alpha=self.weight_decay)
+                velocity[name] = slope if name not in velocity else _sum(velocity[name] * self.momentum, slope)
+                delta[name] = _moved(parameters[name], delta.get(name), velocity[name], self.lr)
+        return {n: d if isinstance(d, Thin) else d.to(parameters[n].dtype) for n, d in delta.items()}
+
+    def _order(self, n: int) -> Iterator[Tensor]:
+        """The rows of each mini-batch, over all epochs or until the steps are used up."""
+        size = min(self.batch_size or n, n)
+        per_epoch = -(-n // size)
+        total = self.steps if self.steps is not None else (self.epochs or 0) * per_epoch
+        rng = None if self.shuffle is None else Generator().manual_seed(self.shuffle)
+
+        def endless() -> Iterator[Tensor]:
+            while True:
+                rows = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
+                yield from torch.split(rows, size)
+
+        return itertools.islice(endless(), total)
+
+
+CATALOGUE: Mapping[str, type] = {cls.name: cls for cls in (FedSGD, FedAvg)}
+
+
+def parse(text: str) -> LocalTraining:
+    """Build a local training from its SPEC, such as `fedavg:steps=5,lr=0.003`."""
+    training: LocalTraining = build("training", CATALOGUE, text)
+    return training
+
+
+def shortened(training: LocalTraining, pictures: int) -> LocalTraining:
+    """The same local training for an epoch at most, on so many pictures: as much of it as it takes to try it."""
+    if not isinstance(training, FedAvg):
+        return training
+    epoch = -(-pictures // min(training.batch_size or pictures, pictures))
+    total = training.steps if training.steps is not None else (training.epochs or 0) * epoch
+    return replace(training, steps=min(total, epoch), epochs=None)
+
+
+def _is_searched(batch: Batch) -> bool:
+    """Whether anybody will ask for slopes in the batch: the graph they need costs as much again."""
+    return torch.is_grad_enabled() and (batch.images.requires_grad or batch.labels.requires_grad)
+
+
+class _Client:
+    """A client during its local steps: the network in the client's mode, and what it carries from step to step."""
+
+    def __init__(
+        self,
+        model: Module,
+        clip: float | None,
+        *,
+        draws: Draws,
+        differentiable: bool = False,
+        may_be_thin: bool = True,
+    ) -> None:
+        self.model = model
+        self.clip = clip
+        self.draws = draws
+        self.differentiable = differentiable
+        self.thin = thin_weights(model) if may_be_thin else frozenset[str]()
+        self.buffers = fresh_buffers(model)
+
+    def gradient(self, delta: Candidate, batch: Batch, *, step: int = 0) -> dict[str, Tensor | Thin]:
+        """The mean gradient of one local step, each example's clipped first where a clipping norm is given."""
+        if self.clip is None:
+            return self._once(delta, batch, seed_of(self.draws, step))
+        if self.model.training and any(isinstance(m, _BatchNorm) for m in self.model.modules()):
+            raise UsageError(
+                "training: per-example clipping has no meaning with BatchNorm in train mode, which mixes the examples; "
+                "use mode=eval or a model with GroupNorm"
+            )
+        total: dict[str, Tensor | Thin] = {}
+        for i in range(len(batch)):
+            one = Batch(batch.images[i : i + 1], batch.labels[i : i + 1])
+            slopes = self._once(delta, one, seed_of(self.draws, step, i))
+            norm = torch.stack([square_norm(slope) for slope in slopes.values()]).sum().clamp_min(1e-24).sqrt()
+            share = (self.clip / norm).clamp(max=1.0) / len(batch)
+            for name, slope in slopes.items():
+                total[name] = slope * share if name not in total else _sum(total[name], slope * share)
+        return total
+
+    def _once(self, delta: Candidate, batch: Batch, draws: Draws) -> dict[str, Tensor | Thin]:
+        return gradient(
+            self.model,
+            delta,
+            batch,
+            differentiable=self.differentiable,
+            thin=self.thin,
+            buffers=self.buffers,
+            draws=draws,
+        )
+
+
+def draws_of(generator: Generator | None) -> int:
+    """The seed of what a client's network draws by chance: that of its generator, 0 without one."""
+    return 0 if generator is None else generator.initial_seed() % 2**63
+
+
+def _moved(weight: Tensor, delta: Tensor | Thin | None, velocity: Tensor | Thin, lr: float) -> Tensor | Thin:
+    """How far a weight is from where it started, one step further; in float32 for weights of half precision."""
+    if weight.dtype in (torch.float16, torch.bfloat16):  # what the client holds is rounded after each step
+        return weight.detach().float() - torch.add(_now(weight, delta), dense(velocity), alpha=-lr).float()
+    change = velocity * lr
+    return change if delta is None else _sum(delta, change)
+
+
+def _now(weight: Tensor, delta: Tensor | Thin | None) -> Tensor:
+    start = weight.detach()
+    return start if delta is None else (start - dense(delta)).to(start.dtype)
+
+
+def _sum(a: Tensor | Thin, b: Tensor | Thin) -> Tensor | Thin:
+    return a + b if isinstance(a, Thin) and isinstance(b, Thin) else dense(a) + dense(b)
+
+
+def _detached(candidate: Candidate) -> Tensors:
+    return {name: dense(value).detach() for name, value in candidate.items()}
+
+
+def _noised(tensors: Tensors, sigma: float, generator: Generator | None) -> Tensors:
+    if not sigma:
+        return tensors
+    if generator is None:
+        raise UsageError("training: noise needs a generator; pass generator=torch.Generator().manual_seed(0)")
+    return {
+        name: t + sigma * torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device)
+        for name, t in tensors.items()
+    }
+
+
+def _check_privacy(who: str, clip: float | None, noise: float) -> None:
+    if clip is not None:
+        positive(who, "clip", clip, "leave it out for no clipping")
+    not_negative(who, "noise", noise, "0 switches it off")
+    if noise and clip is None:
+        raise UsageError(f"{who}: noise is a multiple of the clipping norm; give clip as well, such as clip=1")
+    not_negative(who, "noise * clip", noise * (clip or 0.0), "it is the noise's standard deviation")

@@ -1,0 +1,219 @@
+"""The gradient of a model's loss on a batch, with large Linear layers left as thin factors.
+
+While the model runs, a tape notes what goes into each large Linear layer and what comes out of it. Differentiating with
+respect to that output instead of the weight gives the layer's errors D, and its gradient is D^T A without a matrix
+product of the weight's size, forward or backward. Nothing is hooked into the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Linear, Module
+from torch.overrides import TorchFunctionMode
+
+from unveil.core.errors import UsageError
+from unveil.core.factored import WORTH_IT, Candidate, Thin, dense
+from unveil.core.network import Draws, Mode, in_mode, run, users_code
+from unveil.core.types import Batch
+
+__all__ = ["Mode", "gradient", "in_mode", "thin_weights"]
+
+
+class NotThinError(BaseException):  # passes through the handlers of the user's own code
+    """A weight is used in a way that the factors do not cover; its plain gradient is taken instead."""
+
+
+def thin_weights(model: Module) -> frozenset[str]:
+    """Names of the Linear weights that are large, trained, not of half precision, and owned by one layer only."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    found = set()
+    for prefix, module in model.named_modules():
+        name = f"{prefix}.weight" if prefix else "weight"
+        # A weight that is computed (weight norm, pruning) is not a parameter of this name.
+        own = type(module) is Linear and owners.get(id(module.weight)) == [name]
+        exact = own and module.weight.dtype in (torch.float32, torch.float64)
+        if exact and module.weight.numel() >= WORTH_IT and module.weight.requires_grad:
+            found.add(name)
+    return frozenset(found)
+
+
+def linear_call(func: Any, args: Any, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """Input and weight of a call of `F.linear`, by position or by name; None for every other call."""
+    if func is not F.linear:
+        return None
+    given = dict(zip(("input", "weight"), args, strict=False)) | dict(kwargs)
+    return given["input"], given["weight"]
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Every tensor among the arguments of a call, in lists and dictionaries too."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        yield from tensors_in(list(values.values()))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from tensors_in(value)
+
+
+class _Tape(TorchFunctionMode):
+    """Notes the features and the output of each Linear layer whose weight is one of the given tensors."""
+
+    def __init__(self, names: Mapping[int, str], drift: Mapping[str, Thin]) -> None:
+        super().__init__()
+        self.names = names
+        self.drift = drift
+        self.seen: list[tuple[str, Tensor, Tensor]] = []
+        self.versions: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.names:
+            return func(*args, **kwargs)
+        name = next((self.names[id(t)] for t in tensors_in([*args, kwargs]) if id(t) in self.names), None)
+        if name is None:
+            return func(*args, **kwargs)
+        call = linear_call(func, args, kwargs)
+        version = call[0]._version if call is not None else 0
+        result = func(*args, **kwargs)
+        if not isinstance(result, Tensor):
+            if any(True for _ in tensors_in(result)):
+                raise NotThinError(name)
+            return result
+        if call is None or id(call[1]) not in self.names:
+            raise NotThinError(name)
+        features, weight = call
+        rows, (out, inside) = features.numel() // features.shape[-1], weight.shape
+        if rows * (out + inside) >= out * inside or result.dtype != weight.dtype:
+            raise NotThinError(name)
+        if name in self.drift:
+            moved = self.drift[name].times(features.reshape(-1, inside))
+            result = result - moved.reshape(result.shape)
+        if not result.requires_grad and torch.is_grad_enabled():
+            result.requires_grad_()
+        if result.requires_grad:
+            self.seen.append((name, features, result))
+            self.versions.append(version)
+        return result.clone()  # an activation that works in place must not change what was noted
+
+    @property
+    def overwritten(self) -> str | None:
+        """A weight whose layer's input was changed in place after it was used; None where there is none."""
+        pairs = zip(self.seen, self.versions, strict=True)
+        return next((name for (name, features, _), version in pairs if features._version != version), None)
+
+
+def gradient(
+    model: Module,
+    delta: Candidate,
+    batch: Batch,
+    *,
+    differentiable: bool,
+    thin: frozenset[str],
+    buffers: dict[str, Tensor] | None = None,
+    draws: Draws = 0,
+) -> dict[str, Tensor | Thin]:
+    """The gradient of the mean cross-entropy at ``weights - delta``.
+
+    Args:
+        model: Already in the client's mode (see `in_mode`); its parameters are only read.
+        delta: How far each parameter has moved from the model's own value; empty at the start.
+        batch: Images and labels (class indices, or rows of probabilities).
+        differentiable: Keep the graph, so that the result can be differentiated with respect to the batch.
+        thin: Names of the weights whose gradient should stay factored (see `thin_weights`).
+        buffers: Running statistics and the like, which become what the run leaves in them; None for fresh copies.
+        draws: Seed of what the network draws by chance, None for the mean of every draw; see `network.run`.
+
+    Returns:
+        One entry for each trained parameter; zeros where the loss does not depend on it.
+    """
+    while True:
+        try:
+            # A run that is left halfway must not have written to the caller's buffers.
+            tried = {name: buffer.clone() for name, buffer in (buffers or dict(model.named_buffers())).items()}
+            result = _gradient(model, delta, batch, differentiable, thin, tried, draws)
+        except NotThinError as used_elsewhere:
+            thin = thin - {str(used_elsewhere)}
+            continue
+        if buffers is not None:
+            buffers.update(tried)
+        return result
+
+
+def _gradient(
+    model: Module,
+    delta: Candidate,
+    batch: Batch,
+    differentiable: bool,
+    thin: frozenset[str],
+    buffers: dict[str, Tensor],
+    draws: Draws,
+) -> dict[str, Tensor | Thin]:
+    weights: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach()
+        if name not in thin:
+            moved = delta.get(name)
+            weight = weight if moved is None else (weight - dense(moved)).to(weight.dtype)
+            weight = weight if weight.requires_grad else weight.requires_grad_(parameter.requires_grad)
+        weights[name] = weight
+    drift = {name: value for name, value in delta.items() if name in thin and isinstance(value, Thin)}
+    tape = _Tape({id(weights[name]): name for name in thin}, drift)
+    with torch.enable_grad(), tape:
+        logits = check_logits(run(model, batch.images, weights, buffers, draws=draws), batch)
+        loss = F.cross_entropy(logits, batch.labels)
+    if tape.overwritten is not None:
+        raise NotThinError(tape.overwritten)
+
+    names = [n for n, p in model.named_parameters() if p.requires_grad and n not in thin]
+    wanted = [weights[n] for n in names] + [output for *_, output in tape.seen]
+    if not loss.requires_grad:
+        raise UsageError(
+            "model: its output does not depend on any trained parameter, so there is no gradient to send; "
+            "switch requires_grad on, and do not run the forward under torch.no_grad or detach its output"
+        )
+    with users_code("model: its backward"):
+        grads = torch.autograd.grad(
+            loss, wanted, create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
+    result: dict[str, Tensor | Thin] = dict(zip(names, grads, strict=False))
+    for (name, features, _), errors in zip(tape.seen, grads[len(names) :], strict=True):
+        inside, out = features.shape[-1], errors.shape[-1]
+        if not differentiable:
+            features = features.detach()
+        term = Thin(((1.0, errors.reshape(-1, out), features.reshape(-1, inside)),))
+        earlier = result.get(name)
+        result[name] = earlier + term if isinstance(earlier, Thin) else term
+    # In the model's order, whatever was left thin: names, and what a channel draws, must not depend on that.
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return {name: result[name] if name in result else torch.zeros_like(weights[name]) for name in trained}
+
+
+def check_logits(output: object, batch: Batch) -> Tensor:
+    """The model's output, once it is found to be n x classes with room for every label; a `UsageError` where not."""
+    expected = f"model: expected an output of {len(batch)} x classes for {len(batch)} images"
+    if not isinstance(output, Tensor):
+        raise UsageError(
+            f"{expected}, got a {type(output).__name__}; let the model return the logits alone, in this mode too: "
+            "wrap it in a module that picks them out"
+        )
+    if output.dim() != 2 or len(output) != len(batch):
+        shape = " x ".join(map(str, output.shape)) or "a single number"
+        raise UsageError(f"{expected}, got {shape}; let the model return one row of logits an image")
+    if not output.is_floating_point():
+        raise UsageError(f"{expected}, got {output.dtype}; let the model return the logits, not the chosen class")
+    if batch.labels.dim() == 1 and len(batch):
+        wrong = batch.labels[(batch.labels < 0) | (batch.labels >= output.shape[1])]
+        if len(wrong):
+            raise UsageError(
+                f"label {int(wrong[0])} is out of range for a model with {output.shape[1]} outputs; "
+                "give the model more classes or correct the labels"
+            )
+    return output

@@ -1,0 +1,221 @@
+"""The values that flow along the line of a trial: batch, update, reconstruction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unveil.core.errors import UsageError
+
+Tensors = Mapping[str, Tensor]
+"""Tensors keyed by parameter name, never matched by position."""
+
+
+Images = Float[Tensor, "n c h w"]
+"""RGB pictures, float32 in [0, 1]; normalisation belongs to the model."""
+
+
+Family = str
+"""`none`, `quantise`, `sparsify`, `perturb`, `pipeline`, or a word of one's own, which reports draw as `other`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a client trains on. Private: no attack is ever handed one that it did not make itself.
+
+    Args:
+        images: The pictures, n x c x h x w in [0, 1].
+        labels: A class index for each picture, or (for an attacker's own guess) a row of class probabilities.
+    """
+
+    images: Images
+    labels: Int[Tensor, " labels"] | Float[Tensor, "labels classes"]
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise UsageError(
+                f"Batch: expected one label a picture, got {len(self.images)} pictures and {len(self.labels)} labels"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coding:
+    """How an update is written on the wire; with the number of entries sent, all that its size depends on.
+
+    Args:
+        bits_per_value: Bits for each value sent; 0 where `side_bits` says all, None for those of each tensor's type.
+        sparse: Only some entries are sent, each with its position.
+        side_bits: Everything sent once beside the values: norms, scales, minima. Total, in bits.
+        numbers: Tensor name -> numbers sent for it, where these are not its entries, such as the entries of two thin
+            factors. A tensor that is not named sends its entries.
+    """
+
+    bits_per_value: float | None = None
+    sparse: bool = False
+    side_bits: float = 0.0
+    numbers: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What travels from a client to the server, decoded to plain tensors.
+
+    Args:
+        tensors: One tensor a parameter.
+        coding: How they were written on the wire.
+        support: Tensor name -> which entries were sent, a mask of the tensor's shape; a tensor that is not named was
+            sent whole. None: all entries, or with `coding.sparse` those that are not zero. Entries that were not sent
+            are exactly zero; one that was sent may be zero too.
+        side: What travels beside the values, by the stage that sent it (its SPEC): tensor name -> the distance of the
+            quantiser's levels, a 0-dimensional tensor or one of the tensor's shape, in units of `tensors`.
+    """
+
+    tensors: Tensors
+    coding: Coding = field(default_factory=Coding)
+    support: Mapping[str, Bool[Tensor, "*shape"]] | None = None
+    side: Mapping[str, Tensors] = field(default_factory=dict)
+
+    def sent(self, name: str) -> Bool[Tensor, "*shape"] | None:
+        """Which entries of a tensor were sent; None stands for all of them."""
+        if self.support is not None:
+            return self.support.get(name)
+        return self.tensors[name] != 0 if self.coding.sparse else None
+
+    def masks(self) -> dict[str, Bool[Tensor, "*shape"]]:
+        """Which entries were sent, for every tensor that was not sent whole."""
+        found = {name: self.sent(name) for name in self.tensors}
+        return {name: mask for name, mask in found.items() if mask is not None}
+
+    def count_sent(self, name: str) -> int:
+        """How many entries of a tensor were sent."""
+        mask = self.sent(name)
+        return self.tensors[name].numel() if mask is None else int(torch.count_nonzero(mask))
+
+    @property
+    def wire_bits(self) -> int:
+        """Size on the wire in bits: values, positions and side information.
+
+        A sparse tensor's positions cost what the cheaper of an index each and a bitmap costs, and nothing where all
+        entries are sent. It never costs more than all its entries written in full, which takes three symbols.
+        """
+        coding, total = self.coding, self.coding.side_bits
+        for name, tensor in self.tensors.items():
+            size, bits = tensor.numel(), coding.bits_per_value
+            if bits is None:
+                bits = 8 * tensor.element_size()
+            if coding.numbers is not None and name in coding.numbers:
+                total += coding.numbers[name] * bits
+            elif coding.sparse and (sent := self.count_sent(name)) < size:
+                positions = min(sent * math.ceil(math.log2(max(size, 2))), size)
+                total += min(sent * bits + positions, size * max(bits, math.log2(3))) if bits else 0
+            else:
+                total += size * bits
+        return math.ceil(total)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether every value sent is zero, or nothing was sent at all."""
+        return not any(bool(tensor.any()) for tensor in self.tensors.values())
+
+    def check(self) -> None:
+        """Raise a `UsageError` that names the first tensor with a NaN or an infinity in it."""
+        for name, tensor in self.tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise UsageError(
+                    f"update: tensor {name!r} holds NaN or infinite values, so nothing can be matched to it; "
+                    "check the client's learning rate and input for overflow, or send a finite update"
+                )
+
+
+class Stop(Enum):
+    """Why an attack ended; the value is the sentence that the user reads."""
+
+    FINISHED = "finished: every planned step was taken"
+    STALLED = "stalled: the loss no longer changed, so the remaining steps were not taken"
+    EMPTY = "nothing to match: the received update is all zeros, so the pictures are the blind guess, mid-grey"
+    DIVERGED = "diverged: the loss became NaN or infinite; the best images before that were kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """How firmly the update holds each picture, told from the update alone; sizes in units of the features' spread.
+
+    Args:
+        noise: Standard deviation of the errors of the features that the update gives: the channel's strength as it
+            arrives at this picture. 0 is exact, at 1 the update says next to nothing.
+        miss: Root mean squared distance of the rebuilt picture's features from those.
+        chi_squared: (images) -> for each, the mean squared distance of its features from those that the update gives,
+            in units of the variance of their errors: about 1 for the truth, more for what the update speaks against.
+            Differentiable. None where it cannot be asked.
+    """
+
+    noise: Float[Tensor, " n"]
+    miss: Float[Tensor, " n"]
+    chi_squared: Callable[[Images], Float[Tensor, " n"]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What an attack rebuilt, in its own order.
+
+    Args:
+        images: The rebuilt pictures, in [0, 1].
+        labels: The label the attack believed each picture to have.
+        losses: The attack's own loss after each step.
+        stop: Why the attack ended.
+        notes: What else a reader must know of this run, a sentence each.
+        confidence: How sure the attack is of each picture, to rank them; None where it does not say.
+        evidence: How firmly the update holds each picture; None where the batch was not separated.
+    """
+
+    images: Images
+    labels: Int[Tensor, " n"]
+    losses: Sequence[float]
+    stop: Stop = Stop.FINISHED
+    notes: tuple[str, ...] = ()
+    confidence: Float[Tensor, " n"] | None = None
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A measure of how much of an image came back.
+
+    Args:
+        name: Its key in results.
+        unit: Its unit, empty for a pure number.
+        leak: Whether a high or a low value means leakage.
+        score: (originals, reconstructions) -> one value per image.
+    """
+
+    name: str
+    unit: str
+    leak: Literal["high", "low"]
+    score: Callable[[Images, Images], Float[Tensor, " n"]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A look at a running attack. `images` is a function so that nobody pays for a decoding that nobody wants."""
+
+    step: int
+    steps: int
+    loss: float
+    images: Callable[[], Any]
+
+
+Watch = Callable[[Progress], None]
+
+
+Block = tuple[slice, slice]
+"""Some rows and columns of a matrix."""

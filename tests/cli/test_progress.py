@@ -1,0 +1,57 @@
+import io
+
+from rich.console import Console
+
+from unveil.audits.audit import Standing
+from unveil.cli.progress import shown
+from unveil.core.records import Trial
+from unveil.core.types import Progress
+
+SETTINGS = {"scene": "client", "training": "fedsgd", "obfuscation": "sign [x]", "attack": "rog"}
+
+
+def at(done: int, *, step: int | None = None, trial: Trial | None = None) -> Standing:
+    progress = None if step is None else Progress(step=step, steps=8, loss=1.0, images=lambda: None)
+    return Standing(done=done, total=4, settings=SETTINGS, seed=7, progress=progress, trial=trial)
+
+
+TRIAL = Trial(
+    settings=SETTINGS,
+    seed=7,
+    wire_bits=1,
+    raw_bits=1,
+    seconds=2.5,
+    iterations=8,
+    peak_mib=None,
+    stop="",
+    scores={"psnr": [20.0, 21.0]},
+    floor={},
+    losses=[],
+    originals=[],
+    images=[],
+    labels=[],
+    assumptions=[],
+    notes=[],
+    versions={},
+)
+
+
+def printed(*standings: Standing, terminal: bool) -> str:
+    file = io.StringIO()
+    with shown(Console(file=file, force_terminal=terminal, color_system=None, width=120)) as listener:
+        for standing in standings:
+            listener(standing)
+    return file.getvalue()
+
+
+def test_off_a_terminal_there_is_one_line_a_trial() -> None:
+    text = printed(at(0), at(0, step=1), at(0, step=2), at(1, trial=TRIAL), terminal=False)
+    assert text == "[1/4] client, fedsgd, sign [x], rog, seed 7: 20.5 dB, 2.5 s\n"
+
+
+def test_on_a_terminal_there_are_channel_step_trials_and_time_left() -> None:
+    text = printed(at(2), at(2, step=4), terminal=True)
+    assert "sign [x]" in text
+    assert "step 4/8" in text
+    assert "2/4 trials" in text
+    assert "left" in text

@@ -1,0 +1,234 @@
+"""An enhancer between attack and scores: held to the update, controlled, recorded, refused where it would cheat."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fakes import small_client
+from seeds import seeded, shifted
+from unveil import obfuscations
+from unveil.attacks import parse as parse_attack
+from unveil.audits.controls import LABELS
+from unveil.audits.results import append, prepare, read_trials
+from unveil.audits.trial import LABEL_ALONE, LABEL_MATCHED, run_trial
+from unveil.clients.client import Scene, make_scene
+from unveil.clients.training import FedSGD
+from unveil.core.errors import UsageError
+from unveil.core.fingerprints import fingerprints
+from unveil.core.objectives import OBJECTIVES
+from unveil.core.protocols import Knowledge
+from unveil.core.types import Batch, Evidence, Reconstruction, Update
+from unveil.enhancers.consistency import enhance, led_back, refuse_seen
+from unveil.enhancers.generator import Generator as Drawer
+from unveil.enhancers.learned import Learned
+from unveil.enhancers.restorer import Restorer
+from unveil.enhancers.weights import save_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Towards:
+    """An enhancer that answers these pictures."""
+
+    images: Tensor
+    is_faithful: bool = True
+    uses_labels: bool = False
+    assumptions: tuple[str, ...] = ()
+
+    def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
+        return dataclasses.replace(guess, images=self.images)
+
+    def __str__(self) -> str:
+        return "towards"
+
+
+@pytest.fixture
+def attacked() -> tuple[torch.nn.Module, Batch, Update, Knowledge, Reconstruction]:
+    model, batch = small_client()
+    update = Update(FedSGD()(model, batch))
+    knowledge = Knowledge(
+        training=FedSGD(),
+        image_shape=(3, 8, 8),
+        num_images=4,
+        classes=10,
+        labels=batch.labels,
+        obfuscation=obfuscations.parse("none"),
+    )
+    noise = 0.2 * torch.randn(batch.images.shape, generator=seeded(1))
+    rough = Reconstruction(images=(batch.images + noise).clamp(0, 1), labels=batch.labels, losses=[])
+    return model, batch, update, knowledge, rough
+
+
+def test_a_restorer_that_is_right_is_believed(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    found, told = enhance(Towards(batch.images), rough, model=model, update=update, knowledge=knowledge)
+    assert told.share == 1
+    assert told.misfit_after < told.misfit_before
+    torch.testing.assert_close(found.images, batch.images)
+
+
+@pytest.mark.parametrize("wrong", ["inverted", "grey", "another"])
+def test_a_restorer_never_takes_pictures_further_from_the_update(attacked, wrong: str) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    other = {"inverted": 1 - batch.images, "grey": torch.full_like(batch.images, 0.5), "another": batch.images.flip(0)}
+    found, told = enhance(Towards(other[wrong]), rough, model=model, update=update, knowledge=knowledge)
+    assert told.misfit_after <= told.misfit_before
+    if told.share == 0:
+        assert torch.equal(found.images, rough.images)
+
+
+def test_what_is_led_back_is_nearer_to_the_update_than_what_came_in(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    distance = OBJECTIVES["misfit"](update, knowledge)
+
+    def misfit(images: Tensor) -> Tensor:
+        return distance(knowledge.training.simulate(model, Batch(images, batch.labels)))[None]
+
+    before = misfit(rough.images).detach()
+    images = led_back(rough.images, misfit, 0.5 * before, steps=3)
+    assert float(misfit(images).detach()) < float(before)
+    assert torch.equal(led_back(rough.images, misfit, before, steps=3), rough.images)  # nothing to mend
+
+
+def brightness_off(batch: Batch) -> Callable[[Tensor], Tensor]:
+    """A chi squared that knows nothing but how bright each picture is."""
+    return lambda images: 100 * (images.mean((1, 2, 3)) - batch.images.mean((1, 2, 3))).square()
+
+
+def test_each_picture_is_led_back_by_itself_and_only_in_what_it_is_asked_for(attacked) -> None:  # type: ignore[no-untyped-def]
+    _, batch, *_ = attacked
+    images = (batch.images + torch.tensor([0.0, 0.2, -0.2, 0.1])[:, None, None, None]).clamp(0, 1)
+    goal = torch.tensor([0.0, 0.01, 0.02, 100.0])
+    led = led_back(images, brightness_off(batch), goal, steps=40)
+    assert torch.equal(led[0], images[0])
+    assert torch.equal(led[3], images[3])
+    assert (brightness_off(batch)(led) <= goal).all()
+    inside = (led[1] > 0.3) & (led[1] < 0.7)  # the clamp moved nothing here
+    moved = (led[1] - images[1])[inside]
+    torch.testing.assert_close(moved, moved.mean().expand_as(moved), atol=1e-4, rtol=0)
+
+
+def test_features_lead_a_restorer_back_to_the_update(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    evidence = Evidence(noise=torch.full((4,), 0.1), miss=torch.full((4,), 0.1))
+    wrong = Towards(1 - batch.images)
+    shares = []
+    for chi_squared in (None, lambda images: 1e4 * (images - batch.images).square().mean((1, 2, 3))):
+        guess = dataclasses.replace(rough, evidence=dataclasses.replace(evidence, chi_squared=chi_squared))
+        _, told = enhance(wrong, guess, model=model, update=update, knowledge=knowledge)
+        assert told.misfit_after <= told.misfit_before
+        shares.append(told.share)
+    assert shares[1] > shares[0]
+
+
+def test_where_the_update_is_exact_a_restorer_may_change_a_third_at_most(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    exact = dataclasses.replace(rough, evidence=Evidence(noise=torch.full((4,), 1e-4), miss=torch.full((4,), 0.1)))
+    _, told = enhance(Towards(batch.images), exact, model=model, update=update, knowledge=knowledge)
+    assert told.share == 0.3
+
+
+def test_a_generator_is_not_held_and_its_misfit_is_told(attacked) -> None:  # type: ignore[no-untyped-def]
+    model, batch, update, knowledge, rough = attacked
+    drawn = Towards(1 - batch.images, is_faithful=False)
+    found, told = enhance(drawn, rough, model=model, update=update, knowledge=knowledge)
+    assert torch.equal(found.images, 1 - batch.images)
+    assert told.misfit_after > told.misfit_before
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene(name="client", model="lenet", images="builtin", size=16, batch=3, training=FedSGD())
+
+
+def weights(path: Path, network: Restorer | Drawer, seen: Tensor | None = None) -> Learned:
+    torch.nn.init.normal_(network.body.last.weight, std=0.02)
+    seen = torch.zeros((0, 32), dtype=torch.uint8) if seen is None else seen
+    save_weights(network, path, seen=seen, card={})
+    return Learned(path.name, path)
+
+
+def test_a_trial_tells_what_the_enhancer_changed(scene: Scene, tmp_path: Path) -> None:
+    torch.manual_seed(shifted(0))
+    enhancer = weights(tmp_path / "r.safetensors", Restorer(widths=(4, 6), blocks=1))
+    channel, attack = obfuscations.parse("none"), parse_attack("unveil:steps=3")
+    plain = run_trial(scene, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,))
+    trial = run_trial(scene, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,), enhancer=enhancer)
+    assert trial.settings["enhancer"] == str(enhancer)
+    assert plain.enhanced is None
+    assert "enhancer" not in plain.settings
+    assert trial.enhanced is not None
+    before = trial.enhanced.before
+    assert before is not None
+    assert before.settings == plain.settings
+    assert before.scores == plain.scores
+    assert before.controls == plain.controls
+    assert before.confidence == plain.confidence
+    assert before.assumptions == plain.assumptions
+    assert any("learned prior (r.safetensors@" in text for text in trial.assumptions)
+    assert before.seconds < trial.seconds
+    assert trial.scores != plain.scores
+    assert trial.controls[LABELS] != plain.controls[LABELS]
+    assert all((tmp_path / path).is_file() for path in before.images)
+    assert set(trial.images).isdisjoint(before.images)
+    assert trial.enhanced.misfit_after <= trial.enhanced.misfit_before
+    assert trial.enhanced.alone == []
+    prepare(tmp_path / "kept", {})
+    append(tmp_path / "kept", trial)
+    assert read_trials(tmp_path / "kept") == [trial]
+
+
+def test_what_a_generator_draws_from_the_label_alone_is_a_control(scene: Scene, tmp_path: Path) -> None:
+    torch.manual_seed(shifted(0))
+    enhancer = weights(tmp_path / "g.safetensors", Drawer(names=("cat", "coffee"), widths=(4, 6), blocks=1))
+    trial = run_trial(
+        scene,
+        obfuscations.parse("qsgd:levels=2"),
+        parse_attack("unveil:steps=2"),
+        seed=0,
+        folder=tmp_path,
+        controls=(LABELS,),
+        enhancer=enhancer,
+    )
+    assert set(trial.controls) == {LABELS, LABEL_ALONE, LABEL_MATCHED}
+    alone, matched = (trial.controls[name]["psnr"] for name in (LABEL_ALONE, LABEL_MATCHED))
+    assert sum(matched) >= sum(alone) - 0.5  # matched by squared error, not by decibels
+    assert "The attacker knows the names of the classes." in trial.assumptions
+    assert trial.enhanced is not None
+    assert len(trial.enhanced.alone) == 3
+    assert all((tmp_path / path).is_file() for path in trial.enhanced.alone)
+    assert "class of 2 of 3" in " ".join(trial.notes)
+    before = trial.enhanced.before
+    assert before is not None
+    assert set(before.controls) == {LABELS}
+    assert "class of 2 of 3" not in " ".join(before.notes)
+
+
+def test_pictures_that_an_enhancer_knows_by_heart_are_refused(scene: Scene, tmp_path: Path) -> None:
+    seen = fingerprints(scene.batch.images[1:2])
+    enhancer = weights(tmp_path / "s.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
+    with pytest.raises(UsageError, match=r"1 of the 3 pictures .*the first: picture 2"):
+        run_trial(
+            scene,
+            obfuscations.parse("none"),
+            parse_attack("unveil:steps=2"),
+            seed=0,
+            folder=tmp_path,
+            enhancer=enhancer,
+        )
+    refuse_seen(enhancer, scene.batch.images[:1])
+    refuse_seen(Towards(scene.batch.images), scene.batch.images)  # not a learned one: it has seen nothing
+
+
+def test_so_are_pictures_that_an_attacks_own_prior_knows(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert str(parse_attack("unveil+").prior) == "faithful"  # type: ignore[attr-defined]
+    seen = fingerprints(scene.batch.images[:1])
+    prior = weights(tmp_path / "p.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
+    monkeypatch.setattr("unveil.attacks.separation.with_restorer.FAITHFUL", prior)
+    with pytest.raises(UsageError, match="1 of the 3 pictures"):
+        run_trial(scene, obfuscations.parse("none"), parse_attack("unveil+:steps=2"), seed=0, folder=tmp_path)

@@ -1,0 +1,68 @@
+"""The law of the misfit over every pair of stages, and what stages behind others make of values and of the wire."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from fakes import small_client
+from instances import PLAIN
+from seeds import seeded
+from unveil.clients.training import FedSGD
+from unveil.core.factored import Candidate
+from unveil.core.protocols import Obfuscation, Shrinking
+from unveil.core.types import Batch, Update
+from unveil.obfuscations import CATALOGUE, parse
+
+STAGES = [*PLAIN, "qsgd:levels=4,bucket=50", "uniform:bits=3,range=minmax", "sign"]
+PAIRS = [f"{first}+{second}" for first, second in itertools.product(STAGES, repeat=2)]
+DRAWS = 10
+
+
+def send(channel: Obfuscation, update: Update, seed: int = 0) -> Update:
+    return channel(update, generator=seeded(seed))
+
+
+@pytest.fixture(scope="module")
+def candidates() -> dict[str, Candidate]:
+    """The truth, and updates that it must not be mistaken for, each of them `DRAWS` times over.
+
+    One draw of a channel is then the mean over many for every entry.
+    """
+    model, batch = small_client()
+    truth = FedSGD()(model, batch)
+    noise = torch.randn(batch.images.shape, generator=seeded(5))
+    found = {
+        "truth": truth,
+        "nothing": {name: 0 * value for name, value in truth.items()},
+        "opposite": {name: -value for name, value in truth.items()},
+        "other pictures": FedSGD()(model, small_client(seed=1)[1]),
+        "noisy pictures": FedSGD()(model, Batch((batch.images + 0.3 * noise).clamp(0, 1), batch.labels)),
+        "other labels": FedSGD()(model, Batch(batch.images, batch.labels.roll(1))),
+        "half": {name: 0.5 * value for name, value in truth.items()},
+        "double": {name: 2 * value for name, value in truth.items()},
+    }
+    return {
+        name: {key: torch.cat([value] * DRAWS) for key, value in candidate.items()} for name, candidate in found.items()
+    }
+
+
+def test_every_catalogued_obfuscation_is_in_the_pairs() -> None:
+    assert {spec.partition(":")[0] for spec in STAGES} == set(CATALOGUE)
+
+
+@pytest.mark.parametrize("spec", PAIRS)
+def test_the_misfit_of_every_pair_is_lowest_at_the_truth(spec: str, candidates: dict[str, Candidate]) -> None:
+    """In the mean over what the channel may have drawn. Another length counts where the channel keeps the length."""
+    channel, update = parse(spec), Update(candidates["truth"])  # type: ignore[arg-type]
+    misfit = channel.misfit(send(channel, update))
+    found = {name: float(misfit(candidate)) for name, candidate in candidates.items()}
+    first, second = spec.split("+")
+    chosen_after_rounding = second.startswith("topk") and first.startswith(("qsgd", "ternary"))
+    if chosen_after_rounding or (isinstance(channel, Shrinking) and channel.loses_scale):
+        del found["half"], found["double"]  # top-k sends what was rounded up
+    truth = found.pop("truth")
+    worse = {name: value - truth for name, value in found.items()}
+    assert min(worse.values()) > 0, worse
