@@ -23,11 +23,11 @@ from torch import Generator
 
 from data import read, tensor
 from unveil import attacks, obfuscations
-from unveil.audits.profiling import Meter
-from unveil.audits.scoring import Measures
-from unveil.audits.threat_model import Attacker
+from unveil.audits.profiling import Profiler
+from unveil.audits.scoring import MetricSelection
+from unveil.audits.threat_model import ThreatModel
 from unveil.clients import training
-from unveil.clients.client import Scene
+from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.core.errors import UsageError
 from unveil.core.types import Batch, Images, Metric, Progress, Reconstruction, Update, Watch
@@ -43,8 +43,8 @@ MEASURED += ("reid_top1", "reid_top5", "reid_rank")
 THRESHOLDS = (18, 20, 22, 24, 25, 26, 28)  # dB, whose first time is noted
 
 
-def anchor_scene(folder: Path, *, model: str, batch: int, training_spec: str, seed: int) -> Scene:
-    """The published batch as a scene; the model's weights are drawn from the seed."""
+def anchor_scene(folder: Path, *, model: str, batch: int, training_spec: str, seed: int) -> Client:
+    """The published batch as a client; the model's weights are drawn from the seed."""
     facts = json.loads((folder / "anchor.json").read_text())
     if not 1 <= batch <= len(facts["labels"]):
         raise UsageError(f"--batch: expected 1 to {len(facts['labels'])}, got {batch}")
@@ -52,7 +52,7 @@ def anchor_scene(folder: Path, *, model: str, batch: int, training_spec: str, se
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div(255).contiguous()
     classes = facts["classes"]
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    return Scene(
+    return Client(
         name="anchor",
         model_name=model,
         model=build_model(model, image_shape=shape, classes=classes, seed=seed),
@@ -68,22 +68,22 @@ def eight_bit(images: Images) -> Images:
     return images.clamp(0, 1).mul(255).round().div(255)
 
 
-def with_decoys(scene: Scene, data: Path) -> Scene:
-    """The scene with 200 ImageNet training pictures beside it; the published batch is of validation pictures."""
+def with_decoys(client: Client, data: Path) -> Client:
+    """The client with 200 ImageNet training pictures beside it; the published batch is of validation pictures."""
     pictures, _, names, _ = read(data, "imagenet700_256.npz", limit=DECOYS)
-    images = tensor(pictures, scene.batch.images.shape[-1])
+    images = tensor(pictures, client.batch.images.shape[-1])
     class_names = tuple(name.partition(" ")[2] for name in names)  # without WordNet's number
-    return replace(scene, class_names=class_names, decoys=images)
+    return replace(client, class_names=class_names, decoys=images)
 
 
-def first_times(scene: Scene, seconds_to: dict[str, float | None]) -> Watch:
+def first_times(client: Client, seconds_to: dict[str, float | None]) -> Watch:
     """A watch that notes when the mean PSNR first reaches each threshold, its own time left out."""
     started, watched = time.perf_counter(), 0.0
 
     def watch(progress: Progress) -> None:
         nonlocal watched
         now = time.perf_counter()
-        mse = (eight_bit(progress.images()) - scene.batch.images).square().flatten(1).mean(1)
+        mse = (eight_bit(progress.images()) - client.batch.images).square().flatten(1).mean(1)
         reached = float((-10 * mse.log10()).mean())  # batch order: the labels are known and distinct
         for threshold in THRESHOLDS:
             if reached >= threshold and seconds_to[str(threshold)] is None:
@@ -109,11 +109,11 @@ def run(
     data: Path | None = None,
 ) -> dict[str, Any]:
     """One run of one attack on the anchor; see the module's docstring."""
-    scene = anchor_scene(folder, model=model, batch=batch, training_spec=training_spec, seed=seed)
+    client = anchor_scene(folder, model=model, batch=batch, training_spec=training_spec, seed=seed)
     if data is not None:
-        scene = with_decoys(scene, data)
+        client = with_decoys(client, data)
     return measure(
-        scene,
+        client,
         attack=attack,
         obfuscation=obfuscation,
         knowledge=knowledge,
@@ -124,14 +124,14 @@ def run(
     )
 
 
-def measure(scene: Scene, *, enhancer: str = "none", **settings: Any) -> dict[str, Any]:
-    """One run of one attack on a scene, as plain JSON; settings as in `measured`."""
-    (result,) = measured(scene, enhancers=(enhancer,), **settings)
+def measure(client: Client, *, enhancer: str = "none", **settings: Any) -> dict[str, Any]:
+    """One run of one attack on a client, as plain JSON; settings as in `measured`."""
+    (result,) = measured(client, enhancers=(enhancer,), **settings)
     return result
 
 
 def measured(
-    scene: Scene,
+    client: Client,
     *,
     attack: str,
     obfuscation: str,
@@ -141,35 +141,35 @@ def measured(
     save: Path | None = None,
     lpips_weights: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """One run of one attack on a scene and what each enhancer makes of it, as plain JSON.
+    """One run of one attack on a client and what each enhancer makes of it, as plain JSON.
 
-    Where the scene has decoys, the reconstructions are also scored with LPIPS and with
+    Where the client has decoys, the reconstructions are also scored with LPIPS and with
     EfficientNet-Lite0. Each result's seconds are those of the attack and of its own enhancer.
     """
-    gallery = 0 if scene.decoys is None else len(scene.decoys)
-    measures = Measures(
+    gallery = 0 if client.decoys is None else len(client.decoys)
+    measures = MetricSelection(
         lpips_weights=None if lpips_weights is None else str(lpips_weights),
         classifier="efficientnet_lite0" if gallery else None,
         decoys=gallery,
         distance="pixels" if lpips_weights is None else "lpips",
-    )(scene)
-    channel, attacker = obfuscations.parse(obfuscation), attacks.parse(attack)
-    granted = Attacker.parse(knowledge)
-    sent = Update(scene.training(scene.model, scene.batch, generator=Generator().manual_seed(seed)))
+    )(client)
+    channel, threat_model = obfuscations.parse(obfuscation), attacks.parse(attack)
+    granted = ThreatModel.parse(knowledge)
+    sent = Update(client.training(client.model, client.batch, generator=Generator().manual_seed(seed)))
     received = channel(sent, generator=Generator().manual_seed(seed + 1))
     del sent
 
     # With labels that are known and distinct the pictures are in the batch's order all the time.
-    in_order = "labels" not in granted.unknown and len(scene.batch.labels.unique()) == len(scene.batch)
+    in_order = "labels" not in granted.unknown and len(client.batch.labels.unique()) == len(client.batch)
     seconds_to: dict[str, float | None] = {str(threshold): None for threshold in THRESHOLDS}
-    meter = Meter(torch.device("cpu"))
+    meter = Profiler(torch.device("cpu"))
     with meter:
-        guess = attacker(
-            scene.model,
+        guess = threat_model(
+            client.model,
             received,
-            granted.knowledge(scene, channel),
+            granted.knowledge(client, channel),
             generator=Generator().manual_seed(seed + 2),
-            watch=meter.unmetered(first_times(scene, seconds_to)) if in_order else None,
+            watch=meter.unmetered(first_times(client, seconds_to)) if in_order else None,
         )
     results = []
     for name in enhancers:
@@ -177,25 +177,25 @@ def measured(
         told: dict[str, Any] = {}
         started = time.perf_counter()
         if enhancer is not None:
-            refuse_seen(enhancer, scene.batch.images)
+            refuse_seen(enhancer, client.batch.images)
             done, what = enhance(
                 enhancer,
                 guess,
-                model=scene.model,
+                model=client.model,
                 update=received,
-                knowledge=granted.knowledge(scene, channel),
-                class_names=scene.class_names,
+                knowledge=granted.knowledge(client, channel),
+                class_names=client.class_names,
             )
             told = {"misfit": [what.misfit_before, what.misfit_after], "share": what.share}
         seconds = meter.seconds + time.perf_counter() - started
-        scored = scores_of(scene, align(scene.batch.images, done), measures, save if len(enhancers) == 1 else None)
+        scored = scores_of(client, align(client.batch.images, done), measures, save if len(enhancers) == 1 else None)
         results.append(
             {
-                "attack": str(attacker),
+                "attack": str(threat_model),
                 "obfuscation": str(channel),
-                "training": str(scene.training),
-                "model": scene.model_name,
-                "batch": len(scene.batch),
+                "training": str(client.training),
+                "model": client.model_name,
+                "batch": len(client.batch),
                 "knowledge": str(granted),
                 "enhancer": name,
                 "seed": seed,
@@ -214,19 +214,21 @@ def measured(
     return results
 
 
-def scores_of(scene: Scene, guess: Reconstruction, measures: Mapping[str, Metric], save: Path | None) -> dict[str, Any]:
+def scores_of(
+    client: Client, guess: Reconstruction, measures: Mapping[str, Metric], save: Path | None
+) -> dict[str, Any]:
     """What aligned pictures score, as they would be saved."""
     images = eight_bit(guess.images)
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
         for i, image in enumerate(images):
             Image.fromarray(image.permute(1, 2, 0).mul(255).round().byte().numpy()).save(save / f"{i}.png")
-    scores = psnr(scene.batch.images, images)
+    scores = psnr(client.batch.images, images)
     more = {
-        name: round(float(measures[name].score(scene.batch.images, images).mean()), 4) if name in measures else None
+        name: round(float(measures[name].score(client.batch.images, images).mean()), 4) if name in measures else None
         for name in MEASURED
     }
-    blind = psnr(scene.batch.images, torch.full_like(images, 0.5))
+    blind = psnr(client.batch.images, torch.full_like(images, 0.5))
     sure = None if guess.confidence is None else rank_correlation(guess.confidence.tolist(), scores.tolist())
     return {
         "psnr": round(float(scores.mean()), 3),

@@ -28,7 +28,7 @@ from anchor import anchor_scene, measure
 from data import read, tensor
 from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, Run, write
 from unveil.clients import training
-from unveil.clients.client import Scene
+from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.core.types import Batch
 from victims import Lite0, torchvision_resnet18, trained_lenet
@@ -86,7 +86,7 @@ TRIALS: Sequence[Trial] = (
     *(trial for part in range(3) for trial in both("4 classes, 4 images each", source="few classes", part=part)),
     *both("everything known", source="anchor"),
     *both("labels inferred", source="anchor", knowledge="labels unknown"),
-    *both("channel unknown", source="anchor", knowledge="channel unknown"),
+    *both("obfuscation unknown", source="anchor", knowledge="obfuscation unknown"),
     *both("learning rate, steps unknown", source="anchor", training=FEDAVG5, knowledge="training unknown"),
     *both("mini-batches, order known", source="anchor", training=MINI),
     *both("mini-batches, order unknown", source="anchor", training=MINI, knowledge="order unknown"),
@@ -98,7 +98,7 @@ TRIALS: Sequence[Trial] = (
 )
 
 
-def scene_of(trial: Trial, anchor: Path, data: Path) -> Scene:
+def scene_of(trial: Trial, anchor: Path, data: Path) -> Client:
     """The client of a trial; weights are drawn from seed 0."""
     if trial.source == "anchor":
         return anchor_scene(anchor, model=trial.model, batch=trial.batch, training_spec=trial.training, seed=0)
@@ -113,7 +113,7 @@ def scene_of(trial: Trial, anchor: Path, data: Path) -> Scene:
         model = trained_lenet(data)
     else:
         model = build_model(trial.model, image_shape=shape, classes=classes, seed=0)
-    return Scene(
+    return Client(
         name=trial.group,
         model_name=trial.model,
         model=model,
@@ -179,7 +179,7 @@ def missing(trial: Trial, anchor: Path, data: Path) -> str:
 def table(runs: dict[str, Run]) -> str:
     """The Markdown table, a line for each group, attack and obfuscation."""
     rows = [
-        "| scene | attack | update sent | images | PSNR dB | worst image | blind guess | s / image | confidence |",
+        "| client | attack | update sent | images | PSNR dB | worst image | blind guess | s / image | confidence |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     grouped: dict[tuple[str, str, str], list[Run]] = {}
@@ -210,8 +210,10 @@ def main() -> int:
     args = parser.parse_args()
     if args.run is not None:
         trial = TRIALS[args.run]
-        scene = scene_of(trial, args.anchor, args.data)
-        print(json.dumps(measure(scene, attack=trial.attack, obfuscation=trial.obfuscation, knowledge=trial.knowledge)))
+        client = scene_of(trial, args.anchor, args.data)
+        print(
+            json.dumps(measure(client, attack=trial.attack, obfuscation=trial.obfuscation, knowledge=trial.knowledge))
+        )
         return 0
     kept = RESULTS / "beyond.json"
     runs: dict[str, Run] = json.loads(kept.read_text()) if kept.is_file() else {}

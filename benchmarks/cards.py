@@ -25,7 +25,7 @@ from unveil.enhancers.weights import load_weights
 from unveil.fitting.fit import write
 from unveil.fitting.pairs import Pairs, make_pairs
 from unveil.fitting.recipes import RESTORATION
-from unveil.fitting.restoring import Restoring
+from unveil.fitting.restoring import RestorerTask
 from unveil.fitting.sources import read_source
 from unveil.fitting.store import PairStore
 
@@ -56,7 +56,7 @@ def main() -> int:
         print(f"[{number + 1}/{args.clients}] {pairs[-1].made}", file=sys.stderr, flush=True)
     for name, (network, seen, card) in kept.items():
         if isinstance(network, Restorer):
-            figures, _ = Restoring(network=network, store=cast(PairStore, Held(pairs))).judge(network)
+            figures, _ = RestorerTask(network=network, store=cast(PairStore, Held(pairs))).judge(network)
             card |= {"figures": figures, "judged": f"{len(pairs)} clients with Caltech's test pictures"}
             print(name, figures)
         else:

@@ -30,9 +30,9 @@ from anchor import eight_bit
 from priors import BATCH, DEFAULT_DATA, PAGE, QSGD2, TOP1, filled, pictures
 from run import RESULTS, write
 from unveil import attacks, obfuscations
-from unveil.audits.threat_model import Attacker
+from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import generators
-from unveil.clients.client import Scene
+from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.clients.training import FedSGD
 from unveil.core.types import Batch, Images, Reconstruction, Update
@@ -113,7 +113,7 @@ def _seen(classifier: Classifier, images: Images) -> Tensor:
     return features.float()
 
 
-def clients(source: str, data: Path, batches: int) -> Iterator[Scene]:
+def clients(source: str, data: Path, batches: int) -> Iterator[Client]:
     """Test pictures in batches, each a client with a LeNet of its own."""
     if source == CIFAR:
         read = read_source(data / "cifar10_test4k.npz")
@@ -125,7 +125,7 @@ def clients(source: str, data: Path, batches: int) -> Iterator[Scene]:
     shape = (found.images.shape[1], found.images.shape[2], found.images.shape[3])
     for number in range(batches):
         rows = slice(BATCH * number, BATCH * (number + 1))
-        yield Scene(
+        yield Client(
             name=f"{source} {number}",
             model_name="lenet",
             model=build_model("lenet", image_shape=shape, classes=len(names), seed=number),
@@ -137,35 +137,35 @@ def clients(source: str, data: Path, batches: int) -> Iterator[Scene]:
         )
 
 
-def looks(scene: Scene, channel: str, semantic: str, *, seed: int) -> dict[str, Images]:
+def looks(client: Client, channel: str, semantic: str, *, seed: int) -> dict[str, Images]:
     """A client's pictures as they are, as rebuilt, and as enhancers show them, in the client's order."""
     obfuscation = obfuscations.parse(channel)
     client, sending, chance = generators(seed, torch.device("cpu"))
-    sent = Update(scene.training(scene.model, scene.batch, generator=client))
+    sent = Update(client.training(client.model, client.batch, generator=client))
     received = obfuscation(sent, generator=sending)
-    knowledge = Attacker().knowledge(scene, obfuscation)
-    guess = attacks.parse("unveil")(scene.model, received, knowledge, generator=chance)
+    knowledge = ThreatModel().knowledge(client, obfuscation)
+    guess = attacks.parse("unveil")(client.model, received, knowledge, generator=chance)
 
     def enhanced(name: str, rough: Reconstruction) -> Reconstruction:
         enhancer = parse_enhancer(name)
         assert enhancer is not None
-        refuse_seen(enhancer, scene.batch.images)
-        facts = {"model": scene.model, "update": received, "knowledge": knowledge}
-        return enhance(enhancer, rough, class_names=scene.class_names, **facts)[0]
+        refuse_seen(enhancer, client.batch.images)
+        facts = {"model": client.model, "update": received, "knowledge": knowledge}
+        return enhance(enhancer, rough, class_names=client.class_names, **facts)[0]
 
     drawer = parse_enhancer(semantic)
     assert drawer is not None
     nameless = replace(guess, labels=torch.full_like(guess.labels, NEITHER))
     # Drawn without the label, but put in order and told of by the labels of the attack.
-    unnamed = replace(drawer(nameless, class_names=scene.class_names), labels=guess.labels)
+    unnamed = replace(drawer(nameless, class_names=client.class_names), labels=guess.labels)
     found = {
         "none": guess,
         "faithful": enhanced("faithful", guess),
         "semantic without the label": unnamed,
         "semantic": enhanced(semantic, guess),
-        "label alone": replace(guess, images=from_labels(drawer, guess, class_names=scene.class_names)),
+        "label alone": replace(guess, images=from_labels(drawer, guess, class_names=client.class_names)),
     }
-    originals = scene.batch.images
+    originals = client.batch.images
     # One order for all, the attack's own best: what is compared is what enhancers show, not how well it is sorted.
     order = align(originals, replace(guess, labels=torch.arange(len(originals)))).labels
     return {"true": originals} | {name: eight_bit(made.images[order]) for name, made in found.items()}
@@ -223,19 +223,19 @@ def run(source: str, enhancer: str, kept: dict[str, Any], *, data: Path, batches
     """Every client of a source through every channel, unless it is kept; adds to `kept`."""
     checksum = str(parse_enhancer(enhancer).card["checksum"])  # type: ignore[union-attr]
     judges: dict[str, Judge] = {}
-    for number, scene in enumerate(clients(source, data, batches)):
+    for number, client in enumerate(clients(source, data, batches)):
         for channel in CHANNELS:
             name = f"{source} {channel} {number}"
             if not fresh and kept.get(name, {}).get("checksum") == checksum:
                 continue
-            judges = judges or judges_of(source, data, scene.class_names)
-            shown = looks(scene, channel, enhancer, seed=number)
+            judges = judges or judges_of(source, data, client.class_names)
+            shown = looks(client, channel, enhancer, seed=number)
             facts: dict[str, Any] = {"source": source, "channel": channel, "checksum": checksum}
             for key, judge in judges.items():
-                named = {what: judge(images, scene.batch.labels) for what, images in shown.items()}
+                named = {what: judge(images, client.batch.labels) for what, images in shown.items()}
                 # JSON has no NaN
                 facts[key] = {what: [None if math.isnan(v) else v for v in row] for what, row in named.items()}
-            facts["psnr"] = {what: psnr(scene.batch.images, shown[what]).tolist() for what in SHOWN[1:]}
+            facts["psnr"] = {what: psnr(client.batch.images, shown[what]).tolist() for what in SHOWN[1:]}
             kept[name] = facts
             write(KEPT, json.dumps(kept, indent=1) + "\n")
             print(

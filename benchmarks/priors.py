@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from anchor import anchor_scene, measured
 from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, write
 from unveil.clients import training
-from unveil.clients.client import Scene
+from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.core.fingerprints import fingerprints, overlap
 from unveil.core.types import Batch
@@ -101,7 +101,7 @@ def pictures(source: str, data: Path) -> Batch:
     return Batch(images[rows], labels[rows])
 
 
-def scene_of(trial: Trial, anchor: Path, data: Path) -> Scene:
+def scene_of(trial: Trial, anchor: Path, data: Path) -> Client:
     """The client of a trial."""
     if trial.source == "anchor":
         return anchor_scene(anchor, model="lenet", batch=BATCH, training_spec=trial.training, seed=trial.seed)
@@ -110,7 +110,7 @@ def scene_of(trial: Trial, anchor: Path, data: Path) -> Scene:
     if side % 4:
         images = F.interpolate(images, size=(side // 4 * 4,) * 2, mode="area")
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    return Scene(
+    return Client(
         name=trial.source,
         model_name="lenet",
         model=build_model("lenet", image_shape=shape, classes=CLASSES, seed=trial.seed),

@@ -21,7 +21,7 @@ from torch import Generator
 from priors import DEFAULT_DATA, QSGD8, TOP1, Trial, scene_of
 from run import DEFAULT_ANCHOR
 from unveil import attacks, obfuscations
-from unveil.audits.threat_model import Attacker
+from unveil.audits.threat_model import ThreatModel
 from unveil.core.fingerprints import fingerprints, overlap
 from unveil.core.types import Update
 from unveil.enhancers.learned import FAITHFUL, Learned
@@ -45,16 +45,16 @@ def main() -> int:
     print("| pictures | update sent | " + " | ".join(e.name for e in enhancers) + " |")
     print("|---" * (2 + len(enhancers)) + "|")
     for trial in TRIALS:
-        scene, channel = scene_of(trial, args.anchor, args.data), obfuscations.parse(trial.obfuscation)
-        sent = Update(scene.training(scene.model, scene.batch))
+        client, channel = scene_of(trial, args.anchor, args.data), obfuscations.parse(trial.obfuscation)
+        sent = Update(client.training(client.model, client.batch))
         received = channel(sent, generator=Generator().manual_seed(1))
-        knowledge = Attacker().knowledge(scene, channel)
-        guess = attacks.parse("unveil")(scene.model, received, knowledge, generator=Generator().manual_seed(2))
-        before = psnr(scene.batch.images, guess.images)
+        knowledge = ThreatModel().knowledge(client, channel)
+        guess = attacks.parse("unveil")(client.model, received, knowledge, generator=Generator().manual_seed(2))
+        before = psnr(client.batch.images, guess.images)
         cells = []
-        prints = fingerprints(scene.batch.images)
+        prints = fingerprints(client.batch.images)
         for enhancer in enhancers:
-            gain = bootstrap_mean((psnr(scene.batch.images, enhancer(guess).images) - before).tolist())
+            gain = bootstrap_mean((psnr(client.batch.images, enhancer(guess).images) - before).tolist())
             known = len(overlap(prints, enhancer.seen))
             seen = f" ({known} trained on)" if known else ""
             cells.append(f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]{seen}")

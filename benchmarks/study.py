@@ -68,12 +68,12 @@ def recovered(rows: Sequence[Row]) -> str:
 
 def clients(rows: Sequence[Row]) -> str:
     """Claim 1, by client: PSNR of the attack that got most."""
-    names = list(dict.fromkeys(row.scene for row in rows))
+    names = list(dict.fromkeys(row.client for row in rows))
     lines = [line("obfuscation", *names), line(*["---"] * (1 + len(names)))]
     for obfuscation in dict.fromkeys(row.obfuscation for row in rows):
         cells = []
         for name in names:
-            there = [row for row in rows if (row.scene, row.obfuscation) == (name, obfuscation)]
+            there = [row for row in rows if (row.client, row.obfuscation) == (name, obfuscation)]
             best = max(there, key=lambda row: row.scores["psnr"].mean.mean)
             blind = best.scores["psnr"].floor
             above = "" if blind is None else f" ({best.scores['psnr'].mean.mean - blind:+.1f})"

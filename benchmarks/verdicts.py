@@ -27,7 +27,7 @@ from unveil import attacks, obfuscations
 from unveil.audits.controls import ANOTHER
 from unveil.audits.trial import run_trial
 from unveil.clients import training
-from unveil.clients.client import Scene
+from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.core.records import Trial
 from unveil.core.types import Batch
@@ -65,7 +65,7 @@ def case(number: int, images: torch.Tensor, labels: torch.Tensor, names: tuple[s
     own, second, third = (Batch(images[part], labels[part]) for part in rows)
 
     def trial(other: Batch, channel: str) -> Trial:
-        scene = Scene(
+        client = Client(
             name="cifar",
             model_name="lenet",
             model=build_model("lenet", image_shape=(3, 32, 32), classes=len(names), seed=number),
@@ -78,7 +78,7 @@ def case(number: int, images: torch.Tensor, labels: torch.Tensor, names: tuple[s
         )
         with tempfile.TemporaryDirectory() as folder:
             return run_trial(
-                scene,
+                client,
                 obfuscations.parse(channel),
                 attacks.parse(ATTACK),
                 seed=number,

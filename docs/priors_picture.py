@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from torch import Generator
 
 from unveil import attacks, enhancers, obfuscations
-from unveil.audits.threat_model import Attacker
-from unveil.clients.client import Scene
+from unveil.audits.threat_model import ThreatModel
+from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
@@ -33,7 +33,7 @@ def rows() -> list[tuple[str, Images]]:
     pictures = load_pictures("builtin", count=COUNT, size=SIDE)
     batch = Batch(pictures.images, torch.arange(COUNT))
     model = build_model("lenet", image_shape=(3, SIDE, SIDE), classes=100, seed=0)
-    scene = Scene(
+    client = Client(
         name="built in",
         model_name="lenet",
         model=model,
@@ -45,8 +45,8 @@ def rows() -> list[tuple[str, Images]]:
     found = [("original", batch.images)]
     for spec in CHANNELS:
         channel = obfuscations.parse(spec)
-        received = channel(Update(scene.training(model, batch)), generator=Generator().manual_seed(1))
-        knowledge = Attacker().knowledge(scene, channel)
+        received = channel(Update(client.training(model, batch)), generator=Generator().manual_seed(1))
+        knowledge = ThreatModel().knowledge(client, channel)
         guess = attacks.parse("unveil")(model, received, knowledge, generator=Generator().manual_seed(2))
         for name in (enhancers.NONE, *SHOWN):
             enhancer, done = enhancers.parse(name), guess

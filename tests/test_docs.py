@@ -61,7 +61,8 @@ def test_every_file_that_the_architecture_names_is_there() -> None:
         room
         for room in set(rooms)
         if not any(
-            (folder / room).is_dir() or (folder / f"{room}.py").is_file() for folder in (source, *source.iterdir())
+            (folder / room).is_dir() or (folder / f"{room}.py").is_file()
+            for folder in (source, *source.rglob("[a-z]*"))
         )
     ]
     assert not missing

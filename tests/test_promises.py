@@ -24,14 +24,14 @@ from unveil.clients import training
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"(?m)^    (unveil [^#\n]+)", README)
-QUICK = ["attack.0.steps=1", "scene.0.size=16", "scene.0.batch=2", "measures.decoys=0", "controls=[]"]
+QUICK = ["attack.0.steps=1", "client.0.size=16", "client.0.batch=2", "metrics.decoys=0", "controls=[]"]
 SMALL = """
 controls = []
-[[scene]]
+[[client]]
 name = "client"
 size = 16
 batch = 2
-{scene}
+{client}
 [[attack]]
 name = "rog"
 steps = 1
@@ -81,7 +81,7 @@ def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytes
             if args[1] == "mine.toml":
                 call("init", "mine.toml")
             text = Path(args[1]).read_text(encoding="utf-8")
-            quick = [setting for setting in QUICK if "[measures]" in text or not setting.startswith("measures")]
+            quick = [setting for setting in QUICK if "[metrics]" in text or not setting.startswith("metrics")]
             quick += ['obfuscations=["none"]', "attack=[{name='rog', steps=1}]"]
             args += [part for setting in quick[1:] for part in ("--set", setting)]
         code, out, err = call(*args)
@@ -102,7 +102,7 @@ def test_a_real_process_in_a_folder_with_spaces(tmp_path: Path) -> None:
         "    layers = nn.Linear(768, width), nn.ReLU(inplace=True), nn.Linear(width, num_classes)\n"
         "    return nn.Sequential(nn.Flatten(), *layers)\n"
     )
-    (place / "my audit.toml").write_text(SMALL.format(scene='model = "my_nets:net?width=6"'), encoding="utf-8")
+    (place / "my audit.toml").write_text(SMALL.format(client='model = "my_nets:net?width=6"'), encoding="utf-8")
     command = [sys.executable, "-m", "unveil", "audit", "my audit.toml", "--json"]
     known = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     answer = subprocess.run(
@@ -189,7 +189,7 @@ def test_other_weights_are_another_audit(folder: Path, call: Call) -> None:
     Path("nets_of_promises.py").write_text(
         "from torch import nn\ndef net(classes): return nn.Sequential(nn.Flatten(), nn.Linear(768, classes))\n"
     )
-    Path("audit.toml").write_text(SMALL.format(scene='model = "nets_of_promises:net"\nweights = "w.pt"'))
+    Path("audit.toml").write_text(SMALL.format(client='model = "nets_of_promises:net"\nweights = "w.pt"'))
     model = nn.Sequential(nn.Flatten(), nn.Linear(768, 14))
     torch.save(model.state_dict(), "w.pt")
     assert call("audit", "audit.toml", "--out", "out")[0] == 0
@@ -229,8 +229,8 @@ def test_a_network_that_fails_in_the_middle_is_the_users(folder: Path, call: Cal
     """With its error and place, as exit 2; trials that are finished are kept."""
     name = f"failing_{kind}"
     Path(f"{name}.py").write_text(FAILING, encoding="utf-8")
-    scene = f'model = "{name}:net?kind={kind}"'
-    Path("audit.toml").write_text(SMALL.format(scene=scene).replace("steps = 1", "steps = 99"), encoding="utf-8")
+    client = f'model = "{name}:net?kind={kind}"'
+    Path("audit.toml").write_text(SMALL.format(client=client).replace("steps = 1", "steps = 99"), encoding="utf-8")
     code, out, err = call("audit", "audit.toml", "--json")
     sys.modules.pop(name)
     assert (code, out) == (2, "")
@@ -245,8 +245,8 @@ def test_a_results_folder_and_pictures_with_spaces(folder: Path, call: Call) -> 
         (folder / "my pictures" / colour).mkdir(parents=True)
         for number in range(2):
             Image.new("L", (20 + number, 31), 60 * number + 20).save(folder / "my pictures" / colour / f"{number} .png")
-    scene = 'images = "my pictures"\nchannels = 1\nsize = [17, 23]'
-    Path("my audit.toml").write_text(SMALL.format(scene=scene).replace("size = 16\n", ""), encoding="utf-8")
+    client = 'images = "my pictures"\nchannels = 1\nsize = [17, 23]'
+    Path("my audit.toml").write_text(SMALL.format(client=client).replace("size = 16\n", ""), encoding="utf-8")
     assert len(load(Path("my audit.toml"))) == 1
     code, out, _ = call("audit", "my audit.toml", "--out", "my results")
     assert code == 0

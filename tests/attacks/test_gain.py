@@ -86,7 +86,7 @@ def test_a_clipped_update_has_its_gain_to_three_digits(network: type[nn.Module])
         (FedSGD(), "dpsgd:clip=1,noise=0.001", True),
         (FedAvg(steps=4, lr=0.005), "none", True),
     ],
-    ids=["channel unknown", "clipped and noised", "training unknown"],
+    ids=["obfuscation unknown", "clipped and noised", "training unknown"],
 )
 def test_a_gain_behind_noise_or_unknown_steps_is_right_within_a_fifth(
     training: LocalTraining, channel: str, known: bool
@@ -137,7 +137,7 @@ class EachItsOwn:
 
     factors: tuple[float, ...]
     family: Family = "quantise"
-    loses_scale: bool = True
+    scale_unknown: bool = True
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         pairs = zip(update.tensors.items(), self.factors, strict=True)

@@ -26,11 +26,11 @@ from unveil.attacks.separation.factorisation import (
 )
 from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
 from unveil.attacks.separation.relu_patterns import find_gates
-from unveil.attacks.separation.stages import eased
+from unveil.attacks.separation.stages import noise_adapted_weight
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
-from unveil.core.protocols import Knowledge, Telling
+from unveil.core.protocols import HasEntryModels, Knowledge
 from unveil.core.types import Batch, Update
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
@@ -99,14 +99,14 @@ def test_what_the_channel_says_makes_features_better(spec: str) -> None:
     head, truth, batch, update = client(model, [3, 11, 7, 0])
     channel = channel_of(spec)
     received = channel(update, generator=rng())
-    assert isinstance(channel, Telling)
-    belief = channel.beliefs(received)[head.weights[0]]
+    assert isinstance(channel, HasEntryModels)
+    entry_model = channel.entry_models(received)[head.weights[0]]
     errors = head.layers(truth, batch.labels)[0].errors
     gradient = received.tensors[head.weights[0]]
     even = separate(errors, gradient).features
-    weighted = separate(errors, gradient, guess=even, belief=belief)
+    weighted = separate(errors, gradient, guess=even, entry_model=entry_model)
     for _ in range(5):
-        weighted = separate(errors, gradient, guess=weighted.features, belief=belief)
+        weighted = separate(errors, gradient, guess=weighted.features, entry_model=entry_model)
     assert float((weighted.features - truth).norm()) < 0.97 * float((even - truth).norm())
 
 
@@ -217,8 +217,8 @@ def test_colour_edges_cost_more_than_edges_of_light_and_flat_pictures_nothing() 
 
 
 def test_the_prior_is_eased_by_noise_and_never_gone() -> None:
-    assert eased(0) == 1
-    assert 0.3 < eased(10) < eased(0.3) < eased(0.01) < 1
+    assert noise_adapted_weight(0) == 1
+    assert 0.3 < noise_adapted_weight(10) < noise_adapted_weight(0.3) < noise_adapted_weight(0.01) < 1
 
 
 def test_expectation_decides_where_reading_is_noisy() -> None:

@@ -8,9 +8,9 @@ from torch import Generator
 from torch.nn import Module
 
 from unveil.attacks import parse as parse_attack
-from unveil.audits.audit import Audit, Standing, run
+from unveil.audits.audit import Audit, AuditProgress, run
 from unveil.audits.results import read_trials
-from unveil.clients.client import Scene, make_scene
+from unveil.clients.client import Client, make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Knowledge, Obfuscation
@@ -20,8 +20,8 @@ from unveil.obfuscations import parse as parse_obfuscation
 
 
 @pytest.fixture(scope="module")
-def scene() -> Scene:
-    return make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
+def client() -> Client:
+    return make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,8 @@ def channels(*specs: str) -> list[Obfuscation]:
     return [parse_obfuscation(spec) for spec in specs]
 
 
-def an_audit(scene: Scene, attack: Attack, *, seeds: tuple[int, ...] = (0, 1)) -> Audit:
-    return Audit(scenes=[scene], obfuscations=channels("none", "sign"), attacks=[attack], seeds=seeds)
+def an_audit(client: Client, attack: Attack, *, seeds: tuple[int, ...] = (0, 1)) -> Audit:
+    return Audit(clients=[client], obfuscations=channels("none", "sign"), attacks=[attack], seeds=seeds)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def an_audit(scene: Scene, attack: Attack, *, seeds: tuple[int, ...] = (0, 1)) -
         (["sign", "none"], ["sign", "none"]),
     ],
 )
-def test_the_control_is_always_there(scene: Scene, given: list[str], run: list[str]) -> None:
-    audit = Audit(scenes=[scene], obfuscations=channels(*given), attacks=[Named()])
+def test_the_control_is_always_there(client: Client, given: list[str], run: list[str]) -> None:
+    audit = Audit(clients=[client], obfuscations=channels(*given), attacks=[Named()])
     assert [str(obfuscation) for obfuscation in audit.obfuscations] == run
 
 
-def test_trials_are_the_product(scene: Scene) -> None:
+def test_trials_are_the_product(client: Client) -> None:
     audit = Audit(
-        scenes=[scene, dataclasses.replace(scene, name="other")],
+        clients=[client, dataclasses.replace(client, name="other")],
         obfuscations=channels("none", "sign"),
         attacks=[Named(), Named(tag="b")],
         seeds=[0, 1, 2],
@@ -95,10 +95,10 @@ def test_trials_are_the_product(scene: Scene) -> None:
     assert trials[-1] == ("other", "sign", "named:tag=b", 2)
 
 
-def test_what_would_be_counted_twice_or_not_at_all_is_refused(scene: Scene) -> None:
-    audit = an_audit(scene, Named())
-    with pytest.raises(UsageError, match="client is given twice in scenes"):
-        dataclasses.replace(audit, scenes=[scene, scene])
+def test_what_would_be_counted_twice_or_not_at_all_is_refused(client: Client) -> None:
+    audit = an_audit(client, Named())
+    with pytest.raises(UsageError, match="client is given twice in clients"):
+        dataclasses.replace(audit, clients=[client, client])
     with pytest.raises(UsageError, match="sign is given twice in obfuscations"):
         dataclasses.replace(audit, obfuscations=channels("sign", "sign"))
     with pytest.raises(UsageError, match="0 is given twice in seeds"):
@@ -109,21 +109,21 @@ def test_what_would_be_counted_twice_or_not_at_all_is_refused(scene: Scene) -> N
         dataclasses.replace(audit, seeds=[-1])
 
 
-def test_settings_change_with_the_weights_and_the_pictures(scene: Scene) -> None:
-    def changed(other: Scene) -> set[str]:
-        (before,), (now,) = (an_audit(s, Named()).settings()["scenes"] for s in (scene, other))
+def test_settings_change_with_the_weights_and_the_pictures(client: Client) -> None:
+    def changed(other: Client) -> set[str]:
+        (before,), (now,) = (an_audit(s, Named()).settings()["clients"] for s in (client, other))
         return {key for key in before if before[key] != now[key]}
 
-    again = make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
-    weights = make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD(), seed=1)
-    pictures = dataclasses.replace(scene, batch=dataclasses.replace(scene.batch, images=scene.batch.images.flip(0)))
+    again = make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
+    weights = make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD(), seed=1)
+    pictures = dataclasses.replace(client, batch=dataclasses.replace(client.batch, images=client.batch.images.flip(0)))
     assert changed(again) == set()
     assert changed(weights) == {"weights"}
     assert changed(pictures) == {"pictures"}
 
 
-def test_run_returns_and_keeps_every_trial_in_order(scene: Scene, tmp_path: Path) -> None:
-    trials = run(an_audit(scene, Named()), tmp_path)
+def test_run_returns_and_keeps_every_trial_in_order(client: Client, tmp_path: Path) -> None:
+    trials = run(an_audit(client, Named()), tmp_path)
     assert [(trial.settings["obfuscation"], trial.seed) for trial in trials] == [
         ("none", 0),
         ("none", 1),
@@ -133,30 +133,30 @@ def test_run_returns_and_keeps_every_trial_in_order(scene: Scene, tmp_path: Path
     assert read_trials(tmp_path) == trials
 
 
-def test_run_goes_on_where_it_was_interrupted(scene: Scene, tmp_path: Path) -> None:
+def test_run_goes_on_where_it_was_interrupted(client: Client, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(an_audit(scene, Counting(limit=1)), tmp_path)
+        run(an_audit(client, Counting(limit=1)), tmp_path)
     (first,) = read_trials(tmp_path)
 
     second = Counting()
-    trials = run(an_audit(scene, second), tmp_path)
+    trials = run(an_audit(client, second), tmp_path)
     assert len(second.calls) == 3
     assert trials[0] == first
 
     third = Counting()
-    assert run(an_audit(scene, third), tmp_path) == trials
+    assert run(an_audit(client, third), tmp_path) == trials
     assert third.calls == []
 
 
-def test_run_refuses_a_folder_of_other_settings(scene: Scene, tmp_path: Path) -> None:
-    run(an_audit(scene, Named(), seeds=(0,)), tmp_path)
+def test_run_refuses_a_folder_of_other_settings(client: Client, tmp_path: Path) -> None:
+    run(an_audit(client, Named(), seeds=(0,)), tmp_path)
     with pytest.raises(UsageError, match=r"attacks\.0 was named, now it is named:tag=b"):
-        run(an_audit(scene, Named(tag="b"), seeds=(0,)), tmp_path)
+        run(an_audit(client, Named(tag="b"), seeds=(0,)), tmp_path)
 
 
-def test_run_tells_how_far_it_is(scene: Scene, tmp_path: Path) -> None:
-    seen: list[Standing] = []
-    audit = Audit(scenes=[scene], obfuscations=channels("none", "sign"), attacks=[parse_attack("rog:steps=2")])
+def test_run_tells_how_far_it_is(client: Client, tmp_path: Path) -> None:
+    seen: list[AuditProgress] = []
+    audit = Audit(clients=[client], obfuscations=channels("none", "sign"), attacks=[parse_attack("rog:steps=2")])
     run(audit, tmp_path, seen.append)
     told = [(s.done, s.total, s.settings["obfuscation"], s.progress.step if s.progress else None) for s in seen]
     starts_and_ends = [item for item in told if item[3] is None]

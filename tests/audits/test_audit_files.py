@@ -17,9 +17,9 @@ from unveil.core.errors import UsageError
 BASE = """
 obfuscations = ["sign", "topk:density=0.1+qsgd:levels=4"]
 seeds = [0]
-knowledge = ["everything known"]
+threat_models = ["everything known"]
 controls = ["another client"]
-[[scene]]
+[[client]]
 name = "a"
 model = "lenet"
 images = "builtin"
@@ -29,15 +29,15 @@ training = "fedsgd"
 [[attack]]
 name = "rog"
 steps = 1
-[measures]
+[metrics]
 decoys = 1
 """
 KEYS = [
-    *("obfuscations", "seeds", "knowledge", "controls", "enhancer", "scene", "attack", "measures", "variant"),
-    *(f"scene.0.{key}" for key in ("name", "model", "weights", "normalise", "images", "size", "channels", "batch")),
-    *(f"scene.0.{key}" for key in ("classes", "training", "labels_csv", "gallery", "seed")),
-    *("attack.0.name", "attack.0.steps", "measures.top", "measures.probability", "measures.decoys"),
-    *("measures.lpips_weights", "measures.classifier", "measures.distance", "scene.-1.name", "scene.٠.name", "..", ""),
+    *("obfuscations", "seeds", "threat_models", "controls", "enhancer", "client", "attack", "metrics", "variant"),
+    *(f"client.0.{key}" for key in ("name", "model", "weights", "normalise", "images", "size", "channels", "batch")),
+    *(f"client.0.{key}" for key in ("classes", "training", "labels_csv", "gallery", "seed")),
+    *("attack.0.name", "attack.0.steps", "metrics.top", "metrics.probability", "metrics.decoys"),
+    *("metrics.lpips_weights", "metrics.classifier", "metrics.distance", "client.-1.name", "client.٠.name", "..", ""),
 ]
 STRANGE = [
     *("nan", "-inf", "1e400", "-1", "0", "100000", "1" + "0" * 40, "0.5", "true", "1979-05-27", "07:32:00", "[]", "{}"),
@@ -109,7 +109,7 @@ def damaged(draw: st.DrawFn) -> bytes:
             lines[at] = lines[at].partition("=")[0] + "= " + draw(VALUES)
         elif change == "table":
             lines.insert(
-                at, draw(st.sampled_from(["[scene]", "[scene.model]", "[[measures]]", "[variant.x.y]", "[a.b]"]))
+                at, draw(st.sampled_from(["[client]", "[client.model]", "[[metrics]]", "[variant.x.y]", "[a.b]"]))
             )
         elif change == "text":
             lines.insert(at, draw(st.text(max_size=10)))
@@ -172,10 +172,10 @@ def test_the_templates_table_of_arguments(tmp_path: Path, monkeypatch: pytest.Mo
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, width), nn.Tanh(), nn.Linear(width, classes))\n"
     )
     text = TEXT.replace("package.module:", "package_of_the_template.module:")
-    table = re.search(r"# \[scene\.model\]\n(# \w+ = .*\n)+", text)
+    table = re.search(r"# \[client\.model\]\n(# \w+ = .*\n)+", text)
     assert table is not None
     text = re.sub(r"(?m)^model = .*\n", "", text).replace(table[0], table[0].replace("# ", ""))
     (tmp_path / "audit.toml").write_text(text, encoding="utf-8")
-    (scene,) = load(tmp_path / "audit.toml").scenes
-    assert scene.model_name == "package_of_the_template.module:factory?width=32"
-    assert scene.model[1].out_features == 32
+    (client,) = load(tmp_path / "audit.toml").clients
+    assert client.model_name == "package_of_the_template.module:factory?width=32"
+    assert client.model[1].out_features == 32

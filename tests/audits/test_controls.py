@@ -11,19 +11,19 @@ from torch import Generator
 from seeds import seeded
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit, run
-from unveil.audits.controls import ANOTHER, LABELS, stand_in
+from unveil.audits.controls import ANOTHER, LABELS, control_batch
 from unveil.audits.results import read_trials
 from unveil.audits.trial import run_trial
 from unveil.cli.config import load
-from unveil.clients.client import Scene, make_scene
+from unveil.clients.client import Client, make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.types import Progress
 from unveil.obfuscations import parse as parse_obfuscation
 
 
-def scene(batch: int = 4, *, others: bool = True) -> Scene:
-    return make_scene(
+def client(batch: int = 4, *, others: bool = True) -> Client:
+    return make_client(
         name="client", model="lenet", images="builtin", size=16, batch=batch, training=FedSGD(), others=others
     )
 
@@ -33,25 +33,25 @@ def rng() -> Generator:
 
 
 def test_another_client_holds_other_pictures() -> None:
-    other = stand_in(ANOTHER, scene(), generator=rng())
+    other = control_batch(ANOTHER, client(), generator=rng())
     assert other is not None
     assert len(other) == 4
-    assert not set(other.labels.tolist()) & set(scene().batch.labels.tolist())
-    assert stand_in(ANOTHER, scene(others=False), generator=rng()) is None
-    assert stand_in(ANOTHER, scene(8), generator=rng()) is None  # of the 14 pictures only 6 are left
+    assert not set(other.labels.tolist()) & set(client().batch.labels.tolist())
+    assert control_batch(ANOTHER, client(others=False), generator=rng()) is None
+    assert control_batch(ANOTHER, client(8), generator=rng()) is None  # of the 14 pictures only 6 are left
 
 
 def test_labels_only_has_the_labels_and_none_of_the_pictures() -> None:
-    other = stand_in(LABELS, scene(), generator=rng())
+    other = control_batch(LABELS, client(), generator=rng())
     assert other is not None
-    assert torch.equal(other.labels, scene().batch.labels)
-    assert float((other.images - scene().batch.images).abs().flatten(1).mean(1).min()) > 0.05
+    assert torch.equal(other.labels, client().batch.labels)
+    assert float((other.images - client().batch.images).abs().flatten(1).mean(1).min()) > 0.05
 
 
 def test_a_trial_scores_its_controls_far_below_itself(tmp_path: Path) -> None:
     seen: list[Progress] = []
     trial = run_trial(
-        scene(),
+        client(),
         parse_obfuscation("none"),
         parse_attack("unveil:steps=10"),
         seed=0,
@@ -72,7 +72,7 @@ def test_a_trial_scores_its_controls_far_below_itself(tmp_path: Path) -> None:
 def test_the_controls_do_not_change_the_trial(tmp_path: Path) -> None:
     def played(*controls: str) -> list[float]:
         trial = run_trial(
-            scene(),
+            client(),
             parse_obfuscation("qsgd:levels=4,norm=max"),
             parse_attack("unveil:steps=4"),
             seed=3,
@@ -86,7 +86,7 @@ def test_the_controls_do_not_change_the_trial(tmp_path: Path) -> None:
 
 def test_a_control_that_cannot_be_run_is_noted(tmp_path: Path) -> None:
     audit = Audit(
-        scenes=[scene(8)],
+        clients=[client(8)],
         obfuscations=[parse_obfuscation("none")],
         attacks=[parse_attack("unveil:steps=2")],
         controls=[ANOTHER, LABELS],
@@ -100,13 +100,13 @@ def test_a_control_that_cannot_be_run_is_noted(tmp_path: Path) -> None:
 
 def test_a_file_names_them_and_a_wrong_name_is_one_clear_sentence(tmp_path: Path) -> None:
     path = tmp_path / "audit.toml"
-    text = '{}[[scene]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n'
+    text = '{}[[client]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n'
     path.write_text(text.format(""))
     assert list(load(path).controls) == [ANOTHER]
-    assert load(path).scenes[0].others is not None
+    assert load(path).clients[0].others is not None
     path.write_text(text.format("controls = []\n"))
     assert list(load(path).controls) == []
-    assert load(path).scenes[0].others is None
+    assert load(path).clients[0].others is None
     path.write_text(text.format('controls = ["another"]\n'))
     with pytest.raises(UsageError, match="there is no 'another'; did you mean 'another client'"):
         load(path)

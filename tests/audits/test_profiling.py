@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unveil.audits import profiling as meter
-from unveil.audits.profiling import Meter
+from unveil.audits.profiling import Profiler
 from unveil.core.types import Progress
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def test_time_of_the_watch_does_not_count(monkeypatch: pytest.MonkeyPatch) -> No
         seen.append(progress)
         clock.move(50.0)
 
-    with Meter(CPU) as measured:
+    with Profiler(CPU) as measured:
         unmetered = measured.unmetered(watch)
         clock.move(2.0)
         assert unmetered is not None
@@ -41,7 +41,7 @@ def test_time_of_the_watch_does_not_count(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_watch_stays_no_watch() -> None:
-    with Meter(CPU) as measured:
+    with Profiler(CPU) as measured:
         assert measured.unmetered(None) is None
 
 
@@ -49,9 +49,9 @@ def test_no_watch_stays_no_watch() -> None:
 def test_peak_is_that_of_the_block_alone() -> None:
     big = torch.ones(64 * meter.MIB)  # 256 MiB, gone again before the block
     del big
-    with Meter(CPU) as small:
+    with Profiler(CPU) as small:
         pass
-    with Meter(CPU) as large:
+    with Profiler(CPU) as large:
         torch.ones(64 * meter.MIB)
     assert small.peak_mib is not None
     assert large.peak_mib is not None
@@ -60,6 +60,6 @@ def test_peak_is_that_of_the_block_alone() -> None:
 
 def test_no_peak_rather_than_a_wrong_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(meter, "RESET", tmp_path / "absent" / "clear_refs")
-    with Meter(CPU) as measured:
+    with Profiler(CPU) as measured:
         pass
     assert measured.peak_mib is None

@@ -15,12 +15,12 @@ from unveil.audits.results import append, prepare, read_trials, save_pictures, t
 from unveil.core.errors import UsageError
 from unveil.core.records import Trial
 
-SETTINGS: dict[str, Any] = {"attacks": ["rog"], "scenes": [{"name": "a", "batch": 2}]}
+SETTINGS: dict[str, Any] = {"attacks": ["rog"], "clients": [{"name": "a", "batch": 2}]}
 
 
 def a_trial(**changes: Any) -> Trial:
     trial = Trial(
-        settings={"scene": "a", "obfuscation": "none", "attack": "rog"},
+        settings={"client": "a", "obfuscation": "none", "attack": "rog"},
         seed=0,
         wire_bits=64,
         raw_bits=64,
@@ -169,8 +169,8 @@ def test_a_prepared_folder_has_no_trials_yet(folder: Path) -> None:
     [
         ({**SETTINGS, "attacks": ["dlg"]}, "attacks.0 was rog, now it is dlg"),
         ({**SETTINGS, "attacks": ["rog", "dlg"]}, "attacks.1 was absent, now it is dlg"),
-        ({**SETTINGS, "scenes": [{"name": "a", "batch": 4}]}, "scenes.0.batch was 2, now it is 4"),
-        ({"attacks": ["rog"], "scenes": []}, "scenes.0.name was a, now it is absent"),
+        ({**SETTINGS, "clients": [{"name": "a", "batch": 4}]}, "clients.0.batch was 2, now it is 4"),
+        ({"attacks": ["rog"], "clients": []}, "clients.0.name was a, now it is absent"),
     ],
 )
 def test_other_settings_are_refused_and_named(folder: Path, settings: dict[str, Any], message: str) -> None:

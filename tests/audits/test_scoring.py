@@ -1,4 +1,4 @@
-"""Measures: which metrics a scene gets, what is refused, and one audit with all of them from file to report."""
+"""Measures: which metrics a client gets, what is refused, and one audit with all of them from file to report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit, run
 from unveil.audits.results import read_trials
-from unveil.audits.scoring import Measures
+from unveil.audits.scoring import MetricSelection
 from unveil.cli.config import load
-from unveil.clients.client import Scene, make_scene
+from unveil.clients.client import Client, make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.types import Images
@@ -34,33 +34,33 @@ def look(images: Images) -> Seen:
 TOY = Classifier(name="toy", names=("tabby cat", "an astronaut"), look=look, least=8)
 
 
-def scene(decoys: int = 0) -> Scene:
-    return make_scene(
+def client(decoys: int = 0) -> Client:
+    return make_client(
         name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD(), decoys=decoys
     )
 
 
 def test_each_setting_adds_its_metrics() -> None:
-    assert list(Measures()(scene())) == PIXELS
-    assert list(Measures(classifier=TOY)(scene())) == [*PIXELS, *SEMANTIC, "true_class"]
-    assert list(Measures(decoys=3)(scene(3))) == [*PIXELS, *REID]
-    both = Measures(classifier=TOY, decoys=3, distance="features")(scene(3))
+    assert list(MetricSelection()(client())) == PIXELS
+    assert list(MetricSelection(classifier=TOY)(client())) == [*PIXELS, *SEMANTIC, "true_class"]
+    assert list(MetricSelection(decoys=3)(client(3))) == [*PIXELS, *REID]
+    both = MetricSelection(classifier=TOY, decoys=3, distance="features")(client(3))
     assert list(both) == [*PIXELS, *SEMANTIC, "true_class", *REID]
 
 
 def test_the_true_class_comes_from_the_scenes_names() -> None:
-    unknown = dataclasses.replace(scene(), class_names=("zebra", "coffee"))
-    assert "true_class" not in Measures(classifier=TOY)(unknown)
-    pictures = scene().batch.images
-    scores = Measures(classifier=TOY)(scene())["true_class"].score(pictures, pictures)
+    unknown = dataclasses.replace(client(), class_names=("zebra", "coffee"))
+    assert "true_class" not in MetricSelection(classifier=TOY)(unknown)
+    pictures = client().batch.images
+    scores = MetricSelection(classifier=TOY)(client())["true_class"].score(pictures, pictures)
     assert scores.tolist() == [1.0, 1.0]  # both of two classes are among the five likeliest
 
 
 def test_decoys_are_other_pictures_of_the_source() -> None:
-    more = scene(5)
+    more = client(5)
     assert more.decoys is not None
     assert len(more.decoys) == 5
-    assert torch.equal(more.batch.images, scene().batch.images)
+    assert torch.equal(more.batch.images, client().batch.images)
     distance = (more.decoys[:, None] - more.batch.images).abs().flatten(2).mean(2)
     assert float(distance.min()) > 0.01
 
@@ -75,26 +75,26 @@ def test_decoys_are_other_pictures_of_the_source() -> None:
 )
 def test_settings_that_do_not_fit_are_one_clear_sentence(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Measures(**settings)
+        MetricSelection(**settings)
 
 
 def test_too_few_pictures_for_a_gallery_are_one_clear_sentence() -> None:
     with pytest.raises(UsageError, match="20 decoys are wanted, and it has 0"):
-        Measures(decoys=20)(scene())
+        MetricSelection(decoys=20)(client())
     with pytest.raises(UsageError, match="ask for 12 or fewer"):
-        scene(20)
+        client(20)
 
 
 def test_an_audit_takes_them_and_its_settings_name_no_path(tmp_path: Path) -> None:
     audit = Audit(
-        scenes=[scene(3)],
+        clients=[client(3)],
         obfuscations=[parse_obfuscation("none")],
         attacks=[parse_attack("unveil:steps=4")],
-        measures=Measures(classifier=TOY, decoys=3),
+        metrics=MetricSelection(classifier=TOY, decoys=3),
     )
-    assert audit.settings()["measures"]["classifier"] == "toy"
-    assert Measures(lpips_weights="/somewhere/x.npz").settings["lpips_weights"] is True
-    assert Measures(classifier="cifar10:/somewhere/x.th").settings["classifier"] == "cifar10"
+    assert audit.settings()["metrics"]["classifier"] == "toy"
+    assert MetricSelection(lpips_weights="/somewhere/x.npz").settings["lpips_weights"] is True
+    assert MetricSelection(classifier="cifar10:/somewhere/x.th").settings["classifier"] == "cifar10"
     (trial,) = run(audit, tmp_path)
     assert list(trial.scores) == [*PIXELS, *SEMANTIC, "true_class", *REID]
     assert read_trials(tmp_path)[0].scores == trial.scores
@@ -102,17 +102,17 @@ def test_an_audit_takes_them_and_its_settings_name_no_path(tmp_path: Path) -> No
 
 def test_a_file_names_them(tmp_path: Path) -> None:
     path = tmp_path / "audit.toml"
-    text = '[[scene]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n[measures]\n'
+    text = '[[client]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n[metrics]\n'
     path.write_text(text + 'decoys = 4\nlpips_weights = "w.npz"\nclassifier = "cifar10:c.th"\n')
     audit = load(path)
-    assert audit.measures == Measures(
+    assert audit.metrics == MetricSelection(
         decoys=4, lpips_weights=str(tmp_path / "w.npz"), classifier=f"cifar10:{tmp_path / 'c.th'}"
     )
-    assert audit.scenes[0].decoys is not None
-    assert len(audit.scenes[0].decoys) == 4
+    assert audit.clients[0].decoys is not None
+    assert len(audit.clients[0].decoys) == 4
     path.write_text(text + "decoy = 4\n")
-    with pytest.raises(UsageError, match="unknown key 'decoy' in measures; did you mean 'decoys'"):
+    with pytest.raises(UsageError, match="unknown key 'decoy' in metrics; did you mean 'decoys'"):
         load(path)
     path.write_text(text + 'distance = "colour"\n')
-    with pytest.raises(UsageError, match=r"measures\.distance: expected 'pixels', 'lpips' or 'features'"):
+    with pytest.raises(UsageError, match=r"metrics\.distance: expected 'pixels', 'lpips' or 'features'"):
         load(path)

@@ -10,8 +10,8 @@ import torch
 from seeds import seeded
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit
-from unveil.audits.threat_model import Attacker, reordered
-from unveil.clients.client import Scene, make_scene
+from unveil.audits.threat_model import ThreatModel, reordered
+from unveil.clients.client import Client, make_client
 from unveil.clients.training import FedAvg, FedSGD, draws_of
 from unveil.core.errors import UsageError
 from unveil.core.factored import dense
@@ -24,15 +24,15 @@ MINI = FedAvg(epochs=1, lr=0.1, batch_size=2, shuffle=3)
 CHANNEL = parse_obfuscation("fp16")
 
 
-def scene(training: LocalTraining) -> Scene:
-    return make_scene(name="a", model="lenet", images="builtin", size=16, batch=4, training=training)
+def made(training: LocalTraining) -> Client:
+    return make_client(name="a", model="lenet", images="builtin", size=16, batch=4, training=training)
 
 
 @pytest.mark.parametrize(
     "words",
     [
         "everything known",
-        "channel unknown",
+        "obfuscation unknown",
         "labels unknown",
         "training unknown",
         "order unknown",
@@ -44,12 +44,12 @@ def scene(training: LocalTraining) -> Scene:
     ],
 )
 def test_words_come_back_as_they_were(words: str) -> None:
-    assert str(Attacker.parse(words)) == words
+    assert str(ThreatModel.parse(words)) == words
 
 
 def test_the_order_of_words_does_not_matter() -> None:
-    assert str(Attacker.parse(" order + labels  unknown ")) == "labels+order unknown"
-    assert Attacker.parse("order+training+labels+channel unknown") == Attacker.parse("everything unknown")
+    assert str(ThreatModel.parse(" order + labels  unknown ")) == "labels+order unknown"
+    assert ThreatModel.parse("order+training+labels+obfuscation unknown") == ThreatModel.parse("everything unknown")
 
 
 @pytest.mark.parametrize(
@@ -57,33 +57,33 @@ def test_the_order_of_words_does_not_matter() -> None:
     [
         ("labels unknwon", "did you mean 'labels unknown'"),
         ("label unknown", "'label' cannot be withheld; did you mean 'labels'"),
-        ("unknown", "knowledge 'unknown'"),
-        ("", "knowledge ''"),
+        ("unknown", "threat model 'unknown'"),
+        ("", "threat model ''"),
     ],
 )
 def test_other_words_are_one_clear_sentence(words: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Attacker.parse(words)
+        ThreatModel.parse(words)
 
 
 def test_what_is_withheld_is_not_handed_over() -> None:
-    client = scene(FedAvg(steps=5, lr=0.1, mode="train"))
-    everything = Attacker().knowledge(client, CHANNEL)
+    client = made(FedAvg(steps=5, lr=0.1, mode="train"))
+    everything = ThreatModel().knowledge(client, CHANNEL)
     assert everything.obfuscation is CHANNEL
     assert everything.labels is not None
     assert everything.training is client.training
     assert everything.scale
-    assert Attacker.parse("channel unknown").knowledge(client, CHANNEL).obfuscation is None
-    assert Attacker.parse("labels unknown").knowledge(client, CHANNEL).labels is None
-    less = Attacker.parse("training unknown").knowledge(client, CHANNEL)
+    assert ThreatModel.parse("obfuscation unknown").knowledge(client, CHANNEL).obfuscation is None
+    assert ThreatModel.parse("labels unknown").knowledge(client, CHANNEL).labels is None
+    less = ThreatModel.parse("training unknown").knowledge(client, CHANNEL)
     assert (less.training, less.scale) == (FedSGD(mode="train"), False)
     assert "does not know its learning rate and number of steps" in less.assumptions[0]
 
 
 @pytest.mark.parametrize("shuffle", [None, 3])
 def test_an_unknown_order_groups_the_pictures_in_another_way(shuffle: int | None) -> None:
-    client = scene(replace(MINI, shuffle=shuffle))
-    guessed = Attacker.parse("order unknown").knowledge(client, CHANNEL).training
+    client = made(replace(MINI, shuffle=shuffle))
+    guessed = ThreatModel.parse("order unknown").knowledge(client, CHANNEL).training
     assert guessed == replace(MINI, shuffle=0 if shuffle is None else None)
     other = client.training(client.model, client.batch)
     mine = guessed(client.model, Batch(client.batch.images, client.batch.labels))
@@ -93,8 +93,8 @@ def test_an_unknown_order_groups_the_pictures_in_another_way(shuffle: int | None
 @pytest.mark.parametrize("training", [FedSGD(), FedAvg(steps=2, lr=0.1), replace(MINI, batch_size=4)], ids=str)
 def test_where_all_pictures_go_into_every_step_there_is_no_order(training: LocalTraining) -> None:
     assert reordered(training, 4) is None
-    assert not Attacker.parse("order unknown").is_another(scene(training))
-    assert Attacker.parse("labels+order unknown").is_another(scene(training))
+    assert not ThreatModel.parse("order unknown").is_another(made(training))
+    assert ThreatModel.parse("labels+order unknown").is_another(made(training))
 
 
 class Dropping(torch.nn.Module):
@@ -114,26 +114,26 @@ class Dropping(torch.nn.Module):
 def test_what_the_network_drew_by_chance_is_known_only_where_it_is_granted(
     always: bool, mode: Mode, drops: bool
 ) -> None:
-    client = replace(scene(FedSGD(mode=mode)), model=Dropping(always=always))
+    client = replace(made(FedSGD(mode=mode)), model=Dropping(always=always))
     chance = seeded(4)
     sent = client.training(client.model, client.batch, generator=chance)
     told = {}
     for words in ("everything known", "draws known"):
-        knowledge = Attacker.parse(words).knowledge(client, CHANNEL, draws=draws_of(chance))
+        knowledge = ThreatModel.parse(words).knowledge(client, CHANNEL, draws=draws_of(chance))
         simulated = knowledge.simulate(client.model, client.batch)
         told[words] = torch.allclose(dense(simulated["layer.weight"]), sent["layer.weight"], atol=1e-6)
         sentences = [text for text in knowledge.assumptions if "dropout masks" in text]
         assert len(sentences) == drops
         assert all(("does not know" in text) is (words == "everything known") for text in sentences)
     assert told == {"everything known": not drops, "draws known": True}
-    assert Attacker.parse("draws known").is_another(client) is drops
+    assert ThreatModel.parse("draws known").is_another(client) is drops
 
 
 def test_an_audit_runs_the_ladder_and_leaves_out_what_is_no_rung() -> None:
-    ladder = [Attacker(), Attacker.parse("labels unknown"), Attacker.parse("order unknown")]
-    small, plain = scene(MINI), replace(scene(FedSGD()), name="b")
-    audit = Audit(scenes=[small, plain], obfuscations=[], attacks=[parse_attack("rog")], knowledge=ladder)
-    rungs = [(client.name, str(attacker)) for client, attacker, *_ in audit.trials()]
+    ladder = [ThreatModel(), ThreatModel.parse("labels unknown"), ThreatModel.parse("order unknown")]
+    small, plain = made(MINI), replace(made(FedSGD()), name="b")
+    audit = Audit(clients=[small, plain], obfuscations=[], attacks=[parse_attack("rog")], threat_models=ladder)
+    rungs = [(client.name, str(threat_model)) for client, threat_model, *_ in audit.trials()]
     assert rungs == [
         ("a", "everything known"),
         ("a", "labels unknown"),
@@ -142,9 +142,9 @@ def test_an_audit_runs_the_ladder_and_leaves_out_what_is_no_rung() -> None:
         ("b", "labels unknown"),
     ]
     assert len(audit) == 5
-    with pytest.raises(UsageError, match="order unknown: no scene trains in several mini-batches"):
-        replace(audit, scenes=[plain])
-    with pytest.raises(UsageError, match="draws known: no scene's network draws anything by chance"):
-        replace(audit, knowledge=[Attacker.parse("draws known")])
-    with pytest.raises(UsageError, match="everything known is given twice in knowledge"):
-        replace(audit, knowledge=[Attacker(), Attacker()])
+    with pytest.raises(UsageError, match="order unknown: no client trains in several mini-batches"):
+        replace(audit, clients=[plain])
+    with pytest.raises(UsageError, match="draws known: no client's network draws anything by chance"):
+        replace(audit, threat_models=[ThreatModel.parse("draws known")])
+    with pytest.raises(UsageError, match="everything known is given twice in threat_models"):
+        replace(audit, threat_models=[ThreatModel(), ThreatModel()])

@@ -12,9 +12,9 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.attacks import parse as parse_attack
-from unveil.audits.threat_model import Attacker
+from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import generators, run_trial
-from unveil.clients.client import Scene, make_scene
+from unveil.clients.client import Client, make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate
@@ -23,12 +23,12 @@ from unveil.core.types import Batch, Reconstruction, Stop, Update, Watch
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.obfuscations import parse as parse_obfuscation
 
-CONTROL = parse_obfuscation("none")
+BASELINE = parse_obfuscation("none")
 
 
 @pytest.fixture(scope="module")
-def scene() -> Scene:
-    return make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
+def client() -> Client:
+    return make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,72 +100,72 @@ def saved(folder: Path, paths: list[str]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-def test_a_trial_from_client_to_scores(scene: Scene, tmp_path: Path) -> None:
-    trial = run_trial(scene, parse_obfuscation("fp16"), parse_attack("rog:steps=2"), seed=3, folder=tmp_path)
+def test_a_trial_from_client_to_scores(client: Client, tmp_path: Path) -> None:
+    trial = run_trial(client, parse_obfuscation("fp16"), parse_attack("rog:steps=2"), seed=3, folder=tmp_path)
     assert dict(trial.settings) == {
-        "scene": "client",
+        "client": "client",
         "model": "lenet",
         "images": "builtin",
         "batch": "2 x 3 x 16 x 16",
         "training": "fedsgd",
         "obfuscation": "fp16",
         "attack": "rog:steps=2",
-        "knowledge": "everything known",
+        "threat_model": "everything known",
         "arithmetic": "float32",
     }
     assert trial.seed == 3
-    assert trial.raw_bits == 2 * trial.wire_bits == 32 * sum(p.numel() for p in scene.model.parameters())
+    assert trial.raw_bits == 2 * trial.wire_bits == 32 * sum(p.numel() for p in client.model.parameters())
     assert trial.iterations == len(trial.losses) == 2
     assert trial.stop == Stop.FINISHED.value
-    assert trial.labels == scene.batch.labels.tolist()
+    assert trial.labels == client.batch.labels.tolist()
     assert trial.seconds > 0
     assert trial.versions["unveil"]
     assert any("knows the obfuscation (fp16)" in sentence for sentence in trial.assumptions)
 
 
-def test_scores_are_of_the_pictures_as_saved(scene: Scene, tmp_path: Path) -> None:
-    guess = Guess(images=(scene.batch.images + 0.013).clone() * 1.1)  # not on the 8-bit grid, some above 1
-    trial = run_trial(scene, CONTROL, guess, seed=0, folder=tmp_path)
+def test_scores_are_of_the_pictures_as_saved(client: Client, tmp_path: Path) -> None:
+    guess = Guess(images=(client.batch.images + 0.013).clone() * 1.1)  # not on the 8-bit grid, some above 1
+    trial = run_trial(client, BASELINE, guess, seed=0, folder=tmp_path)
     assert set(trial.scores) == set(trial.floor) == set(METRICS)
     originals, images = saved(tmp_path, trial.originals), saved(tmp_path, trial.images)
-    assert torch.allclose(originals, scene.batch.images, atol=1e-6)
+    assert torch.allclose(originals, client.batch.images, atol=1e-6)
     for name, metric in METRICS.items():
-        assert trial.scores[name] == pytest.approx(metric.score(scene.batch.images, images).tolist(), abs=1e-3)
+        assert trial.scores[name] == pytest.approx(metric.score(client.batch.images, images).tolist(), abs=1e-3)
 
 
-def test_the_floor_is_a_blind_guess(scene: Scene, tmp_path: Path) -> None:
-    trial = run_trial(scene, CONTROL, Guess(), seed=0, folder=tmp_path)
-    errors = (scene.batch.images - 0.5).square().flatten(1).mean(1)
+def test_the_floor_is_a_blind_guess(client: Client, tmp_path: Path) -> None:
+    trial = run_trial(client, BASELINE, Guess(), seed=0, folder=tmp_path)
+    errors = (client.batch.images - 0.5).square().flatten(1).mean(1)
     assert trial.floor["psnr"] == pytest.approx([-10 * math.log10(error) for error in errors.tolist()], abs=1e-3)
 
 
-def test_the_guess_is_put_into_the_order_of_the_batch(scene: Scene, tmp_path: Path) -> None:
-    trial = run_trial(scene, CONTROL, Guess(images=scene.batch.images.flip(0)), seed=0, folder=tmp_path)
+def test_the_guess_is_put_into_the_order_of_the_batch(client: Client, tmp_path: Path) -> None:
+    trial = run_trial(client, BASELINE, Guess(images=client.batch.images.flip(0)), seed=0, folder=tmp_path)
     assert min(trial.scores["psnr"]) > 40
     assert trial.labels == [1, 0]
 
 
-def test_the_attacker_is_granted_what_the_settings_say(scene: Scene, tmp_path: Path) -> None:
+def test_the_attacker_is_granted_what_the_settings_say(client: Client, tmp_path: Path) -> None:
     guess = Guess()
-    for words in ("everything known", "channel+labels unknown"):
-        trial = run_trial(scene, CONTROL, guess, seed=0, folder=tmp_path, attacker=Attacker.parse(words))
-        assert trial.settings["knowledge"] == words
+    for words in ("everything known", "obfuscation+labels unknown"):
+        trial = run_trial(client, BASELINE, guess, seed=0, folder=tmp_path, threat_model=ThreatModel.parse(words))
+        assert trial.settings["threat_model"] == words
     everything, less = guess.granted
     assert everything.labels is not None
-    assert everything.obfuscation == CONTROL
+    assert everything.obfuscation == BASELINE
     assert less.labels is None
     assert less.obfuscation is None
 
 
-def test_no_generator_shifts_another(scene: Scene, tmp_path: Path) -> None:
-    plain = run_trial(scene, CONTROL, Guess(), seed=0, folder=tmp_path)
-    noisy = run_trial(scene, parse_obfuscation("gaussian:sigma=0.1"), Guess(), seed=0, folder=tmp_path)
+def test_no_generator_shifts_another(client: Client, tmp_path: Path) -> None:
+    plain = run_trial(client, BASELINE, Guess(), seed=0, folder=tmp_path)
+    noisy = run_trial(client, parse_obfuscation("gaussian:sigma=0.1"), Guess(), seed=0, folder=tmp_path)
     assert noisy.scores == plain.scores  # the same guess, although the channel drew numbers in between
 
 
-def test_the_seed_decides_everything(scene: Scene, tmp_path: Path) -> None:
+def test_the_seed_decides_everything(client: Client, tmp_path: Path) -> None:
     attack, noise = parse_attack("rog:steps=2"), parse_obfuscation("gaussian:relative=1")
-    first, again, other = (run_trial(scene, noise, attack, seed=seed, folder=tmp_path) for seed in (0, 0, 1))
+    first, again, other = (run_trial(client, noise, attack, seed=seed, folder=tmp_path) for seed in (0, 0, 1))
     assert first.losses == again.losses
     assert first.scores == again.scores
     assert first.losses != other.losses
@@ -176,38 +176,40 @@ def test_generators_differ_from_each_other_and_between_seeds() -> None:
     assert len(set(drawn)) == 6
 
 
-def test_an_update_of_zeros_is_refused(scene: Scene, tmp_path: Path) -> None:
+def test_an_update_of_zeros_is_refused(client: Client, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the update is all zeros"):
-        run_trial(dataclasses.replace(scene, training=Sends(0.0)), CONTROL, Guess(), seed=0, folder=tmp_path)
+        run_trial(dataclasses.replace(client, training=Sends(0.0)), BASELINE, Guess(), seed=0, folder=tmp_path)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_update_that_is_not_finite_is_refused(scene: Scene, tmp_path: Path, value: float) -> None:
+def test_an_update_that_is_not_finite_is_refused(client: Client, tmp_path: Path, value: float) -> None:
     with pytest.raises(UsageError, match=r"tensor '0\.weight' holds NaN"):
-        run_trial(dataclasses.replace(scene, training=Sends(value)), CONTROL, Guess(), seed=0, folder=tmp_path)
+        run_trial(dataclasses.replace(client, training=Sends(value)), BASELINE, Guess(), seed=0, folder=tmp_path)
 
 
-@pytest.mark.parametrize("attacker", [Attacker(), Attacker(("labels",))], ids=str)
-def test_a_channel_that_leaves_only_zeros_is_a_result(scene: Scene, tmp_path: Path, attacker: Attacker) -> None:
-    trial = run_trial(scene, Erase(), parse_attack("rog"), seed=0, folder=tmp_path, attacker=attacker)
+@pytest.mark.parametrize("threat_model", [ThreatModel(), ThreatModel(("labels",))], ids=str)
+def test_a_channel_that_leaves_only_zeros_is_a_result(
+    client: Client, tmp_path: Path, threat_model: ThreatModel
+) -> None:
+    trial = run_trial(client, Erase(), parse_attack("rog"), seed=0, folder=tmp_path, threat_model=threat_model)
     assert trial.stop == Stop.EMPTY.value
     assert trial.iterations == 0
     assert trial.scores["psnr"] == pytest.approx(trial.floor["psnr"], abs=0.1)
 
 
-def test_divergence_is_a_result(scene: Scene, tmp_path: Path) -> None:
-    nothing = torch.full_like(scene.batch.images, math.nan)
+def test_divergence_is_a_result(client: Client, tmp_path: Path) -> None:
+    nothing = torch.full_like(client.batch.images, math.nan)
     trial = run_trial(
-        scene, CONTROL, Guess(images=nothing, losses=[1.0, math.nan], stop=Stop.DIVERGED), seed=0, folder=tmp_path
+        client, BASELINE, Guess(images=nothing, losses=[1.0, math.nan], stop=Stop.DIVERGED), seed=0, folder=tmp_path
     )
     assert trial.stop == Stop.DIVERGED.value
     assert trial.scores["psnr"] == pytest.approx(trial.floor["psnr"], abs=0.1)
     assert math.isnan(trial.losses[1])
 
 
-def test_a_long_loss_curve_is_thinned_from_end_to_end(scene: Scene, tmp_path: Path) -> None:
+def test_a_long_loss_curve_is_thinned_from_end_to_end(client: Client, tmp_path: Path) -> None:
     losses = [float(step) for step in range(1000)]
-    trial = run_trial(scene, CONTROL, Guess(losses=losses), seed=0, folder=tmp_path)
+    trial = run_trial(client, BASELINE, Guess(losses=losses), seed=0, folder=tmp_path)
     assert trial.iterations == 1000
     assert len(trial.losses) == 200
     assert (trial.losses[0], trial.losses[-1]) == (0.0, 999.0)

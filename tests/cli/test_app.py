@@ -17,7 +17,7 @@ from unveil.cli import app as cli
 AUDIT = """
 obfuscations = ["sign"]
 
-[[scene]]
+[[client]]
 name = "client"
 size = 16
 batch = 2
@@ -158,7 +158,7 @@ def test_what_was_skipped_in_a_folder_of_pictures_stands_in_the_report(call: Cal
         Image.new("RGB", (16, 16), "red" if name == "ant" else "blue").save(f"pics/{name}/x.png")
     for name in ("Thumbs.db", "ant/._x.png", "bee/notes.txt"):
         Path("pics", name).touch()
-    assert call("audit", "audit.toml", "--set", 'scene.0.images="pics"', "--set", "controls=[]").code == 0
+    assert call("audit", "audit.toml", "--set", 'client.0.images="pics"', "--set", "controls=[]").code == 0
     said = "3 entries of pics/ were skipped: Thumbs.db and bee/notes.txt are not pictures, ant/._x.png is hidden."
     assert said in Path("audits/audit/report.html").read_text(encoding="utf-8")
 
@@ -267,15 +267,15 @@ def models() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("scene.0.btach=2", "unknown key 'btach' in scene.0; did you mean 'batch'?"),
-        ("scene.0.images=empty", "no pictures in 'empty'"),
-        ("scene.0.images=absent", "'absent' is not a folder"),
-        ("scene.0.images=photos", "cannot be read"),
-        ("scene.0.batch=15", "a batch of 15 is larger than 'builtin'"),
-        ("scene.0.model=victims_of_test_cli:narrow", "does not fit the labels"),
-        ("scene.0.model=victims_of_test_cli:absent", "has no factory 'absent'"),
-        ("scene.0.model=victims_of_test_cli:nans", "its logits hold NaN or infinite values"),
-        ("scene.0.model=victims_of_test_cli:zeros", "the update is all zeros"),
+        ("client.0.btach=2", "unknown key 'btach' in client.0; did you mean 'batch'?"),
+        ("client.0.images=empty", "no pictures in 'empty'"),
+        ("client.0.images=absent", "'absent' is not a folder"),
+        ("client.0.images=photos", "cannot be read"),
+        ("client.0.batch=15", "a batch of 15 is larger than 'builtin'"),
+        ("client.0.model=victims_of_test_cli:narrow", "does not fit the labels"),
+        ("client.0.model=victims_of_test_cli:absent", "has no factory 'absent'"),
+        ("client.0.model=victims_of_test_cli:nans", "its logits hold NaN or infinite values"),
+        ("client.0.model=victims_of_test_cli:zeros", "the update is all zeros"),
         ('obfuscations=["topk:density=0"]', "density"),
         ('obfuscations=["tpok:density=0.1"]', "did you mean 'topk'?"),
         ("attack.0.steps=0", "expected steps >= 1, got 0"),
@@ -296,7 +296,7 @@ def test_bad_input_is_one_sentence(call: Call, setting: str, message: str) -> No
 
 def test_a_label_out_of_range(call: Call) -> None:
     pictures()
-    extra = ("scene.0.images=photos", "scene.0.labels_csv=labels.csv", "scene.0.classes=5")
+    extra = ("client.0.images=photos", "client.0.labels_csv=labels.csv", "client.0.classes=5")
     answer = call("audit", "audit.toml", *(part for text in extra for part in ("--set", text)))
     assert answer.code == 2
     assert "label 7" in answer.err
@@ -362,8 +362,8 @@ NASTY = "a\nb\x1b[31m\u202ec"
     [
         ["audit", NASTY],
         ["audit", "audit.toml", "--enhancer", NASTY],
-        ["audit", "audit.toml", "--set", f"scene.0.images={NASTY}"],
-        ["audit", "audit.toml", "--set", f"measures.classifier=cifar10:{NASTY}"],
+        ["audit", "audit.toml", "--set", f"client.0.images={NASTY}"],
+        ["audit", "audit.toml", "--set", f"metrics.classifier=cifar10:{NASTY}"],
         ["audit", "audit.toml", "--variant", NASTY],
         ["init", f"no/{NASTY}"],
         ["fit", NASTY],

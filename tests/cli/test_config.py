@@ -12,9 +12,9 @@ from unveil.core.errors import UsageError
 GOOD = """
 seeds = [0, 1]
 obfuscations = ["none", "topk:density=0.05+qsgd:levels=16,norm=max"]
-knowledge = ["channel+labels unknown", "everything known"]
+threat_models = ["obfuscation+labels unknown", "everything known"]
 
-[[scene]]
+[[client]]
 name = "small"
 size = 16
 batch = 2
@@ -42,21 +42,21 @@ def changed(old: str, new: str) -> str:
 
 def test_a_file_becomes_an_audit(tmp_path: Path) -> None:
     audit = load(write(tmp_path, GOOD))
-    (scene,) = audit.scenes
-    assert (scene.name, scene.model_name, scene.source) == ("small", "lenet", "builtin")
-    assert tuple(scene.batch.images.shape) == (2, 3, 16, 16)
-    assert str(scene.training) == "fedavg:steps=2,lr=0.003"
+    (client,) = audit.clients
+    assert (client.name, client.model_name, client.source) == ("small", "lenet", "builtin")
+    assert tuple(client.batch.images.shape) == (2, 3, 16, 16)
+    assert str(client.training) == "fedavg:steps=2,lr=0.003"
     assert [str(o) for o in audit.obfuscations] == ["none", "topk:density=0.05+qsgd:levels=16,norm=max"]
     assert list(audit.attacks) == [parse_attack("rog:steps=7"), parse_attack("dlg")]
     assert list(audit.seeds) == [0, 1]
-    assert list(map(str, audit.knowledge)) == ["channel+labels unknown", "everything known"]
+    assert list(map(str, audit.threat_models)) == ["obfuscation+labels unknown", "everything known"]
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
-    audit = load(write(tmp_path, '[[scene]]\nname = "a"\nsize = 16\nbatch = 1\n[[attack]]\nname = "rog"\n'))
+    audit = load(write(tmp_path, '[[client]]\nname = "a"\nsize = 16\nbatch = 1\n[[attack]]\nname = "rog"\n'))
     assert [str(o) for o in audit.obfuscations] == ["none"]
     assert list(audit.seeds) == [0]
-    assert list(map(str, audit.knowledge)) == ["everything known"]
+    assert list(map(str, audit.threat_models)) == ["everything known"]
 
 
 def test_the_template_is_an_audit() -> None:
@@ -66,9 +66,9 @@ def test_the_template_is_an_audit() -> None:
 def test_the_template_shows_every_key() -> None:
     from dataclasses import fields
 
-    from unveil.cli.config import AuditTable, MeasuresTable, SceneTable
+    from unveil.cli.config import AuditTable, ClientTable, MetricsTable
 
-    for item in (*fields(AuditTable), *fields(SceneTable), *fields(MeasuresTable)):
+    for item in (*fields(AuditTable), *fields(ClientTable), *fields(MetricsTable)):
         assert item.name in TEMPLATE.read_text(encoding="utf-8")
 
 
@@ -79,9 +79,9 @@ def test_folders_are_relative_to_the_file_and_named_as_in_it(tmp_path: Path) -> 
     (tmp_path / "photos" / "dogs").mkdir()
     Image.new("RGB", (20, 20), "red").save(tmp_path / "photos" / "cats" / "a.png")
     Image.new("RGB", (20, 20), "blue").save(tmp_path / "photos" / "dogs" / "b.png")
-    (scene,) = load(write(tmp_path, changed("size = 16", 'size = 16\nimages = "photos"'))).scenes
-    assert scene.source == "photos"
-    assert sorted(scene.batch.labels.tolist()) == [0, 1]
+    (client,) = load(write(tmp_path, changed("size = 16", 'size = 16\nimages = "photos"'))).clients
+    assert client.source == "photos"
+    assert sorted(client.batch.labels.tolist()) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_folders_are_relative_to_the_file_and_named_as_in_it(tmp_path: Path) -> 
         ("attack.1.name=rog:steps=9", "attack 1: rog:steps=9"),
         ("seeds=[5]", "seeds [5]"),
         ("seeds = [5, 6]", "seeds [5, 6]"),
-        ("scene.0.name=a = b", "scene a = b"),
-        ("scene.0.name='x'", "scene x"),
+        ("client.0.name=a = b", "client a = b"),
+        ("client.0.name='x'", "client x"),
     ],
 )
 def test_values_can_be_overridden(tmp_path: Path, override: str, expected: str) -> None:
@@ -101,7 +101,7 @@ def test_values_can_be_overridden(tmp_path: Path, override: str, expected: str) 
     found = [
         *(f"attack {number}: {attack}" for number, attack in enumerate(audit.attacks)),
         f"seeds {list(audit.seeds)}",
-        f"scene {audit.scenes[0].name}",
+        f"client {audit.clients[0].name}",
     ]
     assert expected in found
 
@@ -113,11 +113,11 @@ def test_values_can_be_overridden(tmp_path: Path, override: str, expected: str) 
         ("attack.2.steps=5", "the file has no '2' there"),
         ("attack.first.steps=5", "the file has no 'first' there"),
         ("atack.0.steps=5", "the file has no 'atack' there"),
-        ("scene.0.name.x=5", "scene.0.name is not a table"),
+        ("client.0.name.x=5", "client.0.name is not a table"),
         ("seeds.0=5", "seeds is not a table"),
         ("attack.0.stpes=5", "with --set attack.0.stpes=5: attack 'rog' has no setting 'stpes'; did you mean 'steps'?"),
         ("sedes=[5]", "did you mean 'seeds'?"),
-        ("seeds=[5]\nknowledge = ['everything known']", "seeds: expected a valid list"),
+        ("seeds=[5]\nthreat_models = ['everything known']", "seeds: expected a valid list"),
     ],
 )
 def test_an_override_that_does_not_fit(tmp_path: Path, override: str, message: str) -> None:
@@ -130,8 +130,8 @@ def test_an_override_that_does_not_fit(tmp_path: Path, override: str, message: s
     ("text", "message"),
     [
         (changed("seeds", "seedz"), "unknown key 'seedz'; did you mean 'seeds'?"),
-        (changed("batch = 2", "btach = 2"), "unknown key 'btach' in scene.0; did you mean 'batch'?"),
-        (changed('name = "small"', 'nmae = "small"'), "unknown key 'nmae' in scene.0; did you mean 'name'?"),
+        (changed("batch = 2", "btach = 2"), "unknown key 'btach' in client.0; did you mean 'batch'?"),
+        (changed('name = "small"', 'nmae = "small"'), "unknown key 'nmae' in client.0; did you mean 'name'?"),
         (changed("steps = 7", "stpes = 7"), "attack 'rog' has no setting 'stpes'; did you mean 'steps'?"),
         (changed('name = "dlg"', 'name = "dgl"'), "unknown attack 'dgl'; did you mean 'dlg'?"),
         (changed('name = "dlg"', "steps = 3"), "attack.1 needs a name"),
@@ -144,21 +144,24 @@ def test_an_override_that_does_not_fit(tmp_path: Path, override: str, message: s
         (changed("seeds = [0, 1]", "seeds = [-1]"), "seeds.0: expected greater than or equal to 0, got -1"),
         (changed("seeds = [0, 1]", "seeds = []"), "at least one of seeds"),
         (changed("seeds = [0, 1]", "seeds = [1, 1]"), "1 is given twice in seeds"),
-        (changed("batch = 2", "batch = 0"), "scene.0.batch: expected greater than or equal to 1, got 0"),
-        (changed("batch = 2", "batch = 2.5"), "scene.0.batch: expected a valid integer, got 2.5"),
-        (changed("batch = 2", "batch = 2026-01-01"), 'scene.0.batch: expected a valid integer, got "2026-01-01"'),
+        (changed("batch = 2", "batch = 0"), "client.0.batch: expected greater than or equal to 1, got 0"),
+        (changed("batch = 2", "batch = 2.5"), "client.0.batch: expected a valid integer, got 2.5"),
+        (changed("batch = 2", "batch = 2026-01-01"), 'client.0.batch: expected a valid integer, got "2026-01-01"'),
         (changed("batch = 2", "batch = 1000"), "a batch of 1000 is larger than 'builtin'"),
-        (changed("channel+labels", "channels"), "'channels' cannot be withheld; did you mean 'channel'"),
+        (
+            changed("obfuscation+labels", "obfuscations"),
+            "'obfuscations' cannot be withheld; did you mean 'obfuscation'",
+        ),
         (changed("everything known", "everything knwon"), "did you mean 'everything known'"),
         (
-            changed('["channel+labels unknown", "everything known"]', '"labels unknown"'),
-            "knowledge: expected a valid list",
+            changed('["obfuscation+labels unknown", "everything known"]', '"labels unknown"'),
+            "threat_models: expected a valid list",
         ),
         (changed("size = 16", 'size = 16\nimages = "none"'), "is not a folder"),
         (changed("size = 16", 'size = 16\nmodel = "lenett"'), "unknown model 'lenett'; did you mean 'lenet'?"),
-        (changed("[[scene]]", "[scene]"), "scene: expected a valid list"),
+        (changed("[[client]]", "[client]"), "client: expected a valid list"),
         (changed("steps = 7", 'steps = "many"'), "steps=many does not fit"),
-        ('[[scene]]\nname = "a"\n', "'attack' is missing; add a [[attack]] table"),
+        ('[[client]]\nname = "a"\n', "'attack' is missing; add a [[attack]] table"),
         ("seeds = [", "is not TOML"),
         ("seeds = " + "[" * 100_000, "is not TOML"),
         ("seeds = " + "[" * 300 + "]" * 300, "it cannot be understood"),
@@ -171,8 +174,8 @@ def test_a_file_that_does_not_fit_is_named_with_the_reason(tmp_path: Path, text:
 
 
 def test_an_override_that_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--set 'scene.0.images=.udcff': expected UTF-8; rename what it names"):
-        load(write(tmp_path, ""), ["scene.0.images=\udcff"])
+    with pytest.raises(UsageError, match=r"--set 'client.0.images=.udcff': expected UTF-8; rename what it names"):
+        load(write(tmp_path, ""), ["client.0.images=\udcff"])
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_the_good_file_of_these_tests_is_good() -> None:
-    assert set(tomllib.loads(GOOD)) == {"seeds", "obfuscations", "knowledge", "scene", "attack"}
+    assert set(tomllib.loads(GOOD)) == {"seeds", "obfuscations", "threat_models", "client", "attack"}
 
 
 def test_a_variant_is_a_set_of_overrides_that_the_file_keeps(tmp_path: Path) -> None:

@@ -2,17 +2,17 @@ import io
 
 from rich.console import Console
 
-from unveil.audits.audit import Standing
+from unveil.audits.audit import AuditProgress
 from unveil.cli.progress import shown
 from unveil.core.records import Trial
 from unveil.core.types import Progress
 
-SETTINGS = {"scene": "client", "training": "fedsgd", "obfuscation": "sign [x]", "attack": "rog"}
+SETTINGS = {"client": "client", "training": "fedsgd", "obfuscation": "sign [x]", "attack": "rog"}
 
 
-def at(done: int, *, step: int | None = None, trial: Trial | None = None) -> Standing:
+def at(done: int, *, step: int | None = None, trial: Trial | None = None) -> AuditProgress:
     progress = None if step is None else Progress(step=step, steps=8, loss=1.0, images=lambda: None)
-    return Standing(done=done, total=4, settings=SETTINGS, seed=7, progress=progress, trial=trial)
+    return AuditProgress(done=done, total=4, settings=SETTINGS, seed=7, progress=progress, trial=trial)
 
 
 TRIAL = Trial(
@@ -36,7 +36,7 @@ TRIAL = Trial(
 )
 
 
-def printed(*standings: Standing, terminal: bool) -> str:
+def printed(*standings: AuditProgress, terminal: bool) -> str:
     file = io.StringIO()
     with shown(Console(file=file, force_terminal=terminal, color_system=None, width=120)) as listener:
         for standing in standings:

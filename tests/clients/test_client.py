@@ -4,9 +4,9 @@ from PIL import Image
 
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit
-from unveil.audits.threat_model import Attacker
+from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import settings_of
-from unveil.clients.client import make_scene
+from unveil.clients.client import make_client
 from unveil.clients.models.normalisation import Normalisation
 from unveil.clients.pictures import BUILTIN_PICTURES, load_pictures
 from unveil.clients.training import FedSGD
@@ -17,50 +17,50 @@ SETTINGS = {"name": "demo", "model": "lenet", "images": "builtin", "size": 16, "
 
 
 def test_a_scene_of_builtin_pictures():
-    scene = make_scene(**SETTINGS, seed=4)
-    assert (scene.name, scene.model_name, scene.source) == ("demo", "lenet", "builtin")
-    assert scene.classes == len(BUILTIN_PICTURES)
-    assert torch.equal(scene.batch.images, load_pictures("builtin", count=3, size=16).images)
-    assert scene.model(scene.batch.images).shape == (3, scene.classes)
-    again = make_scene(**SETTINGS, seed=4)
-    assert all(map(torch.equal, scene.model.parameters(), again.model.parameters()))
+    client = make_client(**SETTINGS, seed=4)
+    assert (client.name, client.model_name, client.source) == ("demo", "lenet", "builtin")
+    assert client.classes == len(BUILTIN_PICTURES)
+    assert torch.equal(client.batch.images, load_pictures("builtin", count=3, size=16).images)
+    assert client.model(client.batch.images).shape == (3, client.classes)
+    again = make_client(**SETTINGS, seed=4)
+    assert all(map(torch.equal, client.model.parameters(), again.model.parameters()))
 
 
 def test_what_the_attacker_is_granted():
-    scene = make_scene(**SETTINGS, classes=20)
-    knowledge = scene.knowledge(None)
+    client = make_client(**SETTINGS, classes=20)
+    knowledge = client.knowledge(None)
     assert knowledge.image_shape == (3, 16, 16)
     assert (knowledge.num_images, knowledge.classes, knowledge.obfuscation) == (3, 20, None)
-    assert knowledge.training is scene.training
-    assert knowledge.labels.tolist() == scene.batch.labels.tolist()
+    assert knowledge.training is client.training
+    assert knowledge.labels.tolist() == client.batch.labels.tolist()
 
 
 def test_an_attack_that_overwrites_its_labels_leaves_the_clients():
-    scene = make_scene(**SETTINGS)
-    scene.knowledge(None).labels.zero_()
-    assert scene.batch.labels.tolist() == [0, 1, 2]
+    client = make_client(**SETTINGS)
+    client.knowledge(None).labels.zero_()
+    assert client.batch.labels.tolist() == [0, 1, 2]
 
 
 def test_label_out_of_range():
-    with pytest.raises(UsageError, match=r"scene 'demo': label 2 \('coffee'\) is out of range for 2 classes; set cla"):
-        make_scene(**SETTINGS, classes=2)
+    with pytest.raises(UsageError, match=r"client 'demo': label 2 \('coffee'\) is out of range for 2 classes; set cla"):
+        make_client(**SETTINGS, classes=2)
 
 
 def test_csv_labels_and_classes_of_a_folder(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "x.png")
     (tmp_path / "labels.csv").write_text("file,label\nx.png,7\n")
     folder = SETTINGS | {"images": str(tmp_path), "batch": 1, "labels_csv": str(tmp_path / "labels.csv")}
-    assert make_scene(**folder).classes == 8
-    assert make_scene(**folder, classes=1000).model[-1].out_features == 1000
+    assert make_client(**folder).classes == 8
+    assert make_client(**folder, classes=1000).model[-1].out_features == 1000
     with pytest.raises(UsageError, match=r"label 7 \('7'\) is out of range for 5 classes; set classes to at least 8"):
-        make_scene(**folder, classes=5)
+        make_client(**folder, classes=5)
 
 
 def test_one_class_has_no_gradient(tmp_path):
     (tmp_path / "all").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "all" / "x.png")
     with pytest.raises(UsageError, match=r"expected at least 2 classes, got 1, with which every gradient is zero"):
-        make_scene(**SETTINGS | {"images": str(tmp_path), "batch": 1})
+        make_client(**SETTINGS | {"images": str(tmp_path), "batch": 1})
 
 
 def test_a_gallery_of_another_source_gives_decoys_and_the_other_client(tmp_path):
@@ -68,21 +68,21 @@ def test_a_gallery_of_another_source_gives_decoys_and_the_other_client(tmp_path)
         (tmp_path / f"c{number}").mkdir()
         Image.new("RGB", (16, 16), (80 * number, 9, 9)).save(tmp_path / f"c{number}" / "x.png")
     few = SETTINGS | {"images": str(tmp_path)}
-    assert make_scene(**few, others=True).others is None  # its own source has no picture left
-    scene = make_scene(**few, gallery="builtin", decoys=4, others=True)
+    assert make_client(**few, others=True).others is None  # its own source has no picture left
+    client = make_client(**few, gallery="builtin", decoys=4, others=True)
     builtin = load_pictures("builtin", count=7, size=16).images
-    assert torch.equal(scene.decoys, builtin[:4])
-    assert torch.equal(scene.others.images, builtin[4:])
-    assert torch.equal(scene.others.labels, scene.batch.labels)  # the gallery's classes are not this model's
+    assert torch.equal(client.decoys, builtin[:4])
+    assert torch.equal(client.others.images, builtin[4:])
+    assert torch.equal(client.others.labels, client.batch.labels)  # the gallery's classes are not this model's
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_and_sides_that_differ(channels):
-    scene = make_scene(**SETTINGS | {"size": (33, 47), "batch": 1}, channels=channels, decoys=2, others=True)
-    assert scene.batch.images.shape == (1, channels, 33, 47)
-    assert scene.decoys.shape == (2, channels, 33, 47)
-    assert scene.others.images.shape == (1, channels, 33, 47)
-    assert scene.knowledge(None).image_shape == (channels, 33, 47)
+    client = make_client(**SETTINGS | {"size": (33, 47), "batch": 1}, channels=channels, decoys=2, others=True)
+    assert client.batch.images.shape == (1, channels, 33, 47)
+    assert client.decoys.shape == (2, channels, 33, 47)
+    assert client.others.images.shape == (1, channels, 33, 47)
+    assert client.knowledge(None).image_shape == (channels, 33, 47)
 
 
 def test_grey_is_the_luma_of_the_colours(tmp_path):
@@ -113,26 +113,26 @@ def test_a_picture_is_cut_about_its_centre_to_the_shape_asked_for(tmp_path):
 )
 def test_what_no_machine_holds_is_refused_before_it_is_tried(change):
     with pytest.raises(UsageError, match=r"lower|at most|larger than 'builtin'"):
-        make_scene(**SETTINGS | change)
+        make_client(**SETTINGS | change)
 
 
 def test_weights_and_normalisation_are_part_of_what_a_scene_is(tmp_path):
-    model = make_scene(**SETTINGS, seed=9).model
+    model = make_client(**SETTINGS, seed=9).model
     torch.save({"state_dict": model.state_dict()}, tmp_path / "w.pt")
     normalisation = Normalisation.of(0.5, 0.25, channels=3)
-    scene = make_scene(**SETTINGS, weights=str(tmp_path / "w.pt"), normalisation=normalisation)
-    assert all(map(torch.equal, scene.model.parameters(), model.parameters()))
-    images = scene.batch.images
-    assert torch.allclose(scene.model(images), model((images - 0.5) / 0.25), atol=1e-5)
-    assert scene.given["weights"].startswith("w.pt (SHA-256 ")
-    assert scene.given["normalise"] == "mean 0.5, std 0.25"
-    assert [sentence.split(",")[0] for sentence in scene.assumptions] == [
-        f"The model's weights are those of {scene.given['weights']}",
+    client = make_client(**SETTINGS, weights=str(tmp_path / "w.pt"), normalisation=normalisation)
+    assert all(map(torch.equal, client.model.parameters(), model.parameters()))
+    images = client.batch.images
+    assert torch.allclose(client.model(images), model((images - 0.5) / 0.25), atol=1e-5)
+    assert client.given["weights"].startswith("w.pt (SHA-256 ")
+    assert client.given["normalise"] == "mean 0.5, std 0.25"
+    assert [sentence.split(",")[0] for sentence in client.assumptions] == [
+        f"The model's weights are those of {client.given['weights']}",
         "Pictures in [0",
     ]
     attack, channel = parse_attack("rog:steps=1"), parse_obfuscation("none")
-    assert settings_of(scene, channel, attack, Attacker()).items() > scene.given.items()
-    plain = Audit(scenes=[make_scene(**SETTINGS, seed=9)], obfuscations=[channel], attacks=[attack])
-    trained = Audit(scenes=[scene], obfuscations=[channel], attacks=[attack])
-    assert plain.settings()["scenes"][0]["weights"] == trained.settings()["scenes"][0]["weights"]  # the same numbers
+    assert settings_of(client, channel, attack, ThreatModel()).items() > client.given.items()
+    plain = Audit(clients=[make_client(**SETTINGS, seed=9)], obfuscations=[channel], attacks=[attack])
+    trained = Audit(clients=[client], obfuscations=[channel], attacks=[attack])
+    assert plain.settings()["clients"][0]["weights"] == trained.settings()["clients"][0]["weights"]  # the same numbers
     assert plain.settings() != trained.settings()

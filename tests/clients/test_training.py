@@ -15,7 +15,7 @@ from seeds import seeded
 from unveil.clients.training import CATALOGUE, FedAvg, FedSGD, parse
 from unveil.core import gradient
 from unveil.core.errors import UsageError
-from unveil.core.factored import Thin, dense, square_distance
+from unveil.core.factored import Factored, dense, square_distance
 from unveil.core.protocols import LocalTraining
 from unveil.core.types import Batch
 
@@ -104,7 +104,7 @@ def test_thin_and_plain_gradients_agree_to_their_slopes(
         monkeypatch.setattr(gradient, "WORTH_IT", worth_it)
         candidate = training.simulate(model, Batch(images, batch.labels))
         expected = worth_it == 1 and not getattr(training, "weight_decay", 0)
-        assert any(isinstance(value, Thin) for value in candidate.values()) == expected
+        assert any(isinstance(value, Factored) for value in candidate.values()) == expected
         value = sum(square_distance(candidate[n], y, y.square().sum()) for n, y in target.items())
         assert isinstance(value, Tensor)
         values.append(value.detach())
@@ -221,7 +221,7 @@ def test_a_layer_used_twice_sums_its_factors(everything_thin: None) -> None:
     client = copy.deepcopy(model)
     F.cross_entropy(client(batch.images), batch.labels).backward()
     candidate = FedSGD().simulate(model, batch)
-    assert isinstance(candidate["layer.weight"], Thin)
+    assert isinstance(candidate["layer.weight"], Factored)
     torch.testing.assert_close(dense(candidate["layer.weight"]).detach(), client.layer.weight.grad)
 
 

@@ -12,8 +12,8 @@ from fakes import small_client, small_update
 from seeds import seeded
 from unveil.clients.training import FedSGD
 from unveil.core import gradient
-from unveil.core.factored import Candidate, Thin, dense
-from unveil.core.protocols import Obfuscation, Shrinking, Telling
+from unveil.core.factored import Candidate, Factored, dense
+from unveil.core.protocols import HasEntryModels, MayRescale, Obfuscation
 from unveil.core.types import Batch, Update
 from unveil.obfuscations import CATALOGUE, parse
 
@@ -144,7 +144,7 @@ def test_the_misfit_of_a_thin_candidate_is_that_of_the_plain_one(
         monkeypatch.setattr(gradient, "WORTH_IT", worth_it)
         images = (batch.images * 0.8).requires_grad_()
         candidate = FedSGD().simulate(model, Batch(images, batch.labels))
-        assert any(isinstance(value, Thin) for value in candidate.values()) == (worth_it == 1)
+        assert any(isinstance(value, Factored) for value in candidate.values()) == (worth_it == 1)
         value = misfit(candidate)
         values.append(value.detach())
         slopes.append(torch.autograd.grad(value, images)[0])
@@ -161,19 +161,19 @@ def test_the_wire_is_never_longer_than_plain_floats_unless_positions_are_sent(ch
 
 @everyone
 def test_beliefs_are_finite_and_hold_the_truth(channel: Obfuscation) -> None:
-    if not isinstance(channel, Telling):
+    if not isinstance(channel, HasEntryModels):
         pytest.skip("every entry is equally certain")
     update = small_update()
     received = send(channel, update)
-    for name, belief in channel.beliefs(received).items():
+    for name, entry_model in channel.entry_models(received).items():
         truth = update.tensors[name]
-        target, weight = belief(truth, (slice(None), slice(None)))
+        target, weight = entry_model(truth, (slice(None), slice(None)))
         assert 0 <= float(weight.min()) <= float(weight.max()) <= 1
         assert bool(torch.isfinite(target).all())
-        part, share = belief(truth[1:3, 2:5], (slice(1, 3), slice(2, 5)))
+        part, share = entry_model(truth[1:3, 2:5], (slice(1, 3), slice(2, 5)))
         assert torch.equal(part, target[1:3, 2:5])
         assert torch.equal(share, weight[1:3, 2:5])
-        if isinstance(channel, Shrinking) and channel.loses_scale:
+        if isinstance(channel, MayRescale) and channel.scale_unknown:
             continue  # as far off as the length
         off = (weight * (target - truth).square()).sum() / weight.sum().clamp_min(1e-12)
         assert float(off) <= 1.01 * float((received.tensors[name] - truth).square().mean())

@@ -14,7 +14,7 @@ from unveil.attacks.separation.heads.head import read_head
 from unveil.audits.audit import Audit
 from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.trial import run_trial
-from unveil.clients.client import Scene, make_scene
+from unveil.clients.client import Client, make_client
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import VARIABLE, arithmetic_on, choice, full_precision, has_bfloat16, machine, using
 from unveil.core.errors import UsageError
@@ -28,8 +28,8 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def scene() -> Scene:
-    return make_scene(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
+def client() -> Client:
+    return make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
 
 
 def test_the_processor_decides_unless_somebody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,12 +69,12 @@ def test_only_rough_features_are_rounded_and_only_where_it_was_decided() -> None
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.02)  # eight bits of mantissa, a sum of 27 products
 
 
-def test_a_trial_says_what_it_was_computed_in_and_is_another_trial_then(scene: Scene, tmp_path: Path) -> None:
+def test_a_trial_says_what_it_was_computed_in_and_is_another_trial_then(client: Client, tmp_path: Path) -> None:
     trials = {}
     for arithmetic in ("float32", "bfloat16"):
         with using(arithmetic):  # type: ignore[arg-type]
             trials[arithmetic] = run_trial(
-                scene, obfuscations.parse("none"), attacks.parse("unveil:steps=2"), seed=0, folder=tmp_path
+                client, obfuscations.parse("none"), attacks.parse("unveil:steps=2"), seed=0, folder=tmp_path
             )
         assert trials[arithmetic].settings["arithmetic"] == arithmetic
     assert len({trial_key(trial.settings, trial.seed) for trial in trials.values()}) == 2
@@ -82,12 +82,12 @@ def test_a_trial_says_what_it_was_computed_in_and_is_another_trial_then(scene: S
     assert versions["bfloat16"] == ("yes" if has_bfloat16(CPU) else "no")
     assert versions["processor"] == torch.backends.cpu.get_cpu_capability()
     with using("bfloat16"):  # all of this attack's steps are in float32 in any case
-        matched = run_trial(scene, obfuscations.parse("none"), attacks.parse("rog:steps=1"), seed=0, folder=tmp_path)
+        matched = run_trial(client, obfuscations.parse("none"), attacks.parse("rog:steps=1"), seed=0, folder=tmp_path)
     assert matched.settings["arithmetic"] == "float32"
 
 
-def test_an_audit_in_another_arithmetic_does_not_share_the_folder(scene: Scene, tmp_path: Path) -> None:
-    audit = Audit(scenes=[scene], obfuscations=[obfuscations.parse("none")], attacks=[attacks.parse("unveil")])
+def test_an_audit_in_another_arithmetic_does_not_share_the_folder(client: Client, tmp_path: Path) -> None:
+    audit = Audit(clients=[client], obfuscations=[obfuscations.parse("none")], attacks=[attacks.parse("unveil")])
     with using("float32"):
         prepare(tmp_path, audit.settings())
         prepare(tmp_path, audit.settings())
@@ -95,8 +95,8 @@ def test_an_audit_in_another_arithmetic_does_not_share_the_folder(scene: Scene, 
         prepare(tmp_path, audit.settings())
 
 
-def test_results_without_it_are_still_read(scene: Scene, tmp_path: Path) -> None:
-    trial = run_trial(scene, obfuscations.parse("none"), attacks.parse("rog:steps=1"), seed=0, folder=tmp_path)
+def test_results_without_it_are_still_read(client: Client, tmp_path: Path) -> None:
+    trial = run_trial(client, obfuscations.parse("none"), attacks.parse("rog:steps=1"), seed=0, folder=tmp_path)
     settings = {key: value for key, value in trial.settings.items() if key != "arithmetic"}
     prepare(tmp_path, {})
     append(tmp_path, type(trial)(**{**vars(trial), "settings": settings}))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seeds import seeded
 from unveil.core import factored as thin
-from unveil.core.factored import Thin, dense, entrywise, inner, square_distance, square_norm
+from unveil.core.factored import Factored, dense, entrywise, inner, square_distance, square_norm
 
 
 def factors(seed: int = 0, rows: int = 5, out: int = 12, inside: int = 30) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def test_entrywise_equals_the_plain_sum_and_its_slopes(
     more = (torch.rand(12, 30, dtype=torch.float64),) if extra else ()
     judge = weighted if extra else penalty
     plain = judge(left.T @ right, received, *more).sum()
-    value = entrywise(judge, Thin(((1.0, left, right),)), received, *more)
+    value = entrywise(judge, Factored(((1.0, left, right),)), received, *more)
     torch.testing.assert_close(value, plain)
     slopes = torch.autograd.grad(2 * value, (left, right))
     torch.testing.assert_close(slopes, torch.autograd.grad(2 * plain, (left, right)))
@@ -45,7 +45,7 @@ def test_entrywise_equals_the_plain_sum_and_its_slopes(
 
 def test_gram_shortcuts_equal_the_plain_matrix() -> None:
     left, right = factors()
-    matrix = Thin(((0.5, left, right), (2.0, left * 2, right + 1)))
+    matrix = Factored(((0.5, left, right), (2.0, left * 2, right + 1)))
     plain = dense(matrix)
     torch.testing.assert_close(plain, 0.5 * left.T @ right + 2 * (left * 2).T @ (right + 1))
     received = torch.randn(12, 30, dtype=torch.float64)
@@ -58,8 +58,8 @@ def test_gram_shortcuts_equal_the_plain_matrix() -> None:
 
 def test_sums_merge_terms_that_share_their_factors() -> None:
     left, right = factors()
-    one = Thin(((1.0, left, right),))
-    other = Thin(((1.0, *factors(1)),))
+    one = Factored(((1.0, left, right),))
+    other = Factored(((1.0, *factors(1)),))
     total = (one * 3 + other) + one
     assert len(total.terms) == 2
     torch.testing.assert_close(dense(total), dense(one) * 4 + dense(other))
@@ -67,7 +67,7 @@ def test_sums_merge_terms_that_share_their_factors() -> None:
 
 def test_times_is_what_the_matrix_adds_to_a_layers_output() -> None:
     left, right = factors()
-    matrix = Thin(((1.5, left, right),))
+    matrix = Factored(((1.5, left, right),))
     features = torch.randn(3, 30, dtype=torch.float64)
     torch.testing.assert_close(matrix.times(features), features @ dense(matrix).T)
     assert matrix.shape == dense(matrix).shape

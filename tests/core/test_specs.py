@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from generated import tried
 from unveil import enhancers, obfuscations
 from unveil.attacks import presets
-from unveil.audits.threat_model import Attacker
+from unveil.audits.threat_model import ThreatModel
 from unveil.clients import training
 from unveil.core.errors import UsageError
 
@@ -22,7 +22,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "obfuscation": obfuscations.parse,
     "training": training.parse,
     "attack": presets.parse,
-    "knowledge": Attacker.parse,
+    "threat_model": ThreatModel.parse,
     "enhancer": enhancers.parse,
 }
 WORKING = (
@@ -35,7 +35,7 @@ WORKING = (
     "fedsgd:clip=1,noise=0.5",
     "rog:objective=misfit,factor=4",
     "unveil:steps=100,starts=2",
-    "channel+labels unknown",
+    "obfuscation+labels unknown",
     "faithfull",
 )
 NUMBERS = (

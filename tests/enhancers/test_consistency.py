@@ -15,14 +15,14 @@ from unveil.attacks import parse as parse_attack
 from unveil.audits.controls import LABELS
 from unveil.audits.results import append, prepare, read_trials
 from unveil.audits.trial import LABEL_ALONE, LABEL_MATCHED, run_trial
-from unveil.clients.client import Scene, make_scene
+from unveil.clients.client import Client, make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Evidence, Reconstruction, Update
-from unveil.enhancers.consistency import enhance, led_back, refuse_seen
+from unveil.core.types import Batch, FeatureFit, Reconstruction, Update
+from unveil.enhancers.consistency import enhance, polyak_steps, refuse_seen
 from unveil.enhancers.generator import Generator as Drawer
 from unveil.enhancers.learned import Learned
 from unveil.enhancers.restorer import Restorer
@@ -88,9 +88,9 @@ def test_what_is_led_back_is_nearer_to_the_update_than_what_came_in(attacked) ->
         return distance(knowledge.training.simulate(model, Batch(images, batch.labels)))[None]
 
     before = misfit(rough.images).detach()
-    images = led_back(rough.images, misfit, 0.5 * before, steps=3)
+    images = polyak_steps(rough.images, misfit, 0.5 * before, steps=3)
     assert float(misfit(images).detach()) < float(before)
-    assert torch.equal(led_back(rough.images, misfit, before, steps=3), rough.images)  # nothing to mend
+    assert torch.equal(polyak_steps(rough.images, misfit, before, steps=3), rough.images)  # nothing to mend
 
 
 def brightness_off(batch: Batch) -> Callable[[Tensor], Tensor]:
@@ -102,7 +102,7 @@ def test_each_picture_is_led_back_by_itself_and_only_in_what_it_is_asked_for(att
     _, batch, *_ = attacked
     images = (batch.images + torch.tensor([0.0, 0.2, -0.2, 0.1])[:, None, None, None]).clamp(0, 1)
     goal = torch.tensor([0.0, 0.01, 0.02, 100.0])
-    led = led_back(images, brightness_off(batch), goal, steps=40)
+    led = polyak_steps(images, brightness_off(batch), goal, steps=40)
     assert torch.equal(led[0], images[0])
     assert torch.equal(led[3], images[3])
     assert (brightness_off(batch)(led) <= goal).all()
@@ -113,7 +113,7 @@ def test_each_picture_is_led_back_by_itself_and_only_in_what_it_is_asked_for(att
 
 def test_features_lead_a_restorer_back_to_the_update(attacked) -> None:  # type: ignore[no-untyped-def]
     model, batch, update, knowledge, rough = attacked
-    evidence = Evidence(noise=torch.full((4,), 0.1), miss=torch.full((4,), 0.1))
+    evidence = FeatureFit(noise=torch.full((4,), 0.1), miss=torch.full((4,), 0.1))
     wrong = Towards(1 - batch.images)
     shares = []
     for chi_squared in (None, lambda images: 1e4 * (images - batch.images).square().mean((1, 2, 3))):
@@ -126,7 +126,7 @@ def test_features_lead_a_restorer_back_to_the_update(attacked) -> None:  # type:
 
 def test_where_the_update_is_exact_a_restorer_may_change_a_third_at_most(attacked) -> None:  # type: ignore[no-untyped-def]
     model, batch, update, knowledge, rough = attacked
-    exact = dataclasses.replace(rough, evidence=Evidence(noise=torch.full((4,), 1e-4), miss=torch.full((4,), 0.1)))
+    exact = dataclasses.replace(rough, evidence=FeatureFit(noise=torch.full((4,), 1e-4), miss=torch.full((4,), 0.1)))
     _, told = enhance(Towards(batch.images), exact, model=model, update=update, knowledge=knowledge)
     assert told.share == 0.3
 
@@ -140,8 +140,8 @@ def test_a_generator_is_not_held_and_its_misfit_is_told(attacked) -> None:  # ty
 
 
 @pytest.fixture(scope="module")
-def scene() -> Scene:
-    return make_scene(name="client", model="lenet", images="builtin", size=16, batch=3, training=FedSGD())
+def client() -> Client:
+    return make_client(name="client", model="lenet", images="builtin", size=16, batch=3, training=FedSGD())
 
 
 def weights(path: Path, network: Restorer | Drawer, seen: Tensor | None = None) -> Learned:
@@ -151,12 +151,12 @@ def weights(path: Path, network: Restorer | Drawer, seen: Tensor | None = None) 
     return Learned(path.name, path)
 
 
-def test_a_trial_tells_what_the_enhancer_changed(scene: Scene, tmp_path: Path) -> None:
+def test_a_trial_tells_what_the_enhancer_changed(client: Client, tmp_path: Path) -> None:
     torch.manual_seed(shifted(0))
     enhancer = weights(tmp_path / "r.safetensors", Restorer(widths=(4, 6), blocks=1))
     channel, attack = obfuscations.parse("none"), parse_attack("unveil:steps=3")
-    plain = run_trial(scene, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,))
-    trial = run_trial(scene, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,), enhancer=enhancer)
+    plain = run_trial(client, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,))
+    trial = run_trial(client, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,), enhancer=enhancer)
     assert trial.settings["enhancer"] == str(enhancer)
     assert plain.enhanced is None
     assert "enhancer" not in plain.settings
@@ -181,11 +181,11 @@ def test_a_trial_tells_what_the_enhancer_changed(scene: Scene, tmp_path: Path) -
     assert read_trials(tmp_path / "kept") == [trial]
 
 
-def test_what_a_generator_draws_from_the_label_alone_is_a_control(scene: Scene, tmp_path: Path) -> None:
+def test_what_a_generator_draws_from_the_label_alone_is_a_control(client: Client, tmp_path: Path) -> None:
     torch.manual_seed(shifted(0))
     enhancer = weights(tmp_path / "g.safetensors", Drawer(names=("cat", "coffee"), widths=(4, 6), blocks=1))
     trial = run_trial(
-        scene,
+        client,
         obfuscations.parse("qsgd:levels=2"),
         parse_attack("unveil:steps=2"),
         seed=0,
@@ -207,28 +207,28 @@ def test_what_a_generator_draws_from_the_label_alone_is_a_control(scene: Scene, 
     assert "class of 2 of 3" not in " ".join(before.notes)
 
 
-def test_pictures_that_an_enhancer_knows_by_heart_are_refused(scene: Scene, tmp_path: Path) -> None:
-    seen = fingerprints(scene.batch.images[1:2])
+def test_pictures_that_an_enhancer_knows_by_heart_are_refused(client: Client, tmp_path: Path) -> None:
+    seen = fingerprints(client.batch.images[1:2])
     enhancer = weights(tmp_path / "s.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
     with pytest.raises(UsageError, match=r"1 of the 3 pictures .*the first: picture 2"):
         run_trial(
-            scene,
+            client,
             obfuscations.parse("none"),
             parse_attack("unveil:steps=2"),
             seed=0,
             folder=tmp_path,
             enhancer=enhancer,
         )
-    refuse_seen(enhancer, scene.batch.images[:1])
-    refuse_seen(Towards(scene.batch.images), scene.batch.images)  # not a learned one: it has seen nothing
+    refuse_seen(enhancer, client.batch.images[:1])
+    refuse_seen(Towards(client.batch.images), client.batch.images)  # not a learned one: it has seen nothing
 
 
 def test_so_are_pictures_that_an_attacks_own_prior_knows(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert str(parse_attack("unveil+").prior) == "faithful"  # type: ignore[attr-defined]
-    seen = fingerprints(scene.batch.images[:1])
+    seen = fingerprints(client.batch.images[:1])
     prior = weights(tmp_path / "p.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
     monkeypatch.setattr("unveil.attacks.separation.with_restorer.FAITHFUL", prior)
     with pytest.raises(UsageError, match="1 of the 3 pictures"):
-        run_trial(scene, obfuscations.parse("none"), parse_attack("unveil+:steps=2"), seed=0, folder=tmp_path)
+        run_trial(client, obfuscations.parse("none"), parse_attack("unveil+:steps=2"), seed=0, folder=tmp_path)

@@ -14,7 +14,7 @@ from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Evidence, Reconstruction, Update
+from unveil.core.types import Batch, FeatureFit, Reconstruction, Update
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.learned import SHIPPED, Learned, classes_of, restored
@@ -41,7 +41,7 @@ def some_generator(seed: int = 0) -> Generator:
     return network.eval()
 
 
-def guess_of(images: Tensor, evidence: Evidence | None = None) -> Reconstruction:
+def guess_of(images: Tensor, evidence: FeatureFit | None = None) -> Reconstruction:
     return Reconstruction(images=images, labels=torch.arange(len(images)), losses=[], evidence=evidence)
 
 
@@ -58,7 +58,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_hints_tell_a_firm_picture_from_a_loose_one_and_from_an_unknown_one() -> None:
-    known = hints_of(Evidence(noise=torch.tensor([0.0, 1.0]), miss=torch.tensor([0.1, 0.1])), 2)
+    known = hints_of(FeatureFit(noise=torch.tensor([0.0, 1.0]), miss=torch.tensor([0.1, 0.1])), 2)
     assert known[0, 0] < known[1, 0]
     assert known[:, 2].tolist() == [1.0, 1.0]
     assert not hints_of(None, 2).any()
@@ -83,8 +83,8 @@ def test_a_picture_is_restored_alike_whatever_stands_beside_it(images: Tensor) -
 
 
 def test_hints_and_classes_change_what_comes_out(images: Tensor) -> None:
-    firm = hints_of(Evidence(noise=torch.full((3,), 0.01), miss=torch.full((3,), 0.01)), 3)
-    loose = hints_of(Evidence(noise=torch.full((3,), 1.0), miss=torch.full((3,), 1.0)), 3)
+    firm = hints_of(FeatureFit(noise=torch.full((3,), 0.01), miss=torch.full((3,), 0.01)), 3)
+    loose = hints_of(FeatureFit(noise=torch.full((3,), 1.0), miss=torch.full((3,), 1.0)), 3)
     restorer, generator = some_restorer(), some_generator()
     assert (restorer(images, firm)[0] - restorer(images, loose)[0]).abs().max() > 1e-4
     one, two = (generator(images, firm, torch.full((3,), c)) for c in (1, 2))
@@ -229,7 +229,7 @@ def test_an_enhancer_is_named_or_a_file(weights: Path) -> None:
 
 
 def test_a_restorer_leaves_labels_and_evidence_alone(images: Tensor, weights: Path) -> None:
-    evidence = Evidence(noise=torch.rand(3), miss=torch.rand(3))
+    evidence = FeatureFit(noise=torch.rand(3), miss=torch.rand(3))
     before = guess_of(images, evidence)
     kept = images.clone()
     after = Learned("mine", weights)(before)

@@ -13,7 +13,7 @@ from PIL import Image
 from seeds import seeded, shifted
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.core.errors import UsageError
-from unveil.core.types import Evidence
+from unveil.core.types import FeatureFit
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import Generator as Drawer
 from unveil.enhancers.learned import Learned
@@ -21,12 +21,12 @@ from unveil.enhancers.restorer import Restorer
 from unveil.fitting import fit as fitting
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.fit import Fit, fit
-from unveil.fitting.generating import Generating, Reader, withheld
+from unveil.fitting.generating import AuxiliaryClassifier, GeneratorTask, withheld
 from unveil.fitting.loop import CHECKPOINT, CURVE, Training, train
 from unveil.fitting.losses import Critic
 from unveil.fitting.pairs import PICTURES, Pairs, eight_bit, make_pairs, produce
 from unveil.fitting.recipes import Recipe
-from unveil.fitting.restoring import Restoring, restore
+from unveil.fitting.restoring import RestorerTask, restore
 from unveil.fitting.sources import Source, apart_from, joined, parted, read_source
 from unveil.fitting.store import PairStore
 from unveil.metrics.pixel import psnr
@@ -51,7 +51,7 @@ def noisy_pairs(seed: int, count: int = 16) -> Pairs:
     generator = seeded(seed)
     truth = eight_bit(dead_leaves(count, (3, SIDE, SIDE), generator=generator)).float() / 255
     rough = eight_bit(truth + 0.1 * torch.randn(truth.shape, generator=generator)).float() / 255
-    evidence = Evidence(noise=torch.full((count,), 0.1), miss=torch.full((count,), 0.1))
+    evidence = FeatureFit(noise=torch.full((count,), 0.1), miss=torch.full((count,), 0.1))
     made = {"channel": "gaussian", "size": SIDE}
     return Pairs(rough=rough, truth=truth, hints=hints_of(evidence, count), labels=torch.arange(count) % 3, made=made)
 
@@ -66,9 +66,9 @@ def store(tmp_path: Path) -> PairStore:
     return PairStore([folder])
 
 
-def small_restoring(store: PairStore) -> Restoring:
+def small_restoring(store: PairStore) -> RestorerTask:
     torch.manual_seed(shifted(0))
-    return Restoring(network=Restorer(widths=(8, 12), blocks=1), store=store, batch=8)
+    return RestorerTask(network=Restorer(widths=(8, 12), blocks=1), store=store, batch=8)
 
 
 def test_a_restorer_learns_to_take_noise_away(store: PairStore, tmp_path: Path) -> None:
@@ -133,19 +133,19 @@ def test_a_sharp_restorer_also_has_a_critic_and_a_generator_a_reader(store: Pair
     def eyes(images: torch.Tensor) -> list[torch.Tensor]:
         return [images, images.square()]
 
-    sharp = Restoring(
+    sharp = RestorerTask(
         network=Restorer(widths=(8, 12), blocks=1),
         store=store,
         setting="sharp",
         likeness=unlike,
         critic=Critic(widths=(8, 8)),
     )
-    drawing = Generating(
+    drawing = GeneratorTask(
         network=Drawer(names=("a", "b", "c"), widths=(8, 12), blocks=1),
         store=store,
         likeness=unlike,
         critic=Critic(classes=3, widths=(8, 8)),
-        reader=Reader(3, eyes),
+        reader=AuxiliaryClassifier(3, eyes),
         batch=8,
     )
     for trainee in (sharp, drawing):

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seeds import seeded
-from unveil.audits.scoring import Measures
-from unveil.clients.client import make_scene
+from unveil.audits.scoring import MetricSelection
+from unveil.clients.client import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.types import Metric
 from unveil.report.descriptions import MEASURES
@@ -59,7 +59,7 @@ BEST = {"psnr": 58.9, "lpips": 0.0, "reid_rank": 1.0}  # all others: 1
 @pytest.fixture(scope="module")
 def measured() -> tuple[Tensor, Mapping[str, Metric]]:
     """Every measure that can be had here, for built-in pictures with decoys."""
-    scene = make_scene(
+    client = make_client(
         name="x",
         model="lenet",
         images="builtin",
@@ -68,13 +68,13 @@ def measured() -> tuple[Tensor, Mapping[str, Metric]]:
         training=FedSGD(),
         decoys=6,
     )
-    measures = Measures(
+    measures = MetricSelection(
         lpips_weights=str(WEIGHTS) if WEIGHTS.is_file() else None,
         classifier="efficientnet_lite0" if HAS_LITE0 else None,
         decoys=6,
         distance="features" if HAS_LITE0 else "pixels",
     )
-    return scene.batch.images, measures(scene)
+    return client.batch.images, measures(client)
 
 
 @pytest.mark.parametrize("name", MEASURES)

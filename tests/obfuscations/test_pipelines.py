@@ -12,7 +12,7 @@ from instances import PLAIN
 from seeds import seeded
 from unveil.clients.training import FedSGD
 from unveil.core.factored import Candidate
-from unveil.core.protocols import Obfuscation, Shrinking
+from unveil.core.protocols import MayRescale, Obfuscation
 from unveil.core.types import Batch, Update
 from unveil.obfuscations import CATALOGUE, parse
 
@@ -61,7 +61,7 @@ def test_the_misfit_of_every_pair_is_lowest_at_the_truth(spec: str, candidates: 
     found = {name: float(misfit(candidate)) for name, candidate in candidates.items()}
     first, second = spec.split("+")
     chosen_after_rounding = second.startswith("topk") and first.startswith(("qsgd", "ternary"))
-    if chosen_after_rounding or (isinstance(channel, Shrinking) and channel.loses_scale):
+    if chosen_after_rounding or (isinstance(channel, MayRescale) and channel.scale_unknown):
         del found["half"], found["double"]  # top-k sends what was rounded up
     truth = found.pop("truth")
     worse = {name: value - truth for name, value in found.items()}

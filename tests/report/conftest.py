@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from unveil.core.errors import UsageError
 from unveil.core.records import Enhanced, Trial
 from unveil.core.types import Stop
+from unveil.obfuscations import parse as parse_obfuscation
 
 MakeTrial = Callable[..., Trial]
 
 
 def make_trial(
     *,
-    scene: str = "demo",
+    client: str = "demo",
     obfuscation: str = "none",
     attack: str = "rog",
     training: str = "fedsgd",
-    knowledge: str = "everything known",
+    threat_model: str = "everything known",
     confidence: list[float] | None = None,
     seed: int = 0,
     psnr: list[float] | None = None,
@@ -33,20 +35,27 @@ def make_trial(
     pictures: bool = False,
     enhancer: str = "",
     enhanced: Enhanced | None = None,
+    family: str | None = None,
 ) -> Trial:
     psnr = [25.0, 26.0, 27.0, 28.0, 25.5, 26.5, 27.5, 24.5] if psnr is None else psnr
     ssim = [0.8] * len(psnr) if ssim is None else ssim
     files = [f"images/{number:02d}.png" for number in range(len(psnr))] if pictures else []
+    if family is None:
+        try:
+            family = parse_obfuscation(obfuscation).family
+        except UsageError:
+            family = "unheard of"
     return Trial(
+        family=family,
         settings={
-            "scene": scene,
+            "client": client,
             "model": "lenet",
             "images": "builtin",
             "batch": f"{len(psnr)} x 3 x 8 x 8",
             "training": training,
             "obfuscation": obfuscation,
             "attack": attack,
-            "knowledge": knowledge,
+            "threat_model": threat_model,
             **({"enhancer": enhancer} if enhancer else {}),
         },
         seed=seed,

@@ -6,7 +6,6 @@ import pytest
 
 from unveil.core.records import Trial
 from unveil.obfuscations import CATALOGUE
-from unveil.obfuscations import parse as parse_spec
 from unveil.report import summarise
 from unveil.report.charts import FAMILY_NAMES, MARKERS, leakage_chart, legend, loss_chart
 from unveil.report.rows import FAMILIES, OTHER
@@ -40,11 +39,10 @@ def test_families_have_different_markers(trial: MakeTrial) -> None:
     assert len(set(outlines)) == len(SPECS)
 
 
-def test_a_family_that_reports_do_not_know_is_drawn_as_other(trial: MakeTrial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_that_reports_do_not_know_is_drawn_as_other(trial: MakeTrial) -> None:
     """A user's own obfuscation names its family in a word of its own."""
-    own = type("Own", (), {"family": "low_rank"})
-    monkeypatch.setattr("unveil.obfuscations.parse", lambda text: own() if text == "own" else parse_spec(text))
-    rows = summarise([trial(obfuscation=spec, wire_bits=10**n) for n, spec in enumerate((*SPECS, "own"), 3)])
+    own = trial(obfuscation="own", family="a word of my own")
+    rows = summarise([*(trial(obfuscation=spec, wire_bits=10**n) for n, spec in enumerate(SPECS, 3)), own])
     assert rows[-1].family == "other"
     assert classed(parse(leakage_chart(rows)), "point")[-1].get("class") == "point family-other"
     assert [family for family, *_ in legend(rows)][-1] == "other"

@@ -71,7 +71,7 @@ def test_an_enhancer_that_spoils_pictures_makes_no_obfuscation_look_safer(trial:
 
 def test_each_enhancer_has_a_ladder_of_its_own(trial: MakeTrial) -> None:
     rungs = ("everything known", "labels unknown")
-    rows = summarise([enhanced(trial, psnr=[25.0] * 8, before=[24.0] * 8, knowledge=rung) for rung in rungs])
+    rows = summarise([enhanced(trial, psnr=[25.0] * 8, before=[24.0] * 8, threat_model=rung) for rung in rungs])
     assert [ladder.enhancer for ladder in ladders(rows)] == ["", "mine"]
 
 

@@ -86,8 +86,8 @@ def test_nothing_is_loaded_and_nothing_runs(folder: Path, trial: MakeTrial) -> N
 
 
 def test_hostile_names_stay_text(folder: Path, trial: MakeTrial) -> None:
-    trials = audit(trial, scene=HOSTILE, attack=HOSTILE, training=HOSTILE, notes=[HOSTILE])
-    trials.append(trial(scene=HOSTILE, obfuscation=HOSTILE))
+    trials = audit(trial, client=HOSTILE, attack=HOSTILE, training=HOSTILE, notes=[HOSTILE])
+    trials.append(trial(client=HOSTILE, obfuscation=HOSTILE))
     page, _ = read(folder, trials, reproduce=HOSTILE, settings=HOSTILE)
     assert page.all("script") == []
     assert not any("onerror" in attrs for _, attrs in page.tags)
@@ -122,15 +122,15 @@ def test_the_seed_of_the_pictures_is_said(folder: Path, trial: MakeTrial) -> Non
 
 
 def test_every_scene_and_attack_has_a_section(folder: Path, trial: MakeTrial) -> None:
-    trials = [t for scene in "ab" for attack in ("rog", "dlg") for t in audit(trial, scene=scene, attack=attack)]
+    trials = [t for client in "ab" for attack in ("rog", "dlg") for t in audit(trial, client=client, attack=attack)]
     page, _ = read(folder, trials)
-    anchors = [attrs["id"] for attrs in page.all("section") if attrs.get("class") == "scene"]
+    anchors = [attrs["id"] for attrs in page.all("section") if attrs.get("class") == "client"]
     assert len(anchors) == 4
     assert [attrs["href"] for attrs in page.all("a")] == [f"#{anchor}" for anchor in anchors]
 
 
 def test_ids_are_unique(folder: Path, trial: MakeTrial) -> None:
-    page, _ = read(folder, audit(trial) + audit(trial, scene="other"))
+    page, _ = read(folder, audit(trial) + audit(trial, client="other"))
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
 
@@ -240,7 +240,7 @@ def test_a_failed_write_keeps_the_old_report(folder: Path, trial: MakeTrial, mon
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UsageError, match=r"cannot write .*No space left"):
-        write_report(folder, [trial(scene="new")])
+        write_report(folder, [trial(client="new")])
     assert path.read_bytes() == before
     assert sorted(entry.name for entry in folder.iterdir()) == ["images", "report.html"]
 
@@ -259,7 +259,7 @@ def test_the_attacks_own_confidence_is_compared_with_the_truth(folder: Path, tri
 
 
 def test_several_attackers_are_a_ladder(folder: Path, trial: MakeTrial) -> None:
-    page, _ = read(folder, [trial(), trial(knowledge="labels unknown")])
+    page, _ = read(folder, [trial(), trial(threat_model="labels unknown")])
     assert "What the attacker must know" in page.text
     page, _ = read(folder, [trial()])
     assert "What the attacker must know" not in page.text

@@ -100,8 +100,8 @@ def test_few_pictures_or_few_measures_say_nothing(trial: MakeTrial) -> None:
 
 def test_the_curves_take_the_attack_that_got_most_and_the_mean_of_the_scenes(trial: MakeTrial) -> None:
     trials = [
-        replace(one, settings={**one.settings, "scene": scene, "attack": attack})
-        for scene, gain in (("a", 0.0), ("b", 2.0))
+        replace(one, settings={**one.settings, "client": client, "attack": attack})
+        for client, gain in (("a", 0.0), ("b", 2.0))
         for attack, less in (("unveil", 0.0), ("rog", 5.0))
         for one in (
             trial(obfuscation=spec, psnr=[20.0 - 2 * place + gain - less] * N, wire_bits=4_000_000 // 4**place)
@@ -115,7 +115,7 @@ def test_the_curves_take_the_attack_that_got_most_and_the_mean_of_the_scenes(tri
     found = families(rows)
     assert found is not None
     assert dict(found.taus)["psnr"] == pytest.approx(1)  # fewer bits, less leakage, always
-    assert (found.scenes, found.attacks) == (2, 2)
+    assert (found.clients, found.attacks) == (2, 2)
     root = ElementTree.fromstring(found.chart)
     assert sum(e.get("class") == "curve family-line family-quantise" for e in root.iter()) == 2  # PSNR and SSIM
 

@@ -34,10 +34,10 @@ def test_the_control_comes_first_and_belongs_to_its_own_section(trial: Callable[
         [
             trial(obfuscation="fp16", psnr=[20.0] * 4),
             trial(psnr=[24.0] * 4),
-            trial(obfuscation="fp16", scene="other"),
+            trial(obfuscation="fp16", client="other"),
         ]
     )
-    assert [(row.scene, row.obfuscation) for row in rows] == [("demo", "none"), ("demo", "fp16"), ("other", "fp16")]
+    assert [(row.client, row.obfuscation) for row in rows] == [("demo", "none"), ("demo", "fp16"), ("other", "fp16")]
     assert rows[1].control is rows[0]
     assert rows[1].cost is not None
     assert rows[1].cost.mean == pytest.approx(4.0)

@@ -29,7 +29,7 @@ def test_the_headline_stands_above_without_marks(trial: Callable[..., Trial]) ->
 
 
 def test_a_name_with_brackets_is_text(trial: Callable[..., Trial]) -> None:
-    assert "[bold]x[/]" in printed([trial(scene="[bold]x[/]", obfuscation="[bold]x[/]")])
+    assert "[bold]x[/]" in printed([trial(client="[bold]x[/]", obfuscation="[bold]x[/]")])
 
 
 def test_missing_scores_are_dashes(trial: Callable[..., Trial]) -> None:

@@ -162,16 +162,16 @@ def test_headline(trial: MakeTrial, trials: list[dict[str, object]], words: str)
 
 
 def test_an_obfuscation_counts_once_however_many_scenes_it_was_tested_in(trial: MakeTrial) -> None:
-    rows = summarise([trial(scene=scene, obfuscation=spec) for scene in "abc" for spec in ("none", "fp16", "bf16")])
+    rows = summarise([trial(client=client, obfuscation=spec) for client in "abc" for spec in ("none", "fp16", "bf16")])
     assert "through all 2 obfuscations" in headline(rows)
 
 
-@pytest.mark.parametrize("scene", ["a", "b"])
-def test_only_what_held_everywhere_is_recommended(trial: MakeTrial, scene: str) -> None:
-    trials = [trial(scene=name, obfuscation=spec) for name in "ab" for spec in ("none", "fp16")]
-    held = [trial(scene=name, obfuscation="bf16", **NOTHING) for name in "ab"]
+@pytest.mark.parametrize("client", ["a", "b"])
+def test_only_what_held_everywhere_is_recommended(trial: MakeTrial, client: str) -> None:
+    trials = [trial(client=name, obfuscation=spec) for name in "ab" for spec in ("none", "fp16")]
+    held = [trial(client=name, obfuscation="bf16", **NOTHING) for name in "ab"]
     assert "Look next at `bf16`" in recommendation(summarise([*trials, *held]))
-    broken = [trial(scene=n, obfuscation="bf16", **(LEAK if n == scene else NOTHING)) for n in "ab"]
+    broken = [trial(client=n, obfuscation="bf16", **(LEAK if n == client else NOTHING)) for n in "ab"]
     assert "Look next" not in recommendation(summarise([*trials, *broken]))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Generator
 
 from unveil.attacks.dead_leaves import dead_leaves
-from unveil.clients.client import Scene
+from unveil.clients.client import Client
 from unveil.core.errors import UsageError, nearest
 from unveil.core.types import Batch
 
@@ -28,17 +28,17 @@ def checked(names: Sequence[str]) -> None:
             raise UsageError(f"controls: there is no {name!r}; {nearest(name, list(CONTROLS))}")
 
 
-def stand_in(name: str, scene: Scene, *, generator: Generator) -> Batch | None:
-    """Another batch for the client to train on; None where the scene has too few other pictures.
+def control_batch(name: str, client: Client, *, generator: Generator) -> Batch | None:
+    """Another batch for the client to train on; None where the client has too few other pictures.
 
     Args:
         name: One of `CONTROLS`.
-        scene: The client.
+        client: The client.
         generator: Randomness of the dead leaves.
     """
-    n, device = len(scene.batch), scene.batch.images.device
+    n, device = len(client.batch), client.batch.images.device
     if name == LABELS:
-        _, channels, height, width = scene.batch.images.shape
+        _, channels, height, width = client.batch.images.shape
         leaves = dead_leaves(n, (channels, height, width), generator=generator)
-        return Batch(leaves.to(device, scene.batch.images.dtype), scene.batch.labels)
-    return scene.others
+        return Batch(leaves.to(device, client.batch.images.dtype), client.batch.labels)
+    return client.others

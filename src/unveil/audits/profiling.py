@@ -15,7 +15,7 @@ RESET = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
 
 
-class Meter:
+class Profiler:
     """Measure what happens inside a `with` block.
 
     Args:
@@ -32,7 +32,7 @@ class Meter:
         self._device = device
         self._watched = 0.0
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Profiler:
         self._can_measure = _reset_peak(self._device)
         self._start = self._now()
         return self

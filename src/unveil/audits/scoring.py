@@ -1,4 +1,4 @@
-"""Which measures an audit takes, and the metrics that they are for one scene."""
+"""Which measures an audit takes, and the metrics that they are for one client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unveil.clients.client import Scene
+from unveil.clients.client import Client
 from unveil.core.errors import UsageError
 from unveil.core.types import Images, Metric
 from unveil.metrics import CATALOGUE
@@ -25,7 +25,7 @@ Distance = Literal["pixels", "lpips", "features"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
+class MetricSelection:
     """What reconstructions are scored with. Pixel scores need nothing and are always taken.
 
     Args:
@@ -33,7 +33,7 @@ class Measures:
         classifier: A classifier or its SPEC (see `build_classifier`), for what pictures mean; None leaves it out.
         top: Labels that count for a picture at most.
         probability: Least probability of a label that counts.
-        decoys: Other pictures of the scene's source among which the original is looked for; 0 leaves it out.
+        decoys: Other pictures of the client's source among which the original is looked for; 0 leaves it out.
         distance: What looking alike means there: `pixels` (correlation), `lpips`, or the classifier's `features`.
     """
 
@@ -46,18 +46,18 @@ class Measures:
 
     def __post_init__(self) -> None:
         if self.decoys < 0:
-            raise UsageError(f"measures: expected decoys >= 0, got {self.decoys}; 200 are usual")
+            raise UsageError(f"metrics: expected decoys >= 0, got {self.decoys}; 200 are usual")
         needed = {"lpips": ("lpips_weights", self.lpips_weights), "features": ("classifier", self.classifier)}
         if self.decoys and self.distance in needed and needed[self.distance][1] is None:
             raise UsageError(
-                f"measures: distance {self.distance} needs {needed[self.distance][0]}; give it, or use pixels"
+                f"metrics: distance {self.distance} needs {needed[self.distance][0]}; give it, or use pixels"
             )
 
-    def __call__(self, scene: Scene) -> Mapping[str, Metric]:
-        """The metrics of one scene, by name.
+    def __call__(self, client: Client) -> Mapping[str, Metric]:
+        """The metrics of one client, by name.
 
         Raises:
-            UsageError: An extra is not installed, weights are missing or wrong, or the scene has too few pictures.
+            UsageError: An extra is not installed, weights are missing or wrong, or the client has too few pictures.
         """
         metrics = dict(CATALOGUE)
         if self.lpips_weights is not None:
@@ -65,11 +65,11 @@ class Measures:
         if self.classifier is not None:
             classifier = _classifier(self.classifier)
             metrics |= semantic(classifier, top=self.top, probability=self.probability)
-            truth = [classes_named(classifier, name) for name in _names(scene)]
+            truth = [classes_named(classifier, name) for name in _names(client)]
             if any(truth):
                 metrics["true_class"] = true_class(classifier, truth)
         if self.decoys:
-            metrics |= reidentification(_decoys(scene, self.decoys), self._embed())
+            metrics |= reidentification(_decoys(client, self.decoys), self._embed())
         return metrics
 
     @property
@@ -102,23 +102,23 @@ def _features(classifier: Classifier) -> Callable[[Images], Float[Tensor, "n f"]
     def embed(images: Images) -> Float[Tensor, "n f"]:
         features = classifier(images).features
         if features is None:
-            raise UsageError(f"measures: classifier {classifier.name} does not show its features; use pixels or lpips")
+            raise UsageError(f"metrics: classifier {classifier.name} does not show its features; use pixels or lpips")
         return normalize(features)
 
     return embed
 
 
-def _names(scene: Scene) -> list[str]:
+def _names(client: Client) -> list[str]:
     """The class name of each picture, as far as there are names."""
-    named = [int(label) for label in scene.batch.labels if int(label) < len(scene.class_names)]
-    return [scene.class_names[label] for label in named] if len(named) == len(scene.batch) else []
+    named = [int(label) for label in client.batch.labels if int(label) < len(client.class_names)]
+    return [client.class_names[label] for label in named] if len(named) == len(client.batch) else []
 
 
-def _decoys(scene: Scene, wanted: int) -> Images:
-    there = 0 if scene.decoys is None else len(scene.decoys)
-    if scene.decoys is None or there < wanted:
+def _decoys(client: Client, wanted: int) -> Images:
+    there = 0 if client.decoys is None else len(client.decoys)
+    if client.decoys is None or there < wanted:
         raise UsageError(
-            f"scene {scene.name!r}: {wanted} decoys are wanted, and it has {there}; "
-            "lower decoys, or give the scene more pictures"
+            f"client {client.name!r}: {wanted} decoys are wanted, and it has {there}; "
+            "lower decoys, or give the client more pictures"
         )
-    return scene.decoys[:wanted]
+    return client.decoys[:wanted]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from unveil.clients.client import Scene
+from unveil.clients.client import Client
 from unveil.clients.training import FedAvg, FedSGD
 from unveil.core.errors import UsageError, nearest
 from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
 
-PARTS = ("channel", "labels", "training", "order")
+PARTS = ("obfuscation", "labels", "training", "order")
 """What can be withheld: the obfuscation; the labels; learning rate and steps; the order of the mini-batches."""
 
 KNOWN, NOTHING = "everything known", "everything unknown"
@@ -18,7 +18,7 @@ AND = " and "
 
 
 @dataclass(frozen=True)
-class Attacker:
+class ThreatModel:
     """An attacker who knows the model, the update and all but some parts of the rest.
 
     Args:
@@ -31,8 +31,8 @@ class Attacker:
     draws: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Attacker:
-        """From words such as `everything known`, `labels unknown`, `channel+labels unknown and draws known`.
+    def parse(cls, text: str) -> ThreatModel:
+        """From words such as `everything known`, `labels unknown`, `obfuscation+labels unknown and draws known`.
 
         Raises:
             UsageError: Other words.
@@ -49,11 +49,11 @@ class Attacker:
         named, _, last = words.rpartition(" ")
         if last != "unknown" or not named:
             known = [KNOWN, DRAWS, *(f"{part} unknown" for part in PARTS)]
-            raise UsageError(f"knowledge {text!r}: {nearest(words, known)}")
+            raise UsageError(f"threat model {text!r}: {nearest(words, known)}")
         parts = [part.strip() for part in named.split("+")]
         for part in parts:
             if part not in PARTS:
-                raise UsageError(f"knowledge {text!r}: {part!r} cannot be withheld; {nearest(part, list(PARTS))}")
+                raise UsageError(f"threat model {text!r}: {part!r} cannot be withheld; {nearest(part, list(PARTS))}")
         return cls(tuple(part for part in PARTS if part in parts))
 
     def __str__(self) -> str:
@@ -62,33 +62,33 @@ class Attacker:
         words = NOTHING if self.unknown == PARTS else f"{'+'.join(self.unknown)} unknown"
         return words + AND + DRAWS if self.draws else words
 
-    def knowledge(self, scene: Scene, obfuscation: Obfuscation, *, draws: int = 0) -> Knowledge:
-        """What this attacker is granted of a scene and a channel.
+    def knowledge(self, client: Client, obfuscation: Obfuscation, *, draws: int = 0) -> Knowledge:
+        """What this attacker is granted of a client and a channel.
 
         Args:
-            scene: The client.
+            client: The client.
             obfuscation: The channel.
             draws: Seed of what the client's network drew by chance; withheld unless `self.draws`.
         """
-        granted = scene.knowledge(None if "channel" in self.unknown else obfuscation)
+        granted = client.knowledge(None if "obfuscation" in self.unknown else obfuscation)
         if self.draws:
             granted = replace(granted, draws=draws)
         if "labels" in self.unknown:
             granted = replace(granted, labels=None)
         if "training" in self.unknown:
             # One gradient is the natural guess: an update of few small steps is nearly a multiple of it.
-            return replace(granted, training=FedSGD(mode=scene.training.mode), scale=False)
+            return replace(granted, training=FedSGD(mode=client.training.mode), scale=False)
         if "order" in self.unknown:
-            granted = replace(granted, training=reordered(scene.training, len(scene.batch)) or scene.training)
+            granted = replace(granted, training=reordered(client.training, len(client.batch)) or client.training)
         return granted
 
-    def is_another(self, scene: Scene) -> bool:
-        """Whether withholding changes anything for this scene: an order does only where a step has not all pictures."""
-        if self.draws and scene.stochastic:
+    def is_another(self, client: Client) -> bool:
+        """Whether withholding changes anything for this client: an order does only where a step has fewer pictures."""
+        if self.draws and client.stochastic:
             return True
         if self.draws and not self.unknown:
             return False
-        return self.unknown != ("order",) or reordered(scene.training, len(scene.batch)) is not None
+        return self.unknown != ("order",) or reordered(client.training, len(client.batch)) is not None
 
 
 def reordered(training: LocalTraining, pictures: int) -> LocalTraining | None:

@@ -14,15 +14,15 @@ import torch
 from torch import Generator
 
 from unveil import __version__
-from unveil.audits.controls import CONTROLS, stand_in
-from unveil.audits.profiling import Meter
+from unveil.audits.controls import CONTROLS, control_batch
+from unveil.audits.profiling import Profiler
 from unveil.audits.results import save_pictures, trial_key
-from unveil.audits.threat_model import Attacker
-from unveil.clients.client import Scene
+from unveil.audits.threat_model import ThreatModel
+from unveil.clients.client import Client
 from unveil.clients.training import draws_of
 from unveil.core.arithmetic import arithmetic_on, full_precision, machine
 from unveil.core.errors import UsageError
-from unveil.core.protocols import Attack, Enhancer, Informed, Obfuscation, TakesRoughSteps
+from unveil.core.protocols import Attack, Enhancer, Obfuscation, TakesRoughSteps, UsesLearnedPrior
 from unveil.core.records import Enhanced, Trial
 from unveil.core.types import Batch, Images, Metric, Reconstruction, Update, Watch
 from unveil.enhancers.consistency import enhance, from_labels, refuse_seen
@@ -30,19 +30,19 @@ from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.alignment import align
 
 CURVE = 200  # points of a loss curve that are kept
-EVERYTHING = Attacker()
+EVERYTHING = ThreatModel()
 LABEL_ALONE, LABEL_MATCHED = "label alone", "label alone (matched)"  # the controls of an enhancer that draws by labels
 GREY = 0.5  # the blind guess: what one would answer without having seen the update
 
 
 def run_trial(
-    scene: Scene,
+    client: Client,
     obfuscation: Obfuscation,
     attack: Attack,
     *,
     seed: int,
     folder: Path,
-    attacker: Attacker = EVERYTHING,
+    threat_model: ThreatModel = EVERYTHING,
     metrics: Mapping[str, Metric] = METRICS,
     controls: Sequence[str] = (),
     enhancer: Enhancer | None = None,
@@ -51,27 +51,27 @@ def run_trial(
     """One client, one channel, one attack, one seed, from the client's training to the scores.
 
     Args:
-        scene: The client.
+        client: The client.
         obfuscation: The channel.
         attack: The attack.
         seed: Seed of the client's noise, the channel and the attack, each with a generator of its own.
         folder: Where the pictures are saved.
-        attacker: How much the attacker is granted.
+        threat_model: How much the attacker is granted.
         metrics: What the reconstructions are scored with.
         controls: Names of `CONTROLS`; the same attack is run on each, and scored against the same originals.
         enhancer: What is made of the attack's pictures, the controls' too; None to score them as they are.
         watch: Called after each step of the attack; its time does not count.
 
     Raises:
-        UsageError: The update is all zeros or not finite, or a component cannot work with this scene.
+        UsageError: The update is all zeros or not finite, or a component cannot work with this client.
     """
-    key = trial_key(settings_of(scene, obfuscation, attack, attacker, enhancer), seed)
-    inside = attack.prior if isinstance(attack, Informed) else None
+    key = trial_key(settings_of(client, obfuscation, attack, threat_model, enhancer), seed)
+    inside = attack.prior if isinstance(attack, UsesLearnedPrior) else None
     for prior in (enhancer, inside):
         if prior is not None:
-            refuse_seen(prior, scene.batch.images)
-    originals, device = scene.batch.images, scene.batch.images.device
-    unknowing = {name: other for name in controls if (other := _control(name, scene, seed)) is not None}
+            refuse_seen(prior, client.batch.images)
+    originals, device = client.batch.images, client.batch.images.device
+    unknowing = {name: other for name in controls if (other := _control(name, client, seed)) is not None}
     missing = [
         f"The control {name!r} was not run: its source has too few pictures."
         for name in controls
@@ -84,15 +84,17 @@ def run_trial(
     beside, beside_enhanced = {}, {}
     for number, (name, other) in enumerate(unknowing.items()):
         told = _part_of(watch, number, parts)
-        control = rebuild(other, obfuscation, attack, seed=seed, attacker=attacker, enhancer=enhancer, watch=told)
+        control = rebuild(
+            other, obfuscation, attack, seed=seed, threat_model=threat_model, enhancer=enhancer, watch=told
+        )
         beside[name] = _scores(metrics, originals, align(originals, control.guess).images)
         if control.restored is not None:
             beside_enhanced[name] = _scores(metrics, originals, align(originals, control.restored).images)
     told = _part_of(watch, parts - 1, parts)
-    played = rebuild(scene, obfuscation, attack, seed=seed, attacker=attacker, enhancer=enhancer, watch=told)
+    played = rebuild(client, obfuscation, attack, seed=seed, threat_model=threat_model, enhancer=enhancer, watch=told)
     guess = align(originals, played.guess)
     trial = Trial(
-        settings=settings_of(scene, obfuscation, attack, attacker),
+        settings=settings_of(client, obfuscation, attack, threat_model),
         seed=seed,
         wire_bits=played.wire_bits,
         raw_bits=played.raw_bits,
@@ -108,12 +110,13 @@ def run_trial(
         images=save_pictures(folder, key, "reconstruction", guess.images),
         labels=guess.labels.tolist(),
         assumptions=[
-            *attacker.knowledge(scene, obfuscation).assumptions,
-            *scene.assumptions,
+            *threat_model.knowledge(client, obfuscation).assumptions,
+            *client.assumptions,
             *(inside.assumptions if inside else ()),
         ],
-        notes=[*guess.notes, *missing, *scene.notes],
+        notes=[*guess.notes, *missing, *client.notes],
         versions=_versions(device),
+        family=obfuscation.family,
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
     )
     if enhancer is None or played.restored is None or played.enhanced is None:
@@ -121,7 +124,7 @@ def run_trial(
 
     guess, alone = align(originals, played.restored), []
     if enhancer.uses_labels:
-        drawn = dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=scene.class_names))
+        drawn = dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=client.class_names))
         drawn = _as_saved(drawn)
         # In the attack's order it has the right classes, matched anew the likest pixels: to be beaten are both.
         beside_enhanced[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
@@ -129,14 +132,14 @@ def run_trial(
         alone = save_pictures(folder, key, "label-alone", drawn.images)
     return dataclasses.replace(
         trial,
-        settings=settings_of(scene, obfuscation, attack, attacker, enhancer),
+        settings=settings_of(client, obfuscation, attack, threat_model, enhancer),
         seconds=played.seconds + played.enhancing,
         scores=_scores(metrics, originals, guess.images),
         controls=beside_enhanced,
         images=save_pictures(folder, key, "enhanced", guess.images),
         labels=guess.labels.tolist(),
         assumptions=list(dict.fromkeys([*trial.assumptions, *enhancer.assumptions])),
-        notes=[*guess.notes, *missing, *scene.notes],
+        notes=[*guess.notes, *missing, *client.notes],
         confidence=[] if guess.confidence is None else guess.confidence.tolist(),
         enhanced=dataclasses.replace(played.enhanced, alone=alone, before=trial),
     )
@@ -168,33 +171,33 @@ class Played:
 
 
 def rebuild(
-    scene: Scene,
+    client: Client,
     obfuscation: Obfuscation,
     attack: Attack,
     *,
     seed: int,
-    attacker: Attacker,
+    threat_model: ThreatModel,
     enhancer: Enhancer | None = None,
     watch: Watch | None,
 ) -> Played:
     """The straight line from the client's batch to the attacker's pictures; arguments as in `run_trial`."""
-    device = scene.batch.images.device
-    client, channel, chance = generators(seed, device)
+    device = client.batch.images.device
+    for_client, for_obfuscation, for_attack = generators(seed, device)
 
     with full_precision(device):
-        sent = Update(scene.training(scene.model, scene.batch, generator=client))
+        sent = Update(client.training(client.model, client.batch, generator=for_client))
         _refuse_zeros(sent)
-        received = obfuscation(sent, generator=channel)
+        received = obfuscation(sent, generator=for_obfuscation)
         received.check()
-        knowledge = attacker.knowledge(scene, obfuscation, draws=draws_of(client))
-        with Meter(device) as meter:
-            guess = attack(scene.model, received, knowledge, generator=chance, watch=meter.unmetered(watch))
+        knowledge = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
+        with Profiler(device) as meter:
+            guess = attack(client.model, received, knowledge, generator=for_attack, watch=meter.unmetered(watch))
         restored, enhanced = None, None
-        with Meter(device) as after:
+        with Profiler(device) as after:
             if enhancer is not None:
-                names = scene.class_names
+                names = client.class_names
                 restored, enhanced = enhance(
-                    enhancer, guess, model=scene.model, update=received, knowledge=knowledge, class_names=names
+                    enhancer, guess, model=client.model, update=received, knowledge=knowledge, class_names=names
                 )
     peaks = [peak for peak in (meter.peak_mib, after.peak_mib) if peak is not None]
     return Played(
@@ -209,11 +212,11 @@ def rebuild(
     )
 
 
-def _control(name: str, scene: Scene, seed: int) -> Scene | None:
-    """The scene with another batch, drawn from the seed where it is drawn at all."""
+def _control(name: str, client: Client, seed: int) -> Client | None:
+    """The client with another batch, drawn from the seed where it is drawn at all."""
     number = int(np.random.SeedSequence([seed, CONTROLS.index(name) + 1]).generate_state(1, np.uint64)[0])
-    batch = stand_in(name, scene, generator=Generator().manual_seed(number))
-    return None if batch is None else dataclasses.replace(scene, batch=batch)
+    batch = control_batch(name, client, generator=Generator().manual_seed(number))
+    return None if batch is None else dataclasses.replace(client, batch=batch)
 
 
 def _part_of(watch: Watch | None, number: int, parts: int) -> Watch | None:
@@ -224,20 +227,24 @@ def _part_of(watch: Watch | None, number: int, parts: int) -> Watch | None:
 
 
 def settings_of(
-    scene: Scene, obfuscation: Obfuscation, attack: Attack, attacker: Attacker, enhancer: Enhancer | None = None
+    client: Client,
+    obfuscation: Obfuscation,
+    attack: Attack,
+    threat_model: ThreatModel,
+    enhancer: Enhancer | None = None,
 ) -> dict[str, str]:
     """The settings of one trial, which together with its seed are its identity."""
     return {
-        "scene": scene.name,
-        "model": scene.model_name,
-        **scene.given,
-        "images": str(scene.source),
-        "batch": shape_of(scene.batch),
-        "training": str(scene.training),
+        "client": client.name,
+        "model": client.model_name,
+        **client.given,
+        "images": str(client.source),
+        "batch": shape_of(client.batch),
+        "training": str(client.training),
         "obfuscation": str(obfuscation),
         "attack": str(attack),
-        "knowledge": str(attacker),
-        "arithmetic": arithmetic_of(attack, scene.batch.images.device),
+        "threat_model": str(threat_model),
+        "arithmetic": arithmetic_of(attack, client.batch.images.device),
         **({} if enhancer is None else {"enhancer": str(enhancer)}),
     }
 

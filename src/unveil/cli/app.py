@@ -142,8 +142,8 @@ def audit(
     with redirect_stdout(sys.stderr):  # a user's model may print, and results are what stands on standard output
         described = load(file, overrides, variant=variant)
     if lpips_weights is not None:
-        measures = dataclasses.replace(described.measures, lpips_weights=lpips_weights)
-        described = dataclasses.replace(described, measures=measures)
+        metrics = dataclasses.replace(described.metrics, lpips_weights=lpips_weights)
+        described = dataclasses.replace(described, metrics=metrics)
     if enhancer is not None:
         described = dataclasses.replace(described, enhancer=_enhancer(enhancer))
     name = "-".join(part for part in (file.stem, variant, enhancer and Path(enhancer).stem) if part)

@@ -17,10 +17,10 @@ from pydantic_core import ErrorDetails
 from unveil import attacks, enhancers, obfuscations
 from unveil.audits.audit import Audit
 from unveil.audits.controls import ANOTHER
-from unveil.audits.scoring import Distance, Measures
-from unveil.audits.threat_model import Attacker
+from unveil.audits.scoring import Distance, MetricSelection
+from unveil.audits.threat_model import ThreatModel
 from unveil.clients import training
-from unveil.clients.client import Scene, make_scene
+from unveil.clients.client import Client, make_client
 from unveil.clients.models import ModelName
 from unveil.clients.models.normalisation import Normalisation
 from unveil.clients.pictures import BUILTIN
@@ -40,11 +40,11 @@ AtLeastZero = Annotated[int, Field(ge=0, le=MOST)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneTable:
-    """A `[[scene]]`: one client.
+class ClientTable:
+    """A `[[client]]`: one client.
 
     Args:
-        name: Its name in results; no two scenes share one.
+        name: Its name in results; no two clients share one.
         model: A model of the zoo, or `package.module:factory?key=value`; or a table of its name and its arguments.
         weights: A file of trained weights relative to the TOML file; None for those that the model is built with.
         normalise: `mean` and `std` that stand before the model, a number or one a channel; None for none.
@@ -76,8 +76,8 @@ class SceneTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuresTable:
-    """`[measures]`; see `Measures` for what each means. Files are relative to the TOML file."""
+class MetricsTable:
+    """`[metrics]`; see `MetricSelection` for what each means. Files are relative to the TOML file."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     lpips_weights: str | None = None
@@ -93,23 +93,23 @@ class AuditTable:
     """The whole file.
 
     Args:
-        scene: The clients.
+        client: The clients.
         attack: The attacks, each a name or SPEC, and settings, which win over those of the SPEC.
         obfuscations: SPECs of the channels.
         seeds: Seeds of the channel's and the attack's randomness.
-        knowledge: How much the attackers are granted; see `Attacker.parse`.
-        measures: What reconstructions are scored with beside their pixels.
+        threat_models: How much the attackers are granted; see `ThreatModel.parse`.
+        metrics: What reconstructions are scored with beside their pixels.
         controls: Updates that know nothing of the pictures, on which every attack is run too.
         enhancer: A learned prior by name, or a file of `unveil fit` relative to the TOML file.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    scene: list[SceneTable]
+    client: list[ClientTable]
     attack: list[dict[str, Any]]
     obfuscations: list[str] = dataclasses.field(default_factory=lambda: ["none"])
     seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
-    knowledge: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
-    measures: MeasuresTable = dataclasses.field(default_factory=lambda: MeasuresTable())
+    threat_models: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
+    metrics: MetricsTable = dataclasses.field(default_factory=lambda: MetricsTable())
     controls: list[str] = dataclasses.field(default_factory=lambda: [ANOTHER])
     enhancer: str = enhancers.NONE
 
@@ -135,14 +135,14 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     with _naming(" with ".join([str(path), *(f"--set {override}" for override in overrides)])):
         table = _checked(data)
         channels = [obfuscations.parse(spec) for spec in table.obfuscations]
-        attackers = [_attack(number, settings) for number, settings in enumerate(table.attack)]
+        threat_models = [_attack(number, settings) for number, settings in enumerate(table.attack)]
         return Audit(
-            scenes=[_scene(number, scene, path.parent, table) for number, scene in enumerate(table.scene)],
+            clients=[_client(number, client, path.parent, table) for number, client in enumerate(table.client)],
             obfuscations=channels,
-            attacks=attackers,
+            attacks=threat_models,
             seeds=table.seeds,
-            knowledge=[Attacker.parse(words) for words in table.knowledge],
-            measures=_measures(table.measures, path.parent),
+            threat_models=[ThreatModel.parse(words) for words in table.threat_models],
+            metrics=_metrics(table.metrics, path.parent),
             controls=table.controls,
             enhancer=_enhancer(table.enhancer, path.parent),
         )
@@ -216,7 +216,7 @@ def _explain(error: ErrorDetails) -> str:
     *parents, key = map(str, error["loc"])
     where = f" in {'.'.join(parents)}" if parents else ""
     if error["type"] == "unexpected_keyword_argument":
-        schema = {"scene": SceneTable, "measures": MeasuresTable}[parents[0]] if parents else AuditTable
+        schema = {"client": ClientTable, "metrics": MetricsTable}[parents[0]] if parents else AuditTable
         return f"unknown key {key!r}{where}; {nearest(key, [item.name for item in dataclasses.fields(schema)])}"
     if error["type"] == "missing":
         example = f"a [[{key}]] table" if not parents else f'{key} = "…"'
@@ -245,19 +245,19 @@ def _enhancer(name: str, folder: Path) -> Enhancer | None:
     return enhancers.parse(name if named or not is_regular(folder / name) else _beside(folder, name))
 
 
-def _measures(table: MeasuresTable, folder: Path) -> Measures:
+def _metrics(table: MetricsTable, folder: Path) -> MetricSelection:
     settings = {item.name: getattr(table, item.name) for item in dataclasses.fields(table)}
     if table.lpips_weights not in (None, DOWNLOAD):
         settings["lpips_weights"] = _beside(folder, str(table.lpips_weights))
     kind, _, file = (table.classifier or "").partition(":")
     if kind == "cifar10" and file:
         settings["classifier"] = f"cifar10:{_beside(folder, file)}"
-    return Measures(**settings)
+    return MetricSelection(**settings)
 
 
-def _scene(number: int, table: SceneTable, folder: Path, audit: AuditTable) -> Scene:
-    where = f"scene.{number}"
-    scene = make_scene(
+def _client(number: int, table: ClientTable, folder: Path, audit: AuditTable) -> Client:
+    where = f"client.{number}"
+    client = make_client(
         name=table.name,
         model=_model(f"{where}.model", table.model),
         images=BUILTIN if table.images == BUILTIN else _beside(folder, table.images),
@@ -271,11 +271,11 @@ def _scene(number: int, table: SceneTable, folder: Path, audit: AuditTable) -> S
         labels_csv=None if table.labels_csv is None else _beside(folder, table.labels_csv),
         gallery=None if table.gallery is None else _beside(folder, table.gallery),
         seed=table.seed,
-        decoys=audit.measures.decoys,
+        decoys=audit.metrics.decoys,
         others=ANOTHER in audit.controls,
     )
     # Results name the folder as the file does: the way to it from here is nobody's business.
-    return dataclasses.replace(scene, source=table.images)
+    return dataclasses.replace(client, source=table.images)
 
 
 def _model(where: str, given: Any) -> ModelName:

@@ -6,7 +6,7 @@ from unveil import attacks, obfuscations
 from unveil.audits.audit import Audit
 from unveil.audits.controls import LABELS
 from unveil.clients import training
-from unveil.clients.client import make_scene
+from unveil.clients.client import make_client
 from unveil.clients.pictures import BUILTIN
 
 MODEL = "lenet"
@@ -19,7 +19,7 @@ ATTACK = "unveil"
 
 def demo() -> Audit:
     """The demo's audit: one client, one attack, the bare update and one channel of each family, each with a control."""
-    scene = make_scene(
+    client = make_client(
         name="demo",
         model=MODEL,
         images=BUILTIN,
@@ -28,7 +28,7 @@ def demo() -> Audit:
         training=training.parse(TRAINING),
     )
     return Audit(
-        scenes=[scene],
+        clients=[client],
         obfuscations=[obfuscations.parse(spec) for spec in OBFUSCATIONS],
         attacks=[attacks.parse(ATTACK)],
         controls=[LABELS],

@@ -16,11 +16,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from unveil.audits.audit import Standing
+from unveil.audits.audit import AuditProgress
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[Callable[[Standing], None]]:
+def shown(console: Console) -> Iterator[Callable[[AuditProgress], None]]:
     """Give a listener for `audit.run` that shows every standing on the console."""
     if not console.is_terminal:
         yield lambda standing: _line(standing, console)
@@ -28,7 +28,7 @@ def shown(console: Console) -> Iterator[Callable[[Standing], None]]:
     with _bar(console) as bar:
         tasks: list[TaskID] = []
 
-        def show(standing: Standing) -> None:
+        def show(standing: AuditProgress) -> None:
             step = standing.progress
             part = 0.0 if step is None else min(step.step / max(step.steps, 1), 1.0)
             trials = standing.done if standing.trial else min(standing.done + part, standing.total)
@@ -86,13 +86,13 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _line(standing: Standing, console: Console) -> None:
+def _line(standing: AuditProgress, console: Console) -> None:
     trial = standing.trial
     if trial is None:
         return
     psnr = trial.scores.get("psnr", [])
     score = f"{sum(psnr) / len(psnr):.1f} dB, " if psnr else ""
-    what = ", ".join(trial.settings[key] for key in ("scene", "training", "obfuscation", "attack"))
+    what = ", ".join(trial.settings[key] for key in ("client", "training", "obfuscation", "attack"))
     console.print(
         f"[{standing.done}/{standing.total}] {what}, seed {trial.seed}: {score}{trial.seconds:.1f} s",
         markup=False,

@@ -1,4 +1,4 @@
-"""A scene: one client's model, batch and local training, before any channel or attack."""
+"""A client: one client's model, batch and local training, before any channel or attack."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from unveil.core.network import draws_by_chance
 from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
 from unveil.core.types import Batch, Images
 
-MOST_VALUES = 1 << 28  # numbers in all pictures of a scene: 1 GiB
+MOST_VALUES = 1 << 28  # numbers in all pictures of a client: 1 GiB
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scene:
+class Client:
     """What a client holds and does.
 
     Args:
@@ -72,7 +72,7 @@ class Scene:
         return tuple(sentence for sentence, given in sentences.items() if given)
 
     def knowledge(self, obfuscation: Obfuscation | None) -> Knowledge:
-        """All that an attacker on this scene can be granted.
+        """All that an attacker on this client can be granted.
 
         Args:
             obfuscation: The channel, or None for an attacker who does not know it.
@@ -94,7 +94,7 @@ class Scene:
         return draws_by_chance(self.model, self.batch.images, mode=self.training.mode)
 
 
-def make_scene(
+def make_client(
     *,
     name: str,
     model: str | ModelName,
@@ -111,7 +111,7 @@ def make_scene(
     seed: int = 0,
     decoys: int = 0,
     others: bool = False,
-) -> Scene:
+) -> Client:
     """Load the pictures, build the model, check that they fit together, and rehearse the client's training.
 
     Args:
@@ -160,7 +160,7 @@ def make_scene(
         client=shortened(training, batch),
         attacker=shortened(training, min(batch, FEW)),
     )
-    return Scene(
+    return Client(
         name=name,
         model_name=str(named),
         model=network,
@@ -185,18 +185,18 @@ def _classes(name: str, pictures: Pictures, classes: int | None) -> int:
     classes = len(pictures.class_names) if classes is None else classes
     if classes > MOST_CLASSES:
         raise UsageError(
-            f"scene {name!r}: expected at most {MOST_CLASSES:,} classes, got {classes}; set classes to how many "
+            f"client {name!r}: expected at most {MOST_CLASSES:,} classes, got {classes}; set classes to how many "
             "the model tells apart"
         )
     if classes < 2:
         raise UsageError(
-            f"scene {name!r}: expected at least 2 classes, got {classes}, with which every gradient is zero; "
+            f"client {name!r}: expected at least 2 classes, got {classes}, with which every gradient is zero; "
             "set classes or add a class"
         )
     highest = int(pictures.labels.max())
     if highest >= classes:
         raise UsageError(
-            f"scene {name!r}: label {highest} ({pictures.class_names[highest]!r}) is out of range for "
+            f"client {name!r}: label {highest} ({pictures.class_names[highest]!r}) is out of range for "
             f"{classes} classes; set classes to at least {highest + 1} or leave it out"
         )
     return classes
@@ -206,7 +206,7 @@ def _refuse_giants(name: str, pictures: int, values: int) -> None:
     """Before any picture is read: a wrong digit must not fill the memory."""
     if pictures * values > MOST_VALUES:
         raise UsageError(
-            f"scene {name!r}: {pictures} pictures of {values:,} values are more than the {MOST_VALUES:,} that are "
+            f"client {name!r}: {pictures} pictures of {values:,} values are more than the {MOST_VALUES:,} that are "
             "held at once; lower size, batch or decoys"
         )
 

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.errors import UsageError
-from unveil.core.factored import Candidate, Thin, dense, square_norm
+from unveil.core.factored import Candidate, Factored, dense, square_norm
 from unveil.core.gradient import gradient, thin_weights
 from unveil.core.network import Draws, Mode, fresh_buffers, in_mode, seed_of
 from unveil.core.protocols import LocalTraining
@@ -130,8 +130,8 @@ class FedAvg:
             may_be_thin=not self.weight_decay,
         )
         parameters = dict(client.model.named_parameters())
-        delta: dict[str, Tensor | Thin] = {}
-        velocity: dict[str, Tensor | Thin] = {}
+        delta: dict[str, Tensor | Factored] = {}
+        velocity: dict[str, Tensor | Factored] = {}
         for number, rows in enumerate(self._order(len(batch))):
             part = Batch(batch.images[rows], batch.labels[rows])
             step: Candidate = client.gradient(delta, part, step=number)
@@ -143,7 +143,7 @@ class FedAvg:
                     slope = torch.add(dense(slope), now, alpha=self.weight_decay)
                 velocity[name] = slope if name not in velocity else _sum(velocity[name] * self.momentum, slope)
                 delta[name] = _moved(parameters[name], delta.get(name), velocity[name], self.lr)
-        return {n: d if isinstance(d, Thin) else d.to(parameters[n].dtype) for n, d in delta.items()}
+        return {n: d if isinstance(d, Factored) else d.to(parameters[n].dtype) for n, d in delta.items()}
 
     def _order(self, n: int) -> Iterator[Tensor]:
         """The rows of each mini-batch, over all epochs or until the steps are used up."""
@@ -202,7 +202,7 @@ class _Client:
         self.thin = thin_weights(model) if may_be_thin else frozenset[str]()
         self.buffers = fresh_buffers(model)
 
-    def gradient(self, delta: Candidate, batch: Batch, *, step: int = 0) -> dict[str, Tensor | Thin]:
+    def gradient(self, delta: Candidate, batch: Batch, *, step: int = 0) -> dict[str, Tensor | Factored]:
         """The mean gradient of one local step, each example's clipped first where a clipping norm is given."""
         if self.clip is None:
             return self._once(delta, batch, seed_of(self.draws, step))
@@ -211,7 +211,7 @@ class _Client:
                 "training: per-example clipping has no meaning with BatchNorm in train mode, which mixes the examples; "
                 "use mode=eval or a model with GroupNorm"
             )
-        total: dict[str, Tensor | Thin] = {}
+        total: dict[str, Tensor | Factored] = {}
         for i in range(len(batch)):
             one = Batch(batch.images[i : i + 1], batch.labels[i : i + 1])
             slopes = self._once(delta, one, seed_of(self.draws, step, i))
@@ -221,7 +221,7 @@ class _Client:
                 total[name] = slope * share if name not in total else _sum(total[name], slope * share)
         return total
 
-    def _once(self, delta: Candidate, batch: Batch, draws: Draws) -> dict[str, Tensor | Thin]:
+    def _once(self, delta: Candidate, batch: Batch, draws: Draws) -> dict[str, Tensor | Factored]:
         return gradient(
             self.model,
             delta,
@@ -238,7 +238,9 @@ def draws_of(generator: Generator | None) -> int:
     return 0 if generator is None else generator.initial_seed() % 2**63
 
 
-def _moved(weight: Tensor, delta: Tensor | Thin | None, velocity: Tensor | Thin, lr: float) -> Tensor | Thin:
+def _moved(
+    weight: Tensor, delta: Tensor | Factored | None, velocity: Tensor | Factored, lr: float
+) -> Tensor | Factored:
     """How far a weight is from where it started, one step further; in float32 for weights of half precision."""
     if weight.dtype in (torch.float16, torch.bfloat16):  # what the client holds is rounded after each step
         return weight.detach().float() - torch.add(_now(weight, delta), dense(velocity), alpha=-lr).float()
@@ -246,13 +248,13 @@ def _moved(weight: Tensor, delta: Tensor | Thin | None, velocity: Tensor | Thin,
     return change if delta is None else _sum(delta, change)
 
 
-def _now(weight: Tensor, delta: Tensor | Thin | None) -> Tensor:
+def _now(weight: Tensor, delta: Tensor | Factored | None) -> Tensor:
     start = weight.detach()
     return start if delta is None else (start - dense(delta)).to(start.dtype)
 
 
-def _sum(a: Tensor | Thin, b: Tensor | Thin) -> Tensor | Thin:
-    return a + b if isinstance(a, Thin) and isinstance(b, Thin) else dense(a) + dense(b)
+def _sum(a: Tensor | Factored, b: Tensor | Factored) -> Tensor | Factored:
+    return a + b if isinstance(a, Factored) and isinstance(b, Factored) else dense(a) + dense(b)
 
 
 def _detached(candidate: Candidate) -> Tensors:

@@ -2,8 +2,8 @@
 
 The gradient of a Linear layer's weight is ``D^T A``: the errors ``D`` (rows x out) that come back to its output, times
 the features ``A`` (rows x in) that went into it. With 16 images and a layer of 65,536 x 512 the factors hold a million
-numbers, the product 34 million. `Thin` keeps the factors. What an attack needs of the product (its inner product with
-what was received, its norm, a penalty on every entry) is computed without ever building it.
+numbers, the product 34 million. `Factored` keeps the factors. What an attack needs of the product (its inner product
+with what was received, its norm, a penalty on every entry) is computed without ever building it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WORTH_IT = 1 << 20  # a weight smaller than this is cheaper, and more exact, as 
 
 
 @dataclass(frozen=True)
-class Thin:
+class Factored:
     """The matrix ``sum_k scale_k * left_k^T right_k``, never built.
 
     Args:
@@ -37,17 +37,17 @@ class Thin:
         _, left, right = self.terms[0]
         return torch.Size((left.shape[1], right.shape[1]))
 
-    def __mul__(self, factor: float | Tensor) -> Thin:
+    def __mul__(self, factor: float | Tensor) -> Factored:
         """Scale the matrix."""
-        return Thin(tuple((scale * factor, left, right) for scale, left, right in self.terms))
+        return Factored(tuple((scale * factor, left, right) for scale, left, right in self.terms))
 
-    def __add__(self, other: Thin) -> Thin:
+    def __add__(self, other: Factored) -> Factored:
         """Add another matrix; terms that share their factors are merged, so that momentum does not pile them up."""
         merged = {(id(left), id(right)): (scale, left, right) for scale, left, right in self.terms}
         for scale, left, right in other.terms:
             key = (id(left), id(right))
             merged[key] = (merged[key][0] + scale if key in merged else scale, left, right)
-        return Thin(tuple(merged.values()))
+        return Factored(tuple(merged.values()))
 
     def factors(self) -> tuple[Float[Tensor, "rows out"], Float[Tensor, "rows in"]]:
         """The two thin matrices of the whole sum, scales folded into the left one."""
@@ -64,20 +64,22 @@ class Thin:
         return left.T @ right
 
 
-Candidate = Mapping[str, Tensor | Thin]
+Candidate = Mapping[str, Tensor | Factored]
 """What simulated local training would have sent, keyed by parameter name; large Linear weights stay thin."""
 
 
-def dense(value: Tensor | Thin) -> Tensor:
+def dense(value: Tensor | Factored) -> Tensor:
     """The plain tensor, built if it was thin."""
-    return value.dense() if isinstance(value, Thin) else value
+    return value.dense() if isinstance(value, Factored) else value
 
 
-def detached(value: Tensor | Thin, kind: torch.dtype) -> Tensor | Thin:
+def detached(value: Tensor | Factored, kind: torch.dtype) -> Tensor | Factored:
     """The same numbers in another type, without their history."""
     if isinstance(value, Tensor):
         return value.detach().to(kind)
-    return Thin(tuple((scale, left.detach().to(kind), right.detach().to(kind)) for scale, left, right in value.terms))
+    return Factored(
+        tuple((scale, left.detach().to(kind), right.detach().to(kind)) for scale, left, right in value.terms)
+    )
 
 
 def scaled(candidate: Candidate, factor: float | Tensor) -> Candidate:
@@ -85,7 +87,7 @@ def scaled(candidate: Candidate, factor: float | Tensor) -> Candidate:
     return {name: value * factor for name, value in candidate.items()}
 
 
-def inner(value: Tensor | Thin, received: Tensor) -> Float[Tensor, ""]:
+def inner(value: Tensor | Factored, received: Tensor) -> Float[Tensor, ""]:
     """``<value, received>``: one pass over what was received, no large temporary."""
     if isinstance(value, Tensor):
         return (value * received).sum()
@@ -93,7 +95,7 @@ def inner(value: Tensor | Thin, received: Tensor) -> Float[Tensor, ""]:
     return ((left @ received) * right).sum()
 
 
-def square_norm(value: Tensor | Thin) -> Float[Tensor, ""]:
+def square_norm(value: Tensor | Factored) -> Float[Tensor, ""]:
     """``||value||^2``, for thin matrices from the two Gram matrices ``L L^T`` and ``R R^T``."""
     if isinstance(value, Tensor):
         return value.square().sum()
@@ -101,7 +103,7 @@ def square_norm(value: Tensor | Thin) -> Float[Tensor, ""]:
     return ((left @ left.T) * (right @ right.T)).sum()
 
 
-def square_distance(value: Tensor | Thin, received: Tensor, received_square_norm: Tensor) -> Float[Tensor, ""]:
+def square_distance(value: Tensor | Factored, received: Tensor, received_square_norm: Tensor) -> Float[Tensor, ""]:
     """``||value - received||^2``; the norm of what was received never changes, so the caller computes it once."""
     if isinstance(value, Tensor):
         return (value - received).square().sum()
@@ -112,7 +114,7 @@ Penalty = Callable[..., Tensor]
 """``penalty(x, y, *per_entry)``: a penalty for each entry x of a candidate, given the received y. Elementwise."""
 
 
-def entrywise(penalty: Penalty, value: Tensor | Thin, received: Tensor, *per_entry: Tensor) -> Float[Tensor, ""]:
+def entrywise(penalty: Penalty, value: Tensor | Factored, received: Tensor, *per_entry: Tensor) -> Float[Tensor, ""]:
     """``sum_ij penalty(value_ij, received_ij, *per_entry_ij)``, for thin matrices a few rows at a time.
 
     Args:

@@ -17,7 +17,7 @@ from torch.nn import Linear, Module
 from torch.overrides import TorchFunctionMode
 
 from unveil.core.errors import UsageError
-from unveil.core.factored import WORTH_IT, Candidate, Thin, dense
+from unveil.core.factored import WORTH_IT, Candidate, Factored, dense
 from unveil.core.network import Draws, Mode, in_mode, run, users_code
 from unveil.core.types import Batch
 
@@ -66,7 +66,7 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 class _Tape(TorchFunctionMode):
     """Notes the features and the output of each Linear layer whose weight is one of the given tensors."""
 
-    def __init__(self, names: Mapping[int, str], drift: Mapping[str, Thin]) -> None:
+    def __init__(self, names: Mapping[int, str], drift: Mapping[str, Factored]) -> None:
         super().__init__()
         self.names = names
         self.drift = drift
@@ -119,7 +119,7 @@ def gradient(
     thin: frozenset[str],
     buffers: dict[str, Tensor] | None = None,
     draws: Draws = 0,
-) -> dict[str, Tensor | Thin]:
+) -> dict[str, Tensor | Factored]:
     """The gradient of the mean cross-entropy at ``weights - delta``.
 
     Args:
@@ -155,7 +155,7 @@ def _gradient(
     thin: frozenset[str],
     buffers: dict[str, Tensor],
     draws: Draws,
-) -> dict[str, Tensor | Thin]:
+) -> dict[str, Tensor | Factored]:
     weights: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         weight = parameter.detach()
@@ -164,7 +164,7 @@ def _gradient(
             weight = weight if moved is None else (weight - dense(moved)).to(weight.dtype)
             weight = weight if weight.requires_grad else weight.requires_grad_(parameter.requires_grad)
         weights[name] = weight
-    drift = {name: value for name, value in delta.items() if name in thin and isinstance(value, Thin)}
+    drift = {name: value for name, value in delta.items() if name in thin and isinstance(value, Factored)}
     tape = _Tape({id(weights[name]): name for name in thin}, drift)
     with torch.enable_grad(), tape:
         logits = check_logits(run(model, batch.images, weights, buffers, draws=draws), batch)
@@ -183,14 +183,14 @@ def _gradient(
         grads = torch.autograd.grad(
             loss, wanted, create_graph=differentiable, allow_unused=True, materialize_grads=True
         )
-    result: dict[str, Tensor | Thin] = dict(zip(names, grads, strict=False))
+    result: dict[str, Tensor | Factored] = dict(zip(names, grads, strict=False))
     for (name, features, _), errors in zip(tape.seen, grads[len(names) :], strict=True):
         inside, out = features.shape[-1], errors.shape[-1]
         if not differentiable:
             features = features.detach()
-        term = Thin(((1.0, errors.reshape(-1, out), features.reshape(-1, inside)),))
+        term = Factored(((1.0, errors.reshape(-1, out), features.reshape(-1, inside)),))
         earlier = result.get(name)
-        result[name] = earlier + term if isinstance(earlier, Thin) else term
+        result[name] = earlier + term if isinstance(earlier, Factored) else term
     # In the model's order, whatever was left thin: names, and what a channel draws, must not depend on that.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     return {name: result[name] if name in result else torch.zeros_like(weights[name]) for name in trained}

@@ -124,7 +124,7 @@ class Obfuscation(Protocol):
         ...
 
 
-Belief = Callable[[Tensor, Block], tuple[Tensor, Tensor]]
+EntryModel = Callable[[Tensor, Block], tuple[Tensor, Tensor]]
 """``(expected, block) -> (target, weight)`` for one block of one matrix of the update.
 
 Given what an attacker expects of the entries, what the channel's output says that they are and how much that counts,
@@ -133,20 +133,20 @@ from 0 to 1 for the surest: the quadratic that stands for the misfit near the ex
 
 
 @runtime_checkable
-class Telling(Protocol):
+class HasEntryModels(Protocol):
     """An obfuscation after which some entries say more than others; all others leave every entry equally certain."""
 
-    def beliefs(self, received: Update) -> Mapping[str, Belief]:
+    def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
         """One belief for each matrix of what was received, by name."""
         ...
 
 
 @runtime_checkable
-class Shrinking(Protocol):
+class MayRescale(Protocol):
     """An obfuscation that may change the length of an update by a factor that its output does not tell."""
 
     @property
-    def loses_scale(self) -> bool:
+    def scale_unknown(self) -> bool:
         """Whether it may, with these settings."""
         ...
 
@@ -208,7 +208,7 @@ class TakesRoughSteps(Protocol):
 
 
 @runtime_checkable
-class Informed(Protocol):
+class UsesLearnedPrior(Protocol):
     """An attack that has a learned prior in it, and so knows the pictures which that was trained on."""
 
     @property

@@ -30,7 +30,7 @@ class Trial:
     """One client, one channel, one attack, one seed, and what came of it; plain JSON throughout.
 
     Args:
-        settings: SPEC strings and names: scene, model, images, batch, training, obfuscation, attack, knowledge; and
+        settings: SPEC strings and names: client, model, images, batch, training, obfuscation, attack, knowledge; and
             arithmetic, what the attack's roughest steps were computed in.
         seed: The seed of the channel's and the attack's randomness.
         wire_bits: Size of what was sent, in bits.
@@ -48,6 +48,7 @@ class Trial:
         assumptions: What was granted to the attacker, a sentence each.
         notes: What else a reader must know, a sentence each.
         versions: Package -> version; what the processor is and has.
+        family: Family of the obfuscation, in its own word.
         confidence: How sure the attack was of each picture, aligned to the originals; empty where it did not say.
         controls: Control -> metric -> one value an image: what the same attack scored, against the same originals,
             on an update that knows nothing of them.
@@ -71,6 +72,7 @@ class Trial:
     assumptions: list[str]
     notes: list[str]
     versions: Mapping[str, str]
+    family: str = ""
     confidence: list[float] = field(default_factory=list)
     controls: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     enhanced: Enhanced | None = None

@@ -147,7 +147,7 @@ class Stop(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class FeatureFit:
     """How firmly the update holds each picture, told from the update alone; sizes in units of the features' spread.
 
     Args:
@@ -184,7 +184,7 @@ class Reconstruction:
     stop: Stop = Stop.FINISHED
     notes: tuple[str, ...] = ()
     confidence: Float[Tensor, " n"] | None = None
-    evidence: Evidence | None = None
+    evidence: FeatureFit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

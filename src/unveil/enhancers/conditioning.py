@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core.types import Evidence
+from unveil.core.types import FeatureFit
 
 HINTS = 3
 LEAST = 1e-3  # noise and misses below are as good as none
 
 
-def hints_of(evidence: Evidence | None, count: int) -> Float[Tensor, "count 3"]:
+def hints_of(evidence: FeatureFit | None, count: int) -> Float[Tensor, "count 3"]:
     """Log noise, log miss, and a one where they are known; zeros where the attack did not separate the batch.
 
     The noise is the channel's strength as it arrives at a picture, the miss the attack's own certainty.

@@ -45,8 +45,8 @@ def enhance(
 ) -> tuple[Reconstruction, Enhanced]:
     """The enhanced reconstruction and what was done to it, without the trial before it.
 
-    A restorer is believed as far as its pictures explain the update no worse than the attack's own did; see `agreeing`.
-    What a generator draws is kept, and its misfit told.
+    A restorer is believed as far as its pictures explain the update no worse than the attack's own did; see
+    `project_to_consistency`. What a generator draws is kept, and its misfit told.
 
     Args:
         enhancer: The enhancer.
@@ -64,14 +64,14 @@ def enhance(
 
     before = float(misfit(guess.images).detach())
     if enhancer.is_faithful:
-        images, after, share = agreeing(guess, found.images - guess.images, misfit, before)
+        images, after, share = project_to_consistency(guess, found.images - guess.images, misfit, before)
     else:
         images, after, share = found.images, float(misfit(found.images).detach()), 1.0
     told = Enhanced(misfit_before=before, misfit_after=after, share=share)
     return dataclasses.replace(found, images=images), told
 
 
-def agreeing(
+def project_to_consistency(
     guess: Reconstruction, change: Tensor, misfit: Callable[[Images], Tensor], least: float
 ) -> tuple[Images, float, float]:
     """As much of a restorer's change as does not raise the misfit, with the misfit and the share that was kept.
@@ -101,17 +101,17 @@ def agreeing(
         for goal in goals:
             images = guess.images + share * change
             if chi_squared is not None and goal is not None:
-                images = led_back(images, chi_squared, goal, steps=STEPS)
+                images = polyak_steps(images, chi_squared, goal, steps=STEPS)
             value = float(misfit(images).detach())
             if least < value <= NEARLY * least:
-                images = led_back(images, lambda z: misfit(z)[None], torch.full((1,), least), steps=LAST)
+                images = polyak_steps(images, lambda z: misfit(z)[None], torch.full((1,), least), steps=LAST)
                 value = float(misfit(images).detach())
             if value <= least:
                 return images, value, share
     return guess.images, least, 0.0
 
 
-def led_back(images: Images, distance: Callable[[Images], Tensor], goal: Tensor, *, steps: int) -> Images:
+def polyak_steps(images: Images, distance: Callable[[Images], Tensor], goal: Tensor, *, steps: int) -> Images:
     """Pictures nearby that are less far from something: as near as `goal`, by a few steps downhill.
 
     Each step is the smallest change of the pictures that would bring the distance to the goal if it were linear. What

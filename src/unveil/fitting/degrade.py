@@ -15,7 +15,7 @@ from unveil.attacks.separation.decoder import Decoder, fit_decoder
 from unveil.attacks.separation.heads.head import Head, read_head
 from unveil.clients import training
 from unveil.clients.models import build_model
-from unveil.core.types import Evidence
+from unveil.core.types import FeatureFit
 from unveil.enhancers.conditioning import hints_of
 from unveil.fitting.pairs import Pairs, cut, eight_bit
 from unveil.fitting.recipes import CLASSES
@@ -61,7 +61,7 @@ class Degrader:
             rough = decoder(given, (noise * spread) ** 2)
             # From the features that an update would give, as an attack measures it; it knows no others.
             missed = (head.features(rough, rough=True) - given).square().mean(1).sqrt() / spread
-        evidence = Evidence(noise=torch.full((count,), noise), miss=missed)
+        evidence = FeatureFit(noise=torch.full((count,), noise), miss=missed)
         labels = torch.from_numpy(self.source.labels[rows])
         rough = eight_bit(rough).float() / 255
         return Pairs(rough=rough, truth=truth, hints=hints_of(evidence, count), labels=labels)

@@ -21,12 +21,12 @@ from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights, save_weights
 from unveil.fitting.card import as_markdown
 from unveil.fitting.degrade import Degrader
-from unveil.fitting.generating import Generating, Reader
-from unveil.fitting.loop import Trainee, Training, train
+from unveil.fitting.generating import AuxiliaryClassifier, GeneratorTask
+from unveil.fitting.loop import Training, TrainingTask, train
 from unveil.fitting.losses import Critic, alexnet_eyes, alexnet_likeness, lite0_likeness
 from unveil.fitting.pairs import pictures_of, produce
 from unveil.fitting.recipes import DESTRUCTION, RESTORATION, Recipe
-from unveil.fitting.restoring import Restoring
+from unveil.fitting.restoring import RestorerTask
 from unveil.fitting.sources import Source, apart_from, joined, known_from, parted, read_source
 from unveil.fitting.store import PairStore
 
@@ -241,7 +241,7 @@ def _card(plan: Fit, source: Source, begun: _Begun | None) -> dict[str, Any]:
     }
 
 
-def _trainee(plan: Fit, source: Source, store: PairStore, network: Restorer | Generator, eyes: Any) -> Trainee:
+def _trainee(plan: Fit, source: Source, store: PairStore, network: Restorer | Generator, eyes: Any) -> TrainingTask:
     recipe = plan.recipes(source.side)[0]
     sizes = recipe.sizes if plan.setting == "semantic" else tuple(size for size in recipe.sizes if size <= 64)
     degrader = None
@@ -250,17 +250,17 @@ def _trainee(plan: Fit, source: Source, store: PairStore, network: Restorer | Ge
         degrader = Degrader(learned, sizes=sizes, victims=VICTIMS, crops=recipe.crops, seed=plan.seed)
     if isinstance(network, Generator):
         classes = len(source.class_names)
-        return Generating(
+        return GeneratorTask(
             network=network,
             store=store,
             likeness=alexnet_likeness(eyes),
             critic=Critic(classes=classes),
-            reader=Reader(classes, alexnet_eyes(eyes)),
+            reader=AuxiliaryClassifier(classes, alexnet_eyes(eyes)),
             degrader=degrader,
         )
     if plan.setting == "faithful":
-        return Restoring(network=network, store=store, degrader=degrader)
-    return Restoring(network=network, store=store, setting="sharp", degrader=degrader, likeness=eyes)
+        return RestorerTask(network=network, store=store, degrader=degrader)
+    return RestorerTask(network=network, store=store, setting="sharp", degrader=degrader, likeness=eyes)
 
 
 def _eyes(plan: Fit) -> Any:

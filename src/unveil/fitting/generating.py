@@ -29,8 +29,8 @@ JUDGED, NAMED = 0.05, 0.1  # weights of the critic's and the reader's opinion be
 
 
 @dataclass(kw_only=True, eq=False)
-class Generating:
-    """A generator in training; see `Trainee`.
+class GeneratorTask:
+    """A generator in training; see `TrainingTask`.
 
     Args:
         network: The generator, new or to be trained further.
@@ -46,7 +46,7 @@ class Generating:
     store: PairStore
     likeness: Likeness
     critic: Critic
-    reader: Reader
+    reader: AuxiliaryClassifier
     degrader: Degrader | None = None
     batch: int = 16
 
@@ -55,11 +55,11 @@ class Generating:
 
     @property
     def networks(self) -> Mapping[str, Module]:
-        """See `Trainee`."""
+        """See `TrainingTask`."""
         return {"generator": self.network, "critic": self.critic, "reader": self.reader}
 
     def losses(self, share: float, *, random: np.random.Generator) -> Mapping[str, Tensor]:
-        """See `Trainee`."""
+        """See `TrainingTask`."""
         if self.degrader is not None and share < CHEAP:
             pairs = self.degrader.draw(self.batch, random=random)
         else:
@@ -137,7 +137,7 @@ def glimpsed(images: Images, random: np.random.Generator) -> Images:
     return seen * light + float(random.uniform(0, 0.06)) * grain
 
 
-class Reader(nn.Module):
+class AuxiliaryClassifier(nn.Module):
     """Names the classes from another network's maps; it is trained beside the generator and thrown away afterwards.
 
     Args:

@@ -24,7 +24,7 @@ WARM = 100  # steps over which the learning rate rises
 
 
 @runtime_checkable
-class Trainee(Protocol):
+class TrainingTask(Protocol):
     """What is trained: it computes losses and judges itself."""
 
     @property
@@ -76,7 +76,7 @@ class Training:
 Told = Callable[[int, Mapping[str, float]], None]
 
 
-def train(trainee: Trainee, training: Training, folder: Path, told: Told | None = None) -> Module:
+def train(trainee: TrainingTask, training: Training, folder: Path, told: Told | None = None) -> Module:
     """Train, or go on where the folder's checkpoint stopped; returns the averaged network.
 
     Args:

@@ -29,8 +29,8 @@ Setting = Literal["faithful", "sharp"]
 
 
 @dataclass(kw_only=True, eq=False)
-class Restoring:
-    """A restorer in training; see `Trainee`.
+class RestorerTask:
+    """A restorer in training; see `TrainingTask`.
 
     Args:
         network: The restorer, new or to be trained further.
@@ -56,12 +56,12 @@ class Restoring:
 
     @property
     def networks(self) -> Mapping[str, Module]:
-        """See `Trainee`."""
+        """See `TrainingTask`."""
         restorer: dict[str, Module] = {"restorer": self.network}
         return restorer if self.setting == "faithful" else {**restorer, "critic": self.critic}
 
     def losses(self, share: float, *, random: np.random.Generator) -> Mapping[str, Tensor]:
-        """See `Trainee`."""
+        """See `TrainingTask`."""
         if self.degrader is not None and share < CHEAP:
             pairs = self.degrader.draw(self.batch, random=random)
         else:

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from unveil.core.errors import UsageError
-from unveil.core.types import Evidence, Images, Reconstruction
+from unveil.core.types import FeatureFit, Images, Reconstruction
 
 
 def align(originals: Images, guess: Reconstruction) -> Reconstruction:
@@ -55,5 +55,5 @@ def reordered(guess: Reconstruction, order: Int[Tensor, " n"]) -> Reconstruction
         images=sorted_(guess.images),
         labels=sorted_(guess.labels),
         confidence=None if guess.confidence is None else sorted_(guess.confidence),
-        evidence=None if evidence is None else Evidence(noise=sorted_(evidence.noise), miss=sorted_(evidence.miss)),
+        evidence=None if evidence is None else FeatureFit(noise=sorted_(evidence.noise), miss=sorted_(evidence.miss)),
     )

@@ -57,8 +57,8 @@ class Clip:
         return {name: value * as_factor(share, value) for name, value in candidate.items()}
 
     @property
-    def loses_scale(self) -> bool:
-        """A longer update arrives shorter; see `Shrinking`."""
+    def scale_unknown(self) -> bool:
+        """A longer update arrives shorter; see `MayRescale`."""
         return True
 
     __str__ = spec_of
@@ -102,8 +102,8 @@ class DPSGD:
         return lambda candidate: explained(clipping.rescale(candidate))
 
     @property
-    def loses_scale(self) -> bool:
-        """A longer update arrives shorter; see `Shrinking`."""
+    def scale_unknown(self) -> bool:
+        """A longer update arrives shorter; see `MayRescale`."""
         return True
 
     @property

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unveil.core.factored import Candidate, Penalty, Thin, entrywise, square_distance
+from unveil.core.factored import Candidate, Factored, Penalty, entrywise, square_distance
 from unveil.core.protocols import Misfit
 from unveil.core.types import Tensors, Update
 from unveil.obfuscations.numerics import HALVES, LARGE, SMALL, is_extreme, rms
@@ -103,7 +103,7 @@ def added(first: Misfit, second: Misfit) -> Misfit:
     return lambda candidate: first(candidate) + second(candidate)
 
 
-def _distance_to(received: Tensor, weight: float) -> Callable[[Tensor | Thin], Tensor]:
+def _distance_to(received: Tensor, weight: float) -> Callable[[Tensor | Factored], Tensor]:
     """``weight ||x - received||^2`` as a function of x."""
     root = weight**0.5
     if received.dtype not in HALVES and not is_extreme(received) and SMALL <= root <= LARGE:
@@ -115,10 +115,10 @@ def _distance_to(received: Tensor, weight: float) -> Callable[[Tensor | Thin], T
     return lambda value: square_distance(_doubled(value) * root, own, norm)
 
 
-def _doubled(value: Tensor | Thin) -> Tensor | Thin:
+def _doubled(value: Tensor | Factored) -> Tensor | Factored:
     if isinstance(value, Tensor):
         return value.double()
-    return Thin(tuple((scale, left.double(), right.double()) for scale, left, right in value.terms))
+    return Factored(tuple((scale, left.double(), right.double()) for scale, left, right in value.terms))
 
 
 def _total(terms: list[Tensor]) -> Tensor:

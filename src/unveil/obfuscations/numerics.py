@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core.factored import Thin, square_norm
+from unveil.core.factored import Factored, square_norm
 
 HALVES = (torch.float16, torch.bfloat16)
 SMALL, LARGE = 1e-15, 1e15
@@ -50,14 +50,16 @@ def spread(values: Tensor) -> Tensor:
     return wide(values).std(correction=0) if values.numel() else values.new_zeros(())
 
 
-def energy(value: Tensor | Thin) -> Float[Tensor, ""]:
+def energy(value: Tensor | Factored) -> Float[Tensor, ""]:
     """The squared norm in float64, where squares of all that float32 holds neither vanish nor overflow."""
-    if isinstance(value, Thin):
-        return square_norm(Thin(tuple((scale, left.double(), right.double()) for scale, left, right in value.terms)))
+    if isinstance(value, Factored):
+        return square_norm(
+            Factored(tuple((scale, left.double(), right.double()) for scale, left, right in value.terms))
+        )
     return wide(value).square().sum(dtype=torch.float64)
 
 
-def as_factor(factor: Tensor, value: Tensor | Thin) -> Tensor:
+def as_factor(factor: Tensor, value: Tensor | Factored) -> Tensor:
     """A float64 factor in a type that does not widen what it is multiplied with."""
     own = value.dtype if isinstance(value, Tensor) else value.terms[0][1].dtype
     return factor if own == torch.float64 else factor.float()

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from unveil.core.errors import UsageError
-from unveil.core.protocols import Belief, Misfit, Obfuscation, Shrinking, Telling
+from unveil.core.protocols import EntryModel, HasEntryModels, MayRescale, Misfit, Obfuscation
 from unveil.core.types import Block, Family, Update
 from unveil.obfuscations.composition import choosers, explainer, gains, put_through
 from unveil.obfuscations.explaining import bounded, judged
@@ -51,12 +51,12 @@ class Pipeline:
         explained = judged(stages, received, sent_only=sent_only)
         return lambda candidate: explained(through(candidate))
 
-    def beliefs(self, received: Update) -> Mapping[str, Belief]:
-        """Of what was sent, those of the stage that explains it; of the rest, the sparsifier's; see `Telling`."""
+    def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
+        """Of sent entries those of the stage that explains them, of the rest the sparsifier's; see `HasEntryModels`."""
         stages = atoms(self.stages)
         at, places = explainer(stages, received), choosers(stages)
         stage = None if at is None else stages[at]
-        inner: Mapping[str, Belief] = stage.beliefs(received) if isinstance(stage, Telling) else {}
+        inner: Mapping[str, EntryModel] = stage.entry_models(received) if isinstance(stage, HasEntryModels) else {}
         if not places:
             return inner
         last = stages[places[-1]]
@@ -70,9 +70,9 @@ class Pipeline:
         }
 
     @property
-    def loses_scale(self) -> bool:
-        """Whether any of the stages does; see `Shrinking`."""
-        return any(stage.loses_scale for stage in self.stages if isinstance(stage, Shrinking))
+    def scale_unknown(self) -> bool:
+        """Whether any of the stages does; see `MayRescale`."""
+        return any(stage.scale_unknown for stage in self.stages if isinstance(stage, MayRescale))
 
     @property
     def parts(self) -> Sequence[Obfuscation]:
@@ -87,7 +87,7 @@ class Pipeline:
 def _believed(
     received: Tensor,
     sent: Tensor | None,
-    inner: Belief | None,
+    inner: EntryModel | None,
     threshold: float | None,
     gain: float,
     expected: Tensor,

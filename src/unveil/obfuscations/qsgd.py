@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.core.bounds import whole
-from unveil.core.protocols import Belief, Misfit
+from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
 from unveil.core.types import Family, Tensors, Update
 from unveil.obfuscations.groups import Scope, count_groups, each_group, each_step
@@ -74,7 +74,7 @@ class QSGD:
         """Negative log-likelihood: a level is possible only for values within one step of it; see `Obfuscation`."""
         return stepped(received, stochastic_penalty, self._steps(received), sent_only=sent_only)
 
-    def beliefs(self, received: Update) -> Mapping[str, Belief]:
+    def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
         """Rounding adds the variance ``f (1 - f) step^2`` at fraction f of a step; see `Telling`."""
         steps = self._steps(received)
         return {n: partial(rounded_belief, y, steps[n]) for n, y in received.tensors.items() if y.dim() == 2}

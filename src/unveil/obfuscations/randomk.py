@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from unveil.core.bounds import share
 from unveil.core.factored import Candidate
-from unveil.core.protocols import Belief, Misfit
+from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
 from unveil.core.types import Block, Family, Update
 from unveil.obfuscations.draws import uniform_like
@@ -81,8 +81,8 @@ class RandomK:
         widened = {n: v.float() if isinstance(v, Tensor) and v.dtype in HALVES else v for n, v in candidate.items()}
         return {name: value * gains[name] for name, value in widened.items()}
 
-    def beliefs(self, received: Update) -> Mapping[str, Belief]:
-        """What was sent is exact, what was not counts for nothing; see `Telling`."""
+    def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
+        """What was sent is exact, what was not counts for nothing; see `HasEntryModels`."""
         gains = self.gains({name: y.numel() for name, y in received.tensors.items()})
         return {
             name: partial(_believed, y, received.sent(name), gains[name])

@@ -76,8 +76,8 @@ class Sign:
         return misfit
 
     @property
-    def loses_scale(self) -> bool:
-        """Signs have no length, and their common size is not that of the entries; see `Shrinking`."""
+    def scale_unknown(self) -> bool:
+        """Signs have no length, and their common size is not that of the entries; see `MayRescale`."""
         return True
 
     __str__ = spec_of

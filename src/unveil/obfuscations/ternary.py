@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from unveil.core.bounds import positive
 from unveil.core.factored import Candidate, dense
-from unveil.core.protocols import Belief, Misfit
+from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
 from unveil.core.types import Family, Tensors, Update
 from unveil.obfuscations.groups import Masks, count_groups, each_group, each_step
@@ -77,8 +77,8 @@ class Ternary:
         clipped = each_group(plain, "tensor", self._clipped, masks=masks)
         return {n: clipped[n].where(masks[n], value) if n in masks else clipped[n] for n, value in plain.items()}
 
-    def beliefs(self, received: Update) -> Mapping[str, Belief]:
-        """As for QSGD with one level; see `Telling`."""
+    def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
+        """As for QSGD with one level; see `HasEntryModels`."""
         steps = self._steps(received)
         return {n: partial(rounded_belief, y, steps[n]) for n, y in received.tensors.items() if y.dim() == 2}
 
@@ -87,8 +87,8 @@ class Ternary:
         return {name: float(step) for name, step in self._steps(received).items()}
 
     @property
-    def loses_scale(self) -> bool:
-        """Entries beyond the bound are cut; see `Shrinking`."""
+    def scale_unknown(self) -> bool:
+        """Entries beyond the bound are cut; see `MayRescale`."""
         return self.clip is not None
 
     __str__ = spec_of

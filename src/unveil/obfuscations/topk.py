@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from unveil.core.bounds import share
-from unveil.core.protocols import Belief, Misfit
+from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
 from unveil.core.types import Block, Family, Update
 from unveil.obfuscations.groups import Scope, each_group, each_step
@@ -74,8 +74,8 @@ class TopK:
         thresholds = self.thresholds(received, moved)
         return penalised(received, {n: partial(excess, threshold=t) for n, t in thresholds.items()}, unsent_only=True)
 
-    def beliefs(self, received: Update, moved: Mapping[str, float] | None = None) -> Mapping[str, Belief]:
-        """What was sent is exact; of the rest, what is expected, brought below the threshold; see `Telling`."""
+    def entry_models(self, received: Update, moved: Mapping[str, float] | None = None) -> Mapping[str, EntryModel]:
+        """What was sent is exact; of the rest, what is expected, brought below the threshold; see `HasEntryModels`."""
         thresholds = self.thresholds(received, moved)
         return {
             name: partial(_believed, y, received.sent(name), thresholds[name])

@@ -70,7 +70,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Section:
-    """All that is said about one scene, training, attack and knowledge."""
+    """All that is said about one client, training, attack and knowledge."""
 
     anchor: str
     rows: Sequence[tuple[Row, Verdict]]
@@ -166,7 +166,7 @@ def _looked_at(folder: Path, found: Agreement | None) -> list[tuple[Overlooked, 
     shown = []
     for leak in found.overlooked if found else ():
         picture = leak.picture
-        original = _shown(folder, picture.original, f"original {picture.position + 1} of {leak.row.scene}")
+        original = _shown(folder, picture.original, f"original {picture.position + 1} of {leak.row.client}")
         rebuilt = _shown(folder, picture.rebuilt, f"the same rebuilt through {leak.row.obfuscation}")
         if original.uri and rebuilt.uri:
             shown.append((leak, original, replace(rebuilt, scores=_own_scores(picture))))
@@ -279,7 +279,7 @@ def _facts(rows: Sequence[Row], trials: Sequence[Trial]) -> list[tuple[str, str]
     control = any(row.is_control for row in rows)
     arithmetic = dict.fromkeys(trial.settings.get("arithmetic", "not recorded") for trial in trials)
     return [
-        ("Scenes", ", ".join(dict.fromkeys(row.scene for row in rows)) or "none"),
+        ("Scenes", ", ".join(dict.fromkeys(row.client for row in rows)) or "none"),
         ("Attacks", ", ".join(dict.fromkeys(row.attack for row in rows)) or "none"),
         ("Obfuscations", f"{len(tested)}{' and the control without any' if control else ', no control'}"),
         ("Arithmetic", ", ".join(arithmetic) or "none"),

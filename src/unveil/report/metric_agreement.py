@@ -46,7 +46,7 @@ class Hidden:
 
     Args:
         obfuscation: The obfuscation.
-        safe: How many such pictures there are, over all scenes and attacks.
+        safe: How many such pictures there are, over all clients and attacks.
         scored: Out of how many.
         found: What leaked -> of the safe pictures, those where it did and no control shows the same by chance.
         chance: What leaked -> the reverse, those where only a control shows it: as many are expected among `found`
@@ -130,7 +130,7 @@ def _pair(one: str, other: str, rows: Sequence[Row]) -> Pair | None:
     originals: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for row, first, second in by_row:
         for position in first.keys() & second.keys():
-            originals.setdefault((row.scene, position), []).append((first[position], second[position]))
+            originals.setdefault((row.client, position), []).append((first[position], second[position]))
     groups = [values for _, values in sorted(originals.items())]
     tau = _tau(groups)
     if tau is None or len(groups) < 2:
@@ -213,8 +213,8 @@ def _chosen(leaks: Sequence[Overlooked], shown: int) -> list[Overlooked]:
     turns: dict[str, int] = {}
     order = []
     for leak in ranked:
-        again = seen.setdefault((leak.row.scene, leak.picture.position), 0)
-        seen[leak.row.scene, leak.picture.position] += 1
+        again = seen.setdefault((leak.row.client, leak.picture.position), 0)
+        seen[leak.row.client, leak.picture.position] += 1
         turn = turns.setdefault(leak.row.obfuscation, 0)
         turns[leak.row.obfuscation] += again == 0
         order.append((again, turn))

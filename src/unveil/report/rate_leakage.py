@@ -25,11 +25,11 @@ LEFT, RIGHT, TOP = 58, 14, 26
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One obfuscation and one measure: what the attack that got most got, mean over the scenes.
+    """One obfuscation and one measure: what the attack that got most got, mean over the clients.
 
     Args:
         obfuscation, family: What it is.
-        compression: How many times smaller than with every entry in full the update was sent, mean over the scenes.
+        compression: How many times smaller than with every entry in full the update was sent, mean over the clients.
         value: The measure.
     """
 
@@ -48,14 +48,14 @@ class Families:
         taus: Measure -> Kendall's tau between bits sent and leakage over the obfuscations: 1 where fewer bits always
             mean less leakage; None where it cannot be said.
         families: Family, its marker's outline and its name, for the legend.
-        scenes: How many scenes and attackers the means are over.
+        clients: How many clients and attackers the means are over.
         attacks: How many attacks were tried on each.
     """
 
     chart: Markup
     taus: Sequence[tuple[str, float | None]]
     families: Sequence[tuple[str, str, str]]
-    scenes: int
+    clients: int
     attacks: int
 
 
@@ -73,13 +73,13 @@ def families(rows: Sequence[Row]) -> Families | None:
         chart=Markup(_panels(panels)),
         taus=[(name, _tau(name, found)) for name, found in panels],
         families=[(family, MARKERS[family], FAMILY_NAMES[family]) for family in MARKERS if family in present],
-        scenes=len({_client(row) for row in rows}),
+        clients=len({_client(row) for row in rows}),
         attacks=len({row.attack for row in rows}),
     )
 
 
 def points(rows: Sequence[Row], name: str) -> list[Point]:
-    """One point for each obfuscation that was tried on every scene, in order of size."""
+    """One point for each obfuscation that was tried on every client, in order of size."""
     high = measure(name).leak == "high"
     clients = dict.fromkeys(_client(row) for row in rows)
     found = []
@@ -101,7 +101,7 @@ def points(rows: Sequence[Row], name: str) -> list[Point]:
 
 
 def _client(row: Row) -> tuple[str, str, str]:
-    return row.scene, row.training, row.knowledge
+    return row.client, row.training, row.threat_model
 
 
 def _tau(name: str, found: Sequence[Point]) -> float | None:

@@ -21,14 +21,14 @@ from unveil.report.enhancer_gain import Addition, addition
 from unveil.report.significance import NO_UPDATE, Contrast, adjusted, contrasts
 from unveil.report.statistics import Interval, bootstrap_mean, rank_correlation, wilson
 
-CONTROL = "none"
+BASELINE = "none"
 FAMILIES, OTHER = ("none", "quantise", "sparsify", "perturb", "pipeline"), "other"
 """Families of obfuscations that charts tell apart, and what every other one is drawn as."""
 
 CEILING = {"psnr": -10 * math.log10(ROUNDING)}
 """Results of other tools may hold an infinite PSNR; it counts as the metric here counts an exact copy."""
 
-KEYS = ("scene", "training", "attack", "enhancer", "knowledge", "obfuscation")
+KEYS = ("client", "training", "attack", "enhancer", "threat_model", "obfuscation")
 """Settings that tell rows apart."""
 
 Curve = Sequence[float]
@@ -83,10 +83,10 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One scene, training, obfuscation, attack, enhancer and knowledge: everything the report says about it.
+    """One client, training, obfuscation, attack, enhancer and knowledge: everything the report says about it.
 
     Args:
-        scene, model, batch, training, obfuscation, attack, knowledge: As in `Trial.settings`.
+        client, model, batch, training, obfuscation, attack, knowledge: As in `Trial.settings`.
         family: Family of the obfuscation, one of `FAMILIES`, or `other`.
         seeds: The seeds, in order of first appearance.
         pictures: Number of pictures in the batch.
@@ -112,13 +112,13 @@ class Row:
         cost: PSNR of the control minus PSNR of this row, paired by picture, in dB; None without a control.
     """
 
-    scene: str
+    client: str
     model: str
     batch: str
     training: str
     obfuscation: str
     attack: str
-    knowledge: str
+    threat_model: str
     family: str
     seeds: tuple[int, ...]
     pictures: int
@@ -145,12 +145,12 @@ class Row:
     @property
     def section(self) -> tuple[str, ...]:
         """What rows must share to be compared with one another."""
-        return (self.scene, self.training, self.attack, self.enhancer, self.knowledge)
+        return (self.client, self.training, self.attack, self.enhancer, self.threat_model)
 
     @property
     def is_control(self) -> bool:
         """Whether this is the attack on the bare update."""
-        return self.obfuscation == CONTROL
+        return self.obfuscation == BASELINE
 
     @property
     def compression(self) -> float:
@@ -159,7 +159,7 @@ class Row:
 
 
 def summarise(trials: Sequence[Trial]) -> list[Row]:
-    """One row for each scene, training, obfuscation, attack, enhancer and knowledge, the control first in its section.
+    """One row for each client, training, obfuscation, attack, enhancer and knowledge, the control first in its section.
 
     A trial with an enhancer is two results: an enhancer that spoils the attack's pictures must not make an obfuscation
     look safer than it is.
@@ -202,9 +202,9 @@ def _row(trials: list[Trial]) -> Row:
     sizes = {len(values) for trial in trials for values in trial.scores.values()}
     if len(sizes) > 1:
         raise UsageError(
-            f"results: the trials of scene {settings.get('scene')!r} with obfuscation "
+            f"results: the trials of client {settings.get('client')!r} with obfuscation "
             f"{settings.get('obfuscation')!r} hold batches of different sizes "
-            f"({', '.join(map(str, sorted(sizes)))}); give each batch size a scene of its own"
+            f"({', '.join(map(str, sorted(sizes)))}); give each batch size a client of its own"
         )
     scores = {name: score for name in first.scores if (score := _score(name, trials)) is not None}
     shown = [picture for trial in trials for picture in _pictures(trial)]
@@ -214,14 +214,14 @@ def _row(trials: list[Trial]) -> Row:
     if any(math.isnan(value) for trial in trials for values in trial.scores.values() for value in values):
         notes.append("Scores that are NaN were left out of the means.")
     return Row(
-        scene=settings.get("scene", ""),
+        client=settings.get("client", ""),
         model=settings.get("model", ""),
         batch=settings.get("batch", ""),
         training=settings.get("training", ""),
         obfuscation=settings.get("obfuscation", ""),
         attack=settings.get("attack", ""),
-        knowledge=settings.get("knowledge", ""),
-        family=_family(settings.get("obfuscation", "")),
+        threat_model=settings.get("threat_model", ""),
+        family=_family(first.family),
         seeds=tuple(dict.fromkeys(trial.seed for trial in trials)),
         pictures=max(sizes, default=len(first.images)),
         scores=scores,
@@ -322,15 +322,6 @@ def _pictures(trial: Trial) -> list[Picture]:
     ]
 
 
-def _family(obfuscation: str) -> str:
-    """The component's own word for it, if charts have a marker for that.
-
-    Results of a newer or an extended unveil may name an obfuscation or a family that is unknown here.
-    """
-    from unveil.obfuscations import parse
-
-    try:
-        family = parse(obfuscation).family
-    except UsageError:
-        return OTHER
+def _family(family: str) -> str:
+    """The family that the trial names, if charts have a marker for it."""
     return family if family in FAMILIES else OTHER

@@ -34,7 +34,7 @@ def print_table(trials: Sequence[Trial], console: Console) -> None:
         one = members[0]
         enhancer = one.enhancer or ("no enhancer" if enhanced else "")
         console.print()
-        parts = (one.scene, one.training, one.attack, enhancer, one.knowledge)
+        parts = (one.client, one.training, one.attack, enhancer, one.threat_model)
         console.print(Text(" · ".join(filter(None, parts)), style="dim"))
         console.print(_table(members))
 

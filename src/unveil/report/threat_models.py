@@ -1,4 +1,4 @@
-"""The ladder of knowledge: how much comes back to attackers who know more or less, as one SVG chart a scene."""
+"""The ladder of knowledge: how much comes back to attackers who know more or less, as one SVG chart a client."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from unveil.report.svg_layout import Box, Scale, spread
 
 @dataclass(frozen=True)
 class Ladder:
-    """One scene, training, attack and enhancer under several attackers."""
+    """One client, training, attack and enhancer under several attackers."""
 
-    scene: str
+    client: str
     training: str
     attack: str
     enhancer: str
@@ -39,21 +39,21 @@ class Ladder:
 
 
 def ladders(rows: Sequence[Row]) -> list[Ladder]:
-    """A ladder for each scene, training, attack and enhancer that was tried with more than one knowledge."""
+    """A ladder for each client, training, attack and enhancer that was tried with more than one knowledge."""
     groups: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         if "psnr" in row.scores:
-            groups.setdefault((row.scene, row.training, row.attack, row.enhancer), []).append(row)
+            groups.setdefault((row.client, row.training, row.attack, row.enhancer), []).append(row)
     return [
         Ladder(*key, Markup(_chart(members)))
         for key, members in groups.items()
-        if len({row.knowledge for row in members}) > 1
+        if len({row.threat_model for row in members}) > 1
     ]
 
 
 def _chart(rows: Sequence[Row]) -> str:
     """Mean PSNR with its interval, a column for each attacker and a line for each obfuscation."""
-    rungs = list(dict.fromkeys(row.knowledge for row in rows))
+    rungs = list(dict.fromkeys(row.threat_model for row in rows))
     names = list(dict.fromkeys(row.obfuscation for row in rows))
     labels = [spec_lines(name) for name in names]
     means = [row.scores["psnr"].mean for row in rows]
@@ -74,7 +74,7 @@ def _chart(rows: Sequence[Row]) -> str:
         )
     ends = []
     for index, name in enumerate(names):
-        found = {row.knowledge: row for row in rows if row.obfuscation == name}
+        found = {row.threat_model: row for row in rows if row.obfuscation == name}
         # Side by side within a column, so that bars of equal height do not cover one another.
         shift = (index - (len(names) - 1) / 2) * min(9.0, 0.6 * column / len(names))
         points = [
@@ -100,7 +100,7 @@ def _chart(rows: Sequence[Row]) -> str:
 
 def _rung(px: float, py: float, row: Row, y: Scale) -> str:
     mean = row.scores["psnr"].mean
-    tip = f"{row.obfuscation}, {row.knowledge}: {formatting.decibels(mean.mean)} {formatting.bounds(mean, 1)}"
+    tip = f"{row.obfuscation}, {row.threat_model}: {formatting.decibels(mean.mean)} {formatting.bounds(mean, 1)}"
     return (
         f'<g class="point"><title>{escape(tip)}</title>'
         f'<path class="bar" d="M{px:.1f} {y(mean.high):.1f}V{y(mean.low):.1f}"/>'

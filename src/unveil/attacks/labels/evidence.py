@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unveil.attacks.labels.likelihood import Signals
 from unveil.attacks.labels.rows import ClassRows
-from unveil.core.protocols import Obfuscation, Telling
+from unveil.core.protocols import HasEntryModels, Obfuscation
 from unveil.core.types import Update
 
 COMPONENTS = 16  # directions in which slopes vary that are taken for themselves; the rest counts entry by entry
@@ -54,11 +54,11 @@ def read(rows: ClassRows, update: Update, channel: Obfuscation | None, noise: Ma
     """
     matrices = rows.split(rows.of(update.tensors))
     silent, targets = dict.fromkeys(matrices, False), dict(matrices)
-    if channel is not None and isinstance(channel, Telling):
-        beliefs = channel.beliefs(Update(matrices, update.coding))
-        for name, belief in beliefs.items():
+    if channel is not None and isinstance(channel, HasEntryModels):
+        entry_models = channel.entry_models(Update(matrices, update.coding))
+        for name, entry_model in entry_models.items():
             y = matrices[name]
-            target, weight = belief(torch.zeros_like(y), (slice(None), slice(None)))
+            target, weight = entry_model(torch.zeros_like(y), (slice(None), slice(None)))
             targets[name] = target
             silent[name] = bool((weight[y == 0] == 0).any())  # what was not sent was not chosen by its size either
     if not update.coding.sparse:

@@ -18,7 +18,7 @@ from unveil.attacks.labels.rehearsal import Pool, rehearse, shuffled_labels
 from unveil.attacks.labels.rows import ClassRows, read_rows
 from unveil.core.errors import UsageError
 from unveil.core.factored import dense
-from unveil.core.protocols import Knowledge, Shrinking
+from unveil.core.protocols import Knowledge, MayRescale
 from unveil.core.types import Batch, Images, Update
 
 BOOSTS = (1.5, 3.0, 5.0)  # by how much a trained model may favour the true class, in logits
@@ -120,7 +120,7 @@ class _Inference:
         self.slopes: Slopes = slopes_of(rows)
         self.rounds = min(ROUNDS, max(4, ENTRIES // rows.values.numel()))
         channel = knowledge.obfuscation
-        lossy = channel is not None and isinstance(channel, Shrinking) and channel.loses_scale
+        lossy = channel is not None and isinstance(channel, MayRescale) and channel.scale_unknown
         self.scaled = knowledge.scale and not lossy
         self.factor = self._factor(model, images) if self.scaled else 1.0
 

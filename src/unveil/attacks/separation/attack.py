@@ -22,11 +22,11 @@ from unveil.attacks.separation.gain.estimation import estimate, regain
 from unveil.attacks.separation.gain.levels import level
 from unveil.attacks.separation.gain.likelihood import first_gain, is_known
 from unveil.attacks.separation.heads.head import NoHeadError, read_head
-from unveil.attacks.separation.refinement import ROUGH, Separator
-from unveil.attacks.separation.stages import MatchFeatures, MatchUpdates, Search, Stage, grip_of
+from unveil.attacks.separation.refinement import ROUGH, FeatureRefiner
+from unveil.attacks.separation.stages import MatchFeatures, MatchUpdates, Search, Stage, feature_sensitivity_of
 from unveil.core.bounds import not_negative, whole
 from unveil.core.objectives import checked
-from unveil.core.protocols import Belief, Knowledge, Telling
+from unveil.core.protocols import EntryModel, HasEntryModels, Knowledge
 from unveil.core.registry import spec_of
 from unveil.core.types import Images, Reconstruction, Update, Watch
 
@@ -199,15 +199,17 @@ def separate_first(search: Search) -> None:
         )
         gradients = [levelled.tensors[name].to(head.kind) for name in head.weights]
     leaves = dead_leaves(2, knowledge.image_shape, generator=search.generator).to(gradients[0].device)
-    search.grip = grip_of(head, leaves, generator=search.generator)
+    search.feature_sensitivity = feature_sensitivity_of(head, leaves, generator=search.generator)
     gain, factor = first_gain(head, knowledge, gradients, search.labels, decoder.examples, known=levelled is None)
     _, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
     received = replace(search.update, tensors={name: t.to(head.kind) for name, t in search.update.tensors.items()})
-    beliefs: Mapping[str, Belief] = channel.beliefs(received) if isinstance(channel, Telling) else {}
-    search.separator = Separator(
+    entry_models: Mapping[str, EntryModel] = (
+        channel.entry_models(received) if isinstance(channel, HasEntryModels) else {}
+    )
+    search.separator = FeatureRefiner(
         head=head,
         gradient=gradients[0],
-        belief=beliefs.get(head.weights[0]),
+        entry_model=entry_models.get(head.weights[0]),
         labels=search.labels,
         training=knowledge.training,
         gain=factor,

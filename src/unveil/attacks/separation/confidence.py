@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core.types import Evidence, Images
+from unveil.core.types import FeatureFit, Images
 
 LEAST = 1e-12
 
 
-def confidence(images: Images, evidence: Evidence | None = None) -> Float[Tensor, " n"]:
+def confidence(images: Images, evidence: FeatureFit | None = None) -> Float[Tensor, " n"]:
     """A score that ranks pictures by how near to the truth they probably are; its size means nothing by itself.
 
     ``-log(mean |difference of neighbouring pixels|) - 2 log(miss)``. What is lost on the way through a network and

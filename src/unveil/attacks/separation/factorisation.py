@@ -26,8 +26,8 @@ from torch import Generator, Tensor
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.relu_patterns import find_gates
 from unveil.attacks.separation.weighted_lstsq import COLUMNS, explained, ridged, solve, solve_weighted
-from unveil.core.factored import Thin
-from unveil.core.protocols import Belief
+from unveil.core.factored import Factored
+from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
 
 WEAK = 1e-3  # ridge of a first solve, in units of the mean eigenvalue: errors are rough and images of a class alike
@@ -36,7 +36,7 @@ OPEN = 0.05  # an equation counts as saying nothing below this share of the mean
 
 
 @dataclass(frozen=True, eq=False)
-class Separated:
+class FeatureEstimate:
     """The features of single images and how certain they are.
 
     Args:
@@ -62,24 +62,24 @@ def separate(
     gradient: Float[Tensor, "out features"],
     *,
     guess: Float[Tensor, "n features"] | None = None,
-    belief: Belief | None = None,
+    entry_model: EntryModel | None = None,
     ridge: float = 1e-6,
-) -> Separated:
+) -> FeatureEstimate:
     """Features from known errors, each entry weighted by what the channel says of it.
 
     Args:
         errors: D with the gain in it.
         gradient: What was received for the weight.
         guess: Features of the current pictures; the channel's beliefs depend on what is expected.
-        belief: None where all entries are equally certain.
+        entry_model: None where all entries are equally certain.
         ridge: In units of the mean eigenvalue of ``D D^T``.
     """
-    if belief is None or guess is None:
+    if entry_model is None or guess is None:
         return _evenly(errors, gradient, ridge)
-    return _weighted(errors, gradient, guess, belief, ridge)
+    return _weighted(errors, gradient, guess, entry_model, ridge)
 
 
-def _evenly(errors: Tensor, gradient: Tensor, ridge: float) -> Separated:
+def _evenly(errors: Tensor, gradient: Tensor, ridge: float) -> FeatureEstimate:
     gram = errors @ errors.T
     correlations = errors @ gradient
     features = torch.linalg.solve(ridged(gram, ridge), correlations)
@@ -89,33 +89,35 @@ def _evenly(errors: Tensor, gradient: Tensor, ridge: float) -> Separated:
     equations = gradient.shape[0]
     variance = float(left / gradient.numel()) / max(1 - len(errors) / equations, 1 / equations)
     covariance = variance * torch.linalg.inv(ridged(gram, 1e-6))
-    return Separated(features, errors, covariance[None], float(left / energy.clamp_min(1e-300)))
+    return FeatureEstimate(features, errors, covariance[None], float(left / energy.clamp_min(1e-300)))
 
 
-def _weighted(errors: Tensor, gradient: Tensor, guess: Tensor, belief: Belief, ridge: float) -> Separated:
-    solution = solve_weighted(errors, guess, belief, ridge=ridge, chunk=COLUMNS)
+def _weighted(
+    errors: Tensor, gradient: Tensor, guess: Tensor, entry_model: EntryModel, ridge: float
+) -> FeatureEstimate:
+    solution = solve_weighted(errors, guess, entry_model, ridge=ridge, chunk=COLUMNS)
     n, out = errors.shape
     variance = solution.misfit / max(1 - n / out, 1 / out)
     even = solution.grams.mean(0, keepdim=True)
     covariance = variance * torch.linalg.inv(ridged(solution.grams, 1e-4) + 1e-6 * even)
-    return Separated(solution.values, errors, covariance, solution.residual)
+    return FeatureEstimate(solution.values, errors, covariance, solution.residual)
 
 
 def read_errors(
     features: Float[Tensor, "n features"],
-    gradient: Tensor | Thin,
+    gradient: Tensor | Factored,
     *,
-    belief: Belief | None = None,
+    entry_model: EntryModel | None = None,
     expected: Float[Tensor, "n out"] | None = None,
 ) -> Float[Tensor, "n out"]:
     """Least squares for D in ``gradient = D^T features``: what the update itself says of the errors."""
-    if belief is None or expected is None:
-        product = gradient.times(features) if isinstance(gradient, Thin) else features @ gradient.T
+    if entry_model is None or expected is None:
+        product = gradient.times(features) if isinstance(gradient, Factored) else features @ gradient.T
         read: Tensor = torch.linalg.solve(ridged(features @ features.T, 1e-4), product)
         return read
 
     def transposed(entries: Tensor, block: Block) -> tuple[Tensor, Tensor]:
-        target, weight = belief(entries.T, (block[1], block[0]))
+        target, weight = entry_model(entries.T, (block[1], block[0]))
         return target.T, weight.T
 
     chunk = max(1, COLUMNS * COLUMNS // (16 * features.shape[1]))
@@ -238,7 +240,7 @@ def refine(
     return features, errors
 
 
-def with_certainty(separated: Separated, floor: float) -> Tensor:
+def with_certainty(separated: FeatureEstimate, floor: float) -> Tensor:
     """Inverse covariance of what features may be off by: the update's noise, and a floor relative to their spread.
 
     The floor stands for what the pictures searched cannot express, and keeps the search well conditioned.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unveil.attacks.separation.factorisation import Separated, decide_gates, read_errors, separate
+from unveil.attacks.separation.factorisation import FeatureEstimate, decide_gates, read_errors, separate
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.weighted_lstsq import explained, weighted_misfit
-from unveil.core.protocols import Belief, LocalTraining
+from unveil.core.protocols import EntryModel, LocalTraining
 from unveil.core.types import Images
 
 INCOMPLETE = 0.02  # share of an exact gradient above which a separation counts as one in part
@@ -18,7 +18,7 @@ ROUGH = 1e-3  # ridge, in units of the mean eigenvalue, while the errors are sti
 
 
 @dataclass(kw_only=True)
-class Separator:
+class FeatureRefiner:
     """Separates the batch anew from each better guess of its pictures.
 
     Args:
@@ -39,7 +39,7 @@ class Separator:
 
     head: Head
     gradient: Tensor
-    belief: Belief | None
+    entry_model: EntryModel | None
     labels: Tensor
     training: LocalTraining
     gain: float
@@ -51,15 +51,17 @@ class Separator:
     residual: float = 0.0
     exact: bool = False
 
-    def __call__(self, pictures: Images) -> Separated:
+    def __call__(self, pictures: Images) -> FeatureEstimate:
         """The features that the update says the pictures should have."""
         with torch.no_grad():
             guess = self.head.features(pictures)
-        separated = separate(self._errors(guess, self.belief), self.gradient, guess=guess, belief=self.belief)
+        separated = separate(
+            self._errors(guess, self.entry_model), self.gradient, guess=guess, entry_model=self.entry_model
+        )
         self.residual = separated.residual
         return separated
 
-    def reread(self, separated: Separated, *, rounds: int) -> Separated:
+    def reread(self, separated: FeatureEstimate, *, rounds: int) -> FeatureEstimate:
         """Gates and features in turns without any picture, as long as the errors explain more of the update."""
         guess = self.head.allowed(separated.features)
         best = self._misfit(separated.errors, guess)
@@ -73,7 +75,7 @@ class Separator:
         self.errors = separated.errors / self.gain
         return separated
 
-    def _errors(self, guess: Tensor, belief: Belief | None) -> Tensor:
+    def _errors(self, guess: Tensor, entry_model: EntryModel | None) -> Tensor:
         """Of the errors computed from the guess and those read from the update, the ones that explain most of it.
 
         In computed ones the gates are as wrong as the guess. Read ones have the noise of the channel, most of which
@@ -89,7 +91,7 @@ class Separator:
             once = layers[0].errors
             share = (computed * once).sum() / once.square().sum().clamp_min(torch.finfo(once.dtype).tiny)
             opened = share * layers[1].pulls * self.head.open_slope(1)
-            read = read_errors(guess, self.gradient, belief=belief, expected=computed)
+            read = read_errors(guess, self.gradient, entry_model=entry_model, expected=computed)
             drive = layers[0].outputs.abs() * torch.where(once == 0, -1.0, 1.0)
             candidates.append(decide_gates(read, opened, drive))
             if self.gates is not None:
@@ -103,9 +105,9 @@ class Separator:
 
     def _misfit(self, errors: Tensor, guess: Tensor) -> float:
         """What of the update the errors cannot explain; comparable for one guess, lower is better."""
-        if self.belief is None:
+        if self.entry_model is None:
             return -explained(errors, self.gradient)
-        return weighted_misfit(errors, guess, self.belief)
+        return weighted_misfit(errors, guess, self.entry_model)
 
     @property
     def notes(self) -> tuple[str, ...]:

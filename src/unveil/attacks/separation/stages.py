@@ -18,10 +18,10 @@ from unveil.attacks.matching.regularisers import ColourVariation, NearRestored
 from unveil.attacks.separation.factorisation import with_certainty
 from unveil.attacks.separation.gain.likelihood import Scale
 from unveil.attacks.separation.heads.head import Head
-from unveil.attacks.separation.refinement import Separator
+from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.core.objectives import OBJECTIVES
-from unveil.core.protocols import Knowledge, Telling
-from unveil.core.types import Batch, Evidence, Images, Stop, Update
+from unveil.core.protocols import HasEntryModels, Knowledge
+from unveil.core.types import Batch, FeatureFit, Images, Stop, Update
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.learned import restored, shipped_restorer
 
@@ -45,7 +45,7 @@ class Search:
         generator: The attack's randomness.
         separator: Separates the batch; None where it cannot be.
         scale: Tells the gain by pictures; None where it is known, or nothing was separated.
-        grip: What the prior's weight is multiplied by for this network; see `grip_of`.
+        grip: What the prior's weight is multiplied by for this network; see `feature_sensitivity_of`.
         evidence: How firmly the update held each picture at the end of the last stage of features; None before.
         stop: Why the last stage ended.
     """
@@ -57,10 +57,10 @@ class Search:
     pictures: Images
     walk: Walk
     generator: Generator
-    separator: Separator | None = None
+    separator: FeatureRefiner | None = None
     scale: Scale | None = None
-    grip: float = 1.0
-    evidence: Evidence | None = None
+    feature_sensitivity: float = 1.0
+    evidence: FeatureFit | None = None
     stop: Stop = Stop.FINISHED
 
     def restore(self, *, trust: float = 1.0) -> NearRestored:
@@ -116,7 +116,8 @@ class MatchFeatures:
         steps: Steps of Adam.
         lr: Its learning rate at the start; a cosine takes it to a tenth.
         floor: What the features may be off by in any case, relative to their spread.
-        smoothness: Weight of the prior where the features are exact; see `eased` and `grip_of`.
+        smoothness: Weight of the prior where the features are exact; see `noise_adapted_weight` and
+            `feature_sensitivity_of`.
         trust: Weight of the learned prior; where it is above 0 the pictures are restored first, and the prior holds
             each pixel near its restored value, by as much as the restorer expects to be off there.
     """
@@ -135,8 +136,8 @@ class MatchFeatures:
         separated = search.separator(search.pictures)
         target, head = separated.features, search.separator.head
         precision = with_certainty(separated, self.floor)
-        eased_by = eased(separated.noise / float(target.var()))
-        prior = held or ColourVariation(weight=self.smoothness * search.grip * eased_by)
+        adapted = noise_adapted_weight(separated.noise / float(target.var()))
+        prior = held or ColourVariation(weight=self.smoothness * search.feature_sensitivity * adapted)
 
         def loss(images: Images) -> Tensor:
             off = head.features(images, rough=True) - target
@@ -153,12 +154,12 @@ class MatchFeatures:
         def chi_squared(images: Images) -> Tensor:
             return ((head.features(images) - target).square() / variance.T.clamp_min(least)).mean(1)
 
-        search.evidence = Evidence(
+        search.evidence = FeatureFit(
             noise=(variance.mean(0) / spread).sqrt(), miss=(missed / spread).sqrt(), chi_squared=chi_squared
         )
 
 
-def eased(noise: float) -> float:
+def noise_adapted_weight(noise: float) -> float:
     """What is left of the prior's weight at a noise, in shares of the features' variance: from 1 down to 0.3.
 
     With exact features the prior fills what the body lost, and speeds the search up. With noisy ones the most probable
@@ -168,7 +169,7 @@ def eased(noise: float) -> float:
     return 0.3 + 0.7 / (1 + 20 * noise)
 
 
-def grip_of(head: Head, pictures: Images, *, generator: Generator) -> float:
+def feature_sensitivity_of(head: Head, pictures: Images, *, generator: Generator) -> float:
     """How firmly features hold single pixels, the cube root of it, 1 for LeNet at 128 pixels.
 
     A deep body's features say less of a pixel: the same prior would outweigh them. The root was chosen between LeNet
@@ -205,7 +206,7 @@ class MatchUpdates:
     def __call__(self, search: Search) -> None:
         """Improve the search's pictures; see `Stage`."""
         knowledge = search.knowledge
-        name = "misfit" if isinstance(knowledge.obfuscation, Telling) else "cosine"
+        name = "misfit" if isinstance(knowledge.obfuscation, HasEntryModels) else "cosine"
         misfit = OBJECTIVES[name](search.update, knowledge)
         pixels = len(search.pictures) * search.pictures.shape[2] * search.pictures.shape[3]
         prior = ColourVariation(weight=self.smoothness / pixels)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core.protocols import Belief
+from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
 
 COLUMNS = 4096  # features weighted at a time
@@ -39,14 +39,19 @@ class Solution:
 
 
 def solve_weighted(
-    known: Float[Tensor, "n rows"], guess: Float[Tensor, "n columns"], belief: Belief, *, ridge: float, chunk: int
+    known: Float[Tensor, "n rows"],
+    guess: Float[Tensor, "n columns"],
+    entry_model: EntryModel,
+    *,
+    ridge: float,
+    chunk: int,
 ) -> Solution:
     """Least squares for X in ``known^T X = Y``, each entry of Y a target with a weight.
 
     Args:
         known: The matrix on the left.
         guess: What X is expected to be.
-        belief: Target and weight of some columns of Y, given what is expected there.
+        entry_model: Target and weight of some columns of Y, given what is expected there.
         ridge: In units of the mean eigenvalue of each column's equations.
         chunk: Columns worked on at a time.
     """
@@ -61,7 +66,7 @@ def solve_weighted(
     for start in range(0, size, chunk):
         part = slice(start, min(start + chunk, size))
         expected = known.T @ guess[:, part]
-        target, weight = belief(expected, (slice(None), part))
+        target, weight = entry_model(expected, (slice(None), part))
         if products is None:  # one step towards the weighted solution, with the columns' mean weights
             gram = (known * weight.mean(1)) @ known.T
             grams += (gram * (part.stop - part.start) / size)[None]
@@ -90,13 +95,15 @@ def explained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out featu
     return float((inverse * (correlations @ correlations.T)).sum())
 
 
-def weighted_misfit(errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"], belief: Belief) -> float:
+def weighted_misfit(
+    errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"], entry_model: EntryModel
+) -> float:
     """How badly the best features near a guess explain what was sent with these errors, told from some columns."""
     stride = -(-guess.shape[1] // COLUMNS)
 
     def of_some(expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
         columns = block[1]
-        return belief(expected, (block[0], slice(columns.start * stride, columns.stop * stride, stride)))
+        return entry_model(expected, (block[0], slice(columns.start * stride, columns.stop * stride, stride)))
 
     some = guess[:, : guess.shape[1] // stride * stride : stride]
     return solve_weighted(errors, some, of_some, ridge=1e-6, chunk=COLUMNS).misfit

@@ -48,7 +48,7 @@ class UnveilPlus:
 
     @property
     def prior(self) -> Learned:
-        """See `Informed`."""
+        """See `UsesLearnedPrior`."""
         return FAITHFUL
 
     def stages(self, *, separated: bool) -> tuple[Stage, ...]:

@@ -39,7 +39,7 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
         _refuse_giants(named, image_shape, classes)
         factory = CATALOGUE[named.name]
     else:
-        with unchanged(0):  # a network built on import is the same in every scene
+        with unchanged(0):  # a network built on import is the same in every client
             factory = imported(named, CATALOGUE)
     with unchanged(seed):
         model = _unwrapped(call(named, factory, image_shape=image_shape, classes=classes)).eval()

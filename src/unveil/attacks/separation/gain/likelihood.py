@@ -18,7 +18,7 @@ from torch import Tensor
 from unveil.attacks.separation.gain.levels import Levelled
 from unveil.attacks.separation.heads.head import Head
 from unveil.core.factored import Candidate, dense, inner, square_norm
-from unveil.core.protocols import Knowledge, Shrinking
+from unveil.core.protocols import Knowledge, MayRescale
 from unveil.core.types import Images
 
 UNLIKE = 0.2  # cosine below which two gradients of a last layer have too little in common to be compared
@@ -32,7 +32,7 @@ GUESS = 1.0  # standard deviation of the logarithm of a first gain, told from pi
 def is_known(knowledge: Knowledge) -> bool:
     """Whether the received update is as long as the assumed local training makes it."""
     channel = knowledge.obfuscation
-    return knowledge.scale and channel is not None and not (isinstance(channel, Shrinking) and channel.loses_scale)
+    return knowledge.scale and channel is not None and not (isinstance(channel, MayRescale) and channel.scale_unknown)
 
 
 def first_gain(

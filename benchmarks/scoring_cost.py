@@ -1,6 +1,6 @@
 """What all measures cost: 16 pictures of 128 px, 200 decoys, models loaded once.
 
-    python benchmarks/measures.py [--data DIR]
+    python benchmarks/scoring_cost.py [--data DIR]
 
 Prints seconds for each measure, in the order in which an audit takes them; a network that several measures ask counts
 where it is first asked. Without the research pictures random ones are scored, which costs the same.
@@ -19,8 +19,8 @@ import torch
 
 from data import read, tensor
 from run import HERE, RESULTS, write
-from unveil.audits.scoring import Measures
-from unveil.clients.client import Scene
+from unveil.audits.scoring import MetricSelection
+from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.clients.training import FedSGD
 from unveil.core.types import Batch
@@ -38,7 +38,7 @@ def main() -> int:
         images = tensor(read(args.data, "imagenet700_256.npz", limit=PICTURES + DECOYS)[0], SIZE)
     else:
         images = torch.rand(PICTURES + DECOYS, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    scene = Scene(
+    client = Client(
         name="timed",
         model_name="lenet",
         model=build_model("lenet", image_shape=(3, SIZE, SIZE), classes=10, seed=0),
@@ -50,18 +50,18 @@ def main() -> int:
         decoys=images[PICTURES:],
     )
     start = time.perf_counter()
-    metrics = Measures(
+    metrics = MetricSelection(
         lpips_weights=str(weights) if weights.is_file() else None,
         classifier="efficientnet_lite0",
         decoys=DECOYS,
         distance="features",
-    )(scene)
+    )(client)
     seconds = {"models loaded": time.perf_counter() - start}
     noise = torch.randn(images[:PICTURES].shape, generator=torch.Generator().manual_seed(1))
     guess = (images[:PICTURES] + 0.1 * noise).clamp(0, 1)
     for name, metric in metrics.items():
         start = time.perf_counter()
-        metric.score(scene.batch.images, guess)
+        metric.score(client.batch.images, guess)
         seconds[name] = time.perf_counter() - start
     seconds = {name: round(value, 2) for name, value in seconds.items()}
     loading = seconds.pop("models loaded")
@@ -69,7 +69,7 @@ def main() -> int:
     scoring = round(sum(seconds.values()), 2)
     print(f"all measures: {scoring} s on {torch.get_num_threads()} cores, after {loading} s of loading the models once")
     write(
-        RESULTS / "measures.json", json.dumps({"loading": loading, "seconds": seconds, "all": scoring}, indent=1) + "\n"
+        RESULTS / "metrics.json", json.dumps({"loading": loading, "seconds": seconds, "all": scoring}, indent=1) + "\n"
     )
     return 0
 
