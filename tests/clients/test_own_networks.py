@@ -186,7 +186,7 @@ def test_checkpointed_parts_are_refused_where_their_gradient_would_be_lost() -> 
             h: Tensor = checkpoint(self.a, x.flatten(1), use_reentrant=False)
             return self.b(h)
 
-    with pytest.raises(UsageError, match=r"checkpoint.*test_zoo\.py, line"):
+    with pytest.raises(UsageError, match=r"checkpoint.*test_own_networks\.py, line"):
         FedSGD()(Checkpointed(), batch_of())
 
 
@@ -201,5 +201,5 @@ class Broken(nn.Module):
 
 @pytest.mark.parametrize("error", [KeyError("width"), RuntimeError("a\nb"), ZeroDivisionError()], ids=repr)
 def test_an_error_of_the_users_code_names_itself_and_its_place(error: Exception) -> None:
-    with pytest.raises(UsageError, match=rf"raised {type(error).__name__}: .*\(.*test_zoo\.py, line \d+\)"):
+    with pytest.raises(UsageError, match=rf"raised {type(error).__name__}: .*\(.*test_own_networks\.py, line \d+\)"):
         FedSGD()(Broken(error), batch_of())
