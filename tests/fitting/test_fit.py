@@ -13,6 +13,7 @@ from PIL import Image
 from seeds import seeded, shifted
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.core.errors import UsageError
+from unveil.core.pixels import eight_bit, to_bytes
 from unveil.core.types import FeatureFit
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import Generator as Drawer
@@ -24,7 +25,7 @@ from unveil.fitting.fit import Fit, fit
 from unveil.fitting.generating import AuxiliaryClassifier, GeneratorTask, withheld
 from unveil.fitting.loop import CHECKPOINT, CURVE, Training, train
 from unveil.fitting.losses import Critic
-from unveil.fitting.pairs import PICTURES, Pairs, eight_bit, make_pairs, produce
+from unveil.fitting.pairs import PICTURES, Pairs, make_pairs, produce
 from unveil.fitting.recipes import Recipe
 from unveil.fitting.restoring import RestorerTask, restore
 from unveil.fitting.sources import Source, apart_from, joined, parted, read_source
@@ -37,7 +38,7 @@ TINY = Recipe(channels=("qsgd:levels=4,norm=max",), attacks=("unveil:steps=2",),
 
 def some_source(count: int = 12, seed: int = 0, side: int = 32, name: str = "leaves") -> Source:
     images = dead_leaves(count, (3, side, side), generator=seeded(seed))
-    return Source(name, eight_bit(images).permute(0, 2, 3, 1).numpy(), np.arange(count) % 3, ("a", "b", "c"))
+    return Source(name, to_bytes(images).permute(0, 2, 3, 1).numpy(), np.arange(count) % 3, ("a", "b", "c"))
 
 
 def as_folder(source: Source, folder: Path) -> Path:
@@ -49,8 +50,8 @@ def as_folder(source: Source, folder: Path) -> Path:
 
 def noisy_pairs(seed: int, count: int = 16) -> Pairs:
     generator = seeded(seed)
-    truth = eight_bit(dead_leaves(count, (3, SIDE, SIDE), generator=generator)).float() / 255
-    rough = eight_bit(truth + 0.1 * torch.randn(truth.shape, generator=generator)).float() / 255
+    truth = eight_bit(dead_leaves(count, (3, SIDE, SIDE), generator=generator))
+    rough = eight_bit(truth + 0.1 * torch.randn(truth.shape, generator=generator))
     evidence = FeatureFit(noise=torch.full((count,), 0.1), miss=torch.full((count,), 0.1))
     made = {"channel": "gaussian", "size": SIDE}
     return Pairs(rough=rough, truth=truth, hints=hints_of(evidence, count), labels=torch.arange(count) % 3, made=made)
@@ -61,7 +62,7 @@ def store(tmp_path: Path) -> PairStore:
     folder = tmp_path / "pairs"
     folder.mkdir()
     for number in range(3):
-        noisy_pairs(number).save(folder / f"{number}.safetensors")
+        noisy_pairs(number).write(folder / f"{number}.safetensors")
     np.save(folder / PICTURES, np.zeros((0, 32), np.uint8))
     return PairStore([folder])
 
@@ -175,7 +176,7 @@ def test_pairs_are_of_the_recipe_and_the_same_for_the_same_seed(tmp_path: Path) 
     assert one.rough.shape == one.truth.shape == (4, 3, SIDE, SIDE)
     assert one.hints[:, 2].tolist() == [1.0] * 4
     assert one.made["channel"] == "qsgd:levels=4,norm=max"
-    one.save(tmp_path / "pairs.safetensors")
+    one.write(tmp_path / "pairs.safetensors")
     kept = Pairs.load(tmp_path / "pairs.safetensors")
     assert torch.equal(kept.rough, one.rough)
     assert kept.made == one.made
@@ -211,7 +212,7 @@ def test_held_out_clients_have_pictures_of_their_own(tmp_path: Path) -> None:
     trained = {picture.numpy().tobytes() for group in store.groups.values() for picture in group.truth}
     trained |= {picture.flip(-1).numpy().tobytes() for group in store.groups.values() for picture in group.truth}
     (held_out,) = store.validation
-    assert not trained & {picture.numpy().tobytes() for picture in eight_bit(held_out.truth)}
+    assert not trained & {picture.numpy().tobytes() for picture in to_bytes(held_out.truth)}
     assert len(store.pictures) == 12
 
 
@@ -231,7 +232,7 @@ def test_what_is_no_folder_of_pairs_is_said(tmp_path: Path) -> None:
     np.save(tmp_path / PICTURES, np.zeros((0, 32), np.uint8))
     with pytest.raises(UsageError, match="pairs of at least 2 clients"):
         PairStore([tmp_path])
-    noisy_pairs(0).save(tmp_path / "00000.safetensors")
+    noisy_pairs(0).write(tmp_path / "00000.safetensors")
     content = (tmp_path / "00000.safetensors").read_bytes()
     (tmp_path / "00001.safetensors").write_bytes(content[:-9])
     with pytest.raises(UsageError, match=r"00001\.safetensors holds no pairs"):

@@ -235,10 +235,10 @@ def test_a_failed_write_keeps_the_old_report(folder: Path, trial: MakeTrial, mon
     path = write_report(folder, [trial()])
     before = path.read_bytes()
 
-    def full(source: str, target: Path) -> None:
+    def full(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UsageError, match=r"cannot write .*No space left"):
         write_report(folder, [trial(client="new")])
     assert path.read_bytes() == before

@@ -21,7 +21,8 @@ from pydantic_core import from_json, to_json
 
 from unveil.audits.record_checks import refuse_nonsense
 from unveil.core.errors import UsageError, nearest, writing
-from unveil.core.files import MIB, quoted, read_bytes, reason_of, shown
+from unveil.core.files import MIB, append_whole, quoted, read_bytes, reason_of, shown, write_whole
+from unveil.core.pixels import png_of
 from unveil.core.records import Trial
 from unveil.core.types import Images
 
@@ -59,7 +60,7 @@ def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
                     f"{folder} holds results but not {SETTINGS}, which says what they are results of; "
                     "choose another folder with --out, or delete this one"
                 )
-            _write_whole(folder / SETTINGS, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
+            write_whole(folder / SETTINGS, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
     _refuse_other_settings(folder, settings)
 
 
@@ -71,12 +72,7 @@ def append(folder: Path, trial: Trial) -> None:
     """
     line = to_json(dataclasses.asdict(trial), inf_nan_mode="strings") + b"\n"
     with writing(folder, "--out"):
-        # Unbuffered, so that the line goes out in one piece and nothing is left to a later flush.
-        with (folder / RESULTS).open("ab", buffering=0) as file:
-            written = file.write(line)
-            os.fsync(file.fileno())
-        if written != len(line):
-            raise OSError(None, "the disk took only a part of the trial")
+        append_whole(folder / RESULTS, line)
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -113,15 +109,12 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str
     Raises:
         UsageError: The disk is full or the folder cannot be written.
     """
-    from PIL import Image
-
-    pixels = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     paths = []
     with writing(folder, "--out"):
         (folder / IMAGES / key).mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(pixels):
+        for number, picture in enumerate(images):
             path = f"{IMAGES}/{key}/{stem}-{number:02d}.png"
-            Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(folder / path)
+            write_whole(folder / path, png_of(picture))
             paths.append(path)
     return paths
 
@@ -182,8 +175,7 @@ def _mend_last_line(path: Path) -> None:
         log.warning("%s: the last line was cut short; it is removed and its trial will be run again", path)
         os.truncate(path, sum(len(line) + 1 for line in lines))
     else:
-        with path.open("ab") as file:
-            file.write(b"\n")
+        append_whole(path, b"\n")
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -217,13 +209,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     else:
         return {prefix: value}
     return {key: leaf for name, item in pairs for key, leaf in _flat(item, f"{prefix}.{name}".strip(".")).items()}
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there in full or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -15,6 +15,7 @@ import click
 
 from unveil import __version__
 from unveil.core.errors import UsageError, one_line
+from unveil.core.files import write_new
 from unveil.core.usercode import is_users, told
 
 if TYPE_CHECKING:
@@ -254,8 +255,7 @@ def init(path: Path) -> None:
     It goes to PATH, audit.toml if not given, is commented, and runs as it is.
     """
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATE.read_text(encoding="utf-8"))
+        write_new(path, TEMPLATE.read_bytes())
     except FileExistsError:
         raise UsageError(f"{path} exists and is left as it is; give another path, or move it away") from None
     except OSError as error:

@@ -1,11 +1,15 @@
-"""Files that a user names: known to be regular files of a sensible size before anything opens them.
+"""Reading files that a user names, and the only place of the package that writes files.
 
-A pipe in the place of a file would be waited for without end, and a device read until the memory is full.
+Reading: a file must be regular and of a sensible size before anything opens it. A pipe in its place would be waited
+for without end, and a device read until the memory is full.
+
+Writing: a file is there in full or not at all, whenever the process is stopped.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -101,3 +105,49 @@ def amount(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}".replace(".0 ", " ")
     return f"{size} bytes"
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write or replace a file; when this returns, its content is on the disk.
+
+    The content goes into a new file beside it, which then takes its name: a reader never sees half a file, and two
+    processes that write the same file do not mix.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; the file is as it was before.
+    """
+    part = path.with_name(f"{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that must not exist yet.
+
+    Raises:
+        FileExistsError: Something has this name already; it is left as it is.
+        OSError: The disk is full or the folder cannot be written.
+    """
+    with path.open("xb") as file:
+        file.write(content)
+
+
+def append_whole(path: Path, line: bytes) -> None:
+    """Add to the end of a file, created if missing; when this returns, the line is on the disk.
+
+    Raises:
+        OSError: The disk is full, so that only a part of the line may stand there, or the file cannot be written.
+    """
+    # Unbuffered, so that the line goes out in one piece and nothing is left to a later flush.
+    with path.open("ab", buffering=0) as file:
+        written = file.write(line)
+        os.fsync(file.fileno())
+    if written != len(line):
+        raise OSError(None, "the disk took only a part of the line")

@@ -12,6 +12,7 @@ from torch.nn import Module
 from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints, overlap
 from unveil.core.objectives import OBJECTIVES
+from unveil.core.pixels import GREY
 from unveil.core.protocols import Enhancer, Knowledge
 from unveil.core.records import Enhanced
 from unveil.core.types import Batch, Images, Reconstruction, Update
@@ -30,7 +31,6 @@ EXACT, MOST = 0.005, 0.3
 """Where the update gives the features this exactly, it knows better than a prior: so much is tried at most."""
 
 MARGIN = 0.999  # a goal is aimed at from just beyond, or it would be neared for ever
-GREY = 0.5
 TINY = 1e-30
 
 

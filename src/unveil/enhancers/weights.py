@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.core.errors import UsageError
-from unveil.core.files import MIB, quoted, reason_of, regular, shown
+from unveil.core.files import MIB, quoted, reason_of, regular, shown, write_whole
 from unveil.core.fingerprints import BYTES
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.restorer import Restorer
@@ -51,9 +51,7 @@ def save_weights(network: Restorer | Generator, path: Path, *, seen: Tensor, car
         "checksum": _checksum(tensors),
         "card": json.dumps(card),
     }
-    part = path.with_suffix(".part")
-    part.write_bytes(save(tensors, facts))  # not save_file: its errors are no OSError
-    part.replace(path)
+    write_whole(path, save(tensors, facts))
     return facts["checksum"]
 
 

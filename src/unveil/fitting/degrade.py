@@ -15,9 +15,10 @@ from unveil.attacks.separation.decoder import Decoder, fit_decoder
 from unveil.attacks.separation.heads.head import Head, read_head
 from unveil.clients import training
 from unveil.clients.models import build_model
+from unveil.core.pixels import eight_bit
 from unveil.core.types import FeatureFit
 from unveil.enhancers.conditioning import hints_of
-from unveil.fitting.pairs import Pairs, cut, eight_bit
+from unveil.fitting.pairs import Pairs, cut
 from unveil.fitting.recipes import CLASSES
 from unveil.fitting.sources import Source
 
@@ -63,5 +64,5 @@ class Degrader:
             missed = (head.features(rough, rough=True) - given).square().mean(1).sqrt() / spread
         evidence = FeatureFit(noise=torch.full((count,), noise), miss=missed)
         labels = torch.from_numpy(self.source.labels[rows])
-        rough = eight_bit(rough).float() / 255
+        rough = eight_bit(rough)
         return Pairs(rough=rough, truth=truth, hints=hints_of(evidence, count), labels=labels)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unveil.core.errors import UsageError, writing
+from unveil.core.files import write_whole
 from unveil.core.fingerprints import BYTES
 from unveil.enhancers.generator import Generator
 from unveil.enhancers.restorer import Restorer
@@ -161,7 +162,7 @@ def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[
     with writing(out.parent, "--out"):
         checksum = save_weights(network, out, seen=seen, card=card)
         page = as_markdown(out.stem, card, checksum=checksum)
-        out.with_suffix(".md").write_bytes(page.encode(errors="backslashreplace"))  # the command need not be UTF-8
+        write_whole(out.with_suffix(".md"), page.encode(errors="backslashreplace"))  # the command need not be UTF-8
     return {**card, "checksum": checksum}
 
 

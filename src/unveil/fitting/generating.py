@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Module
 
+from unveil.core.pixels import GREY
 from unveil.core.types import Images
 from unveil.enhancers.generator import Generator
 from unveil.fitting.degrade import Degrader
@@ -23,7 +24,6 @@ from unveil.metrics.pixel import psnr
 NAMELESS = 0.15  # share of the pictures whose class is withheld: what the generator draws without a label
 BLANK = 0.1  # share of the pictures that are withheld: what it draws from the label alone
 CHEAP = 0.4  # share of the training that learns from the cheap degradation
-GREY = 0.5
 SHOWN = 10
 JUDGED, NAMED = 0.05, 0.1  # weights of the critic's and the reader's opinion beside likeness and distance
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.core.errors import UsageError, writing
+from unveil.core.files import append_whole, write_whole
+from unveil.core.pixels import png_of
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.jsonl"
 KEEP = 0.999  # of the running average, a step
@@ -111,9 +113,9 @@ def train(trainee: TrainingTask, training: Training, folder: Path, told: Told | 
         if (step + 1) % training.every == 0 or step + 1 == training.steps:
             scores, pictures = trainee.judge(average.eval())
             with writing(folder, "--work"):
-                with (folder / CURVE).open("a") as curve:
-                    curve.write(json.dumps({"step": step + 1, **seen, **scores}) + "\n")
-                save_picture(pictures, folder / f"look-{step + 1:06d}.png")
+                line = json.dumps({"step": step + 1, **seen, **scores}) + "\n"
+                append_whole(folder / CURVE, line.encode())
+                write_whole(folder / f"look-{step + 1:06d}.png", png_of(pictures))
                 _keep(folder / CHECKPOINT, step + 1, training, networks, average, optimisers)
             seen |= scores
         if told is not None:
@@ -159,10 +161,9 @@ def _keep(
         "average": average.state_dict(),
         "optimisers": {name: optimiser.state_dict() for name, optimiser in optimisers.items()},
     }
-    content, part = io.BytesIO(), path.with_suffix(".part")
-    torch.save(state, content)  # to memory: its own errors of a full disk are no OSError
-    part.write_bytes(content.getbuffer())
-    part.replace(path)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_whole(path, content.getbuffer())
 
 
 def _resume(
@@ -191,13 +192,6 @@ def _resume(
         raise UsageError(
             f"{path} is not a checkpoint of this training ({reason}); choose another --work, or delete it"
         ) from None
-
-
-def save_picture(picture: Tensor, path: Path) -> None:
-    """Write a picture (3 x h x w in [0, 1]) as PNG."""
-    from PIL import Image
-
-    Image.fromarray(picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()).save(path)
 
 
 def contact_sheet(columns: Sequence[Tensor]) -> Tensor:

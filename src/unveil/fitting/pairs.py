@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,8 +19,9 @@ from unveil import attacks, obfuscations
 from unveil.clients import training
 from unveil.clients.models import build_model
 from unveil.core.errors import UsageError, writing
-from unveil.core.files import MIB, read_bytes, reason_of, regular, shown
+from unveil.core.files import MIB, read_bytes, reason_of, regular, shown, write_whole
 from unveil.core.fingerprints import BYTES
+from unveil.core.pixels import eight_bit, to_bytes
 from unveil.core.protocols import Knowledge
 from unveil.core.types import Batch, Images, Update
 from unveil.enhancers.conditioning import HINTS, hints_of
@@ -50,19 +52,17 @@ class Pairs:
     labels: Tensor
     made: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
+    def write(self, path: Path) -> None:
         """Write them with 8 bits a pixel, whole or not at all."""
         from safetensors.torch import save
 
-        part = path.with_suffix(".part")
-        tensors = {"rough": eight_bit(self.rough), "truth": eight_bit(self.truth)}
+        tensors = {"rough": to_bytes(self.rough), "truth": to_bytes(self.truth)}
         tensors |= {"hints": self.hints.contiguous(), "labels": self.labels.contiguous()}
-        part.write_bytes(save(tensors, {"made": json.dumps(self.made)}))  # not save_file: its errors are no OSError
-        part.replace(path)
+        write_whole(path, save(tensors, {"made": json.dumps(self.made)}))
 
     @classmethod
     def load(cls, path: Path) -> Pairs:
-        """Read what `save` wrote.
+        """Read what `write` wrote.
 
         Raises:
             UsageError: The file is damaged, or something else.
@@ -86,11 +86,6 @@ class Pairs:
             raise UsageError(f"{shown(path)} holds no pairs ({reason_of(error)}); {fix}") from None
 
 
-def eight_bit(images: Images) -> Tensor:
-    """As bytes."""
-    return images.detach().clamp(0, 1).mul(255).round().byte().contiguous()
-
-
 def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: int) -> Pairs:
     """Simulate one client, attack its update, and keep what came out beside the truth.
 
@@ -107,7 +102,7 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
     rows = random.choice(len(source), min(recipe.batch, len(source)), replace=False)
     truth = cut(source.images(rows.tolist()), size, crop=random.random() < recipe.crops, random=random)
     # What a client's batch looks like to it: 8 bits a pixel.
-    truth = eight_bit(truth).float() / 255
+    truth = eight_bit(truth)
 
     local = training.parse(str(random.choice(recipe.trainings)))
     obfuscation = obfuscations.parse(str(random.choice(recipe.channels)))
@@ -125,7 +120,7 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
         obfuscation=obfuscation,
     )
     guess = attack(model, received, knowledge, generator=chance)
-    rough = eight_bit(guess.images).float() / 255
+    rough = eight_bit(guess.images)
     made = {
         "model": victim,
         "training": str(local),
@@ -229,8 +224,10 @@ def _refuse_others(folder: Path, source: Source, recipes: Sequence[Recipe], seed
     pictures = source.fingerprints
     plan = json.dumps({"seed": seed, "recipes": [asdict(recipe) for recipe in recipes]}, indent=1)
     if not any(folder.glob("*.safetensors")):
-        np.save(folder / PICTURES, pictures.numpy())
-        (folder / PLAN).write_text(plan)
+        content = io.BytesIO()
+        np.save(content, pictures.numpy())
+        write_whole(folder / PICTURES, content.getvalue())
+        write_whole(folder / PLAN, plan.encode())
     elif not torch.equal(pictures_of(folder), pictures) or _plan(folder) != plan:
         raise UsageError(
             f"{folder} holds pairs of other pictures, of another seed or of another setting; choose another --work, or "
@@ -247,4 +244,4 @@ def _make(given: tuple[Path, tuple[Source, Source], Sequence[Recipe], int], numb
     """One client, in a process of its own."""
     folder, parts, recipes, seed = given
     torch.set_num_threads(1)
-    make_pairs(parts[held_out(number)], recipes, seed=seed, number=number).save(_file(folder, number))
+    make_pairs(parts[held_out(number)], recipes, seed=seed, number=number).write(_file(folder, number))

@@ -18,6 +18,7 @@ from unveil.clients.pictures import all_pictures
 from unveil.core.errors import UsageError
 from unveil.core.files import shown
 from unveil.core.fingerprints import fingerprints, overlap
+from unveil.core.pixels import to_bytes
 from unveil.core.types import Images
 from unveil.fitting.archive import LEAST, MOST, read_archive
 
@@ -84,7 +85,7 @@ def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete:
     if path.suffix == ".npz":
         return _from_npz(path, split, complete)
     found = all_pictures(path, size=size, least=LEAST)
-    pixels = (found.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = to_bytes(found.images).permute(0, 2, 3, 1).numpy()
     return Source(path.name, np.ascontiguousarray(pixels), found.labels.numpy(), found.class_names, found.notes)
 
 
@@ -128,7 +129,7 @@ def _resized(source: Source, side: int) -> Pixels:
     for start in range(0, len(source), PART):
         images = source.images(range(start, min(start + PART, len(source))))
         images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-        parts.append((images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy())
+        parts.append(to_bytes(images).permute(0, 2, 3, 1).numpy())
     whole: Pixels = np.concatenate(parts)
     return whole
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from unveil.core.errors import UsageError
 from unveil.core.files import shown
-from unveil.fitting.pairs import Pairs, eight_bit, held_out, pictures_of
+from unveil.core.pixels import to_bytes
+from unveil.fitting.pairs import Pairs, held_out, pictures_of
 
 
 class PairStore:
@@ -69,7 +70,7 @@ class PairStore:
 
 class _Group:
     def __init__(self, pairs: Sequence[Pairs]) -> None:
-        self.rough = torch.cat([eight_bit(p.rough) for p in pairs])
-        self.truth = torch.cat([eight_bit(p.truth) for p in pairs])
+        self.rough = torch.cat([to_bytes(p.rough) for p in pairs])
+        self.truth = torch.cat([to_bytes(p.truth) for p in pairs])
         self.hints = torch.cat([p.hints for p in pairs])
         self.labels = torch.cat([p.labels for p in pairs])

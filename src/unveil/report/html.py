@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -15,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from unveil.core.errors import UsageError
-from unveil.core.files import MIB, read_bytes
+from unveil.core.files import MIB, read_bytes, write_whole
 from unveil.core.records import Trial
 from unveil.report import formatting
 from unveil.report.charts import leakage_chart, legend, loss_chart
@@ -102,16 +100,7 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
     """
     page = render(folder, trials, reproduce=reproduce, settings=settings or _kept_settings(folder))
     try:
-        with tempfile.NamedTemporaryFile("wb", dir=folder, suffix=".part", delete=False) as part:
-            try:
-                part.write(page.encode(errors="backslashreplace"))  # a command line need not be UTF-8
-                part.close()
-                os.chmod(part.name, 0o644)  # a temporary file is its owner's alone, a report is to be passed on
-                os.replace(part.name, folder / NAME)
-            except BaseException:
-                part.close()
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        write_whole(folder / NAME, page.encode(errors="backslashreplace"))  # a command line need not be UTF-8
     except OSError as error:
         raise UsageError(
             f"cannot write {folder / NAME}: {error.strerror or error}; make {folder} a folder that can be written"

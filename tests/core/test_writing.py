@@ -1,0 +1,156 @@
+"""Files that the package writes: in full or not at all, and from few places."""
+
+from __future__ import annotations
+
+import ast
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unveil
+from unveil.core.files import append_whole, write_new, write_whole
+
+SOURCE = Path(unveil.__file__).parent
+WRITER = "core/files.py"
+WRITERS = {"write_whole", "write_new", "append_whole"}
+
+MAY_WRITE = {
+    "audits/results.py",
+    "report/html.py",
+    "enhancers/weights.py",
+    "fitting/fit.py",
+    "fitting/loop.py",
+    "fitting/pairs.py",
+    "cli/app.py",
+}
+"""Who calls the writer: results, the page, weights, a training's work folder, and the command line."""
+
+ELSEWHERE = {"audits/profiling.py"}
+"""Who writes what is no file on a disk: the kernel's switch for the peak of memory."""
+
+
+def fail(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("failing", ["os.fsync", "pathlib.Path.replace"])
+def test_a_failed_write_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"before")
+    monkeypatch.setattr(failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (order.append("fsync"), fsync(file)))
+    monkeypatch.setattr(Path, "replace", lambda path, target: (order.append("replace"), replace(path, target))[1])
+    write_whole(tmp_path / "file", b"x")
+    assert order == ["fsync", "replace"]
+
+
+def test_a_name_as_long_as_the_system_allows_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    write_whole(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_whole(tmp_path / "file", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:
+    write_new(tmp_path / "file", b"one")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "file", b"two")
+    assert (tmp_path / "file").read_bytes() == b"one"
+
+
+def test_lines_are_added_at_the_end(tmp_path: Path) -> None:
+    for line in (b"one\n", b"two\n"):
+        append_whole(tmp_path / "file", line)
+    assert (tmp_path / "file").read_bytes() == b"one\ntwo\n"
+
+
+def writes(tree: ast.AST) -> list[str]:
+    """Calls that write, replace or move a file, as `name in line n`; a `save` into `content`, a buffer, is none."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        to_memory = any(ast.unparse(argument) == "content" for argument in node.args)
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        constants = [str(value.value) for value in given if isinstance(value, ast.Constant)]
+        written = (
+            name in {"write_text", "write_bytes", "save_file", "savez", "NamedTemporaryFile", "mkstemp", "rename"}
+            or (name == "open" and any(set(mode) & set("wax+") and len(mode) < 4 for mode in constants))
+            or (name == "save" and isinstance(node.func, ast.Attribute) and not to_memory)
+            or (name == "replace" and len(node.args) == 1 and not node.keywords)
+            or ast.unparse(node.func) in {"os.replace", "os.open", "json.dump", "pickle.dump", "shutil.move"}
+        )
+        found += [f"{name} in line {node.lineno}"] if written else []
+    return found
+
+
+FILES = {path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
+
+
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {WRITER} - ELSEWHERE))
+def test_only_the_writer_opens_files_for_writing(name: str) -> None:
+    assert writes(ast.parse(FILES[name])) == []
+    assert '".part"' not in FILES[name]
+
+
+def test_the_writer_is_called_from_few_places() -> None:
+    callers = {name for name, text in FILES.items() if any(f"{writer}(" in text for writer in WRITERS)}
+    assert callers - {WRITER} == MAY_WRITE
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "path.write_text(x)",
+        "open(path, 'w')",
+        "path.open('ab', buffering=0)",
+        "path.open(mode='x')",
+        "image.save(path)",
+        "np.save(path, x)",
+        "torch.save(x, path)",
+        "save_file(tensors, path)",
+        "part.replace(path)",
+        "os.replace(part, path)",
+        "tempfile.NamedTemporaryFile('wb')",
+    ],
+)
+def test_every_form_of_writing_is_seen(code: str) -> None:
+    assert len(writes(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["open(path)", "path.open('rb')", "text.replace('a', 'b')", "replace(x, a=1)", "image.save(content)", "save(x)"],
+)
+def test_reading_and_memory_are_no_writing(code: str) -> None:
+    assert writes(ast.parse(code)) == []
