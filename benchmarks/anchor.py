@@ -27,10 +27,10 @@ from unveil.audits.profiling import Profiler
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import ThreatModel
 from unveil.clients import training
-from unveil.clients.client import Client
+from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.models import build_model
 from unveil.core.errors import UsageError
-from unveil.core.types import Batch, Images, Metric, Progress, Reconstruction, Update, Watch
+from unveil.core.types import Images, Metric, Progress, Reconstruction, Update, Watch
 from unveil.enhancers import parse as parse_enhancer
 from unveil.enhancers.consistency import enhance, refuse_seen
 from unveil.metrics.alignment import align
@@ -56,7 +56,8 @@ def anchor_scene(folder: Path, *, model: str, batch: int, training_spec: str, se
         name="anchor",
         model_name=model,
         model=build_model(model, image_shape=shape, classes=classes, seed=seed),
-        batch=Batch(images, torch.tensor(facts["labels"][:batch])),
+        images=images,
+        labels=torch.tensor(facts["labels"][:batch]),
         classes=classes,
         training=training.parse(training_spec),
         source="anchor",
@@ -73,7 +74,7 @@ def with_decoys(client: Client, data: Path) -> Client:
     pictures, _, names, _ = read(data, "imagenet700_256.npz", limit=DECOYS)
     images = tensor(pictures, client.batch.images.shape[-1])
     class_names = tuple(name.partition(" ")[2] for name in names)  # without WordNet's number
-    return replace(client, class_names=class_names, decoys=images)
+    return replace(client, class_names=class_names, evaluation=EvaluationSet(decoys=images))
 
 
 def first_times(client: Client, seconds_to: dict[str, float | None]) -> Watch:
@@ -146,7 +147,8 @@ def measured(
     Where the client has decoys, the reconstructions are also scored with LPIPS and with
     EfficientNet-Lite0. Each result's seconds are those of the attack and of its own enhancer.
     """
-    gallery = 0 if client.decoys is None else len(client.decoys)
+    decoys = client.evaluation.decoys
+    gallery = 0 if decoys is None else len(decoys)
     measures = MetricSelection(
         lpips_weights=None if lpips_weights is None else str(lpips_weights),
         classifier="efficientnet_lite0" if gallery else None,

@@ -30,7 +30,6 @@ from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, Run, write
 from unveil.clients import training
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
-from unveil.core.types import Batch
 from victims import Lite0, torchvision_resnet18, trained_lenet
 
 DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
@@ -117,7 +116,8 @@ def scene_of(trial: Trial, anchor: Path, data: Path) -> Client:
         name=trial.group,
         model_name=trial.model,
         model=model,
-        batch=Batch(images, labels),
+        images=images,
+        labels=labels,
         classes=classes,
         training=training.parse(trial.training),
         source=trial.source,

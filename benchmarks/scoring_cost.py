@@ -20,10 +20,9 @@ import torch
 from data import read, tensor
 from run import HERE, RESULTS, write
 from unveil.audits.scoring import MetricSelection
-from unveil.clients.client import Client
+from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.models import build_model
 from unveil.clients.training import FedSGD
-from unveil.core.types import Batch
 
 DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
 PICTURES, DECOYS, SIZE = 16, 200, 128
@@ -42,12 +41,13 @@ def main() -> int:
         name="timed",
         model_name="lenet",
         model=build_model("lenet", image_shape=(3, SIZE, SIZE), classes=10, seed=0),
-        batch=Batch(images[:PICTURES], torch.zeros(PICTURES, dtype=torch.long)),
+        images=images[:PICTURES],
+        labels=torch.zeros(PICTURES, dtype=torch.long),
         classes=10,
         training=FedSGD(),
         source="timed",
         class_names=("tabby cat",),
-        decoys=images[PICTURES:],
+        evaluation=EvaluationSet(decoys=images[PICTURES:]),
     )
     start = time.perf_counter()
     metrics = MetricSelection(

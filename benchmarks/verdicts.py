@@ -27,7 +27,7 @@ from unveil import attacks, obfuscations
 from unveil.audits.controls import ANOTHER
 from unveil.audits.trial import run_trial
 from unveil.clients import training
-from unveil.clients.client import Client
+from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.models import build_model
 from unveil.core.records import Trial
 from unveil.core.types import Batch
@@ -69,12 +69,13 @@ def case(number: int, images: torch.Tensor, labels: torch.Tensor, names: tuple[s
             name="cifar",
             model_name="lenet",
             model=build_model("lenet", image_shape=(3, 32, 32), classes=len(names), seed=number),
-            batch=own,
+            images=own.images,
+            labels=own.labels,
             classes=len(names),
             training=training.parse("fedsgd"),
             source="cifar",
             class_names=names,
-            others=other,
+            evaluation=EvaluationSet(others=other),
         )
         with tempfile.TemporaryDirectory() as folder:
             return run_trial(

@@ -17,7 +17,7 @@ from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
-from unveil.core.types import Batch, Images, Update
+from unveil.core.types import Images, Update
 from unveil.enhancers.consistency import enhance, from_labels
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
@@ -31,32 +31,32 @@ NAMES = ("", "wild cat", "cup", "", "camera", "", "")  # what they are among Cal
 def rows() -> list[tuple[str, Images]]:
     """A name and pictures for each row."""
     pictures = load_pictures("builtin", count=COUNT, size=SIDE)
-    batch = Batch(pictures.images, torch.arange(COUNT))
     model = build_model("lenet", image_shape=(3, SIDE, SIDE), classes=100, seed=0)
     client = Client(
         name="built in",
         model_name="lenet",
         model=model,
-        batch=batch,
+        images=pictures.images,
+        labels=torch.arange(COUNT),
         classes=100,
         training=FedSGD(),
         source="builtin",
     )
-    found = [("original", batch.images)]
+    found = [("original", client.images)]
     for spec in CHANNELS:
         channel = obfuscations.parse(spec)
-        received = channel(Update(client.training(model, batch)), generator=Generator().manual_seed(1))
+        received = channel(Update(client.training(model, client.batch)), generator=Generator().manual_seed(1))
         knowledge = ThreatModel().knowledge(client, channel)
         guess = attacks.parse("unveil")(model, received, knowledge, generator=Generator().manual_seed(2))
         for name in (enhancers.NONE, *SHOWN):
             enhancer, done = enhancers.parse(name), guess
             if enhancer is not None:
                 done, _ = enhance(enhancer, guess, model=model, update=received, knowledge=knowledge, class_names=NAMES)
-            images = align(batch.images, done).images
-            decibels = float(psnr(batch.images, images).mean())
+            images = align(client.images, done).images
+            decibels = float(psnr(client.images, images).mean())
             found.append((f"{spec}\n{name}, {decibels:.1f} dB", images))
             if enhancer is not None and enhancer.uses_labels and spec == CHANNELS[-1]:
-                alone = from_labels(enhancer, align(batch.images, guess), class_names=NAMES)
+                alone = from_labels(enhancer, align(client.images, guess), class_names=NAMES)
                 found.append((f"{name},\nfrom the label alone", alone))
     return found
 

@@ -10,7 +10,8 @@ from torch.nn import Module
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit, AuditProgress, run
 from unveil.audits.results import read_trials
-from unveil.clients.client import Client, make_client
+from unveil.clients.client import Client
+from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Knowledge, Obfuscation
@@ -116,7 +117,7 @@ def test_settings_change_with_the_weights_and_the_pictures(client: Client) -> No
 
     again = make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
     weights = make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD(), seed=1)
-    pictures = dataclasses.replace(client, batch=dataclasses.replace(client.batch, images=client.batch.images.flip(0)))
+    pictures = dataclasses.replace(client, images=client.images.flip(0))
     assert changed(again) == set()
     assert changed(weights) == {"weights"}
     assert changed(pictures) == {"pictures"}

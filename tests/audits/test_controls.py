@@ -15,7 +15,8 @@ from unveil.audits.controls import ANOTHER, LABELS, control_batch
 from unveil.audits.results import read_trials
 from unveil.audits.trial import run_trial
 from unveil.cli.config import load
-from unveil.clients.client import Client, make_client
+from unveil.clients.client import Client
+from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.types import Progress
@@ -103,10 +104,10 @@ def test_a_file_names_them_and_a_wrong_name_is_one_clear_sentence(tmp_path: Path
     text = '{}[[client]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n'
     path.write_text(text.format(""))
     assert list(load(path).controls) == [ANOTHER]
-    assert load(path).clients[0].others is not None
+    assert load(path).clients[0].evaluation.others is not None
     path.write_text(text.format("controls = []\n"))
     assert list(load(path).controls) == []
-    assert load(path).clients[0].others is None
+    assert load(path).clients[0].evaluation.others is None
     path.write_text(text.format('controls = ["another"]\n'))
     with pytest.raises(UsageError, match="there is no 'another'; did you mean 'another client'"):
         load(path)

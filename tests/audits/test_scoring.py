@@ -13,7 +13,8 @@ from unveil.audits.audit import Audit, run
 from unveil.audits.results import read_trials
 from unveil.audits.scoring import MetricSelection
 from unveil.cli.config import load
-from unveil.clients.client import Client, make_client
+from unveil.clients.client import Client
+from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.types import Images
@@ -58,10 +59,10 @@ def test_the_true_class_comes_from_the_scenes_names() -> None:
 
 def test_decoys_are_other_pictures_of_the_source() -> None:
     more = client(5)
-    assert more.decoys is not None
-    assert len(more.decoys) == 5
+    assert more.evaluation.decoys is not None
+    assert len(more.evaluation.decoys) == 5
     assert torch.equal(more.batch.images, client().batch.images)
-    distance = (more.decoys[:, None] - more.batch.images).abs().flatten(2).mean(2)
+    distance = (more.evaluation.decoys[:, None] - more.batch.images).abs().flatten(2).mean(2)
     assert float(distance.min()) > 0.01
 
 
@@ -108,8 +109,8 @@ def test_a_file_names_them(tmp_path: Path) -> None:
     assert audit.metrics == MetricSelection(
         decoys=4, lpips_weights=str(tmp_path / "w.npz"), classifier=f"cifar10:{tmp_path / 'c.th'}"
     )
-    assert audit.clients[0].decoys is not None
-    assert len(audit.clients[0].decoys) == 4
+    assert audit.clients[0].evaluation.decoys is not None
+    assert len(audit.clients[0].evaluation.decoys) == 4
     path.write_text(text + "decoy = 4\n")
     with pytest.raises(UsageError, match="unknown key 'decoy' in metrics; did you mean 'decoys'"):
         load(path)

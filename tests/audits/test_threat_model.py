@@ -11,7 +11,8 @@ from seeds import seeded
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit
 from unveil.audits.threat_model import ThreatModel, reordered
-from unveil.clients.client import Client, make_client
+from unveil.clients.client import Client
+from unveil.clients.making import make_client
 from unveil.clients.training import FedAvg, FedSGD, draws_of
 from unveil.core.errors import UsageError
 from unveil.core.factored import dense

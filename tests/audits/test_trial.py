@@ -14,7 +14,8 @@ from torch.nn import Module
 from unveil.attacks import parse as parse_attack
 from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import generators, run_trial
-from unveil.clients.client import Client, make_client
+from unveil.clients.client import Client
+from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate

@@ -14,7 +14,8 @@ from unveil.attacks.separation.heads.head import read_head
 from unveil.audits.audit import Audit
 from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.trial import run_trial
-from unveil.clients.client import Client, make_client
+from unveil.clients.client import Client
+from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import VARIABLE, arithmetic_on, choice, full_precision, has_bfloat16, machine, using
 from unveil.core.errors import UsageError

@@ -15,7 +15,8 @@ from unveil.attacks import parse as parse_attack
 from unveil.audits.controls import LABELS
 from unveil.audits.results import append, prepare, read_trials
 from unveil.audits.trial import LABEL_ALONE, LABEL_MATCHED, run_trial
-from unveil.clients.client import Client, make_client
+from unveil.clients.client import Client
+from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints

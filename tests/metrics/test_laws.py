@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from seeds import seeded
 from unveil.audits.scoring import MetricSelection
-from unveil.clients.client import make_client
+from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.types import Metric
 from unveil.report.descriptions import MEASURES

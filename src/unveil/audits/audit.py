@@ -22,7 +22,7 @@ from unveil.clients.client import Client
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Enhancer, Obfuscation
 from unveil.core.records import Trial
-from unveil.core.types import Batch, Metric, Progress, Watch
+from unveil.core.types import Metric, Progress, Watch
 from unveil.obfuscations import parse as parse_obfuscation
 
 BASELINE = "none"
@@ -113,17 +113,7 @@ class Audit:
 
     def to(self, device: torch.device) -> Audit:
         """The same audit with every model and batch on the device."""
-        clients = [
-            dataclasses.replace(
-                client,
-                model=client.model.to(device),
-                batch=_moved(client.batch, device),
-                decoys=None if client.decoys is None else client.decoys.to(device),
-                others=None if client.others is None else _moved(client.others, device),
-            )
-            for client in self.clients
-        ]
-        return dataclasses.replace(self, clients=clients)
+        return dataclasses.replace(self, clients=[client.to(device) for client in self.clients])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,10 +183,6 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[AuditProgress], None]
 
 def _watch(tell: Callable[[AuditProgress], None], standing: AuditProgress) -> Watch:
     return lambda progress: tell(dataclasses.replace(standing, progress=progress))
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    return Batch(batch.images.to(device), batch.labels.to(device))
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:

@@ -41,4 +41,4 @@ def control_batch(name: str, client: Client, *, generator: Generator) -> Batch |
         _, channels, height, width = client.batch.images.shape
         leaves = dead_leaves(n, (channels, height, width), generator=generator)
         return Batch(leaves.to(device, client.batch.images.dtype), client.batch.labels)
-    return client.others
+    return client.evaluation.others

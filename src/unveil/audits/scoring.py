@@ -115,10 +115,11 @@ def _names(client: Client) -> list[str]:
 
 
 def _decoys(client: Client, wanted: int) -> Images:
-    there = 0 if client.decoys is None else len(client.decoys)
-    if client.decoys is None or there < wanted:
+    decoys = client.evaluation.decoys
+    there = 0 if decoys is None else len(decoys)
+    if decoys is None or there < wanted:
         raise UsageError(
             f"client {client.name!r}: {wanted} decoys are wanted, and it has {there}; "
             "lower decoys, or give the client more pictures"
         )
-    return client.decoys[:wanted]
+    return decoys[:wanted]

@@ -216,7 +216,7 @@ def _control(name: str, client: Client, seed: int) -> Client | None:
     """The client with another batch, drawn from the seed where it is drawn at all."""
     number = int(np.random.SeedSequence([seed, CONTROLS.index(name) + 1]).generate_state(1, np.uint64)[0])
     batch = control_batch(name, client, generator=Generator().manual_seed(number))
-    return None if batch is None else dataclasses.replace(client, batch=batch)
+    return None if batch is None else client.holding(batch)
 
 
 def _part_of(watch: Watch | None, number: int, parts: int) -> Watch | None:

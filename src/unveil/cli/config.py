@@ -20,7 +20,8 @@ from unveil.audits.controls import ANOTHER
 from unveil.audits.scoring import Distance, MetricSelection
 from unveil.audits.threat_model import ThreatModel
 from unveil.clients import training
-from unveil.clients.client import Client, make_client
+from unveil.clients.client import Client
+from unveil.clients.making import make_client
 from unveil.clients.models import ModelName
 from unveil.clients.models.normalisation import Normalisation
 from unveil.clients.pictures import BUILTIN

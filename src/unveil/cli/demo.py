@@ -6,7 +6,7 @@ from unveil import attacks, obfuscations
 from unveil.audits.audit import Audit
 from unveil.audits.controls import LABELS
 from unveil.clients import training
-from unveil.clients.client import make_client
+from unveil.clients.making import make_client
 from unveil.clients.pictures import BUILTIN
 
 MODEL = "lenet"

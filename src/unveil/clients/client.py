@@ -1,66 +1,121 @@
-"""A client: one client's model, batch and local training, before any channel or attack."""
+"""A client: the model it was sent, its private pictures and its local training, before any obfuscation or attack."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
 from torch.nn import Module
 
-from unveil.clients.models import ModelName, build_model
-from unveil.clients.models.checkpoints import load_into, read_checkpoint
-from unveil.clients.models.normalisation import Normalisation, normalised
-from unveil.clients.models.rehearsal import FEW, rehearse
-from unveil.clients.pictures import Pictures, count_pictures, load_pictures
-from unveil.clients.pictures.table import MOST_CLASSES
-from unveil.clients.training import shortened
+from unveil.clients.training import FedSGD
+from unveil.core.arithmetic import full_precision
 from unveil.core.errors import UsageError
-from unveil.core.network import draws_by_chance
+from unveil.core.network import Mode, draws_by_chance, in_mode, run
 from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
-from unveil.core.types import Batch, Images
+from unveil.core.randomness import generators
+from unveil.core.types import Batch, Images, Update
 
-MOST_VALUES = 1 << 28  # numbers in all pictures of a client: 1 GiB
+FEW = 2  # pictures on which a model is tried; BatchNorm in train mode needs more than one
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluationSet:
+    """Other pictures of a client's source. Scores and controls need them; the client does not train on them.
+
+    Args:
+        decoys: Pictures among which an original is looked for, m x c x h x w as the client's; None for none.
+        others: What another client of the same source holds, for the control `another client`; None for none.
+    """
+
+    decoys: Images | None = None
+    others: Batch | None = None
+
+    def to(self, device: torch.device) -> EvaluationSet:
+        """The same on a device."""
+        return EvaluationSet(
+            decoys=None if self.decoys is None else self.decoys.to(device),
+            others=None if self.others is None else Batch(self.others.images.to(device), self.others.labels.to(device)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Client:
     """What a client holds and does.
 
+    `Client(model, images, labels)` is enough; `client.update(obfuscation, seed=0)` is then what the server receives.
+
     Args:
-        name: Its name in results.
-        model_name: What the model was built from.
-        model: The public model, before local training.
-        batch: The private batch.
-        classes: Number of classes.
+        model: The public model, before local training; takes n x c x h x w pictures, returns n x classes logits. It is
+            never changed.
+        images: The private pictures, n x c x h x w, floating point in [0, 1], at least one. What normalises them
+            belongs to the model.
+        labels: A class index for each picture, n integers in [0, classes).
         training: The client's local training.
-        source: Where the pictures came from.
+        classes: Number of classes, at least 2; 0 for as many as the model has outputs.
         class_names: A name for each class; empty where they have none.
-        decoys: Other pictures of the same source, among which an original is looked for; None if none were asked for.
-        others: What another client of the same source holds, for a control; None if the source has too few pictures.
-        weights: Name and checksum of the file that its trained weights came from; empty for none.
-        normalisation: What stands before the model; empty for nothing.
-        notes: What a reader must know of the model and the pictures, a sentence each.
+        evaluation: Other pictures, for scores and controls.
+        name: Its name in results; no two clients of an audit share one.
+        model_name: What results call the model; empty for the name of its class.
+        source: Where the pictures came from, for results.
+        weights: Name and checksum of the file that trained weights came from, for results; empty for none.
+        normalisation: What stands before the model, for results; empty for nothing.
+        notes: What a reader of results must know of the model and the pictures, a sentence each.
+
+    Raises:
+        UsageError: Pictures or labels of another shape or type, values that are no pictures, labels out of range, or a
+            model whose output does not fit them.
     """
 
-    name: str
-    model_name: str
     model: Module
-    batch: Batch
-    classes: int
-    training: LocalTraining
-    source: str
+    images: Images
+    labels: Int[Tensor, " n"]
+    _: KW_ONLY
+    training: LocalTraining = field(default_factory=FedSGD)
+    classes: int = 0
     class_names: tuple[str, ...] = ()
-    decoys: Images | None = None
-    others: Batch | None = None
+    evaluation: EvaluationSet = field(default_factory=EvaluationSet)
+    name: str = "client"
+    model_name: str = ""
+    source: str = "given"
     weights: str = ""
     normalisation: str = ""
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        who = f"client {self.name!r}"
+        _check_images(who, self.images)
+        _check_labels(who, self.labels, len(self.images))
+        outputs = _outputs(who, self.model, self.images[:FEW], mode=self.training.mode)
+        classes = self.classes or outputs
+        if not 2 <= classes <= outputs:
+            raise UsageError(
+                f"{who}: expected 2 to {outputs} classes, as many as the model has outputs at most, got {classes}; "
+                "leave classes out, or give the model one output a class"
+            )
+        if int(self.labels.max()) >= classes or int(self.labels.min()) < 0:
+            wrong = int(self.labels.max()) if int(self.labels.max()) >= classes else int(self.labels.min())
+            raise UsageError(
+                f"{who}: label {wrong} is out of range for {classes} classes, which are 0 to {classes - 1}; "
+                "correct the label, or give the model one output a class"
+            )
+        object.__setattr__(self, "labels", self.labels.long())
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "model_name", self.model_name or type(self.model).__name__)
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The private pictures with their labels."""
+        return Batch(self.images, self.labels)
+
     @property
     def given(self) -> dict[str, str]:
         """What was put to the model beside its name, as settings: nothing for most."""
-        found = {"weights": self.weights, "normalise": self.normalisation}
-        return {key: value for key, value in found.items() if value}
+        facts = {"weights": self.weights, "normalise": self.normalisation}
+        return {key: value for key, value in facts.items() if value}
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -71,177 +126,108 @@ class Client:
         }
         return tuple(sentence for sentence, given in sentences.items() if given)
 
-    def knowledge(self, obfuscation: Obfuscation | None) -> Knowledge:
-        """All that an attacker on this client can be granted.
+    @cached_property
+    def stochastic(self) -> bool:
+        """Whether the client's network draws anything by chance, such as dropout masks."""
+        return draws_by_chance(self.model, self.images, mode=self.training.mode)
+
+    def update(self, obfuscation: Obfuscation | None = None, *, seed: int = 0) -> Update:
+        """What the server receives after one round.
 
         Args:
-            obfuscation: The channel, or None for an attacker who does not know it.
+            obfuscation: What happens to the update on its way; None for nothing.
+            seed: Seed of the client's noise and of the obfuscation, at least 0; the same as in `play` and audits.
+
+        Raises:
+            UsageError: The update is all zeros or not finite, or the model or the obfuscation cannot work with it.
         """
-        _, channels, height, width = self.batch.images.shape
+        for_client, for_obfuscation, _ = generators(seed, self.images.device)
+        with full_precision(self.images.device):
+            sent = Update(self.training(self.model, self.batch, generator=for_client))
+            if sent.is_zero:
+                raise UsageError(
+                    "the update is all zeros, so there is nothing in it to attack; "
+                    "check that the client's model is not frozen and that its pictures reach the loss"
+                )
+            received = sent if obfuscation is None else obfuscation(sent, generator=for_obfuscation)
+        received.check()
+        return received
+
+    def knowledge(self, obfuscation: Obfuscation | None = None) -> Knowledge:
+        """All that an attacker on this client can be granted; `ThreatModel.knowledge` grants less.
+
+        Args:
+            obfuscation: The obfuscation that the attacker knows of, or None for an attacker who takes the update for
+                exact.
+        """
+        _, channels, height, width = self.images.shape
         return Knowledge(
             training=self.training,
             image_shape=(channels, height, width),
-            num_images=len(self.batch),
+            num_images=len(self.images),
             classes=self.classes,
-            labels=self.batch.labels.clone(),
+            labels=self.labels.clone(),
             obfuscation=obfuscation,
             stochastic=self.stochastic,
         )
 
-    @cached_property
-    def stochastic(self) -> bool:
-        """Whether the client's network draws anything by chance, such as dropout masks."""
-        return draws_by_chance(self.model, self.batch.images, mode=self.training.mode)
+    def holding(self, batch: Batch) -> Client:
+        """The same client with another batch."""
+        return replace(self, images=batch.images, labels=batch.labels)
+
+    def to(self, device: torch.device) -> Client:
+        """The same client on a device; the model's own weights move there too."""
+        return replace(
+            self,
+            model=self.model.to(device),
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            evaluation=self.evaluation.to(device),
+        )
 
 
-def make_client(
-    *,
-    name: str,
-    model: str | ModelName,
-    images: str,
-    size: int | tuple[int, int],
-    batch: int,
-    channels: int = 3,
-    classes: int | None = None,
-    training: LocalTraining,
-    weights: str | None = None,
-    normalisation: Normalisation | None = None,
-    labels_csv: str | None = None,
-    gallery: str | None = None,
-    seed: int = 0,
-    decoys: int = 0,
-    others: bool = False,
-) -> Client:
-    """Load the pictures, build the model, check that they fit together, and rehearse the client's training.
+def _check_images(who: str, images: object) -> None:
+    """Raise a `UsageError` unless the images are n x c x h x w values in [0, 1]."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.numel():
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise UsageError(
+            f"{who}: expected images as a tensor of n x channels x height x width, got {shape}; "
+            "stack them with torch.stack, and a single one with images[None]"
+        )
+    if not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.")
+        raise UsageError(f"{who}: expected images as floating point in [0, 1], got {kind}; use images.float() / 255")
+    if not bool(torch.isfinite(images).all()):
+        raise UsageError(f"{who}: the images hold NaN or infinite values; leave those pictures out")
+    low, high = float(images.detach().min()), float(images.detach().max())
+    if low < 0 or high > 1:
+        raise UsageError(
+            f"{who}: expected images with values in [0, 1], got {low:g} to {high:g}; "
+            "divide 8-bit pictures by 255, and put normalisation into the model"
+        )
 
-    Args:
-        name: Its name in results.
-        model: A name of the model zoo, or `package.module:factory?key=value`; see `build_model`.
-        images: `builtin`, or a folder; see `load_pictures`.
-        size: Height and width of the pictures, pixels; two numbers where they differ.
-        batch: Pictures in the batch.
-        channels: 3 for RGB, 1 for grey.
-        classes: Number of classes, at least 2; None for as many as the pictures' source has.
-        training: The client's local training.
-        weights: A file of trained weights; None for those that the model is built with.
-        normalisation: What stands before the model; None where it takes pictures in [0, 1].
-        labels_csv: Labels instead of sub-folders; see `load_pictures`.
-        gallery: Another source, for decoys and the other client; None for the rest of `images`.
-        seed: Seed of the model's weights and of the choice of pictures.
-        decoys: How many more pictures of the source to load for galleries.
-        others: Load another client's batch too, if the source has enough pictures.
 
-    Raises:
-        UsageError: Pictures, labels and model that cannot be used, or not together.
-    """
-    height, width = (size, size) if isinstance(size, int) else size
-    named = ModelName.parse(model) if isinstance(model, str) else model
-    _refuse_giants(name, batch + decoys + others * batch, channels * height * width)
-    shape = _Shape(height, width, channels, seed)
-    pictures = shape.load(images, count=batch, labels_csv=labels_csv)
-    rest = _Rest(images, labels_csv, batch) if gallery is None else _Rest(gallery, None, 0)
-    decoyed = rest.load(decoys, shape) if decoys else None
-    neighbour = None
-    if others and rest.count() >= decoys + batch:
-        neighbour = rest.load(batch, shape, skip=decoys)
-    classes = _classes(name, pictures, classes)
-    network = build_model(named, image_shape=(channels, height, width), classes=classes, seed=seed)
-    checkpoint = None if weights is None else read_checkpoint(weights)
-    if checkpoint is not None:
-        load_into(network, checkpoint)
-    if normalisation is not None:
-        network = normalised(network, normalisation)
-    held = Batch(pictures.images, pictures.labels)
-    notes = rehearse(
-        named,
-        network,
-        held,
-        classes,
-        client=shortened(training, batch),
-        attacker=shortened(training, min(batch, FEW)),
-    )
-    return Client(
-        name=name,
-        model_name=str(named),
-        model=network,
-        batch=held,
-        classes=classes,
-        training=training,
-        source=str(images),
-        class_names=pictures.class_names,
-        decoys=None if decoyed is None else decoyed.images,
-        # Classes of another source are not this model's: its pictures stand under this batch's labels.
-        others=None
-        if neighbour is None
-        else Batch(neighbour.images, neighbour.labels if gallery is None else pictures.labels.clone()),
-        weights="" if checkpoint is None else str(checkpoint),
-        normalisation="" if normalisation is None else str(normalisation),
-        notes=(*pictures.notes, *notes),
+def _check_labels(who: str, labels: object, pictures: int) -> None:
+    """Raise a `UsageError` unless the labels are one integer a picture."""
+    if isinstance(labels, Tensor) and labels.shape == (pictures,) and labels.dtype in WHOLE:
+        return
+    shape = f"{labels.dtype} of {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+    raise UsageError(
+        f"{who}: expected labels as {pictures} integers, one a picture, got {shape}; "
+        "use torch.tensor([...]) with class indices"
     )
 
 
-def _classes(name: str, pictures: Pictures, classes: int | None) -> int:
-    """Number of classes, if the labels fit it."""
-    classes = len(pictures.class_names) if classes is None else classes
-    if classes > MOST_CLASSES:
-        raise UsageError(
-            f"client {name!r}: expected at most {MOST_CLASSES:,} classes, got {classes}; set classes to how many "
-            "the model tells apart"
-        )
-    if classes < 2:
-        raise UsageError(
-            f"client {name!r}: expected at least 2 classes, got {classes}, with which every gradient is zero; "
-            "set classes or add a class"
-        )
-    highest = int(pictures.labels.max())
-    if highest >= classes:
-        raise UsageError(
-            f"client {name!r}: label {highest} ({pictures.class_names[highest]!r}) is out of range for "
-            f"{classes} classes; set classes to at least {highest + 1} or leave it out"
-        )
-    return classes
-
-
-def _refuse_giants(name: str, pictures: int, values: int) -> None:
-    """Before any picture is read: a wrong digit must not fill the memory."""
-    if pictures * values > MOST_VALUES:
-        raise UsageError(
-            f"client {name!r}: {pictures} pictures of {values:,} values are more than the {MOST_VALUES:,} that are "
-            "held at once; lower size, batch or decoys"
-        )
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """How pictures are loaded."""
-
-    height: int
-    width: int
-    channels: int
-    seed: int
-
-    def load(self, source: str, *, count: int, labels_csv: str | None, skip: int = 0) -> Pictures:
-        return load_pictures(
-            source,
-            count=count,
-            size=(self.height, self.width),
-            channels=self.channels,
-            labels_csv=labels_csv,
-            seed=self.seed,
-            skip=skip,
-        )
-
-
-@dataclass(frozen=True)
-class _Rest:
-    """The pictures of a source that are not in the batch: `taken` of them are."""
-
-    source: str
-    labels_csv: str | None
-    taken: int
-
-    def count(self) -> int:
-        return count_pictures(self.source, labels_csv=self.labels_csv) - self.taken
-
-    def load(self, count: int, shape: _Shape, *, skip: int = 0) -> Pictures:
-        return shape.load(self.source, count=count, labels_csv=self.labels_csv, skip=skip + self.taken)
+def _outputs(who: str, model: object, images: Images, *, mode: Mode) -> int:
+    """How many outputs the model has, in the mode in which the client runs it."""
+    if not isinstance(model, Module):
+        raise UsageError(f"{who}: expected the model as a torch.nn.Module, got {type(model).__name__}; build it first")
+    with torch.no_grad():
+        logits = run(in_mode(model, mode), images, {}, draws=0)
+    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images):
+        return logits.shape[1]
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    raise UsageError(
+        f"{who}: expected a model that returns {len(images)} x classes logits for {len(images)} pictures, "
+        f"got {shape}; wrap it so that it returns the logits alone"
+    )

@@ -1,0 +1,175 @@
+"""A client from names and options, as the command line and audit files give them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unveil.clients.client import Client, EvaluationSet
+from unveil.clients.models import ModelName, build_model
+from unveil.clients.models.checkpoints import load_into, read_checkpoint
+from unveil.clients.models.normalisation import Normalisation, normalised
+from unveil.clients.models.rehearsal import FEW, rehearse
+from unveil.clients.pictures import Pictures, count_pictures, load_pictures
+from unveil.clients.pictures.table import MOST_CLASSES
+from unveil.clients.training import shortened
+from unveil.core.errors import UsageError
+from unveil.core.protocols import LocalTraining
+from unveil.core.types import Batch
+
+MOST_VALUES = 1 << 28
+"""Numbers in all pictures of a client: 1 GiB."""
+
+
+def make_client(
+    *,
+    name: str,
+    model: str | ModelName,
+    images: str,
+    size: int | tuple[int, int],
+    batch: int,
+    channels: int = 3,
+    classes: int | None = None,
+    training: LocalTraining,
+    weights: str | None = None,
+    normalisation: Normalisation | None = None,
+    labels_csv: str | None = None,
+    gallery: str | None = None,
+    seed: int = 0,
+    decoys: int = 0,
+    others: bool = False,
+) -> Client:
+    """Load the pictures, build the model, check that they fit together, and rehearse the client's training.
+
+    Args:
+        name: Its name in results.
+        model: A name of the model zoo, or `package.module:factory?key=value`; see `build_model`.
+        images: `builtin`, or a folder; see `load_pictures`.
+        size: Height and width of the pictures, pixels; two numbers where they differ.
+        batch: Pictures in the batch.
+        channels: 3 for RGB, 1 for grey.
+        classes: Number of classes, at least 2; None for as many as the pictures' source has.
+        training: The client's local training.
+        weights: A file of trained weights; None for those that the model is built with.
+        normalisation: What stands before the model; None where it takes pictures in [0, 1].
+        labels_csv: Labels instead of sub-folders; see `load_pictures`.
+        gallery: Another source, for decoys and the other client; None for the rest of `images`.
+        seed: Seed of the model's weights and of the choice of pictures.
+        decoys: How many more pictures of the source to load for galleries.
+        others: Load another client's batch too, if the source has enough pictures.
+
+    Raises:
+        UsageError: Pictures, labels and model that cannot be used, or not together.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    named = ModelName.parse(model) if isinstance(model, str) else model
+    _refuse_giants(name, batch + decoys + others * batch, channels * height * width)
+    shape = _Shape(height, width, channels, seed)
+    pictures = shape.load(images, count=batch, labels_csv=labels_csv)
+    rest = _Rest(images, labels_csv, batch) if gallery is None else _Rest(gallery, None, 0)
+    decoyed = rest.load(decoys, shape) if decoys else None
+    neighbour = None
+    if others and rest.count() >= decoys + batch:
+        neighbour = rest.load(batch, shape, skip=decoys)
+    classes = _classes(name, pictures, classes)
+    network = build_model(named, image_shape=(channels, height, width), classes=classes, seed=seed)
+    checkpoint = None if weights is None else read_checkpoint(weights)
+    if checkpoint is not None:
+        load_into(network, checkpoint)
+    if normalisation is not None:
+        network = normalised(network, normalisation)
+    held = Batch(pictures.images, pictures.labels)
+    notes = rehearse(
+        named,
+        network,
+        held,
+        classes,
+        client=shortened(training, batch),
+        attacker=shortened(training, min(batch, FEW)),
+    )
+    # Classes of another source are not this model's: its pictures stand under this batch's labels.
+    labels = pictures.labels.clone() if neighbour is None or gallery is not None else neighbour.labels
+    return Client(
+        network,
+        pictures.images,
+        pictures.labels,
+        training=training,
+        classes=classes,
+        class_names=pictures.class_names,
+        evaluation=EvaluationSet(
+            decoys=None if decoyed is None else decoyed.images,
+            others=None if neighbour is None else Batch(neighbour.images, labels),
+        ),
+        name=name,
+        model_name=str(named),
+        source=str(images),
+        weights="" if checkpoint is None else str(checkpoint),
+        normalisation="" if normalisation is None else str(normalisation),
+        notes=(*pictures.notes, *notes),
+    )
+
+
+def _classes(name: str, pictures: Pictures, classes: int | None) -> int:
+    """Number of classes, if the labels fit it."""
+    classes = len(pictures.class_names) if classes is None else classes
+    if classes > MOST_CLASSES:
+        raise UsageError(
+            f"client {name!r}: expected at most {MOST_CLASSES:,} classes, got {classes}; set classes to how many "
+            "the model tells apart"
+        )
+    if classes < 2:
+        raise UsageError(
+            f"client {name!r}: expected at least 2 classes, got {classes}, with which every gradient is zero; "
+            "set classes or add a class"
+        )
+    highest = int(pictures.labels.max())
+    if highest >= classes:
+        raise UsageError(
+            f"client {name!r}: label {highest} ({pictures.class_names[highest]!r}) is out of range for "
+            f"{classes} classes; set classes to at least {highest + 1} or leave it out"
+        )
+    return classes
+
+
+def _refuse_giants(name: str, pictures: int, values: int) -> None:
+    """Before any picture is read: a wrong digit must not fill the memory."""
+    if pictures * values > MOST_VALUES:
+        raise UsageError(
+            f"client {name!r}: {pictures} pictures of {values:,} values are more than the {MOST_VALUES:,} that are "
+            "held at once; lower size, batch or decoys"
+        )
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How pictures are loaded."""
+
+    height: int
+    width: int
+    channels: int
+    seed: int
+
+    def load(self, source: str, *, count: int, labels_csv: str | None, skip: int = 0) -> Pictures:
+        return load_pictures(
+            source,
+            count=count,
+            size=(self.height, self.width),
+            channels=self.channels,
+            labels_csv=labels_csv,
+            seed=self.seed,
+            skip=skip,
+        )
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The pictures of a source that are not in the batch: `taken` of them are."""
+
+    source: str
+    labels_csv: str | None
+    taken: int
+
+    def count(self) -> int:
+        return count_pictures(self.source, labels_csv=self.labels_csv) - self.taken
+
+    def load(self, count: int, shape: _Shape, *, skip: int = 0) -> Pictures:
+        return shape.load(self.source, count=count, labels_csv=self.labels_csv, skip=skip + self.taken)
