@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from jaxtyping import config
 from torch import nn
 
 from fakes import small_client
@@ -96,6 +98,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As a user runs it: without the types that the tests check before any function sees its arguments."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", before)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_fit_is_one_sentence_with_the_fix(name: str) -> None:
     change, message = WRONG[name]
@@ -103,15 +115,20 @@ def test_what_does_not_fit_is_one_sentence_with_the_fix(name: str) -> None:
         a_client(**change)
 
 
-def test_a_frozen_model_sends_nothing() -> None:
-    model, batch = small_client()
-    for parameter in model.head.parameters():
-        nn.init.zeros_(parameter)
-    model.features.requires_grad_(False)
-    model.hidden.requires_grad_(False)
-    model.head.requires_grad_(False)
+class SaysNothing(nn.Module):
+    """Its weights are multiplied by zero on the way to the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.new_zeros(len(x), 10) * self.weight
+
+
+def test_an_update_of_zeros_is_refused() -> None:
     with pytest.raises(UsageError, match="update is all zeros"):
-        Client(model, batch.images, batch.labels).update()
+        a_client(model=SaysNothing()).update()
 
 
 def test_another_batch_leaves_everything_else() -> None:
