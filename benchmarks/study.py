@@ -53,7 +53,7 @@ def main() -> int:
 
 def recovered(rows: Sequence[Row]) -> str:
     """Claim 1: what each attack got through each obfuscation, mean over the clients, and the verdicts."""
-    titles = [measure(name).title for name in SHOWN]
+    titles = [measure(name).heading for name in SHOWN]
     lines = [line("obfuscation", "smaller", "attack", *titles, "verdicts"), line(*["---"] * (4 + len(titles)))]
     for obfuscation in dict.fromkeys(row.obfuscation for row in rows):
         for attack in dict.fromkeys(row.attack for row in rows):
@@ -88,7 +88,7 @@ def contradictions(rows: Sequence[Row]) -> dict[str, str]:
     if found is None:
         return {}
     others = [name for name in found.names if name not in ("psnr", "ssim")]
-    taus = [line("", *(measure(n).title for n in others)), line(*["---"] * (1 + len(others)))]
+    taus = [line("", *(measure(n).heading for n in others)), line(*["---"] * (1 + len(others)))]
     for pixel in ("psnr", "ssim"):
         for inside, said in ((False, "all"), (True, "inside one batch")):
             pairs = [found.pair(pixel, other) for other in others]
@@ -96,7 +96,7 @@ def contradictions(rows: Sequence[Row]) -> dict[str, str]:
                 "" if p is None else f"{p.within:.2f}" if inside and p.within is not None else f"{p.overall.mean:.2f}"
                 for p in pairs
             ]
-            taus.append(line(f"{measure(pixel).title}, {said}", *cells))
+            taus.append(line(f"{measure(pixel).heading}, {said}", *cells))
     safe_, back_ = ("safe by pixels", "but identity", "but meaning"), ("back by pixels", "no identity", "no meaning")
     head = ("obfuscation", *safe_, *back_)
     hidden = [line(*head), line(*["---"] * len(head))]

@@ -12,11 +12,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unveil.core.errors import UsageError
-from unveil.core.types import Images, Metric
+from unveil.core.types import Images, Metric, MetricFacts, Scoring
 from unveil.metrics.caching import remembered
 
 Embed = Callable[[Images], Float[Tensor, "n f"]]
 """Pictures as points, so that like pictures are near."""
+
+RANK = MetricFacts(
+    name="reid_rank", title="Rank in gallery", digits=1, leak="low", description="place of the original, 1 is first"
+)
+FOUND_FIRST = MetricFacts(
+    name="reid_top1", title="Found first", leak="high", description="share found first among decoys", is_rate=True
+)
+FOUND_IN_FIVE = MetricFacts(
+    name="reid_top5",
+    title="Found in five",
+    leak="high",
+    description="share found among the first five",
+    is_rate=True,
+)
 
 SAME = 0.5 / 255
 """Pictures that differ by less than this, per pixel and in the mean, are one picture."""
@@ -49,15 +63,15 @@ def reidentification(decoys: Images, embed: Embed) -> Mapping[str, Metric]:
         closer, equal = far < near - slack, (far - near).abs() <= slack
         return 1 + closer.sum(1).double() + equal.sum(1).double() / 2
 
-    def within(k: int) -> Callable[[Images, Images], Float[Tensor, " n"]]:
+    def within(k: int) -> Scoring:
         return lambda originals, rebuilt: (rank(originals, rebuilt) <= k).double()
 
     return {
         metric.name: metric
         for metric in (
-            Metric(name="reid_rank", unit="", leak="low", score=rank),
-            Metric(name="reid_top1", unit="", leak="high", score=within(1)),
-            Metric(name="reid_top5", unit="", leak="high", score=within(5)),
+            RANK.scored(rank),
+            FOUND_FIRST.scored(within(1)),
+            FOUND_IN_FIVE.scored(within(5)),
         )
     }
 

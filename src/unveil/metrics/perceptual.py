@@ -15,7 +15,7 @@ from torch import Tensor
 from unveil.core.errors import UsageError
 from unveil.core.files import shown
 from unveil.core.state_dicts import read_weights, take
-from unveil.core.types import Images, Metric
+from unveil.core.types import Images, Metric, MetricFacts
 
 DOWNLOAD = "download"
 LEAST = 32  # pixels a side below which AlexNet's last maps are empty
@@ -24,6 +24,14 @@ CONVOLUTIONS = (0, 3, 6, 8, 10)  # AlexNet's, by their number among its `feature
 CHECKSUM = "35a8ec1ddf17"
 OTHERS = "give the weights of LPIPS 0.1 with AlexNet"
 HOW = "pip install 'unveil[perceptual]' and give --lpips-weights FILE, or --lpips-weights download where there is a net"
+
+LPIPS = MetricFacts(
+    name="lpips",
+    title="LPIPS",
+    digits=3,
+    leak="low",
+    description="distance as people see it (AlexNet, version 0.1)",
+)
 
 
 def lpips(weights: str | Path) -> Metric:
@@ -53,7 +61,7 @@ def lpips(weights: str | Path) -> Metric:
             values = [net(_coloured(a), _coloured(b), normalize=True).flatten() for a, b in parts]
         return torch.cat(values).double().clamp_min(0).cpu()
 
-    return Metric(name="lpips", unit="", leak="low", score=score)
+    return LPIPS.scored(score)
 
 
 def perceptual_embedding(weights: str | Path) -> Callable[[Images], Float[Tensor, "n f"]]:

@@ -132,7 +132,27 @@ def _ycrcb(images: Images) -> Float[Tensor, "n k h w"]:
     return torch.stack([luma, 128 + (0.713 * (red - luma)).round(), 128 + (0.564 * (blue - luma)).round()], 1)
 
 
-PSNR = Metric(name="psnr", unit="dB", leak="high", score=psnr)
-SSIM = Metric(name="ssim", unit="", leak="high", score=ssim)
-SSIM_GLOBAL = Metric(name="ssim_global", unit="", leak="high", score=ssim_global)
-CORRELATION = Metric(name="correlation", unit="", leak="high", score=correlation)
+PSNR = Metric(
+    name="psnr",
+    title="PSNR",
+    unit="dB",
+    digits=1,
+    leak="high",
+    description="pixel error on a logarithmic scale",
+    score=psnr,
+)
+SSIM = Metric(name="ssim", title="SSIM", leak="high", description="likeness of structure in a small window", score=ssim)
+SSIM_GLOBAL = Metric(
+    name="ssim_global",
+    title="SSIM, one window",
+    leak="high",
+    description="the same in one window, as some papers report it",
+    score=ssim_global,
+)
+CORRELATION = Metric(
+    name="correlation",
+    title="Correlation",
+    leak="high",
+    description="of pixels, whatever the brightness and contrast",
+    score=correlation,
+)

@@ -5,19 +5,50 @@ The paper's measure is the overlap of the two sets of labels; beside it stand st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unveil.core.errors import UsageError
-from unveil.core.types import Images, Metric
+from unveil.core.types import Images, Metric, MetricFacts, Scoring
 from unveil.metrics.caching import remembered
 from unveil.metrics.classifiers import Classifier, Seen
 
 TOP = 5
 PROBABILITY = 0.05
+
+JACCARD = MetricFacts(
+    name="semantic_jaccard", title="Labels shared", leak="high", description="overlap of the classifier's label sets"
+)
+SAME_TOP1 = MetricFacts(
+    name="same_top1",
+    title="Same label",
+    leak="high",
+    description="share with the original's first label",
+    is_rate=True,
+)
+SAME_TOP5 = MetricFacts(
+    name="same_top5",
+    title="Same, of five",
+    leak="high",
+    description="share with it among the first five",
+    is_rate=True,
+)
+FEATURES = MetricFacts(
+    name="feature_similarity",
+    title="Features",
+    leak="high",
+    description="cosine of what the classifier's last layer sees",
+)
+TRUE_CLASS = MetricFacts(
+    name="true_class",
+    title="True class",
+    leak="high",
+    description="share whose true class is among five",
+    is_rate=True,
+)
 
 
 def semantic(classifier: Classifier, *, top: int = TOP, probability: float = PROBABILITY) -> Mapping[str, Metric]:
@@ -51,7 +82,7 @@ def semantic(classifier: Classifier, *, top: int = TOP, probability: float = PRO
         a, b = (label_sets(look(images), top, probability) for images in (originals, rebuilt))
         return (a & b).sum(1).double() / (a | b).sum(1)
 
-    def agreement(k: int) -> Callable[[Images, Images], Float[Tensor, " n"]]:
+    def agreement(k: int) -> Scoring:
         def score(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
             first = look(originals).probabilities.argmax(1, keepdim=True)
             return (_likeliest(look(rebuilt), k) == first).any(1).double()
@@ -67,10 +98,10 @@ def semantic(classifier: Classifier, *, top: int = TOP, probability: float = PRO
     return {
         metric.name: metric
         for metric in (
-            Metric(name="semantic_jaccard", unit="", leak="high", score=jaccard),
-            Metric(name="same_top1", unit="", leak="high", score=agreement(1)),
-            Metric(name="same_top5", unit="", leak="high", score=agreement(5)),
-            Metric(name="feature_similarity", unit="", leak="high", score=similarity),
+            JACCARD.scored(jaccard),
+            SAME_TOP1.scored(agreement(1)),
+            SAME_TOP5.scored(agreement(5)),
+            FEATURES.scored(similarity),
         )
     }
 
@@ -92,7 +123,7 @@ def true_class(classifier: Classifier, truth: Sequence[Sequence[int]]) -> Metric
         hits = [bool(set(right) & set(row)) if right else torch.nan for right, row in zip(truth, named, strict=True)]
         return torch.tensor(hits, dtype=torch.float64)
 
-    return Metric(name="true_class", unit="", leak="high", score=score)
+    return TRUE_CLASS.scored(score)
 
 
 def classes_named(classifier: Classifier, name: str) -> tuple[int, ...]:

@@ -247,7 +247,7 @@ def _worst_first(rows: Sequence[Row], count: int) -> list[int]:
 
 def _own_scores(picture: Picture) -> str:
     """The scores of one picture, a line each."""
-    lines = [f"{measure(name).title}: {value:.{measure(name).digits}f}" for name, value in picture.scores.items()]
+    lines = [f"{measure(name).heading}: {value:.{measure(name).digits}f}" for name, value in picture.scores.items()]
     return "\n".join([f"Picture {picture.position + 1}, seed {picture.seed}", *lines])
 
 

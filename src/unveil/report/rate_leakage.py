@@ -128,7 +128,7 @@ def _panel(name: str, found: Sequence[Point], left: float, top: float, right: fl
     y = Scale(min(values) - pad, max(values) + pad, bottom, top)
     if shown.leak == "low":  # up is more leakage in every panel
         y = Scale(y.low, y.high, y.end, y.start)
-    title = f"{shown.title} ({'higher' if shown.leak == 'high' else 'lower, here upwards'}: more came back)"
+    title = f"{shown.heading} ({'higher' if shown.leak == 'high' else 'lower, here upwards'}: more came back)"
     parts = [axes(x, y, "times smaller (log scale)", "", lambda value: f"{value:g}", beside_at=left + 12)]
     parts.append(f'<text class="name" x="{left + LEFT:.1f}" y="{top - 10:.1f}">{escape(title)}</text>')
     bare = [point for point in found if point.family == "none"]
@@ -141,7 +141,7 @@ def _panel(name: str, found: Sequence[Point], left: float, top: float, right: fl
             parts.append(f'<path class="curve family-line family-{family}" d="M{line}"/>')
         for point in of:
             written = f"{point.value:.{shown.digits}f}"
-            tip = f"{point.obfuscation}: {shown.title} {written}, {formatting.ratio(point.compression)} smaller"
+            tip = f"{point.obfuscation}: {shown.heading} {written}, {formatting.ratio(point.compression)} smaller"
             parts.append(
                 f'<g class="point family-{family}"><title>{escape(tip)}</title><path class="marker" '
                 f'transform="translate({x(point.compression):.1f} {y(point.value):.1f})" d="{MARKERS[family]}"/></g>'

@@ -256,7 +256,7 @@ def _score(name: str, trials: list[Trial]) -> Score | None:
     bars = {at: best([value, *(c[at] for c in controls.values() if at in c)]) for at, value in floors.items()}
     better, worse = (values, bars) if shown.leak == "high" else (bars, values)
     return Score(
-        mean=wilson(sum(values.values()), len(values)) if shown.rate else bootstrap_mean(list(values.values())),
+        mean=wilson(sum(values.values()), len(values)) if shown.is_rate else bootstrap_mean(list(values.values())),
         floor=fmean(floors.values()) if floors else None,
         gain=_paired(better, worse),
         by_picture=values,

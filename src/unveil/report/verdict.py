@@ -225,7 +225,7 @@ def _bound(row: Row) -> str:
 
 def _what(row: Row) -> str:
     """The measures that show it, where they were tested."""
-    found = [measure(name).title for name in significant(row)]
+    found = [measure(name).heading for name in significant(row)]
     return f", seen in {formatting.listed(found)}" if found else ""
 
 
@@ -310,7 +310,7 @@ def _contrast(row: Row, name: str) -> str:
     shown, least, p = measure(name), row.scores[name].contrasts[0], row.above[name]
     says = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     return (
-        f"{shown.title} against {least.control}, the control nearest to it: {least.above.mean:+z.{shown.digits}f} "
+        f"{shown.heading} against {least.control}, the control nearest to it: {least.above.mean:+z.{shown.digits}f} "
         f"{formatting.bounds(least.above, shown.digits)}, {says} after correction for {len(row.above)} measures."
     )
 
