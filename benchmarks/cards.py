@@ -56,7 +56,7 @@ def main() -> int:
         print(f"[{number + 1}/{args.clients}] {pairs[-1].made}", file=sys.stderr, flush=True)
     for name, (network, seen, card) in kept.items():
         if isinstance(network, Restorer):
-            figures, _ = RestorerTask(network=network, store=cast(PairStore, Held(pairs))).judge(network)
+            figures, _ = RestorerTask(network=network, store=cast(PairStore, Held(pairs))).network.verdict
             card |= {"figures": figures, "judged": f"{len(pairs)} clients with Caltech's test pictures"}
             print(name, figures)
         else:

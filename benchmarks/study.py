@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from run import HERE, write
 from unveil.audits.results import read_trials
-from unveil.report import judge, summarise
+from unveil.report import summarise
 from unveil.report.descriptions import measure
 from unveil.report.metric_agreement import agreement
 from unveil.report.rate_leakage import families
@@ -59,7 +59,7 @@ def recovered(rows: Sequence[Row]) -> str:
         for attack in dict.fromkeys(row.attack for row in rows):
             there = [row for row in rows if (row.obfuscation, row.attack) == (obfuscation, attack)]
             scores = [f"{fmean(row.scores[n].mean.mean for row in there):.{measure(n).digits}f}" for n in SHOWN]
-            levels = Counter(judge(row).level.value.lower() for row in there)
+            levels = Counter(row.verdict.level.value.lower() for row in there)
             said = ", ".join(f"{count} {level}" for level, count in sorted(levels.items()))
             smaller = f"{fmean(row.compression for row in there):.1f}"
             lines.append(line(f"`{obfuscation}`", smaller, f"`{attack}`", *scores, said))
@@ -75,7 +75,7 @@ def clients(rows: Sequence[Row]) -> str:
         for name in names:
             there = [row for row in rows if (row.client, row.obfuscation) == (name, obfuscation)]
             best = max(there, key=lambda row: row.scores["psnr"].mean.mean)
-            blind = best.scores["psnr"].floor
+            blind = best.scores["psnr"].blind
             above = "" if blind is None else f" ({best.scores['psnr'].mean.mean - blind:+.1f})"
             cells.append(f"{best.scores['psnr'].mean.mean:.1f}{above}")
         lines.append(line(f"`{obfuscation}`", *cells))

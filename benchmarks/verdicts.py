@@ -31,7 +31,7 @@ from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.models import build_model
 from unveil.core.records import Trial
 from unveil.core.types import Batch
-from unveil.report import judge, summarise
+from unveil.report import summarise
 from unveil.report.statistics import wilson
 
 DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
@@ -93,7 +93,7 @@ def case(number: int, images: torch.Tensor, labels: torch.Tensor, names: tuple[s
     result: dict[str, Any] = {}
     for name, found in (("leak", leak), ("alarm", alarm)):
         (row,) = summarise([found])
-        result[name] = judge(row).level.name
+        result[name] = row.verdict.level.name
         result[f"{name} p"] = {measure: round(p, 4) for measure, p in row.above.items()}
     return result
 

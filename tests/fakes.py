@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import nn
 
 from seeds import seeded, shifted
 from unveil.clients.training import FedSGD
+from unveil.core.records import ATTACK, Trial
 from unveil.core.types import Batch, Update
 
 
@@ -37,3 +41,9 @@ def small_update(*, seed: int = 0) -> Update:
     """The gradient of `small_client`."""
     model, batch = small_client(seed=seed)
     return Update(FedSGD()(model, batch))
+
+
+def with_attack(trial: Trial, **fields: Any) -> Trial:
+    """The same trial with other fields in the outcome of its attack, such as `scores` or `controls`."""
+    outcomes = {**trial.outcomes, ATTACK: replace(trial.outcomes[ATTACK], **fields)}
+    return replace(trial, outcomes=outcomes)

@@ -177,7 +177,7 @@ def test_the_example_of_ones_own_model(folder: Path, call: Call, monkeypatch: py
     assert trial["settings"]["weights"].startswith("own_model.safetensors (SHA-256 ")
     assert trial["settings"]["normalise"] == "mean 0.45, std 0.25"
     assert trial["settings"]["batch"] == "4 x 3 x 24 x 32"
-    assert any("own_model.safetensors" in sentence for sentence in trial["assumptions"])
+    assert any("own_model.safetensors" in sentence for sentence in trial["outcomes"]["attack"]["assumptions"])
     for name in [name for name in sys.modules if name.partition(".")[0] == "examples"]:
         monkeypatch.delitem(sys.modules, name)
 

@@ -56,13 +56,12 @@ def test_a_trial_scores_its_controls_far_below_itself(tmp_path: Path) -> None:
         parse_obfuscation("none"),
         parse_attack("unveil:steps=10"),
         seed=0,
-        folder=tmp_path,
         controls=(ANOTHER, LABELS),
         watch=seen.append,
     )
-    assert list(trial.controls) == [ANOTHER, LABELS]
+    assert list(trial.final.controls) == [ANOTHER, LABELS]
     own = min(trial.scores["correlation"])
-    for scores in trial.controls.values():
+    for scores in trial.final.controls.values():
         assert list(scores) == list(trial.scores)
         assert own > max(scores["correlation"])
     steps = [progress.step for progress in seen]
@@ -77,7 +76,6 @@ def test_the_controls_do_not_change_the_trial(tmp_path: Path) -> None:
             parse_obfuscation("qsgd:levels=4,norm=max"),
             parse_attack("unveil:steps=4"),
             seed=3,
-            folder=tmp_path,
             controls=controls,
         )
         return trial.scores["psnr"]
@@ -94,9 +92,9 @@ def test_a_control_that_cannot_be_run_is_noted(tmp_path: Path) -> None:
     )
     assert audit.settings()["controls"] == [ANOTHER, LABELS]
     (trial,) = run(audit, tmp_path)
-    assert list(trial.controls) == [LABELS]
-    assert "The control 'another client' was not run: its source has too few pictures." in trial.notes
-    assert read_trials(tmp_path)[0].controls == trial.controls
+    assert list(trial.final.controls) == [LABELS]
+    assert "The control 'another client' was not run: its source has too few pictures." in trial.final.notes
+    assert read_trials(tmp_path)[0].final.controls == trial.final.controls
 
 
 def test_a_file_names_them_and_a_wrong_name_is_one_clear_sentence(tmp_path: Path) -> None:

@@ -10,32 +10,38 @@ import pytest
 import torch
 from PIL import Image
 
+from fakes import with_attack
 from seeds import seeded
 from unveil.audits.results import append, prepare, read_trials, save_pictures, trial_key
 from unveil.core.errors import UsageError
-from unveil.core.records import Trial
+from unveil.core.records import ATTACK, FORMAT, ScoredOutcome, Trial
+from unveil.core.types import Stop
 
 SETTINGS: dict[str, Any] = {"attacks": ["rog"], "clients": [{"name": "a", "batch": 2}]}
 
 
 def a_trial(**changes: Any) -> Trial:
+    outcome = ScoredOutcome(
+        scores={"psnr": [20.0, 22.5]},
+        images=["images/k/attack-00.png"],
+        labels=[0, 1],
+        seconds=1.5,
+        assumptions=["It knows."],
+        notes=["A line break\nand “ünïcode”"],
+    )
     trial = Trial(
         settings={"client": "a", "obfuscation": "none", "attack": "rog"},
+        family="none",
         seed=0,
         wire_bits=64,
         raw_bits=64,
-        seconds=1.5,
         iterations=3,
         peak_mib=None,
-        stop="finished: every planned step was taken",
-        scores={"psnr": [20.0, 22.5]},
-        floor={"psnr": [10.0, 11.0]},
+        stop=Stop.FINISHED,
         losses=[3.0, 2.0, 1.0],
+        blind={"psnr": [10.0, 11.0]},
+        outcomes={ATTACK: outcome},
         originals=["images/k/original-00.png"],
-        images=["images/k/reconstruction-00.png"],
-        labels=[0, 1],
-        assumptions=["It knows."],
-        notes=["A line break\nand “ünïcode”"],
         versions={"torch": "2.6"},
     )
     return dataclasses.replace(trial, **changes)
@@ -60,7 +66,7 @@ def test_a_trial_comes_back_as_it_was(folder: Path) -> None:
 
 
 def test_numbers_that_json_does_not_have_survive(folder: Path) -> None:
-    append(folder, a_trial(losses=[math.nan, math.inf], scores={"psnr": [-math.inf, 1.0]}))
+    append(folder, with_attack(a_trial(losses=[math.nan, math.inf]), scores={"psnr": [-math.inf, 1.0]}))
     json.loads(results(folder).read_text(encoding="utf-8"), parse_constant=pytest.fail)
     (trial,) = read_trials(folder)
     assert math.isnan(trial.losses[0])
@@ -75,8 +81,8 @@ def test_key_depends_on_settings_and_seed_but_not_on_their_order() -> None:
 
 def test_trials_finished_twice_count_once(folder: Path) -> None:
     append(folder, a_trial())
-    append(folder, a_trial(seconds=2.0))
-    assert [trial.seconds for trial in read_trials(folder)] == [2.0]
+    append(folder, a_trial(peak_mib=2.0))
+    assert [trial.peak_mib for trial in read_trials(folder)] == [2.0]
 
 
 def test_last_line_cut_short_is_dropped_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -106,12 +112,22 @@ def test_last_line_that_only_lacks_its_end_is_kept(folder: Path) -> None:
     assert [trial.seed for trial in read_trials(folder)] == [0, 1]
 
 
+def record(**changes: Any) -> dict[str, Any]:
+    known = {name: value for name, value in dataclasses.asdict(a_trial()).items() if name != "pictures"}
+    known["stop"] = a_trial().stop.value
+    return {**known, **changes}
+
+
 def without(key: str) -> bytes:
-    return json.dumps({name: value for name, value in dataclasses.asdict(a_trial()).items() if name != key}).encode()
+    return json.dumps({name: value for name, value in record().items() if name != key}).encode()
 
 
 def with_(**changes: Any) -> bytes:
-    return json.dumps({**dataclasses.asdict(a_trial()), **changes}).encode()
+    return json.dumps(record(**changes)).encode()
+
+
+def outcome_with(**changes: Any) -> bytes:
+    return with_(outcomes={ATTACK: {**record()["outcomes"][ATTACK], **changes}})
 
 
 @pytest.mark.parametrize(
@@ -121,29 +137,32 @@ def with_(**changes: Any) -> bytes:
         (b"[1]", "trial holds"),
         (b"[" * 100_000, "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (without("scores"), "scores"),
+        (without("blind"), "blind"),
+        (with_(outcomes={}), "outcomes are none, not attack"),
+        (with_(outcomes={"enhanced": {"scores": {}}}), "outcomes are enhanced, not attack"),
+        (with_(stop="finished: every planned step was taken"), "stop"),
         (with_(seed="first"), "seed"),
-        (with_(scores={"psnr": ["much"]}), "scores.psnr.0"),
-        (with_(scors={}), "did you mean 'scores'"),
-        (with_(images=["/etc/passwd"]), "not inside images/"),
+        (outcome_with(scores={"psnr": ["much"]}), "scores.psnr.0"),
+        (with_(outcmes={}), "did you mean 'outcomes'"),
+        (outcome_with(images=["/etc/passwd"]), "not inside images/"),
         (with_(originals=["images/../../secret.png"]), "not inside images/"),
         (with_(originals=["images\\..\\..\\secret.png"]), "not inside images/"),
         (with_(wire_bits=10**400), "wire_bits is not a number from 0 to 2^63"),
         (with_(raw_bits=-5), "raw_bits is not a number from 0 to 2^63"),
         (with_(iterations=10**30), "iterations is not a number from 0 to 2^63"),
         (with_(seed=-1), "seed is -1, not a number of at least 0"),
-        (with_(seconds="nan"), "seconds is not a number of at least 0"),
-        (with_(seconds=1e308), "seconds is not a number of at least 0"),
+        (outcome_with(seconds="nan"), "seconds is not a number of at least 0"),
+        (outcome_with(seconds=1e308), "seconds is not a number of at least 0"),
         (with_(peak_mib=-1), "peak_mib is not a number of at least 0"),
-        (with_(scores={"psnr": []}), "scores.psnr has 0 values, not one a picture"),
-        (with_(scores={"psnr": [1.0]}), "floor.psnr has 2 values, and scores.psnr has 1"),
-        (with_(scores={"psnr": [1.0, 1e308]}), "scores.psnr holds a number beyond 1e+15"),
-        (with_(floor={"psnr": [1.0, -1e308]}), "floor.psnr holds a number beyond 1e+15"),
-        (with_(controls={"a": {"psnr": []}}), "controls.a.psnr has 0 values"),
-        (with_(controls={"a": {"psnr": [1.0]}}), "controls.a.psnr has 1 values, and scores.psnr has 2"),
-        (with_(confidence=[1.0]), "confidence has 1 values, and the scores have 2"),
+        (outcome_with(scores={"psnr": []}), "scores.psnr has 0 values, not one a picture"),
+        (outcome_with(scores={"psnr": [1.0]}), "blind.psnr has 2 values, and scores.psnr has 1"),
+        (outcome_with(scores={"psnr": [1.0, 1e308]}), "scores.psnr holds a number beyond 1e+15"),
+        (with_(blind={"psnr": [1.0, -1e308]}), "blind.psnr holds a number beyond 1e+15"),
+        (outcome_with(controls={"a": {"psnr": []}}), "controls.a.psnr has 0 values"),
+        (outcome_with(controls={"a": {"psnr": [1.0]}}), "controls.a.psnr has 1 values, and scores.psnr has 2"),
+        (outcome_with(confidence=[1.0]), "confidence has 1 values, and scores have 2"),
         (with_(losses=[1.0] * 100_001), "losses has more than 100000 entries"),
-        (with_(notes=["x" * (2**20 + 1)]), "a text in it has more than 1048576 characters"),
+        (outcome_with(notes=["x" * (2**20 + 1)]), "a text in it has more than 1048576 characters"),
     ],
 )
 def test_a_malformed_line_is_named(folder: Path, line: bytes, message: str) -> None:
@@ -256,3 +275,18 @@ def test_grey_pictures_are_saved_too(folder: Path) -> None:
     with Image.open(folder / path) as picture:
         assert picture.mode == "L"
         assert picture.getextrema() == (255, 255)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"settings": {"client": "a"}, "scores": {"psnr": [1.0]}}', f"an unveil before format {FORMAT}"),
+        (b'{"settings": {"scene": "a", "knowledge": "everything known"}}', "run the audit again into another folder"),
+        (with_(format=FORMAT + 1), f"by a newer unveil (format {FORMAT + 1}, this one reads {FORMAT}); update unveil"),
+    ],
+)
+def test_records_of_another_format_are_refused_in_a_sentence(folder: Path, line: bytes, message: str) -> None:
+    results(folder).write_bytes(line + b"\n")
+    with pytest.raises(UsageError, match=r"results\.jsonl, line 1: ") as error:
+        read_trials(folder)
+    assert message in str(error.value)

@@ -12,14 +12,16 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.attacks import parse as parse_attack
+from unveil.audits.results import append
 from unveil.audits.threat_model import ThreatModel
-from unveil.audits.trial import generators, run_trial
+from unveil.audits.trial import run_trial
 from unveil.clients.client import Client
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate
 from unveil.core.protocols import Knowledge, Misfit
+from unveil.core.randomness import generators
 from unveil.core.types import Batch, Reconstruction, Stop, Update, Watch
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.obfuscations import parse as parse_obfuscation
@@ -78,7 +80,7 @@ class Sends:
 
 @dataclasses.dataclass(frozen=True)
 class Erase:
-    """A channel that lets nothing through."""
+    """An obfuscation that lets nothing through."""
 
     name: ClassVar[str] = "erase"
 
@@ -101,8 +103,8 @@ def saved(folder: Path, paths: list[str]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-def test_a_trial_from_client_to_scores(client: Client, tmp_path: Path) -> None:
-    trial = run_trial(client, parse_obfuscation("fp16"), parse_attack("rog:steps=2"), seed=3, folder=tmp_path)
+def test_a_trial_from_client_to_scores(client: Client) -> None:
+    trial = run_trial(client, parse_obfuscation("fp16"), parse_attack("rog:steps=2"), seed=3)
     assert dict(trial.settings) == {
         "client": "client",
         "model": "lenet",
@@ -117,39 +119,40 @@ def test_a_trial_from_client_to_scores(client: Client, tmp_path: Path) -> None:
     assert trial.seed == 3
     assert trial.raw_bits == 2 * trial.wire_bits == 32 * sum(p.numel() for p in client.model.parameters())
     assert trial.iterations == len(trial.losses) == 2
-    assert trial.stop == Stop.FINISHED.value
-    assert trial.labels == client.batch.labels.tolist()
-    assert trial.seconds > 0
+    assert trial.stop is Stop.FINISHED
+    assert trial.final.labels == client.batch.labels.tolist()
+    assert trial.final.seconds > 0
     assert trial.versions["unveil"]
-    assert any("knows the obfuscation (fp16)" in sentence for sentence in trial.assumptions)
+    assert any("knows the obfuscation (fp16)" in sentence for sentence in trial.final.assumptions)
 
 
 def test_scores_are_of_the_pictures_as_saved(client: Client, tmp_path: Path) -> None:
     guess = Guess(images=(client.batch.images + 0.013).clone() * 1.1)  # not on the 8-bit grid, some above 1
-    trial = run_trial(client, BASELINE, guess, seed=0, folder=tmp_path)
-    assert set(trial.scores) == set(trial.floor) == set(METRICS)
-    originals, images = saved(tmp_path, trial.originals), saved(tmp_path, trial.images)
+    trial = run_trial(client, BASELINE, guess, seed=0)
+    assert set(trial.scores) == set(trial.blind) == set(METRICS)
+    trial = append(tmp_path, trial)
+    originals, images = saved(tmp_path, trial.originals), saved(tmp_path, trial.final.images)
     assert torch.allclose(originals, client.batch.images, atol=1e-6)
     for name, metric in METRICS.items():
         assert trial.scores[name] == pytest.approx(metric.score(client.batch.images, images).tolist(), abs=1e-3)
 
 
-def test_the_floor_is_a_blind_guess(client: Client, tmp_path: Path) -> None:
-    trial = run_trial(client, BASELINE, Guess(), seed=0, folder=tmp_path)
+def test_the_floor_is_a_blind_guess(client: Client) -> None:
+    trial = run_trial(client, BASELINE, Guess(), seed=0)
     errors = (client.batch.images - 0.5).square().flatten(1).mean(1)
-    assert trial.floor["psnr"] == pytest.approx([-10 * math.log10(error) for error in errors.tolist()], abs=1e-3)
+    assert trial.blind["psnr"] == pytest.approx([-10 * math.log10(error) for error in errors.tolist()], abs=1e-3)
 
 
-def test_the_guess_is_put_into_the_order_of_the_batch(client: Client, tmp_path: Path) -> None:
-    trial = run_trial(client, BASELINE, Guess(images=client.batch.images.flip(0)), seed=0, folder=tmp_path)
+def test_the_guess_is_put_into_the_order_of_the_batch(client: Client) -> None:
+    trial = run_trial(client, BASELINE, Guess(images=client.batch.images.flip(0)), seed=0)
     assert min(trial.scores["psnr"]) > 40
-    assert trial.labels == [1, 0]
+    assert trial.final.labels == [1, 0]
 
 
-def test_the_attacker_is_granted_what_the_settings_say(client: Client, tmp_path: Path) -> None:
+def test_the_attacker_is_granted_what_the_settings_say(client: Client) -> None:
     guess = Guess()
     for words in ("everything known", "obfuscation+labels unknown"):
-        trial = run_trial(client, BASELINE, guess, seed=0, folder=tmp_path, threat_model=ThreatModel.parse(words))
+        trial = run_trial(client, BASELINE, guess, seed=0, threat_model=ThreatModel.parse(words))
         assert trial.settings["threat_model"] == words
     everything, less = guess.granted
     assert everything.labels is not None
@@ -158,15 +161,15 @@ def test_the_attacker_is_granted_what_the_settings_say(client: Client, tmp_path:
     assert less.obfuscation is None
 
 
-def test_no_generator_shifts_another(client: Client, tmp_path: Path) -> None:
-    plain = run_trial(client, BASELINE, Guess(), seed=0, folder=tmp_path)
-    noisy = run_trial(client, parse_obfuscation("gaussian:sigma=0.1"), Guess(), seed=0, folder=tmp_path)
+def test_no_generator_shifts_another(client: Client) -> None:
+    plain = run_trial(client, BASELINE, Guess(), seed=0)
+    noisy = run_trial(client, parse_obfuscation("gaussian:sigma=0.1"), Guess(), seed=0)
     assert noisy.scores == plain.scores  # the same guess, although the channel drew numbers in between
 
 
-def test_the_seed_decides_everything(client: Client, tmp_path: Path) -> None:
+def test_the_seed_decides_everything(client: Client) -> None:
     attack, noise = parse_attack("rog:steps=2"), parse_obfuscation("gaussian:relative=1")
-    first, again, other = (run_trial(client, noise, attack, seed=seed, folder=tmp_path) for seed in (0, 0, 1))
+    first, again, other = (run_trial(client, noise, attack, seed=seed) for seed in (0, 0, 1))
     assert first.losses == again.losses
     assert first.scores == again.scores
     assert first.losses != other.losses
@@ -177,40 +180,36 @@ def test_generators_differ_from_each_other_and_between_seeds() -> None:
     assert len(set(drawn)) == 6
 
 
-def test_an_update_of_zeros_is_refused(client: Client, tmp_path: Path) -> None:
+def test_an_update_of_zeros_is_refused(client: Client) -> None:
     with pytest.raises(UsageError, match="the update is all zeros"):
-        run_trial(dataclasses.replace(client, training=Sends(0.0)), BASELINE, Guess(), seed=0, folder=tmp_path)
+        run_trial(dataclasses.replace(client, training=Sends(0.0)), BASELINE, Guess(), seed=0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_update_that_is_not_finite_is_refused(client: Client, tmp_path: Path, value: float) -> None:
+def test_an_update_that_is_not_finite_is_refused(client: Client, value: float) -> None:
     with pytest.raises(UsageError, match=r"tensor '0\.weight' holds NaN"):
-        run_trial(dataclasses.replace(client, training=Sends(value)), BASELINE, Guess(), seed=0, folder=tmp_path)
+        run_trial(dataclasses.replace(client, training=Sends(value)), BASELINE, Guess(), seed=0)
 
 
 @pytest.mark.parametrize("threat_model", [ThreatModel(), ThreatModel(("labels",))], ids=str)
-def test_a_channel_that_leaves_only_zeros_is_a_result(
-    client: Client, tmp_path: Path, threat_model: ThreatModel
-) -> None:
-    trial = run_trial(client, Erase(), parse_attack("rog"), seed=0, folder=tmp_path, threat_model=threat_model)
-    assert trial.stop == Stop.EMPTY.value
+def test_a_channel_that_leaves_only_zeros_is_a_result(client: Client, threat_model: ThreatModel) -> None:
+    trial = run_trial(client, Erase(), parse_attack("rog"), seed=0, threat_model=threat_model)
+    assert trial.stop is Stop.EMPTY
     assert trial.iterations == 0
-    assert trial.scores["psnr"] == pytest.approx(trial.floor["psnr"], abs=0.1)
+    assert trial.scores["psnr"] == pytest.approx(trial.blind["psnr"], abs=0.1)
 
 
-def test_divergence_is_a_result(client: Client, tmp_path: Path) -> None:
+def test_divergence_is_a_result(client: Client) -> None:
     nothing = torch.full_like(client.batch.images, math.nan)
-    trial = run_trial(
-        client, BASELINE, Guess(images=nothing, losses=[1.0, math.nan], stop=Stop.DIVERGED), seed=0, folder=tmp_path
-    )
-    assert trial.stop == Stop.DIVERGED.value
-    assert trial.scores["psnr"] == pytest.approx(trial.floor["psnr"], abs=0.1)
+    trial = run_trial(client, BASELINE, Guess(images=nothing, losses=[1.0, math.nan], stop=Stop.DIVERGED), seed=0)
+    assert trial.stop is Stop.DIVERGED
+    assert trial.scores["psnr"] == pytest.approx(trial.blind["psnr"], abs=0.1)
     assert math.isnan(trial.losses[1])
 
 
-def test_a_long_loss_curve_is_thinned_from_end_to_end(client: Client, tmp_path: Path) -> None:
+def test_a_long_loss_curve_is_thinned_from_end_to_end(client: Client) -> None:
     losses = [float(step) for step in range(1000)]
-    trial = run_trial(client, BASELINE, Guess(losses=losses), seed=0, folder=tmp_path)
+    trial = run_trial(client, BASELINE, Guess(losses=losses), seed=0)
     assert trial.iterations == 1000
     assert len(trial.losses) == 200
     assert (trial.losses[0], trial.losses[-1]) == (0.0, 999.0)

@@ -147,7 +147,8 @@ def test_an_audit_with_an_enhancer_says_so(call: Call) -> None:
     assert answer.code == 0
     trials = json.loads(answer.out)["trials"]
     assert {trial["settings"]["enhancer"] for trial in trials} == {"faithful"}
-    assert all(trial["enhanced"]["misfit_after"] <= trial["enhanced"]["misfit_before"] for trial in trials)
+    enhancements = [trial["outcomes"]["enhanced"]["enhancement"] for trial in trials]
+    assert all(done["misfit_after"] <= done["misfit_before"] for done in enhancements)
     report = Path("audits/audit-faithful/report.html")  # not among the results without it
     assert "the enhancer adds" in report.read_text(encoding="utf-8")
 

@@ -4,8 +4,8 @@ from rich.console import Console
 
 from unveil.audits.audit import AuditProgress
 from unveil.cli.progress import shown
-from unveil.core.records import Trial
-from unveil.core.types import Progress
+from unveil.core.records import ATTACK, ScoredOutcome, Trial
+from unveil.core.types import Progress, Stop
 
 SETTINGS = {"client": "client", "training": "fedsgd", "obfuscation": "sign [x]", "attack": "rog"}
 
@@ -17,22 +17,16 @@ def at(done: int, *, step: int | None = None, trial: Trial | None = None) -> Aud
 
 TRIAL = Trial(
     settings=SETTINGS,
+    family="quantise",
     seed=7,
     wire_bits=1,
     raw_bits=1,
-    seconds=2.5,
     iterations=8,
     peak_mib=None,
-    stop="",
-    scores={"psnr": [20.0, 21.0]},
-    floor={},
+    stop=Stop.FINISHED,
     losses=[],
-    originals=[],
-    images=[],
-    labels=[],
-    assumptions=[],
-    notes=[],
-    versions={},
+    blind={},
+    outcomes={ATTACK: ScoredOutcome(scores={"psnr": [20.0, 21.0]}, seconds=2.5)},
 )
 
 

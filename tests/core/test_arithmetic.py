@@ -74,16 +74,14 @@ def test_a_trial_says_what_it_was_computed_in_and_is_another_trial_then(client: 
     trials = {}
     for arithmetic in ("float32", "bfloat16"):
         with using(arithmetic):  # type: ignore[arg-type]
-            trials[arithmetic] = run_trial(
-                client, obfuscations.parse("none"), attacks.parse("unveil:steps=2"), seed=0, folder=tmp_path
-            )
+            trials[arithmetic] = run_trial(client, obfuscations.parse("none"), attacks.parse("unveil:steps=2"), seed=0)
         assert trials[arithmetic].settings["arithmetic"] == arithmetic
     assert len({trial_key(trial.settings, trial.seed) for trial in trials.values()}) == 2
     versions = trials["float32"].versions
     assert versions["bfloat16"] == ("yes" if has_bfloat16(CPU) else "no")
     assert versions["processor"] == torch.backends.cpu.get_cpu_capability()
     with using("bfloat16"):  # all of this attack's steps are in float32 in any case
-        matched = run_trial(client, obfuscations.parse("none"), attacks.parse("rog:steps=1"), seed=0, folder=tmp_path)
+        matched = run_trial(client, obfuscations.parse("none"), attacks.parse("rog:steps=1"), seed=0)
     assert matched.settings["arithmetic"] == "float32"
 
 
@@ -97,7 +95,7 @@ def test_an_audit_in_another_arithmetic_does_not_share_the_folder(client: Client
 
 
 def test_results_without_it_are_still_read(client: Client, tmp_path: Path) -> None:
-    trial = run_trial(client, obfuscations.parse("none"), attacks.parse("rog:steps=1"), seed=0, folder=tmp_path)
+    trial = run_trial(client, obfuscations.parse("none"), attacks.parse("rog:steps=1"), seed=0)
     settings = {key: value for key, value in trial.settings.items() if key != "arithmetic"}
     prepare(tmp_path, {})
     append(tmp_path, type(trial)(**{**vars(trial), "settings": settings}))

@@ -22,6 +22,7 @@ from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.protocols import Knowledge
+from unveil.core.records import ATTACK, ENHANCED
 from unveil.core.types import Batch, FeatureFit, Reconstruction, Update
 from unveil.enhancers.consistency import enhance, polyak_steps, refuse_seen
 from unveil.enhancers.generator import Generator as Drawer
@@ -156,30 +157,27 @@ def test_a_trial_tells_what_the_enhancer_changed(client: Client, tmp_path: Path)
     torch.manual_seed(shifted(0))
     enhancer = weights(tmp_path / "r.safetensors", Restorer(widths=(4, 6), blocks=1))
     channel, attack = obfuscations.parse("none"), parse_attack("unveil:steps=3")
-    plain = run_trial(client, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,))
-    trial = run_trial(client, channel, attack, seed=0, folder=tmp_path, controls=(LABELS,), enhancer=enhancer)
+    plain = run_trial(client, channel, attack, seed=0, controls=(LABELS,))
+    trial = run_trial(client, channel, attack, seed=0, controls=(LABELS,), enhancer=enhancer)
     assert trial.settings["enhancer"] == str(enhancer)
-    assert plain.enhanced is None
+    assert list(plain.outcomes) == [ATTACK]
     assert "enhancer" not in plain.settings
-    assert trial.enhanced is not None
-    before = trial.enhanced.before
-    assert before is not None
-    assert before.settings == plain.settings
-    assert before.scores == plain.scores
-    assert before.controls == plain.controls
-    assert before.confidence == plain.confidence
-    assert before.assumptions == plain.assumptions
-    assert any("learned prior (r.safetensors@" in text for text in trial.assumptions)
-    assert before.seconds < trial.seconds
-    assert trial.scores != plain.scores
-    assert trial.controls[LABELS] != plain.controls[LABELS]
-    assert all((tmp_path / path).is_file() for path in before.images)
-    assert set(trial.images).isdisjoint(before.images)
-    assert trial.enhanced.misfit_after <= trial.enhanced.misfit_before
-    assert trial.enhanced.alone == []
+    own, enhanced = trial.outcomes[ATTACK], trial.outcomes[ENHANCED]
+    assert dataclasses.replace(own, seconds=0.0) == dataclasses.replace(plain.final, seconds=0.0)
+    assert any("learned prior (r.safetensors@" in text for text in enhanced.assumptions)
+    assert own.seconds < enhanced.seconds
+    assert trial.scores == enhanced.scores != plain.scores
+    assert enhanced.controls[LABELS] != own.controls[LABELS]
+    assert enhanced.enhancement is not None
+    assert enhanced.enhancement.misfit_after <= enhanced.enhancement.misfit_before
     prepare(tmp_path / "kept", {})
-    append(tmp_path / "kept", trial)
-    assert read_trials(tmp_path / "kept") == [trial]
+    kept = append(tmp_path / "kept", trial)
+    own, enhanced = kept.outcomes[ATTACK], kept.outcomes[ENHANCED]
+    assert all((tmp_path / "kept" / path).is_file() for path in (*own.images, *enhanced.images))
+    assert set(enhanced.images).isdisjoint(own.images)
+    assert enhanced.enhancement is not None
+    assert enhanced.enhancement.prior_only == []
+    assert read_trials(tmp_path / "kept") == [kept]
 
 
 def test_what_a_generator_draws_from_the_label_alone_is_a_control(client: Client, tmp_path: Path) -> None:
@@ -190,22 +188,22 @@ def test_what_a_generator_draws_from_the_label_alone_is_a_control(client: Client
         obfuscations.parse("qsgd:levels=2"),
         parse_attack("unveil:steps=2"),
         seed=0,
-        folder=tmp_path,
         controls=(LABELS,),
         enhancer=enhancer,
     )
-    assert set(trial.controls) == {LABELS, LABEL_ALONE, LABEL_MATCHED}
-    alone, matched = (trial.controls[name]["psnr"] for name in (LABEL_ALONE, LABEL_MATCHED))
+    assert set(trial.final.controls) == {LABELS, LABEL_ALONE, LABEL_MATCHED}
+    alone, matched = (trial.final.controls[name]["psnr"] for name in (LABEL_ALONE, LABEL_MATCHED))
     assert sum(matched) >= sum(alone) - 0.5  # matched by squared error, not by decibels
-    assert "The attacker knows the names of the classes." in trial.assumptions
-    assert trial.enhanced is not None
-    assert len(trial.enhanced.alone) == 3
-    assert all((tmp_path / path).is_file() for path in trial.enhanced.alone)
-    assert "class of 2 of 3" in " ".join(trial.notes)
-    before = trial.enhanced.before
-    assert before is not None
+    assert "The attacker knows the names of the classes." in trial.final.assumptions
+    assert "class of 2 of 3" in " ".join(trial.final.notes)
+    before = trial.outcomes[ATTACK]
     assert set(before.controls) == {LABELS}
     assert "class of 2 of 3" not in " ".join(before.notes)
+    prepare(tmp_path / "kept", {})
+    enhancement = append(tmp_path / "kept", trial).final.enhancement
+    assert enhancement is not None
+    assert len(enhancement.prior_only) == 3
+    assert all((tmp_path / "kept" / path).is_file() for path in enhancement.prior_only)
 
 
 def test_pictures_that_an_enhancer_knows_by_heart_are_refused(client: Client, tmp_path: Path) -> None:
@@ -217,7 +215,6 @@ def test_pictures_that_an_enhancer_knows_by_heart_are_refused(client: Client, tm
             obfuscations.parse("none"),
             parse_attack("unveil:steps=2"),
             seed=0,
-            folder=tmp_path,
             enhancer=enhancer,
         )
     refuse_seen(enhancer, client.batch.images[:1])
@@ -232,4 +229,4 @@ def test_so_are_pictures_that_an_attacks_own_prior_knows(
     prior = weights(tmp_path / "p.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
     monkeypatch.setattr("unveil.attacks.separation.with_restorer.FAITHFUL", prior)
     with pytest.raises(UsageError, match="1 of the 3 pictures"):
-        run_trial(client, obfuscations.parse("none"), parse_attack("unveil+:steps=2"), seed=0, folder=tmp_path)
+        run_trial(client, obfuscations.parse("none"), parse_attack("unveil+:steps=2"), seed=0)

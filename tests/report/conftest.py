@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unveil.core.errors import UsageError
-from unveil.core.records import Enhanced, Trial
+from unveil.core.records import ATTACK, ENHANCED, Enhancement, ScoredOutcome, Trial
 from unveil.core.types import Stop
 from unveil.obfuscations import parse as parse_obfuscation
 
@@ -27,14 +27,15 @@ def make_trial(
     psnr: list[float] | None = None,
     ssim: list[float] | None = None,
     correlation: list[float] | None = None,
-    floor: float = 11.0,
+    blind: float = 11.0,
     wire_bits: int = 1_000_000,
     losses: list[float] | None = None,
     stop: Stop = Stop.FINISHED,
     notes: list[str] | None = None,
     pictures: bool = False,
     enhancer: str = "",
-    enhanced: Enhanced | None = None,
+    before: list[float] | None = None,
+    enhancement: Enhancement | None = None,
     family: str | None = None,
 ) -> Trial:
     psnr = [25.0, 26.0, 27.0, 28.0, 25.5, 26.5, 27.5, 24.5] if psnr is None else psnr
@@ -45,6 +46,24 @@ def make_trial(
             family = parse_obfuscation(obfuscation).family
         except UsageError:
             family = "unheard of"
+
+    def outcome(psnr: list[float], enhancement: Enhancement | None = None) -> ScoredOutcome:
+        return ScoredOutcome(
+            scores={"psnr": psnr}
+            | ({"ssim": ssim} if ssim else {})
+            | ({"correlation": correlation} if correlation else {}),
+            images=files,
+            labels=list(range(len(psnr))),
+            seconds=2.0,
+            assumptions=[
+                "The attacker knows the labels of the batch.",
+                f"The attacker knows the channel ({obfuscation}).",
+            ],
+            notes=notes or [],
+            confidence=confidence or [],
+            enhancement=enhancement,
+        )
+
     return Trial(
         family=family,
         settings={
@@ -61,23 +80,16 @@ def make_trial(
         seed=seed,
         wire_bits=wire_bits,
         raw_bits=8_000_000,
-        seconds=2.0,
         iterations=4,
         peak_mib=100.0,
-        stop=stop.value,
-        scores={"psnr": psnr}
-        | ({"ssim": ssim} if ssim else {})
-        | ({"correlation": correlation} if correlation else {}),
-        floor={"psnr": [floor] * len(psnr), "ssim": [0.2] * len(psnr)},
+        stop=stop,
+        blind={"psnr": [blind] * len(psnr), "ssim": [0.2] * len(psnr)},
         losses=[8.0, 4.0, 2.0, 1.0] if losses is None else losses,
         originals=files,
-        images=files,
-        labels=list(range(len(psnr))),
-        assumptions=["The attacker knows the labels of the batch.", f"The attacker knows the channel ({obfuscation})."],
-        notes=notes or [],
+        outcomes={ATTACK: outcome(psnr)}
+        if enhancement is None
+        else {ATTACK: outcome(psnr if before is None else before), ENHANCED: outcome(psnr, enhancement)},
         versions={"unveil": "0.1.0"},
-        confidence=confidence or [],
-        enhanced=enhanced,
     )
 
 

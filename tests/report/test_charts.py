@@ -66,12 +66,12 @@ def test_higher_psnr_is_higher_and_fewer_bits_are_further_left(trial: MakeTrial)
 
 
 def test_the_blind_guess_is_a_line_with_its_value(trial: MakeTrial) -> None:
-    (floor,) = classed(parse(leakage_chart(summarise([trial(floor=11.0)]))), "floor")
+    (floor,) = classed(parse(leakage_chart(summarise([trial(blind=11.0)]))), "floor")
     assert floor.findtext("text") == "blind guess 11.0 dB"
 
 
 def test_one_row_without_spread_can_be_drawn(trial: MakeTrial) -> None:
-    root = parse(leakage_chart(summarise([trial(psnr=[20.0], floor=20.0)])))
+    root = parse(leakage_chart(summarise([trial(psnr=[20.0], blind=20.0)])))
     assert len(classed(root, "point")) == 1
 
 

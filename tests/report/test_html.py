@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes import with_attack
 from unveil.core.errors import UsageError
 from unveil.core.records import Trial
 from unveil.core.types import Stop
@@ -160,7 +161,7 @@ def test_only_pictures_of_the_folder_are_embedded(folder: Path, trial: MakeTrial
     path = "../images/00.png" if kind == "outside" else "secret.png"
     (inside / "secret.png").write_text("not a picture")
     one = trial(psnr=[20.0])
-    one.images.append(path)
+    one.final.images.append(path)
     one.originals.append(path)
     page, _ = read(inside, [one])
     assert page.all("img") == []
@@ -203,7 +204,7 @@ def test_a_picture_that_is_no_regular_file_counts_as_missing(folder: Path, trial
     else:
         path = "images/a\0b.png" if kind == "nul" else f"images/{'x' * 5000}.png"
     made = trial(pictures=True)
-    page = render(folder, [dataclasses.replace(made, images=[path, *made.images[1:]])])
+    page = render(folder, [with_attack(made, images=[path, *made.final.images[1:]])])
     assert page.count("data:image/png;base64,") == 15
 
 
@@ -269,7 +270,7 @@ def test_lpips_is_shown_or_said_to_be_missing(folder: Path, trial: MakeTrial) ->
     page, _ = read(folder, [trial()])
     assert "was not computed: run the audit with --lpips-weights FILE" in page.text
     scored = trial()
-    scored = dataclasses.replace(scored, scores={**scored.scores, "lpips": [0.25] * 8})
+    scored = with_attack(scored, scores={**scored.scores, "lpips": [0.25] * 8})
     page, _ = read(folder, [scored, trial(obfuscation="fp16")])
     assert "not computed" not in page.text
     assert "0.25 [0.25, 0.25]" in page.text
@@ -278,8 +279,8 @@ def test_lpips_is_shown_or_said_to_be_missing(folder: Path, trial: MakeTrial) ->
 def test_all_measures_stand_in_a_table_with_their_direction_and_the_blind_guess(folder: Path, trial: MakeTrial) -> None:
     plain = trial(pictures=True)
     more = {"lpips": [0.25] * 8, "reid_top1": [1.0] * 6 + [0.0] * 2, "homemade": [3.25] * 8}
-    floor = {**plain.floor, "lpips": [0.75] * 8, "reid_top1": [0.0] * 8}
-    page, text = read(folder, [dataclasses.replace(plain, scores={**plain.scores, **more}, floor=floor)])
+    blind = {**plain.blind, "lpips": [0.75] * 8, "reid_top1": [0.0] * 8}
+    page, text = read(folder, [with_attack(dataclasses.replace(plain, blind=blind), scores={**plain.scores, **more})])
     assert "LPIPS ↓" in page.text
     assert "Found first ↑" in page.text
     assert "homemade" in page.text

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from scipy.stats import kendalltau
 
+from fakes import with_attack
 from unveil.core.records import Trial
 from unveil.report import summarise
 from unveil.report.html import render
@@ -26,10 +27,9 @@ SPECS = ("none", "qsgd:levels=16", "qsgd:levels=2", "topk:density=0.05", "topk:d
 def scored(trial: Trial, control: Mapping[str, list[float]] | None = None, **scores: list[float]) -> Trial:
     """A trial with more scores, and a control that scores nothing unless said otherwise."""
     nothing = {name: [0.0] * N for name in (*trial.scores, *scores)} | {"psnr": [11.0] * N, "lpips": [0.9] * N}
-    return replace(
-        trial,
+    return with_attack(
+        replace(trial, blind={**trial.blind, **{name: nothing[name] for name in scores}}),
         scores={**trial.scores, **scores},
-        floor={**trial.floor, **{name: nothing[name] for name in scores}},
         controls={"another client": {**nothing, **(control or {})}},
     )
 
@@ -126,7 +126,7 @@ def test_one_family_is_no_comparison(trial: MakeTrial) -> None:
 
 def test_the_page_shows_it_all(trial: MakeTrial, folder: Path) -> None:
     trials = [
-        replace(t, originals=files, images=files)
+        with_attack(replace(t, originals=files), images=files)
         for t in study(trial, found=[1.0, *[0.0] * 7])
         for files in [[f"images/{i:02d}.png" for i in range(N)]]
     ]

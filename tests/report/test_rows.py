@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fakes import with_attack
 from unveil.core.errors import UsageError
 from unveil.core.records import Trial
 from unveil.report import summarise
@@ -14,7 +15,7 @@ def test_seeds_of_one_setting_become_one_row(trial: Callable[..., Trial]) -> Non
     assert row.seeds == (3, 5)
     assert row.scores["psnr"].by_picture == {0: 21.0, 1: 31.0}
     assert row.scores["psnr"].mean.mean == pytest.approx(26.0)
-    assert row.scores["psnr"].floor == pytest.approx(11.0)
+    assert row.scores["psnr"].blind == pytest.approx(11.0)
     assert row.compression == pytest.approx(8.0)
 
 
@@ -29,7 +30,7 @@ def test_psnr_is_the_mean_of_decibels_not_of_errors(trial: Callable[..., Trial])
     assert row.scores["psnr"].mean.mean == pytest.approx(25.0)  # pooled over pixels it would be 13
 
 
-def test_the_control_comes_first_and_belongs_to_its_own_section(trial: Callable[..., Trial]) -> None:
+def test_the_baseline_comes_first_and_belongs_to_its_own_section(trial: Callable[..., Trial]) -> None:
     rows = summarise(
         [
             trial(obfuscation="fp16", psnr=[20.0] * 4),
@@ -38,15 +39,15 @@ def test_the_control_comes_first_and_belongs_to_its_own_section(trial: Callable[
         ]
     )
     assert [(row.client, row.obfuscation) for row in rows] == [("demo", "none"), ("demo", "fp16"), ("other", "fp16")]
-    assert rows[1].control is rows[0]
+    assert rows[1].baseline is rows[0]
     assert rows[1].cost is not None
     assert rows[1].cost.mean == pytest.approx(4.0)
-    assert rows[2].control is None
+    assert rows[2].baseline is None
 
 
-def test_a_control_of_another_attack_is_no_control(trial: Callable[..., Trial]) -> None:
+def test_a_baseline_of_another_attack_is_no_baseline(trial: Callable[..., Trial]) -> None:
     rows = summarise([trial(attack="dlg"), trial(obfuscation="fp16", attack="rog")])
-    assert rows[1].control is None
+    assert rows[1].baseline is None
 
 
 @pytest.mark.parametrize(
@@ -99,8 +100,8 @@ def test_shares_have_a_wilson_interval_and_a_low_measures_gain_is_turned_round(t
 
     plain = trial(psnr=[20.0] * 4)
     scores = {**plain.scores, "reid_top1": [1.0, 1.0, 0.0, 1.0], "lpips": [0.2, 0.3, 0.2, 0.3]}
-    floor = {**plain.floor, "reid_top1": [0.0] * 4, "lpips": [0.7] * 4}
-    (row,) = summarise([dataclasses.replace(plain, scores=scores, floor=floor)])
+    blind = {**plain.blind, "reid_top1": [0.0] * 4, "lpips": [0.7] * 4}
+    (row,) = summarise([with_attack(dataclasses.replace(plain, blind=blind), scores=scores)])
     assert row.scores["reid_top1"].mean == wilson(3, 4)
     assert row.scores["lpips"].gain is not None
     assert row.scores["lpips"].gain.mean == pytest.approx(0.45)

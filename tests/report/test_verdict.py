@@ -1,14 +1,14 @@
-import dataclasses
 import itertools
 from collections.abc import Callable
 
 import pytest
 
+from fakes import with_attack
 from unveil.core.records import Trial
 from unveil.core.types import Stop
-from unveil.report import Level, headline, judge, recommendation, summarise
+from unveil.report import Level, headline, recommendation, summarise
 from unveil.report.conclusion import NOT_PROVED
-from unveil.report.verdict import LEAK_GAIN_DB
+from unveil.report.levels import LEAK_GAIN_DB
 
 LEAK = {"psnr": [25.0, 26.0, 27.0, 28.0, 25.5, 26.5, 27.5, 24.5], "ssim": [0.8] * 8}
 PART = {"psnr": [15.0] * 8, "ssim": [0.25] * 8}
@@ -34,24 +34,24 @@ def test_level(trial: MakeTrial, control: str | None, tested: str, level: Level)
     trials = [trial(obfuscation="fp16", **WHAT[tested])]
     if control:
         trials.append(trial(**WHAT[control]))
-    assert judge(summarise(trials)[-1]).level is level
+    assert summarise(trials)[-1].verdict.level is level
 
 
 def test_where_the_control_failed_too_the_obfuscation_is_untested(trial: MakeTrial) -> None:
     control, row = summarise([trial(**NOTHING), trial(obfuscation="fp16", **NOTHING)])
-    assert judge(control).level is Level.INCONCLUSIVE
-    assert "fails even on the bare update, so the obfuscation is untested" in judge(row).sentence
+    assert control.verdict.level is Level.INCONCLUSIVE
+    assert "fails even on the bare update, so the obfuscation is untested" in row.verdict.sentence
 
 
-def test_a_missing_control_is_said(trial: MakeTrial) -> None:
+def test_a_missing_baseline_is_said(trial: MakeTrial) -> None:
     for found in WHAT.values():
         (row,) = summarise([trial(obfuscation="fp16", **found)])
-        assert any("no control" in caveat for caveat in judge(row).caveats)
+        assert any("no baseline" in caveat for caveat in row.verdict.caveats)
 
 
 def test_a_leak_needs_structure_and_not_only_colours(trial: MakeTrial) -> None:
     (row,) = summarise([trial(psnr=[22.0] * 8, ssim=[0.25] * 8)])
-    assert judge(row).level is Level.PARTLY
+    assert row.verdict.level is Level.PARTLY
 
 
 def test_a_leak_is_judged_by_the_lower_end_of_the_interval(trial: MakeTrial) -> None:
@@ -60,58 +60,58 @@ def test_a_leak_is_judged_by_the_lower_end_of_the_interval(trial: MakeTrial) -> 
     gain = row.scores["psnr"].gain
     assert gain is not None
     assert gain.mean > LEAK_GAIN_DB > gain.low
-    assert judge(row).level is Level.PARTLY
+    assert row.verdict.level is Level.PARTLY
 
 
 def test_one_picture_that_came_back_is_something(trial: MakeTrial) -> None:
     one = trial(obfuscation="fp16", psnr=[30.0, *[8.0] * 7], ssim=[0.9, *[0.1] * 7])
-    verdict = judge(summarise([trial(), one])[1])
+    verdict = summarise([trial(), one])[1].verdict
     assert verdict.level is Level.PARTLY
     assert "1 of 8 came back" in verdict.sentence
 
 
 def test_a_dark_copy_is_something_although_its_pixels_score_low(trial: MakeTrial) -> None:
     dark = trial(obfuscation="fp16", correlation=[0.7] * 8, **NOTHING)
-    verdict = judge(summarise([trial(), dark])[1])
+    verdict = summarise([trial(), dark])[1].verdict
     assert verdict.level is Level.PARTLY
     assert any("Correlation with the originals is 0.70" in reason for reason in verdict.reasons)
     chance = trial(obfuscation="fp16", correlation=[0.2] * 8, **NOTHING)
-    assert judge(summarise([trial(), chance])[1]).level is Level.NONE
+    assert summarise([trial(), chance])[1].verdict.level is Level.NONE
     one = trial(obfuscation="fp16", correlation=[0.7, *[0.1] * 7], **NOTHING)
-    assert judge(summarise([trial(), one])[1]).level is Level.PARTLY
+    assert summarise([trial(), one])[1].verdict.level is Level.PARTLY
 
 
 def test_half_of_the_pictures_are_a_leak(trial: MakeTrial) -> None:
     half = trial(obfuscation="fp16", psnr=[30.0] * 4 + [8.0] * 4, ssim=[0.9] * 4 + [0.1] * 4)
-    assert judge(summarise([trial(), half])[1]).level is Level.LEAKS
+    assert summarise([trial(), half])[1].verdict.level is Level.LEAKS
 
 
 def test_if_every_run_diverged_its_failure_says_nothing(trial: MakeTrial) -> None:
     runs = [trial(obfuscation="fp16", seed=seed, stop=Stop.DIVERGED, **NOTHING) for seed in (0, 1)]
-    verdict = judge(summarise([trial(), *runs])[1])
+    verdict = summarise([trial(), *runs])[1].verdict
     assert verdict.level is Level.INCONCLUSIVE
     assert any("2 of 2 runs diverged" in caveat for caveat in verdict.caveats)
 
 
 def test_one_diverged_run_is_mentioned_and_no_more(trial: MakeTrial) -> None:
     runs = [trial(obfuscation="fp16", seed=0, stop=Stop.DIVERGED, **LEAK), trial(obfuscation="fp16", seed=1, **LEAK)]
-    verdict = judge(summarise([trial(), *runs])[1])
+    verdict = summarise([trial(), *runs])[1].verdict
     assert verdict.level is Level.LEAKS
     assert any("1 of 2 runs diverged" in caveat for caveat in verdict.caveats)
 
 
 def test_a_single_seed_and_few_pictures_are_said(trial: MakeTrial) -> None:
-    few = " ".join(judge(summarise([trial(psnr=[25.0, 26.0])])[0]).caveats)
+    few = " ".join(summarise([trial(psnr=[25.0, 26.0])])[0].verdict.caveats)
     assert "interval is across pictures" in few
     assert "Only 2 pictures" in few
-    many = judge(summarise([beside(trial(seed=0)), beside(trial(seed=1))])[0]).caveats
+    many = summarise([beside(trial(seed=0)), beside(trial(seed=1))])[0].verdict.caveats
     assert many == ()
 
 
 @pytest.mark.parametrize("metric", ["psnr", "ssim"])
 def test_a_missing_score_is_said(trial: MakeTrial, metric: str) -> None:
     one = trial(psnr=[]) if metric == "psnr" else trial(psnr=[25.0] * 8, ssim=[])
-    verdict = judge(summarise([one])[0])
+    verdict = summarise([one])[0].verdict
     if metric == "psnr":
         assert verdict.level is Level.INCONCLUSIVE
         assert "missing" in verdict.sentence
@@ -127,7 +127,7 @@ def test_nothing_that_is_said_promises_privacy(trial: MakeTrial) -> None:
         trials += [trial(**WHAT[control])] if control else []
         rows = summarise(trials)
         said += [headline(rows), recommendation(rows)]
-        for verdict in map(judge, rows):
+        for verdict in (row.verdict for row in rows):
             said += [verdict.sentence, *verdict.reasons, *verdict.caveats]
     text = " ".join(said).lower()
     for promise in ("protect", "safe", "secure", "guarantee"):
@@ -191,12 +191,12 @@ ANOTHER = {"psnr": [9.0, 9.5, 10.0, 10.5, 9.2, 9.7, 10.2, 9.9], "ssim": [0.1] * 
 
 def beside(trial: Trial, **scores: list[float]) -> Trial:
     """The trial with a control of another client."""
-    return dataclasses.replace(trial, controls={"another client": {**ANOTHER, **scores}})
+    return with_attack(trial, controls={"another client": {**ANOTHER, **scores}})
 
 
 def test_more_than_every_control_is_something_however_little(trial: MakeTrial) -> None:
-    faint = trial(obfuscation="fp16", psnr=[11.4] * 8, ssim=[0.22] * 8, correlation=[0.3] * 8, floor=11.0)
-    verdict = judge(summarise([trial(), beside(faint)])[1])
+    faint = trial(obfuscation="fp16", psnr=[11.4] * 8, ssim=[0.22] * 8, correlation=[0.3] * 8, blind=11.0)
+    verdict = summarise([trial(), beside(faint)])[1].verdict
     assert verdict.level is Level.PARTLY
     assert "seen in PSNR, dB, SSIM and Correlation" in verdict.sentence
     assert any("against no update, the control nearest to it: +0.4" in reason for reason in verdict.reasons)
@@ -204,9 +204,9 @@ def test_more_than_every_control_is_something_however_little(trial: MakeTrial) -
 
 def test_what_a_control_has_too_is_no_leak_and_the_bound_is_said(trial: MakeTrial) -> None:
     same = trial(obfuscation="fp16", psnr=[11.6, 11.2] * 4, ssim=[0.25] * 8, correlation=[0.5] * 8)
-    assert judge(summarise([trial(), same])[1]).level is Level.PARTLY  # by the thresholds alone it would be one
+    assert summarise([trial(), same])[1].verdict.level is Level.PARTLY  # by the thresholds alone it would be one
     control = beside(same, psnr=[11.1, 11.7] * 4, ssim=[0.26] * 8, correlation=[0.52] * 8)
-    verdict = judge(summarise([trial(), control])[1])
+    verdict = summarise([trial(), control])[1].verdict
     assert verdict.level is Level.NONE
     assert "No leakage found by an attack that works here" in verdict.sentence
     assert "11.4 dB for the update of another client" in verdict.sentence
@@ -216,27 +216,27 @@ def test_what_a_control_has_too_is_no_leak_and_the_bound_is_said(trial: MakeTria
 def test_only_the_control_that_explains_most_away_decides(trial: MakeTrial) -> None:
     row = trial(obfuscation="fp16", psnr=[14.0] * 8, ssim=[0.2] * 8, correlation=[0.3] * 8)
     labels = {"psnr": [14.5, 13.5] * 4, "ssim": [0.2] * 8, "correlation": [0.31] * 8}
-    both = dataclasses.replace(row, controls={"another client": ANOTHER, "labels only": labels})
-    assert judge(summarise([trial(), both])[1]).level is Level.NONE
-    (found,) = [r for r in summarise([trial(), both]) if not r.is_control]
+    both = with_attack(row, controls={"another client": ANOTHER, "labels only": labels})
+    assert summarise([trial(), both])[1].verdict.level is Level.NONE
+    (found,) = [r for r in summarise([trial(), both]) if not r.is_baseline]
     assert found.scores["psnr"].contrasts[0].control == "labels only"
 
 
 def test_pictures_came_back_only_above_the_controls_too(trial: MakeTrial) -> None:
     copy = trial(obfuscation="fp16", **LEAK)
-    assert judge(summarise([trial(), beside(copy)])[1]).level is Level.LEAKS
+    assert summarise([trial(), beside(copy)])[1].verdict.level is Level.LEAKS
     as_good = beside(copy, psnr=LEAK["psnr"], ssim=LEAK["ssim"])
-    assert judge(summarise([trial(), as_good])[1]).level is Level.NONE
+    assert summarise([trial(), as_good])[1].verdict.level is Level.NONE
 
 
 def test_too_few_pictures_for_a_p_value_are_judged_by_the_thresholds(trial: MakeTrial) -> None:
     few = trial(obfuscation="fp16", psnr=[15.0] * 3, ssim=[0.25] * 3)
-    control = dataclasses.replace(few, controls={"another client": {"psnr": [9.0] * 3, "ssim": [0.1] * 3}})
-    assert judge(summarise([trial(psnr=[25.0] * 3), control])[1]).level is Level.PARTLY
+    control = with_attack(few, controls={"another client": {"psnr": [9.0] * 3, "ssim": [0.1] * 3}})
+    assert summarise([trial(psnr=[25.0] * 3), control])[1].verdict.level is Level.PARTLY
 
 
 def test_that_no_control_was_run_is_said(trial: MakeTrial) -> None:
     (row,) = summarise([trial()])
-    assert any("No control but the blind guess" in caveat for caveat in judge(row).caveats)
+    assert any("No control but the blind guess" in caveat for caveat in row.verdict.caveats)
     (row,) = summarise([beside(trial())])
-    assert not any("No control but the blind guess" in caveat for caveat in judge(row).caveats)
+    assert not any("No control but the blind guess" in caveat for caveat in row.verdict.caveats)

@@ -168,14 +168,13 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[AuditProgress], None]
             obfuscation,
             attack,
             seed=seed,
-            folder=folder,
             threat_model=threat_model,
             metrics=by_client[client.name],
             controls=audit.controls,
             enhancer=audit.enhancer,
             watch=_watch(tell, standing) if on_progress else None,
         )
-        append(folder, trial)
+        trial = append(folder, trial)
         kept[keys[-1]] = trial
         tell(dataclasses.replace(standing, done=len(kept), trial=trial))
     return [kept[key] for key in keys]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from unveil.core.records import Trial
+from unveil.core.records import ATTACK, ENHANCED, ScoredOutcome, Trial
 
 LARGEST_COUNT = 2**63  # bits, steps
 LARGEST_NUMBER = 1e15  # scores, seconds, MiB; sums of squares of it are far from what a float holds
@@ -21,27 +21,45 @@ def refuse_nonsense(trial: Trial) -> None:
     """
     if trial.seed < 0:
         raise ValueError(f"seed is {trial.seed}, not a number of at least 0")
+    if ATTACK not in trial.outcomes or not {ATTACK, ENHANCED} >= set(trial.outcomes):
+        raise ValueError(f"outcomes are {', '.join(trial.outcomes) or 'none'}, not {ATTACK} and perhaps {ENHANCED}")
     for name in ("wire_bits", "raw_bits", "iterations"):
         if not 0 <= getattr(trial, name) < LARGEST_COUNT:
             raise ValueError(f"{name} is not a number from 0 to 2^63")
-    for name, value in (("seconds", trial.seconds), ("peak_mib", trial.peak_mib)):
-        if value is not None and not 0 <= value <= LARGEST_NUMBER:
-            raise ValueError(f"{name} is not a number of at least 0")
-    for name in ("losses", "originals", "images", "labels", "assumptions", "notes", "confidence"):
-        if len(getattr(trial, name)) > LONGEST_LIST:
-            raise ValueError(f"{name} has more than {LONGEST_LIST} entries")
-    texts = [*trial.assumptions, *trial.notes, *trial.versions.values(), trial.stop]
-    if any(len(text) > LONGEST_TEXT for text in texts):
-        raise ValueError(f"a text in it has more than {LONGEST_TEXT} characters")
-    tables = {"scores": trial.scores, "floor": trial.floor}
-    tables |= {f"controls.{name}": table for name, table in trial.controls.items()}
+    if trial.peak_mib is not None and not 0 <= trial.peak_mib <= LARGEST_NUMBER:
+        raise ValueError("peak_mib is not a number of at least 0")
+    for name in ("losses", "originals"):
+        _check_list(name, getattr(trial, name))
+    for number in (*trial.versions.values(), trial.family):
+        _check_text(number)
+    for name, outcome in trial.outcomes.items():
+        _check_outcome(f"outcomes.{name}", outcome)
+    _check_scores("blind", trial.blind, trial.outcomes[ATTACK].scores)
+
+
+def _check_outcome(where: str, outcome: ScoredOutcome) -> None:
+    if not 0 <= outcome.seconds <= LARGEST_NUMBER:
+        raise ValueError(f"{where}.seconds is not a number of at least 0")
+    for name in ("images", "labels", "assumptions", "notes", "confidence"):
+        _check_list(f"{where}.{name}", getattr(outcome, name))
+    for text in (*outcome.assumptions, *outcome.notes):
+        _check_text(text)
+    tables = {"scores": outcome.scores, **{f"controls.{name}": table for name, table in outcome.controls.items()}}
     for name, table in tables.items():
-        _check_scores(name, table, trial.scores)
-    pictures = {len(values) for values in trial.scores.values()}
-    if trial.confidence and pictures and len(trial.confidence) not in pictures:
-        raise ValueError(f"confidence has {len(trial.confidence)} values, and the scores have {max(pictures)}")
-    if trial.enhanced is not None and trial.enhanced.before is not None:
-        refuse_nonsense(trial.enhanced.before)
+        _check_scores(f"{where}.{name}", table, outcome.scores)
+    pictures = {len(values) for values in outcome.scores.values()}
+    if outcome.confidence and pictures and len(outcome.confidence) not in pictures:
+        raise ValueError(f"{where}.confidence has {len(outcome.confidence)} values, and scores have {max(pictures)}")
+
+
+def _check_list(name: str, values: Sequence[object]) -> None:
+    if len(values) > LONGEST_LIST:
+        raise ValueError(f"{name} has more than {LONGEST_LIST} entries")
+
+
+def _check_text(text: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"a text in it has more than {LONGEST_TEXT} characters")
 
 
 def _check_scores(name: str, table: Mapping[str, list[float]], scores: Mapping[str, list[float]]) -> None:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,7 +24,7 @@ from unveil.audits.record_checks import refuse_nonsense
 from unveil.core.errors import UsageError, nearest, writing
 from unveil.core.files import MIB, append_whole, quoted, read_bytes, reason_of, shown, write_whole
 from unveil.core.pixels import png_of
-from unveil.core.records import Trial
+from unveil.core.records import FORMAT, ORIGINAL, PRIOR_ONLY, Trial
 from unveil.core.types import Images
 
 SETTINGS = "audit.json"
@@ -64,15 +65,40 @@ def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
     _refuse_other_settings(folder, settings)
 
 
-def append(folder: Path, trial: Trial) -> None:
-    """Add one trial to the folder; when this returns, the trial is on the disk.
+def append(folder: Path, trial: Trial) -> Trial:
+    """Add one trial to the folder, its pictures first; when this returns, its line is on the disk.
+
+    Args:
+        folder: The results folder, made ready by `prepare`.
+        trial: As `run_trial` returns it.
+
+    Returns:
+        The trial with the paths of its pictures, as `read_trials` will give it.
 
     Raises:
         UsageError: The disk is full or the folder cannot be written.
     """
-    line = to_json(dataclasses.asdict(trial), inf_nan_mode="strings") + b"\n"
+    trial = _saved(folder, trial)
+    record = {name: value for name, value in dataclasses.asdict(trial).items() if name != "pictures"}
+    line = to_json(record, inf_nan_mode="strings") + b"\n"
     with writing(folder, "--out"):
         append_whole(folder / RESULTS, line)
+    return trial
+
+
+def _saved(folder: Path, trial: Trial) -> Trial:
+    """The trial with its pictures on the disk and their paths in the record."""
+    if not trial.pictures:
+        return trial
+    key = trial_key(trial.settings, trial.seed)
+    paths = {name: save_pictures(folder, key, name, images) for name, images in trial.pictures.items()}
+    outcomes = {}
+    for name, outcome in trial.outcomes.items():
+        enhancement = outcome.enhancement
+        if enhancement is not None:
+            enhancement = replace(enhancement, prior_only=paths.get(PRIOR_ONLY, []))
+        outcomes[name] = replace(outcome, images=paths[name], enhancement=enhancement)
+    return replace(trial, originals=paths[ORIGINAL], outcomes=outcomes, pictures={})
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -122,9 +148,10 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str
 def _parse(path: Path, number: int, line: bytes) -> Trial:
     where = f"{shown(path)}, line {number}"
     fix = "repair or delete that line, or delete the folder"
-    known = [item.name for item in dataclasses.fields(Trial)]
+    known = [item.name for item in dataclasses.fields(Trial) if item.name != "pictures"]
     try:
         record = from_json(line)
+        _refuse_other_format(where, record)
         if isinstance(record, dict) and (unknown := [key for key in record if key not in known]):
             raise UsageError(f"{where}: unknown key {quoted(unknown[0])}; {nearest(unknown[0][:60], known)}; {fix}")
         trial: Trial = _TRIAL.validate_python(record)
@@ -148,12 +175,27 @@ def _parse(path: Path, number: int, line: bytes) -> Trial:
     return trial
 
 
+def _refuse_other_format(where: str, record: Any) -> None:
+    """Raise a `UsageError` for a record that an earlier or a later unveil wrote."""
+    if not isinstance(record, dict) or record.get("format") == FORMAT:
+        return
+    if isinstance(record.get("format"), int) and record["format"] > FORMAT:
+        raise UsageError(
+            f"{where}: written by a newer unveil (format {record['format']}, this one reads {FORMAT}); update unveil"
+        )
+    if "format" not in record and {"scores", "knowledge"} & {*record, *record.get("settings", {})}:
+        raise UsageError(
+            f"{where}: written by an unveil before format {FORMAT}, which this one does not read; "
+            "run the audit again into another folder with --out"
+        )
+
+
 def _named_pictures(trial: Trial) -> Iterator[str]:
-    yield from (*trial.originals, *trial.images)
-    if trial.enhanced is not None:
-        yield from trial.enhanced.alone
-        if trial.enhanced.before is not None:
-            yield from _named_pictures(trial.enhanced.before)
+    yield from trial.originals
+    for outcome in trial.outcomes.values():
+        yield from outcome.images
+        if outcome.enhancement is not None:
+            yield from outcome.enhancement.prior_only
 
 
 def _split(path: Path) -> tuple[list[bytes], bytes]:

@@ -1,13 +1,11 @@
-"""One trial: a client trains and sends, a channel obfuscates, an attack rebuilds, metrics score."""
+"""One trial: `play` the line, play it again on each control, and score everything against the same originals."""
 
 from __future__ import annotations
 
 import dataclasses
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,24 +13,22 @@ from torch import Generator
 
 from unveil import __version__
 from unveil.audits.controls import CONTROLS, control_batch
-from unveil.audits.profiling import Profiler
-from unveil.audits.results import save_pictures, trial_key
+from unveil.audits.pipeline import EVERYTHING, Outcome, as_saved, play
 from unveil.audits.threat_model import ThreatModel
 from unveil.clients.client import Client
-from unveil.clients.training import draws_of
-from unveil.core.arithmetic import arithmetic_on, full_precision, machine
-from unveil.core.errors import UsageError
+from unveil.core.arithmetic import arithmetic_on, machine
+from unveil.core.pixels import GREY, eight_bit
 from unveil.core.protocols import Attack, Enhancer, Obfuscation, TakesRoughSteps, UsesLearnedPrior
-from unveil.core.records import Enhanced, Trial
-from unveil.core.types import Batch, Images, Metric, Reconstruction, Update, Watch
-from unveil.enhancers.consistency import enhance, from_labels, refuse_seen
+from unveil.core.records import ATTACK, ENHANCED, ORIGINAL, PRIOR_ONLY, ScoredOutcome, Trial
+from unveil.core.types import Batch, Images, Metric, Reconstruction, Watch
+from unveil.enhancers.consistency import from_labels, refuse_seen
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.alignment import align
 
 CURVE = 200  # points of a loss curve that are kept
-EVERYTHING = ThreatModel()
-LABEL_ALONE, LABEL_MATCHED = "label alone", "label alone (matched)"  # the controls of an enhancer that draws by labels
-GREY = 0.5  # the blind guess: what one would answer without having seen the update
+LABEL_ALONE, LABEL_MATCHED = "prior only", "prior only, matched"  # the controls of an enhancer that draws by labels
+
+Scores = dict[str, list[float]]
 
 
 def run_trial(
@@ -40,24 +36,22 @@ def run_trial(
     obfuscation: Obfuscation,
     attack: Attack,
     *,
-    seed: int,
-    folder: Path,
+    seed: int = 0,
     threat_model: ThreatModel = EVERYTHING,
     metrics: Mapping[str, Metric] = METRICS,
     controls: Sequence[str] = (),
     enhancer: Enhancer | None = None,
     watch: Watch | None = None,
 ) -> Trial:
-    """One client, one channel, one attack, one seed, from the client's training to the scores.
+    """One client, one obfuscation, one attack, one seed, from the client's training to the scores, in memory.
 
     Args:
         client: The client.
-        obfuscation: The channel.
+        obfuscation: What happens to its update.
         attack: The attack.
-        seed: Seed of the client's noise, the channel and the attack, each with a generator of its own.
-        folder: Where the pictures are saved.
+        seed: Seed of the client's noise, the obfuscation and the attack, each with a generator of its own.
         threat_model: How much the attacker is granted.
-        metrics: What the reconstructions are scored with.
+        metrics: What the reconstructions are scored with, by name.
         controls: Names of `CONTROLS`; the same attack is run on each, and scored against the same originals.
         enhancer: What is made of the attack's pictures, the controls' too; None to score them as they are.
         watch: Called after each step of the attack; its time does not count.
@@ -65,165 +59,98 @@ def run_trial(
     Raises:
         UsageError: The update is all zeros or not finite, or a component cannot work with this client.
     """
-    key = trial_key(settings_of(client, obfuscation, attack, threat_model, enhancer), seed)
-    inside = attack.prior if isinstance(attack, UsesLearnedPrior) else None
-    for prior in (enhancer, inside):
+    originals = client.batch.images
+    learned = attack.prior if isinstance(attack, UsesLearnedPrior) else None
+    for prior in (enhancer, learned):
         if prior is not None:
-            refuse_seen(prior, client.batch.images)
-    originals, device = client.batch.images, client.batch.images.device
-    unknowing = {name: other for name in controls if (other := _control(name, client, seed)) is not None}
-    missing = [
-        f"The control {name!r} was not run: its source has too few pictures."
-        for name in controls
-        if name not in unknowing
-    ]
-    parts = len(unknowing) + 1
+            refuse_seen(prior, originals)
+    blind = _scores(metrics, originals, torch.full_like(originals, GREY))  # refuses unfit pictures before the attack
 
-    # Scored first, so that pictures which no metric can take are refused before the attack and not after it.
-    floor = _scores(metrics, originals, torch.full_like(originals, GREY))
-    beside, beside_enhanced = {}, {}
-    for number, (name, other) in enumerate(unknowing.items()):
-        told = _part_of(watch, number, parts)
-        control = rebuild(
-            other, obfuscation, attack, seed=seed, threat_model=threat_model, enhancer=enhancer, watch=told
+    others = {name: other for name in controls if (other := _control(name, client, seed)) is not None}
+    runs = len(others) + 1
+    outcomes: list[Outcome] = []
+    for number, played in enumerate((*others.values(), client)):
+        outcomes.append(
+            play(
+                played,
+                obfuscation,
+                attack,
+                threat_model=threat_model,
+                seed=seed,
+                enhancer=enhancer,
+                watch=_part_of(watch, number, runs),
+            )
         )
-        beside[name] = _scores(metrics, originals, align(originals, control.guess).images)
-        if control.restored is not None:
-            beside_enhanced[name] = _scores(metrics, originals, align(originals, control.restored).images)
-    told = _part_of(watch, parts - 1, parts)
-    played = rebuild(client, obfuscation, attack, seed=seed, threat_model=threat_model, enhancer=enhancer, watch=told)
-    guess = align(originals, played.guess)
-    trial = Trial(
-        settings=settings_of(client, obfuscation, attack, threat_model),
-        seed=seed,
-        wire_bits=played.wire_bits,
-        raw_bits=played.raw_bits,
-        seconds=played.seconds,
-        iterations=len(guess.losses),
-        peak_mib=played.peak_mib,
-        stop=guess.stop.value,
-        scores=_scores(metrics, originals, guess.images),
-        floor=floor,
-        controls=beside,
-        losses=_thinned(guess.losses),
-        originals=save_pictures(folder, key, "original", originals),
-        images=save_pictures(folder, key, "reconstruction", guess.images),
-        labels=guess.labels.tolist(),
-        assumptions=[
-            *threat_model.knowledge(client, obfuscation).assumptions,
-            *client.assumptions,
-            *(inside.assumptions if inside else ()),
-        ],
-        notes=[*guess.notes, *missing, *client.notes],
-        versions=_versions(device),
-        family=obfuscation.family,
-        confidence=[] if guess.confidence is None else guess.confidence.tolist(),
-    )
-    if enhancer is None or played.restored is None or played.enhanced is None:
-        return trial
+    *null, outcome = outcomes
 
-    guess, alone = align(originals, played.restored), []
-    if enhancer.uses_labels:
-        drawn = dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=client.class_names))
-        drawn = _as_saved(drawn)
-        # In the attack's order it has the right classes, matched anew the likest pixels: to be beaten are both.
-        beside_enhanced[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
-        beside_enhanced[LABEL_MATCHED] = _scores(metrics, originals, align(originals, drawn).images)
-        alone = save_pictures(folder, key, "label-alone", drawn.images)
-    return dataclasses.replace(
-        trial,
+    assumptions = [*outcome.knowledge.assumptions, *client.assumptions, *(learned.assumptions if learned else ())]
+    missing = [f"The control {c!r} was not run: its source has too few pictures." for c in controls if c not in others]
+    notes = [*missing, *client.notes]
+
+    def scored(guess: Reconstruction, unknowing: Sequence[Reconstruction]) -> ScoredOutcome:
+        pairs = zip(others, unknowing, strict=True)
+        return ScoredOutcome(
+            scores=_scores(metrics, originals, guess.images),
+            controls={c: _scores(metrics, originals, align(originals, other).images) for c, other in pairs},
+            labels=guess.labels.tolist(),
+            seconds=outcome.seconds,
+            assumptions=assumptions,
+            notes=[*guess.notes, *notes],
+            confidence=[] if guess.confidence is None else guess.confidence.tolist(),
+        )
+
+    guess = align(originals, outcome.attack)
+    results = {ATTACK: scored(guess, [other.attack for other in null])}
+    pictures = {ORIGINAL: eight_bit(originals), ATTACK: guess.images}
+    if enhancer is not None and outcome.enhanced is not None:
+        guess = align(originals, outcome.enhanced)
+        result = scored(guess, [other.final for other in null])
+        pictures[ENHANCED] = guess.images
+        extra: dict[str, Scores] = {}
+        if enhancer.uses_labels:
+            drawn = as_saved(
+                dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=client.class_names))
+            )
+            # In the attack's order it has the right classes, matched anew the most similar pixels: both must be beaten.
+            extra[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
+            extra[LABEL_MATCHED] = _scores(metrics, originals, align(originals, drawn).images)
+            pictures[PRIOR_ONLY] = drawn.images
+        results[ENHANCED] = dataclasses.replace(
+            result,
+            controls={**result.controls, **extra},
+            seconds=outcome.seconds + outcome.enhancing_seconds,
+            assumptions=list(dict.fromkeys([*assumptions, *enhancer.assumptions])),
+            enhancement=outcome.enhancement,
+        )
+    return Trial(
         settings=settings_of(client, obfuscation, attack, threat_model, enhancer),
-        seconds=played.seconds + played.enhancing,
-        scores=_scores(metrics, originals, guess.images),
-        controls=beside_enhanced,
-        images=save_pictures(folder, key, "enhanced", guess.images),
-        labels=guess.labels.tolist(),
-        assumptions=list(dict.fromkeys([*trial.assumptions, *enhancer.assumptions])),
-        notes=[*guess.notes, *missing, *client.notes],
-        confidence=[] if guess.confidence is None else guess.confidence.tolist(),
-        enhanced=dataclasses.replace(played.enhanced, alone=alone, before=trial),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Played:
-    """What came of one update.
-
-    Args:
-        guess: What the attack rebuilt, in its order, as the 8-bit pictures that a reader sees.
-        restored: The same after the enhancer; None without one.
-        enhanced: What the enhancer did; None without one.
-        wire_bits: Size of what was sent, in bits.
-        raw_bits: Size of the same update as plain float32, in bits.
-        seconds: Wall time of the attack.
-        enhancing: Wall time of the enhancer.
-        peak_mib: Peak memory of the process during the attack, MiB; None where it cannot be measured.
-    """
-
-    guess: Reconstruction
-    restored: Reconstruction | None
-    enhanced: Enhanced | None
-    wire_bits: int
-    raw_bits: int
-    seconds: float
-    enhancing: float
-    peak_mib: float | None
-
-
-def rebuild(
-    client: Client,
-    obfuscation: Obfuscation,
-    attack: Attack,
-    *,
-    seed: int,
-    threat_model: ThreatModel,
-    enhancer: Enhancer | None = None,
-    watch: Watch | None,
-) -> Played:
-    """The straight line from the client's batch to the attacker's pictures; arguments as in `run_trial`."""
-    device = client.batch.images.device
-    for_client, for_obfuscation, for_attack = generators(seed, device)
-
-    with full_precision(device):
-        sent = Update(client.training(client.model, client.batch, generator=for_client))
-        _refuse_zeros(sent)
-        received = obfuscation(sent, generator=for_obfuscation)
-        received.check()
-        knowledge = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
-        with Profiler(device) as meter:
-            guess = attack(client.model, received, knowledge, generator=for_attack, watch=meter.unmetered(watch))
-        restored, enhanced = None, None
-        with Profiler(device) as after:
-            if enhancer is not None:
-                names = client.class_names
-                restored, enhanced = enhance(
-                    enhancer, guess, model=client.model, update=received, knowledge=knowledge, class_names=names
-                )
-    peaks = [peak for peak in (meter.peak_mib, after.peak_mib) if peak is not None]
-    return Played(
-        guess=_as_saved(guess),
-        restored=None if restored is None else _as_saved(restored),
-        enhanced=enhanced,
-        wire_bits=received.wire_bits,
-        raw_bits=Update(sent.tensors).wire_bits,
-        seconds=meter.seconds,
-        enhancing=after.seconds,
-        peak_mib=max(peaks, default=None),
+        family=obfuscation.family,
+        seed=seed,
+        wire_bits=outcome.received.wire_bits,
+        raw_bits=outcome.raw_bits,
+        iterations=len(outcome.attack.losses),
+        peak_mib=outcome.peak_mib,
+        stop=outcome.attack.stop,
+        losses=_thinned(outcome.attack.losses),
+        blind=blind,
+        outcomes=results,
+        versions=_versions(originals.device),
+        pictures=pictures,
     )
 
 
 def _control(name: str, client: Client, seed: int) -> Client | None:
-    """The client with another batch, drawn from the seed where it is drawn at all."""
+    """The client with a control's batch, drawn from the seed; None where its source has too few pictures."""
     number = int(np.random.SeedSequence([seed, CONTROLS.index(name) + 1]).generate_state(1, np.uint64)[0])
     batch = control_batch(name, client, generator=Generator().manual_seed(number))
     return None if batch is None else client.holding(batch)
 
 
-def _part_of(watch: Watch | None, number: int, parts: int) -> Watch | None:
-    """A watch of one run of several, to whom they are one: its steps count on."""
-    if watch is None or parts == 1:
+def _part_of(watch: Watch | None, number: int, runs: int) -> Watch | None:
+    """A watch for run `number` of `runs` that continues the step count of the runs before it."""
+    if watch is None or runs == 1:
         return watch
-    return lambda p: watch(dataclasses.replace(p, step=p.step + number * p.steps, steps=p.steps * parts))
+    return lambda p: watch(dataclasses.replace(p, step=p.step + number * p.steps, steps=p.steps * runs))
 
 
 def settings_of(
@@ -254,32 +181,12 @@ def arithmetic_of(attack: Attack, device: torch.device) -> str:
     return arithmetic_on(device) if isinstance(attack, TakesRoughSteps) and attack.is_rough else "float32"
 
 
-def generators(seed: int, device: torch.device) -> tuple[Generator, Generator, Generator]:
-    """Generators for the client, the channel and the attack, so that none shifts what the others draw."""
-    client, channel, attack = np.random.SeedSequence(seed).generate_state(3, np.uint64)
-    return (
-        Generator(device).manual_seed(int(client)),
-        Generator(device).manual_seed(int(channel)),
-        Generator(device).manual_seed(int(attack)),
-    )
+def shape_of(batch: Batch) -> str:
+    """Images, channels, height and width, as results name a batch."""
+    return " x ".join(map(str, batch.images.shape))
 
 
-def _refuse_zeros(sent: Update) -> None:
-    if sent.is_zero:
-        raise UsageError(
-            "the update is all zeros, so there is nothing in it to attack; "
-            "check that the client's model is not frozen and that its pictures reach the loss"
-        )
-
-
-def _as_saved(guess: Reconstruction) -> Reconstruction:
-    """The guess as the 8-bit picture that the reader sees, which is what the scores are of."""
-    # A diverged attack may hand back NaN, which no picture can show and no matching can order.
-    images = guess.images.detach().float().nan_to_num(nan=GREY).clamp(0, 1)
-    return dataclasses.replace(guess, images=(images * 255).round() / 255)
-
-
-def _scores(metrics: Mapping[str, Metric], originals: Images, guess: Images) -> dict[str, list[float]]:
+def _scores(metrics: Mapping[str, Metric], originals: Images, guess: Images) -> Scores:
     return {name: metric.score(originals, guess).tolist() for name, metric in metrics.items()}
 
 
@@ -287,11 +194,6 @@ def _thinned(losses: Sequence[float]) -> list[float]:
     if len(losses) <= CURVE:
         return [float(loss) for loss in losses]
     return [float(losses[round(i * (len(losses) - 1) / (CURVE - 1))]) for i in range(CURVE)]
-
-
-def shape_of(batch: Batch) -> str:
-    """Pictures, channels, height and width, as results name a batch."""
-    return " x ".join(map(str, batch.images.shape))
 
 
 def _versions(device: torch.device) -> dict[str, str]:

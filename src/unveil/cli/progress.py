@@ -94,7 +94,7 @@ def _line(standing: AuditProgress, console: Console) -> None:
     score = f"{sum(psnr) / len(psnr):.1f} dB, " if psnr else ""
     what = ", ".join(trial.settings[key] for key in ("client", "training", "obfuscation", "attack"))
     console.print(
-        f"[{standing.done}/{standing.total}] {what}, seed {trial.seed}: {score}{trial.seconds:.1f} s",
+        f"[{standing.done}/{standing.total}] {what}, seed {trial.seed}: {score}{trial.final.seconds:.1f} s",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -138,12 +138,23 @@ class Update:
 
 
 class Stop(Enum):
-    """Why an attack ended; the value is the sentence that the user reads."""
+    """Why an attack ended; the value is what results hold, `sentence` what the user reads."""
 
-    FINISHED = "finished: every planned step was taken"
-    STALLED = "stalled: the loss no longer changed, so the remaining steps were not taken"
-    EMPTY = "nothing to match: the received update is all zeros, so the pictures are the blind guess, mid-grey"
-    DIVERGED = "diverged: the loss became NaN or infinite; the best images before that were kept"
+    FINISHED = "finished"
+    STALLED = "stalled"
+    EMPTY = "empty"
+    DIVERGED = "diverged"
+
+    @property
+    def sentence(self) -> str:
+        """The same for a reader."""
+        return {
+            Stop.FINISHED: "finished: every planned step was taken",
+            Stop.STALLED: "stalled: the loss no longer changed, so the remaining steps were not taken",
+            Stop.EMPTY: "nothing to match: the received update is all zeros, so the pictures are the blind guess, "
+            "mid-grey",
+            Stop.DIVERGED: "diverged: the loss became NaN or infinite; the best images before that were kept",
+        }[self]
 
 
 @dataclass(frozen=True, kw_only=True)

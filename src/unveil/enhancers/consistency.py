@@ -14,7 +14,7 @@ from unveil.core.fingerprints import fingerprints, overlap
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.pixels import GREY
 from unveil.core.protocols import Enhancer, Knowledge
-from unveil.core.records import Enhanced
+from unveil.core.records import Enhancement
 from unveil.core.types import Batch, Images, Reconstruction, Update
 from unveil.enhancers.learned import Learned
 
@@ -42,7 +42,7 @@ def enhance(
     update: Update,
     knowledge: Knowledge,
     class_names: Sequence[str] = (),
-) -> tuple[Reconstruction, Enhanced]:
+) -> tuple[Reconstruction, Enhancement]:
     """The enhanced reconstruction and what was done to it, without the trial before it.
 
     A restorer is believed as far as its pictures explain the update no worse than the attack's own did; see
@@ -67,7 +67,7 @@ def enhance(
         images, after, share = project_to_consistency(guess, found.images - guess.images, misfit, before)
     else:
         images, after, share = found.images, float(misfit(found.images).detach()), 1.0
-    told = Enhanced(misfit_before=before, misfit_after=after, share=share)
+    told = Enhancement(misfit_before=before, misfit_after=after, share=share)
     return dataclasses.replace(found, images=images), told
 
 

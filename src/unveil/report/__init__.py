@@ -2,16 +2,16 @@
 
 from unveil.report.conclusion import headline, recommendation
 from unveil.report.html import write_report
-from unveil.report.rows import Row, summarise
+from unveil.report.levels import Level, Verdict
+from unveil.report.pooling import summarise
+from unveil.report.rows import Row
 from unveil.report.table import print_table
-from unveil.report.verdict import Level, Verdict, judge
 
 __all__ = [
     "Level",
     "Row",
     "Verdict",
     "headline",
-    "judge",
     "print_table",
     "recommendation",
     "summarise",

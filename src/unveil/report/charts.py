@@ -55,7 +55,7 @@ def leakage_chart(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     means = [row.scores["psnr"].mean for row in rows]
-    floors = [row.scores["psnr"].floor for row in rows if row.scores["psnr"].floor is not None]
+    floors = [row.scores["psnr"].blind for row in rows if row.scores["psnr"].blind is not None]
     floor = sum(floors) / len(floors) if floors else None
     lowest = min([interval.low for interval in means] + ([] if floor is None else [floor]))
     highest = max([interval.high for interval in means] + ([] if floor is None else [floor]))

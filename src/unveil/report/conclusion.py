@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from unveil.report import formatting
+from unveil.report.criteria import found_something
+from unveil.report.levels import FEW_PICTURES, Level
 from unveil.report.rows import Row
-from unveil.report.verdict import FEW_PICTURES, Level, found_something, judge
 
 SEVERITY = (Level.INCONCLUSIVE, Level.NONE, Level.PARTLY, Level.LEAKS)
 
@@ -40,19 +41,19 @@ NOT_PROVED = (
 
 def headline(rows: Sequence[Row]) -> str:
     """The whole audit in one or two sentences; names stand in backticks."""
-    tested = [row for row in rows if not row.is_control]
+    tested = [row for row in rows if not row.is_baseline]
     if not rows:
         return "Nothing was audited: the results hold no trial."
     if not tested:
-        return _only_controls(rows)
+        return _only_baselines(rows)
     worst = {
-        name: max((judge(row).level for row in tested if row.obfuscation == name), key=SEVERITY.index)
+        name: max((row.verdict.level for row in tested if row.obfuscation == name), key=SEVERITY.index)
         for name in dict.fromkeys(row.obfuscation for row in tested)
     }
     total, count = len(worst), Counter(worst.values())
     for level, opening in OPENINGS.items():
         if count[level]:
-            cases = [row for row in tested if judge(row).level is level]
+            cases = [row for row in tested if row.verdict.level is level]
             return f"{opening} {_of(count[level], total)}. {_most(cases)}"
     if not count[Level.NONE]:
         return f"Inconclusive: {_doubt(tested)}"
@@ -66,17 +67,17 @@ def headline(rows: Sequence[Row]) -> str:
 
 def recommendation(rows: Sequence[Row]) -> str:
     """What to do, where the evidence supports a word on it; else an empty string."""
-    tested = [row for row in rows if not row.is_control]
+    tested = [row for row in rows if not row.is_baseline]
     levels: dict[str, set[Level]] = {}
     for row in tested:
-        levels.setdefault(row.obfuscation, set()).add(judge(row).level)
+        levels.setdefault(row.obfuscation, set()).add(row.verdict.level)
     leaking = [name for name, found in levels.items() if Level.LEAKS in found]
     strong = [
         row.obfuscation
         for row in tested
         if levels[row.obfuscation] == {Level.NONE}
-        and row.control is not None
-        and judge(row.control).level is Level.LEAKS
+        and row.baseline is not None
+        and row.baseline.verdict.level is Level.LEAKS
         and row.pictures >= FEW_PICTURES
     ]
     advice = []
@@ -100,9 +101,9 @@ def _of(number: int, total: int) -> str:
     return f"all {total} obfuscations tested" if number == total else f"{number} of {total} obfuscations tested"
 
 
-def _only_controls(rows: Sequence[Row]) -> str:
+def _only_baselines(rows: Sequence[Row]) -> str:
     best = max(rows, key=_psnr)
-    verdict = judge(best)
+    verdict = best.verdict
     if verdict.level is Level.INCONCLUSIVE:
         return f"Inconclusive: {verdict.sentence} No obfuscation was tested."
     return f"Without any obfuscation: {verdict.sentence[0].lower()}{verdict.sentence[1:]} No obfuscation was tested."
@@ -113,18 +114,18 @@ def _most(rows: Sequence[Row]) -> str:
     row = max(rows, key=lambda row: (row.cost is not None, _gain(row)))
     sends = f"sends {formatting.ratio(row.compression)} fewer bits" if row.compression > 1.05 else "saves no bits"
     reached = formatting.decibels(_psnr(row))
-    if row.control is None or row.cost is None:
+    if row.baseline is None or row.cost is None:
         return f"`{row.obfuscation}` {sends}, and {reached} came back; there is no run without it to compare with."
-    bare = formatting.decibels(_psnr(row.control))
+    bare = formatting.decibels(_psnr(row.baseline))
     if row.cost.high < NOTHING_LOST_DB:
         return f"`{row.obfuscation}` {sends} and hides nothing measurable: {reached} against {bare} without it."
     return f"`{row.obfuscation}` {sends}, and the attack still reaches {reached} against {bare} without it."
 
 
 def _doubt(tested: Sequence[Row]) -> str:
-    if all(row.control is None for row in tested):
+    if all(row.baseline is None for row in tested):
         return "the attack found nothing, and was never tried on the bare update."
-    if all(row.control is not None and not found_something(row.control) for row in tested):
+    if all(row.baseline is not None and not found_something(row.baseline) for row in tested):
         return "the attack fails even on the bare update, so nothing was learned about the obfuscations."
     return "no test says anything about its obfuscation; the reason stands with each."
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from unveil.core.records import Trial
+from unveil.core.records import ATTACK, ENHANCED, Trial
 from unveil.report.statistics import Interval, bootstrap_mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class Addition:
+class EnhancerGain:
     """Over all runs of one row.
 
     Args:
@@ -42,18 +42,16 @@ class Addition:
         return f"The enhancer: {'; '.join(parts)}."
 
 
-def addition(trials: Sequence[Trial]) -> Addition | None:
-    """What the enhancer added in the runs of one row; None without one."""
-    found = [(trial, trial.enhanced) for trial in trials if trial.enhanced is not None]
-    if not found:
-        return None
-    compared = [(e.before.scores, t.scores) for t, e in found if e.before is not None]
-    runs = [(before["psnr"], after["psnr"]) for before, after in compared if "psnr" in before and "psnr" in after]
+def enhancer_gain(trials: Sequence[Trial]) -> EnhancerGain:
+    """What the enhancer added in trials that all have one."""
+    outcomes = [(trial.outcomes[ATTACK], trial.outcomes[ENHANCED]) for trial in trials]
+    runs = [(a.scores["psnr"], e.scores["psnr"]) for a, e in outcomes if "psnr" in a.scores and "psnr" in e.scores]
     by_run = [[after - before for before, after in zip(*run, strict=True)] for run in runs]
     gains = [fmean(picture) for picture in zip(*by_run, strict=True)]
-    return Addition(
+    done = [enhanced.enhancement for _, enhanced in outcomes if enhanced.enhancement is not None]
+    return EnhancerGain(
         before=fmean(value for before, _ in runs for value in before) if runs else None,
         gain=bootstrap_mean(gains) if gains else None,
-        misfit=fmean(e.misfit_after / e.misfit_before if e.misfit_before else 1.0 for _, e in found),
-        share=fmean(e.share for _, e in found),
+        misfit=fmean(e.misfit_after / e.misfit_before if e.misfit_before else 1.0 for e in done),
+        share=fmean(e.share for e in done),
     )

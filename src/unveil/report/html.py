@@ -19,12 +19,13 @@ from unveil.report import formatting
 from unveil.report.charts import leakage_chart, legend, loss_chart
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.descriptions import MEASURES, Measure, measure
+from unveil.report.levels import Level
 from unveil.report.metric_agreement import Agreement, Overlooked, agreement
+from unveil.report.pooling import summarise
 from unveil.report.rate_leakage import families
-from unveil.report.rows import Picture, Row, summarise
+from unveil.report.rows import Picture, Row
 from unveil.report.significance import ALPHA, NO_UPDATE
 from unveil.report.threat_models import ladders
-from unveil.report.verdict import Level, Verdict, judge
 
 NAME = "report.html"
 SETTINGS = "audit.json"
@@ -58,20 +59,20 @@ class Shown:
 
 @dataclass(frozen=True)
 class Strip:
-    """A line of pictures; `row` is None where no obfuscation was in the way, `verdict` where they have none."""
+    """A line of pictures; `row` is None for the originals; `is_result` marks the row's own pictures."""
 
     name: str
     row: Row | None
-    verdict: Verdict | None
     pictures: Sequence[Shown]
+    is_result: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """All that is said about one client, training, attack and knowledge."""
+    """All that is said about one client, training, attack, enhancer and threat model."""
 
     anchor: str
-    rows: Sequence[tuple[Row, Verdict]]
+    rows: Sequence[Row]
     perceptual: bool
     measures: Sequence[tuple[str, Measure]]
     controls: Sequence[str]
@@ -163,16 +164,15 @@ def _looked_at(folder: Path, found: Agreement | None) -> list[tuple[Overlooked, 
 
 
 def _section(folder: Path, index: int, rows: list[Row]) -> Section:
-    judged = [(row, judge(row)) for row in rows]
     common = [text for text in rows[0].assumptions if all(text in row.assumptions for row in rows)]
     own = [(row, [text for text in row.assumptions if text not in common]) for row in rows]
     return Section(
         anchor=f"section-{index}",
-        rows=judged,
+        rows=rows,
         perceptual=any("lpips" in row.scores for row in rows),
         measures=_measures(rows),
         controls=_controls(rows),
-        bands=_bands(folder, judged),
+        bands=_bands(folder, rows),
         leakage=Markup(leakage_chart(rows)),
         losses=Markup(loss_chart(rows)),
         legend=legend(rows),
@@ -195,29 +195,30 @@ def _controls(rows: Sequence[Row]) -> list[str]:
     return [name for name in dict.fromkeys(found) if name != NO_UPDATE]
 
 
-def _bands(folder: Path, judged: list[tuple[Row, Verdict]]) -> list[list[Strip]]:
+def _bands(folder: Path, rows: list[Row]) -> list[list[Strip]]:
     """The picture wall: the originals, and below them what came back through each obfuscation."""
-    size = min(max((len(row.first) for row, _ in judged), default=0), WALL)
-    longest = max((row.first for row, _ in judged), key=len)
-    order = _worst_first([row for row, _ in judged], len(longest))[:size]
+    size = min(max((len(row.first) for row in rows), default=0), WALL)
+    longest = max((row.first for row in rows), key=len)
+    order = _worst_first(rows, len(longest))[:size]
     bands = []
     for start in range(0, size, BAND):
         part = order[start : start + BAND]
         originals = [longest[i] for i in part]
         named = [_shown(folder, p.original, f"original {p.position + 1}", str(p.position + 1)) for p in originals]
-        strips = [Strip("Original", None, None, named)]
-        alone = [_drawn_alone(folder, row, part) for row, _ in judged]
+        strips = [Strip("Original", None, named)]
+        alone = [_drawn_alone(folder, row, part) for row in rows]
         is_same = len({tuple(shown.uri for shown in drawn) for drawn in alone}) == 1  # labels may be inferred
-        for (row, verdict), drawn in zip(judged, alone, strict=True):
+        for row, drawn in zip(rows, alone, strict=True):
             there = [row.first[i] for i in part if i < len(row.first)]
-            strips.append(Strip(row.obfuscation, row, verdict, [_rebuilt(folder, p, row) for p in there]))
-            before = [_rebuilt(folder, p.before, row) for p in there if p.before is not None]
+            rebuilt = [_rebuilt(folder, p, row) for p in there]
+            strips.append(Strip(row.obfuscation, row, rebuilt, is_result=True))
+            before = [_rebuilt(folder, p.unenhanced, row) for p in there if p.unenhanced is not None]
             if before:
-                strips.append(Strip("before the enhancer", row, None, before))
+                strips.append(Strip("before the enhancer", row, before))
             if drawn and not is_same:
-                strips.append(Strip("label alone", row, None, drawn))
+                strips.append(Strip("prior only", row, drawn))
         if alone[0] and is_same:
-            strips.append(Strip("Label alone, no update", None, None, alone[0]))
+            strips.append(Strip("Prior only, no update", None, alone[0]))
         bands.append(strips)
     return bands if any(p.uri for band in bands for strip in band for p in strip.pictures) else []
 
@@ -225,7 +226,8 @@ def _bands(folder: Path, judged: list[tuple[Row, Verdict]]) -> list[list[Strip]]
 def _drawn_alone(folder: Path, row: Row, part: Sequence[int]) -> list[Shown]:
     """What the enhancer drew from the labels alone; empty where it uses none."""
     there = [row.first[i] for i in part if i < len(row.first)]
-    return [_shown(folder, p.alone, f"picture {p.position + 1} drawn from its label alone") for p in there if p.alone]
+    drawn = [p for p in there if p.prior_only]
+    return [_shown(folder, p.prior_only, f"picture {p.position + 1} drawn from its label alone") for p in drawn]
 
 
 def _rebuilt(folder: Path, picture: Picture, row: Row) -> Shown:
@@ -264,13 +266,13 @@ def _shown(folder: Path, path: str, alt: str, caption: str = "") -> Shown:
 def _facts(rows: Sequence[Row], trials: Sequence[Trial]) -> list[tuple[str, str]]:
     """What the audit consisted of, for the head of the page."""
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
-    tested = {row.obfuscation for row in rows if not row.is_control}
-    control = any(row.is_control for row in rows)
+    tested = {row.obfuscation for row in rows if not row.is_baseline}
+    baseline = any(row.is_baseline for row in rows)
     arithmetic = dict.fromkeys(trial.settings.get("arithmetic", "not recorded") for trial in trials)
     return [
-        ("Scenes", ", ".join(dict.fromkeys(row.client for row in rows)) or "none"),
+        ("Clients", ", ".join(dict.fromkeys(row.client for row in rows)) or "none"),
         ("Attacks", ", ".join(dict.fromkeys(row.attack for row in rows)) or "none"),
-        ("Obfuscations", f"{len(tested)}{' and the control without any' if control else ', no control'}"),
+        ("Obfuscations", f"{len(tested)}{' and the baseline without any' if baseline else ', no baseline'}"),
         ("Arithmetic", ", ".join(arithmetic) or "none"),
         ("Trials", f"{len(trials)}, seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds)) or 'none'}"),
     ]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
+from unveil.report.criteria import came_back_at
 from unveil.report.descriptions import measure
 from unveil.report.rows import Picture, Row
 from unveil.report.significance import TESTED
 from unveil.report.statistics import Interval, kendall_tau
-from unveil.report.verdict import came_back_at
 
 FEWEST = 30
 """Scored pictures, each obfuscation's counted, below which nothing is said of agreement."""
@@ -165,7 +165,7 @@ def _leaked(row: Row, position: int, *, by_control: bool = False) -> tuple[str, 
         score = row.scores.get(name)
         if score is None or position not in score.by_picture:
             continue
-        value, bar = score.by_picture[position], score.floor_by_picture.get(position, 0.0)
+        value, bar = score.by_picture[position], score.null_best.get(position, 0.0)
         if by_control:
             value, bar = bar, value
         # Under several seeds a picture is found if most of them find it.

@@ -12,8 +12,9 @@ from rich.text import Text
 from unveil.core.records import Trial
 from unveil.report import formatting
 from unveil.report.conclusion import headline
-from unveil.report.rows import Row, Score, summarise
-from unveil.report.verdict import Level, judge
+from unveil.report.levels import Level
+from unveil.report.pooling import summarise
+from unveil.report.rows import Row, Score
 
 STYLES = {
     Level.LEAKS: "bold red",
@@ -47,14 +48,14 @@ def _table(rows: Sequence[Row]) -> Table:
     for name in ("PSNR, dB", "blind", "SSIM", *(["LPIPS"] if perceptual else []), "sent", "ratio", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        level = judge(row).level
+        level = row.verdict.level
         psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
         table.add_row(
             # Text, so that a name with square brackets is not taken for markup.
             Text(row.obfuscation),
             Text(level.value, style=STYLES[level]),
             _mean(psnr, 1),
-            "–" if psnr is None or psnr.floor is None else f"{psnr.floor:.1f}",
+            "–" if psnr is None or psnr.blind is None else f"{psnr.blind:.1f}",
             _plain(ssim),
             *([_plain(row.scores.get("lpips"))] if perceptual else []),
             formatting.bits(row.wire_bits),

@@ -57,7 +57,7 @@ def _chart(rows: Sequence[Row]) -> str:
     names = list(dict.fromkeys(row.obfuscation for row in rows))
     labels = [spec_lines(name) for name in names]
     means = [row.scores["psnr"].mean for row in rows]
-    floors = [row.scores["psnr"].floor for row in rows if row.scores["psnr"].floor is not None]
+    floors = [row.scores["psnr"].blind for row in rows if row.scores["psnr"].blind is not None]
     low, high = min([*(mean.low for mean in means), *floors]), max(mean.high for mean in means)
     pad = max(1.0, 0.08 * (high - low))
     right = WIDTH - min(max(len(line) for lines in labels for line in lines) * CHARACTER + 34, 260)

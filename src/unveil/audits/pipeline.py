@@ -1,0 +1,115 @@
+"""The straight line: a client trains and sends, an obfuscation acts, an attack rebuilds, an enhancer may follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from unveil.audits.profiling import Profiler
+from unveil.audits.threat_model import ThreatModel
+from unveil.clients.client import Client
+from unveil.clients.training import draws_of
+from unveil.core.arithmetic import full_precision
+from unveil.core.pixels import eight_bit
+from unveil.core.protocols import Attack, Enhancer, Knowledge, Obfuscation
+from unveil.core.randomness import generators
+from unveil.core.records import Enhancement
+from unveil.core.types import Reconstruction, Update, Watch
+from unveil.enhancers.consistency import enhance
+
+EVERYTHING = ThreatModel()
+"""An attacker who knows all that can be granted but what the client's network drew by chance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one update; its pictures are in the attack's order and rounded to 8 bits, as a reader sees them.
+
+    Args:
+        received: What the server received.
+        knowledge: What the attacker was granted.
+        attack: What the attack rebuilt.
+        enhanced: The same after the enhancer; None without one.
+        enhancement: What the enhancer did; None without one.
+        raw_bits: Size of the update with every entry written in full, in bits.
+        seconds: Wall time of the attack.
+        enhancing_seconds: Wall time of the enhancer, 0 without one.
+        peak_mib: Peak memory of the process during both, MiB; None where it cannot be measured.
+    """
+
+    received: Update
+    knowledge: Knowledge
+    attack: Reconstruction
+    enhanced: Reconstruction | None
+    enhancement: Enhancement | None
+    raw_bits: int
+    seconds: float
+    enhancing_seconds: float
+    peak_mib: float | None
+
+    @property
+    def final(self) -> Reconstruction:
+        """The last pictures: the enhanced ones where there is an enhancer."""
+        return self.attack if self.enhanced is None else self.enhanced
+
+
+def play(
+    client: Client,
+    obfuscation: Obfuscation,
+    attack: Attack,
+    *,
+    threat_model: ThreatModel = EVERYTHING,
+    seed: int = 0,
+    enhancer: Enhancer | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """From the client's batch to the attacker's pictures. Writes nothing and leaves every global random state alone.
+
+    Args:
+        client: Who trains on what.
+        obfuscation: What happens to the update on its way.
+        attack: The attack; it gets the model, the received update and the knowledge, never the batch.
+        threat_model: How much the attacker is granted.
+        seed: Seed of the client's noise, the obfuscation and the attack, each with a generator of its own.
+        enhancer: What is made of the attack's pictures; None to keep them as they are.
+        watch: Called after each step of the attack; its time does not count.
+
+    Raises:
+        UsageError: The update is all zeros or not finite, or a component cannot work with this client.
+    """
+    device = client.images.device
+    for_client, _, for_attack = generators(seed, device)
+    received = client.update(obfuscation, seed=seed)
+    knowledge = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
+    with full_precision(device):
+        with Profiler(device) as attacking:
+            guess = attack(client.model, received, knowledge, generator=for_attack, watch=attacking.unmetered(watch))
+        enhanced, enhancement = None, None
+        with Profiler(device) as enhancing:
+            if enhancer is not None:
+                enhanced, enhancement = enhance(
+                    enhancer,
+                    guess,
+                    model=client.model,
+                    update=received,
+                    knowledge=knowledge,
+                    class_names=client.class_names,
+                )
+    peaks = [profile.peak_mib for profile in (attacking, enhancing) if profile.peak_mib is not None]
+    return Outcome(
+        received=received,
+        knowledge=knowledge,
+        attack=as_saved(guess),
+        enhanced=None if enhanced is None else as_saved(enhanced),
+        enhancement=enhancement,
+        raw_bits=Update(received.tensors).wire_bits,
+        seconds=attacking.seconds,
+        enhancing_seconds=0.0 if enhancer is None else enhancing.seconds,
+        peak_mib=max(peaks, default=None),
+    )
+
+
+def as_saved(guess: Reconstruction) -> Reconstruction:
+    """The reconstruction with the pictures that a reader sees, which are those that are scored."""
+    # A diverged attack may hand back NaN, which no picture can show and no matching can order.
+    return dataclasses.replace(guess, images=eight_bit(guess.images))

@@ -1,0 +1,130 @@
+"""The sentences of a verdict: its numbers, what it rests on and what weakens it."""
+
+from __future__ import annotations
+
+from unveil.core.types import Stop
+from unveil.report import formatting
+from unveil.report.criteria import came_back, found_something, significant
+from unveil.report.descriptions import measure
+from unveil.report.levels import FEW_PICTURES, LEAK_GAIN_DB, LEAK_SSIM, TRACE_CORRELATION
+from unveil.report.rows import Row
+from unveil.report.significance import NO_UPDATE
+from unveil.report.statistics import wilson
+
+CONTROLS = {
+    "labels only": "for the update of synthetic pictures with the same labels",
+    "prior only": "for what is drawn from the label alone",
+    "prior only, matched": "for the same matched to the originals",
+}
+"""How a sentence names a control, where it is not the update of what its name says."""
+
+
+def numbers(row: Row) -> str:
+    """PSNR of the row, of its best picture, of every control and of a blind guess."""
+    psnr = row.scores["psnr"]
+    text = formatting.decibels(psnr.mean.mean)
+    if len(psnr.by_picture) > 1:
+        text += f", {formatting.decibels(max(psnr.by_picture.values()))} for the picture that came back best"
+    for contrast in psnr.contrasts:
+        if contrast.control != NO_UPDATE:
+            text += f", {formatting.decibels(contrast.value)} {_named(contrast.control)}"
+    return text if psnr.blind is None else f"{text}, where a blind guess scores {formatting.decibels(psnr.blind)}"
+
+
+def _named(control: str) -> str:
+    return CONTROLS.get(control, f"for the update of {control}")
+
+
+def bound(row: Row) -> str:
+    """What so many pictures allow to say where none came back."""
+    share = wilson(came_back(row), row.pictures).high
+    pictures = formatting.count(row.pictures, "picture")
+    return f"with {pictures}, up to {share:.0%} of such pictures may still come back (95 %)"
+
+
+def shown_by(row: Row) -> str:
+    """The measures that show it, where they were tested."""
+    found = [measure(name).heading for name in significant(row)]
+    return f", seen in {formatting.listed(found)}" if found else ""
+
+
+def single(row: Row) -> str:
+    """Says so where some pictures came back and some did not."""
+    number = came_back(row)
+    return f"; counted singly, {number} of {row.pictures} came back" if 0 < number < row.pictures else ""
+
+
+def reasons(row: Row) -> tuple[str, ...]:
+    """What the verdict rests on, a sentence each."""
+    found: list[str] = []
+    psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
+    if psnr is not None and psnr.gain is not None:
+        found.append(
+            f"PSNR is {psnr.gain.mean:+z.1f} dB against {_bar(row)}, and {psnr.gain.low:+z.1f} dB at the lower "
+            f"end of the interval (LEAKS needs {LEAK_GAIN_DB:g})."
+        )
+    if ssim is not None:
+        against = "" if ssim.blind is None else f", a blind guess {ssim.blind:.2f}"
+        found.append(
+            f"SSIM is {ssim.mean.mean:.2f}, and {ssim.mean.low:.2f} at the lower end of the interval "
+            f"(LEAKS needs {LEAK_SSIM:g}){against}."
+        )
+    correlation = row.scores.get("correlation")
+    if correlation is not None:
+        found.append(
+            f"Correlation with the originals is {correlation.mean.mean:.2f}, and {correlation.mean.low:.2f} at the "
+            f"lower end of the interval (a trace needs {TRACE_CORRELATION:g}), whatever the brightness and contrast."
+        )
+    found += [_contrast(row, name) for name in row.above]
+    if row.cost is not None and row.baseline is not None:
+        bare = formatting.decibels(row.baseline.scores["psnr"].mean.mean)
+        found.append(
+            f"The same attack reaches {bare} without the obfuscation, "
+            f"a difference of {row.cost.mean:z.1f} dB {formatting.bounds(row.cost, 1)}."
+        )
+    return tuple(found)
+
+
+def _bar(row: Row) -> str:
+    return "the best control of each picture" if row.scores["psnr"].contrasts else "a blind guess"
+
+
+def _contrast(row: Row, name: str) -> str:
+    """One measure against the control that explains most of it away."""
+    shown, least, p = measure(name), row.scores[name].contrasts[0], row.above[name]
+    says = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    return (
+        f"{shown.heading} against {least.control}, the control nearest to it: {least.above.mean:+z.{shown.digits}f} "
+        f"{formatting.bounds(least.above, shown.digits)}, {says} after correction for {len(row.above)} measures."
+    )
+
+
+def caveats(row: Row) -> tuple[str, ...]:
+    """Each with its condition; only those that hold are said."""
+    diverged = sum(stop is Stop.DIVERGED for stop in row.stops)
+    weak = row.baseline is not None and not found_something(row.baseline)
+    conditions = (
+        (
+            not row.is_baseline and row.baseline is None,
+            "There is no baseline: the same attack was not run without the obfuscation.",
+        ),
+        (
+            weak and found_something(row),
+            "The same attack found nothing in the bare update, so look at the seeds before comparing.",
+        ),
+        (
+            diverged > 0,
+            f"{diverged} of {formatting.count(len(row.stops), 'run')} diverged; the best images before that were kept.",
+        ),
+        (
+            len(row.seeds) == 1,
+            "One seed only: the interval is across pictures, not across repetitions of the obfuscation's randomness.",
+        ),
+        (row.pictures < FEW_PICTURES, f"Only {formatting.count(row.pictures, 'picture')}: the interval is rough."),
+        ("ssim" not in row.scores, "SSIM was not measured: judged by PSNR alone."),
+        (
+            not row.above,
+            "No control but the blind guess was run: part of the scores may be what any reconstruction would have.",
+        ),
+    )
+    return tuple(sentence for holds, sentence in conditions if holds)
