@@ -31,10 +31,10 @@ from priors import BATCH, DEFAULT_DATA, PAGE, QSGD2, TOP1, filled, pictures
 from run import RESULTS, write
 from unveil import attacks, obfuscations
 from unveil.audits.threat_model import ThreatModel
-from unveil.audits.trial import generators
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.clients.training import FedSGD
+from unveil.core.randomness import generators
 from unveil.core.types import Batch, Images, Reconstruction, Update
 from unveil.enhancers import parse as parse_enhancer
 from unveil.enhancers.consistency import enhance, from_labels, refuse_seen

@@ -148,7 +148,9 @@ def draw(folder: Path) -> None:
         for trial in trials:
             if trial.settings["obfuscation"] == obfuscation:
                 score = fmean(trial.scores["psnr"])
-                rows.append((f"{obfuscation}, {trial.settings['attack'].split(':')[0]}: {score:.1f} dB", trial.images))
+                rows.append(
+                    (f"{obfuscation}, {trial.settings['attack'].split(':')[0]}: {score:.1f} dB", trial.final.images)
+                )
     sheet = Image.new("RGB", (LEFT + ACROSS * (SIDE + GAP), len(rows) * (SIDE + GAP)), "white")
     pen = ImageDraw.Draw(sheet)
     for i, (name, files) in enumerate(rows):

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from unveil.audits.trial import run_trial
 from unveil.clients import training
 from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.models import build_model
+from unveil.core.records import ATTACK as ATTACK_ITSELF
 from unveil.core.records import Trial
 from unveil.core.types import Batch
 from unveil.report import summarise
@@ -64,7 +64,7 @@ def case(number: int, images: torch.Tensor, labels: torch.Tensor, names: tuple[s
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(number))[: 3 * PICTURES].chunk(3)
     own, second, third = (Batch(images[part], labels[part]) for part in rows)
 
-    def trial(other: Batch, channel: str) -> Trial:
+    def trial(other: Batch, obfuscation: str) -> Trial:
         client = Client(
             name="cifar",
             model_name="lenet",
@@ -77,19 +77,14 @@ def case(number: int, images: torch.Tensor, labels: torch.Tensor, names: tuple[s
             class_names=names,
             evaluation=EvaluationSet(others=other),
         )
-        with tempfile.TemporaryDirectory() as folder:
-            return run_trial(
-                client,
-                obfuscations.parse(channel),
-                attacks.parse(ATTACK),
-                seed=number,
-                folder=Path(folder),
-                controls=(ANOTHER,),
-            )
+        return run_trial(
+            client, obfuscations.parse(obfuscation), attacks.parse(ATTACK), seed=number, controls=(ANOTHER,)
+        )
 
     leak, third_client = trial(second, QSGD16), trial(third, QSGD16)
     # What the second client's update gives away of the first one's pictures, beside what the third's does: nothing.
-    alarm = dataclasses.replace(leak, scores=leak.controls[ANOTHER], controls=third_client.controls)
+    null = dataclasses.replace(leak.final, scores=leak.final.controls[ANOTHER], controls=third_client.final.controls)
+    alarm = dataclasses.replace(leak, outcomes={ATTACK_ITSELF: null})
     result: dict[str, Any] = {}
     for name, found in (("leak", leak), ("alarm", alarm)):
         (row,) = summarise([found])

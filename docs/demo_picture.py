@@ -16,7 +16,9 @@ def main() -> None:
     """One row of originals, then one row for each obfuscation."""
     folder = Path(sys.argv[1])
     trials = read_trials(folder)
-    rows = [("original", trials[0].originals)] + [(trial.settings["obfuscation"], trial.images) for trial in trials]
+    rows = [("original", trials[0].originals)] + [
+        (trial.settings["obfuscation"], trial.final.images) for trial in trials
+    ]
     width = LABEL + len(rows[0][1]) * (SIDE + GAP)
     sheet = Image.new("RGB", (width, len(rows) * (SIDE + GAP)), "white")
     draw = ImageDraw.Draw(sheet)

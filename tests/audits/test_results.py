@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fakes import with_attack
 from seeds import seeded
 from unveil.audits.results import append, prepare, read_trials, save_pictures, trial_key
 from unveil.core.errors import UsageError
-from unveil.core.records import ATTACK, FORMAT, ScoredOutcome, Trial
+from unveil.core.records import ATTACK, FORMAT, Enhancement, ScoredOutcome, Trial
 from unveil.core.types import Stop
 
 SETTINGS: dict[str, Any] = {"attacks": ["rog"], "clients": [{"name": "a", "batch": 2}]}
@@ -290,3 +291,17 @@ def test_records_of_another_format_are_refused_in_a_sentence(folder: Path, line:
     with pytest.raises(UsageError, match=r"results\.jsonl, line 1: ") as error:
         read_trials(folder)
     assert message in str(error.value)
+
+
+def test_the_documentation_names_every_key_of_a_record() -> None:
+    page = (Path(__file__).parents[2] / "docs/results.md").read_text(encoding="utf-8")
+    keys = {
+        key for row in re.findall(r"^\| (`[a-z_`, ]+`) \|", page, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)
+    }
+    fields = {*record(), *(field.name for field in dataclasses.fields(ScoredOutcome))}
+    assert keys == fields
+    assert f"format {FORMAT}" in page
+    for stop in Stop:
+        assert f"`{stop.value}`" in page
+    for field in dataclasses.fields(Enhancement):
+        assert f"`{field.name}`" in page

@@ -149,7 +149,9 @@ def audit(
         described = dataclasses.replace(described, enhancer=_enhancer(enhancer))
     name = "-".join(part for part in (file.stem, variant, enhancer and Path(enhancer).stem) if part)
     with using("float32" if float32 else None):
-        _run(described.to(_device(device)), out or Path("audits", name), as_json=as_json)
+        with redirect_stdout(sys.stderr):  # moving a client to a device tries its model
+            described = described.to(_device(device))
+        _run(described, out or Path("audits", name), as_json=as_json)
 
 
 @unveil.command()

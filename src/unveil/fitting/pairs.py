@@ -13,17 +13,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
 from unveil import attacks, obfuscations
+from unveil.audits.pipeline import play
 from unveil.clients import training
+from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import MIB, read_bytes, reason_of, regular, shown, write_whole
 from unveil.core.fingerprints import BYTES
 from unveil.core.pixels import eight_bit, to_bytes
-from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Images, Update
+from unveil.core.types import Images
 from unveil.enhancers.conditioning import HINTS, hints_of
 from unveil.fitting.recipes import CLASSES, Recipe
 from unveil.fitting.sources import HELD_OUT, Source, parted
@@ -97,7 +98,7 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
     """
     random = np.random.default_rng([seed, number])
     recipe = recipes[int(random.integers(len(recipes)))]
-    client, channel, chance = (Generator().manual_seed(int(s)) for s in random.integers(2**31, size=3))
+    played = int(random.integers(2**31))
     size = int(random.choice(recipe.sizes))
     rows = random.choice(len(source), min(recipe.batch, len(source)), replace=False)
     truth = cut(source.images(rows.tolist()), size, crop=random.random() < recipe.crops, random=random)
@@ -110,17 +111,8 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
     victim = str(random.choice(recipe.models))
     model = build_model(victim, image_shape=(3, size, size), classes=CLASSES, seed=int(random.integers(2**31)))
     labels = torch.from_numpy(random.choice(CLASSES, len(rows), replace=False))
-    received = obfuscation(Update(local(model, Batch(truth, labels), generator=client)), generator=channel)
-    knowledge = Knowledge(
-        training=local,
-        image_shape=(3, size, size),
-        num_images=len(rows),
-        classes=CLASSES,
-        labels=labels,
-        obfuscation=obfuscation,
-    )
-    guess = attack(model, received, knowledge, generator=chance)
-    rough = eight_bit(guess.images)
+    guess = play(Client(model, truth, labels, training=local), obfuscation, attack, seed=played).attack
+    rough = guess.images
     made = {
         "model": victim,
         "training": str(local),
