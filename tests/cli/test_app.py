@@ -428,9 +428,10 @@ def test_list_as_json(call: Call) -> None:
 
     found = json.loads(call("list", "attacks", "--json").out)
     assert [entry["name"] for entry in found] == list(CATALOGUE)
-    rog = found[0]
+    rog = next(entry for entry in found if entry["name"] == "rog")
     assert rog["kind"] == "attacks"
     assert rog["settings"]["steps"] == "100"
+    assert rog["settings"]["factor"] == "4"
     assert rog["summary"].endswith(".")
     assert all(entry["summary"] != "." for entry in json.loads(call("list", "--json").out))
 
