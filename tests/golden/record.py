@@ -21,7 +21,7 @@ from unveil.audits.controls import LABELS
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import using
-from unveil.report.rows import summarise
+from unveil.report import summarise
 
 RECORDED = Path(__file__).with_name("scores.json")
 OBFUSCATIONS = ("none", "qsgd:levels=16,norm=max")

@@ -55,7 +55,8 @@ class Client:
             belongs to the model.
         labels: A class index for each picture, n integers in [0, classes).
         training: The client's local training.
-        classes: Number of classes, at least 2; 0 for as many as the model has outputs.
+        classes: Number of classes, 2 to as many as the model has outputs; 0 for as many as it has outputs, for which it
+            is run once on two pictures.
         class_names: A name for each class; empty where they have none.
         evaluation: Other pictures, for scores and controls.
         name: Its name in results; no two clients of an audit share one.
@@ -87,14 +88,14 @@ class Client:
 
     def __post_init__(self) -> None:
         who = f"client {self.name!r}"
+        _check_model(who, self.model)
         _check_images(who, self.images)
         _check_labels(who, self.labels, len(self.images))
-        outputs = _outputs(who, self.model, self.images[:FEW], mode=self.training.mode)
-        classes = self.classes or outputs
-        if not 2 <= classes <= outputs:
+        classes = self.classes or _outputs(who, self.model, self.images[:FEW], mode=self.training.mode)
+        if classes < 2:
             raise UsageError(
-                f"{who}: expected 2 to {outputs} classes, as many as the model has outputs at most, got {classes}; "
-                "leave classes out, or give the model one output a class"
+                f"{who}: expected at least 2 classes, got {classes}, with which every gradient is zero; "
+                "give the model one output a class, and leave classes out"
             )
         if int(self.labels.max()) >= classes or int(self.labels.min()) < 0:
             wrong = int(self.labels.max()) if int(self.labels.max()) >= classes else int(self.labels.min())
@@ -218,10 +219,14 @@ def _check_labels(who: str, labels: object, pictures: int) -> None:
     )
 
 
-def _outputs(who: str, model: object, images: Images, *, mode: Mode) -> int:
-    """How many outputs the model has, in the mode in which the client runs it."""
+def _check_model(who: str, model: object) -> None:
+    """Raise a `UsageError` unless it is a network."""
     if not isinstance(model, Module):
         raise UsageError(f"{who}: expected the model as a torch.nn.Module, got {type(model).__name__}; build it first")
+
+
+def _outputs(who: str, model: Module, images: Images, *, mode: Mode) -> int:
+    """How many outputs the model has, in the mode in which the client runs it."""
     with torch.no_grad():
         logits = run(in_mode(model, mode), images, {}, draws=0)
     if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images):
