@@ -3,6 +3,8 @@
 To add one: write its class (settings in the constructor, `Attack`'s call) and add it to `presets.CATALOGUE`.
 """
 
-from unveil.attacks.presets import CATALOGUE, parse
+from unveil.attacks.presets import CATALOGUE, DLG, IDLG, ROG, InvertingGradients, parse
+from unveil.attacks.separation.attack import Unveil
+from unveil.attacks.separation.with_restorer import UnveilPlus
 
-__all__ = ["CATALOGUE", "parse"]
+__all__ = ["CATALOGUE", "DLG", "IDLG", "ROG", "InvertingGradients", "Unveil", "UnveilPlus", "parse"]

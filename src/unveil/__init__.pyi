@@ -1,0 +1,39 @@
+"""The public names, each beside the module that has it; `__init__.py` reads them from here."""
+
+from . import attacks as attacks
+from . import enhancers as enhancers
+from . import metrics as metrics
+from . import obfuscations as obfuscations
+from .audits.audit import Audit as Audit
+from .audits.audit import run as run
+from .audits.pipeline import Outcome as Outcome
+from .audits.pipeline import play as play
+from .audits.results import read_trials as read_trials
+from .audits.scoring import MetricSelection as MetricSelection
+from .audits.tabular import results as results
+from .audits.threat_model import ThreatModel as ThreatModel
+from .audits.trial import run_trial as run_trial
+from .clients.client import Client as Client
+from .clients.client import EvaluationSet as EvaluationSet
+from .clients.making import make_client as make_client
+from .clients.training import FedAvg as FedAvg
+from .clients.training import FedSGD as FedSGD
+from .core.errors import UsageError as UsageError
+from .core.protocols import Attack as Attack
+from .core.protocols import Enhancer as Enhancer
+from .core.protocols import Knowledge as Knowledge
+from .core.protocols import LocalTraining as LocalTraining
+from .core.protocols import Obfuscation as Obfuscation
+from .core.records import ScoredOutcome as ScoredOutcome
+from .core.records import Trial as Trial
+from .core.types import Batch as Batch
+from .core.types import Metric as Metric
+from .core.types import Reconstruction as Reconstruction
+from .core.types import Stop as Stop
+from .core.types import Update as Update
+from .metrics.scoring import score as score
+from .report.html import write_report as write_report
+from .report.pooling import summarise as summarise
+from .report.table import print_table as print_table
+
+__version__: str

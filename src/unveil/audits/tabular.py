@@ -1,0 +1,65 @@
+"""Results as flat records, for pandas and spreadsheets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unveil.audits.results import read_trials
+from unveil.core.records import Trial
+
+Record = dict[str, str | int | float | bool | None]
+
+
+def results(source: Path | str | Sequence[Trial]) -> list[Record]:
+    """One record for each picture of each outcome: `pandas.DataFrame(uv.results("audits/audit"))` is a table.
+
+    Args:
+        source: A results folder, or trials.
+
+    Returns:
+        Records with the same keys throughout: the settings of a trial, `seed`, `family`, `wire_bits`, `raw_bits`,
+        `iterations`, `stop`; `outcome` (`attack` or `enhanced`), `seconds`; `picture` (its place in the batch, from 0),
+        `label` (the attack's), `confidence`, `original` and `reconstruction` (paths in the folder); each metric under
+        its name, under `blind NAME` for a mid-grey picture and under `CONTROL NAME` for each control. None where a
+        trial has no such value.
+
+    Raises:
+        UsageError: The folder holds no results, or a line of them cannot be read.
+    """
+    trials = read_trials(Path(source)) if isinstance(source, str | Path) else source
+    records = [record for trial in trials for record in _records(trial)]
+    keys = dict.fromkeys(key for record in records for key in record)
+    return [{key: record.get(key) for key in keys} for record in records]
+
+
+def _records(trial: Trial) -> Iterator[Record]:
+    for name, outcome in trial.outcomes.items():
+        tables = {"": outcome.scores, "blind ": trial.blind}
+        tables |= {f"{control} ": scores for control, scores in outcome.controls.items()}
+        for picture in range(max(map(len, outcome.scores.values()), default=len(outcome.images))):
+            yield {
+                **trial.settings,
+                "seed": trial.seed,
+                "family": trial.family,
+                "wire_bits": trial.wire_bits,
+                "raw_bits": trial.raw_bits,
+                "iterations": trial.iterations,
+                "stop": trial.stop.value,
+                "outcome": name,
+                "seconds": outcome.seconds,
+                "picture": picture,
+                "label": _at(outcome.labels, picture),
+                "confidence": _at(outcome.confidence, picture),
+                "original": _at(trial.originals, picture),
+                "reconstruction": _at(outcome.images, picture),
+                **{
+                    prefix + metric: _at(values, picture)
+                    for prefix, table in tables.items()
+                    for metric, values in table.items()
+                },
+            }
+
+
+def _at(values: Sequence[str] | Sequence[int] | Sequence[float], place: int) -> str | int | float | None:
+    return values[place] if place < len(values) else None
