@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from unveil.audits.profiling import Profiler
@@ -10,7 +9,6 @@ from unveil.audits.threat_model import ThreatModel
 from unveil.clients.client import Client
 from unveil.clients.training import draws_of
 from unveil.core.arithmetic import full_precision
-from unveil.core.pixels import eight_bit
 from unveil.core.protocols import Attack, Enhancer, Knowledge, Obfuscation
 from unveil.core.randomness import generators
 from unveil.core.records import Enhancement
@@ -23,7 +21,7 @@ EVERYTHING = ThreatModel()
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one update; its pictures are in the attack's order and rounded to 8 bits, as a reader sees them.
+    """What came of one update; its pictures are in the attack's order and not yet rounded to 8 bits.
 
     Args:
         received: What the server received.
@@ -99,17 +97,11 @@ def play(
     return Outcome(
         received=received,
         knowledge=knowledge,
-        attack=as_saved(guess),
-        enhanced=None if enhanced is None else as_saved(enhanced),
+        attack=guess,
+        enhanced=enhanced,
         enhancement=enhancement,
         raw_bits=Update(received.tensors).wire_bits,
         seconds=attacking.seconds,
         enhancing_seconds=0.0 if enhancer is None else enhancing.seconds,
         peak_mib=max(peaks, default=None),
     )
-
-
-def as_saved(guess: Reconstruction) -> Reconstruction:
-    """The reconstruction with the pictures that a reader sees, which are those that are scored."""
-    # A diverged attack may hand back NaN, which no picture can show and no matching can order.
-    return dataclasses.replace(guess, images=eight_bit(guess.images))

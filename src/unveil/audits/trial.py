@@ -13,7 +13,7 @@ from torch import Generator
 
 from unveil import __version__
 from unveil.audits.controls import CONTROLS, control_batch
-from unveil.audits.pipeline import EVERYTHING, Outcome, as_saved, play
+from unveil.audits.pipeline import EVERYTHING, Outcome, play
 from unveil.audits.threat_model import ThreatModel
 from unveil.clients.client import Client
 from unveil.core.arithmetic import arithmetic_on, machine
@@ -99,16 +99,16 @@ def run_trial(
             confidence=[] if guess.confidence is None else guess.confidence.tolist(),
         )
 
-    guess = align(originals, outcome.attack)
-    results = {ATTACK: scored(guess, [other.attack for other in null])}
+    guess = align(originals, _as_saved(outcome.attack))
+    results = {ATTACK: scored(guess, [_as_saved(other.attack) for other in null])}
     pictures = {ORIGINAL: eight_bit(originals), ATTACK: guess.images}
     if enhancer is not None and outcome.enhanced is not None:
-        guess = align(originals, outcome.enhanced)
-        result = scored(guess, [other.final for other in null])
+        guess = align(originals, _as_saved(outcome.enhanced))
+        result = scored(guess, [_as_saved(other.final) for other in null])
         pictures[ENHANCED] = guess.images
         extra: dict[str, Scores] = {}
         if enhancer.uses_labels:
-            drawn = as_saved(
+            drawn = _as_saved(
                 dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=client.class_names))
             )
             # In the attack's order it has the right classes, matched anew the most similar pixels: both must be beaten.
@@ -151,6 +151,12 @@ def _part_of(watch: Watch | None, number: int, runs: int) -> Watch | None:
     if watch is None or runs == 1:
         return watch
     return lambda p: watch(dataclasses.replace(p, step=p.step + number * p.steps, steps=p.steps * runs))
+
+
+def _as_saved(guess: Reconstruction) -> Reconstruction:
+    """The reconstruction with the pictures that a reader sees, which are those that are scored."""
+    # A diverged attack may hand back NaN, which no picture can show and no matching can order.
+    return dataclasses.replace(guess, images=eight_bit(guess.images))
 
 
 def settings_of(

@@ -112,7 +112,7 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
     model = build_model(victim, image_shape=(3, size, size), classes=CLASSES, seed=int(random.integers(2**31)))
     labels = torch.from_numpy(random.choice(CLASSES, len(rows), replace=False))
     guess = play(Client(model, truth, labels, training=local), obfuscation, attack, seed=played).attack
-    rough = guess.images
+    rough = eight_bit(guess.images)
     made = {
         "model": victim,
         "training": str(local),
