@@ -62,6 +62,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return run
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as it stands there, one after the other, with settings that make it short."""
     plans: list[Any] = []
@@ -92,6 +93,7 @@ def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytes
     assert [str(plan.sources[0]) for plan in plans] == ["pictures"]
 
 
+@pytest.mark.slow
 def test_a_real_process_in_a_folder_with_spaces(tmp_path: Path) -> None:
     """As installed: the script's own process, whose first import is not this suite's."""
     place = tmp_path / "a folder"
@@ -156,6 +158,7 @@ def test_every_name_that_list_shows_can_be_used(folder: Path, call: Call) -> Non
                 parsers[entry["kind"]](entry["name"] + (":" + spec if spec else ""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["with spaces & é"], indirect=True)
 def test_the_example_of_ones_own_model(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(
@@ -182,6 +185,7 @@ def test_the_example_of_ones_own_model(folder: Path, call: Call, monkeypatch: py
         monkeypatch.delitem(sys.modules, name)
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_audit(folder: Path, call: Call) -> None:
     import torch
     from torch import nn
@@ -240,6 +244,7 @@ def test_a_network_that_fails_in_the_middle_is_the_users(folder: Path, call: Cal
     assert "bug in unveil" not in err
 
 
+@pytest.mark.slow
 def test_a_results_folder_and_pictures_with_spaces(folder: Path, call: Call) -> None:
     for colour in ("dark red", "sky blue"):
         (folder / "my pictures" / colour).mkdir(parents=True)

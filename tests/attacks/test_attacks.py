@@ -51,6 +51,7 @@ def test_every_catalogued_attack_is_tried_here() -> None:
     assert {spec.partition(":")[0] for spec in SPECS} == set(CATALOGUE)
 
 
+@pytest.mark.slow
 @everyone
 def test_the_contract(spec: str) -> None:
     model, batch = small_client()
@@ -90,6 +91,7 @@ def photographs(n: int = 2, size: int = 32) -> tuple[nn.Module, Batch]:
     return model, Batch(pictures.images, pictures.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["dlg", "idlg"])
 def test_lbfgs_rebuilds_a_picture_of_a_smooth_net_almost_exactly(spec: str) -> None:
     model, batch = small_client(n=1)

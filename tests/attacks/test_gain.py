@@ -67,6 +67,7 @@ def off(model: nn.Module, batch: Batch, received: Update, knowledge: Knowledge, 
     return abs(told / truth - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [lenet, without_biases])
 def test_a_clipped_update_has_its_gain_to_three_digits(network: type[nn.Module]) -> None:
     found, spec = [], "clip:norm=0.1"
@@ -79,6 +80,7 @@ def test_a_clipped_update_has_its_gain_to_three_digits(network: type[nn.Module])
     assert median(found) < 0.005  # the note has three digits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "channel", "known"),
     [
@@ -113,6 +115,7 @@ def test_the_true_pictures_tell_the_gain_by_every_tensor() -> None:
     assert found == pytest.approx(gain, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.9, 1.12])
 def test_only_one_gain_makes_the_head_explain_its_own_gradient(start: float) -> None:
     """Found within a twentieth or not at all, and for some client of three to four digits."""

@@ -86,6 +86,7 @@ def overlap(found: list[int], labels: list[int]) -> int:
     return sum((Counter(found) & Counter(labels)).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @given(seed=st.integers(0, 2**20), label=st.integers(0, 9))
 @settings(deadline=None, max_examples=3, derandomize=True)
@@ -108,6 +109,7 @@ def test_idlgs_criterion_names_the_class_of_any_single_picture_and_none_in_noise
     assert alone(torch.randn((classes, 50), generator=generator)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [[3], [0, 1, 2, 9], [4, 4, 4, 7], [5, 5, 5, 5, 5, 5]], ids=str)
 @pytest.mark.parametrize("training", [FedSGD(), FedAvg(steps=3, lr=0.01)], ids=str)
 @pytest.mark.parametrize("bias", [True, False])
@@ -152,6 +154,7 @@ CHANNELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_a_bias_takes_nothing_away_and_most_labels_come_through(channel: str) -> None:
     labels = [1, 3, 6, 8]
@@ -164,6 +167,7 @@ def test_a_bias_takes_nothing_away_and_most_labels_come_through(channel: str) ->
     assert right[True] >= 6  # of 8; four labels guessed of ten classes give 3.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channel", ["topk:density=0.1", "sign", "gaussian:relative=1", "none"])
 def test_a_channel_that_is_not_known_costs_little(channel: str) -> None:
     labels, right = [1, 3, 3, 8], 0
@@ -174,6 +178,7 @@ def test_a_channel_that_is_not_known_costs_little(channel: str) -> None:
     assert right >= 6  # of 8
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**20), factor=st.sampled_from([1e-4, 0.3, 50.0]))
 @FEW
 def test_where_the_scale_is_not_known_it_does_not_matter(seed: int, factor: float) -> None:
@@ -184,6 +189,7 @@ def test_where_the_scale_is_not_known_it_does_not_matter(seed: int, factor: floa
     assert found_in(model, longer, knowledge) == found_in(model, update, knowledge)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**20))
 @FEW
 def test_renaming_the_classes_renames_the_labels(seed: int) -> None:
@@ -210,6 +216,7 @@ class HeadFirst(nn.Module):
         return scores
 
 
+@pytest.mark.slow
 def test_the_order_of_declaration_does_not_matter() -> None:
     plain = mlp()
     first = HeadFirst(plain).eval()
@@ -261,6 +268,7 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_the_last_layer_may_be_of_many_kinds(head: str) -> None:
     with torch.random.fork_rng():
@@ -270,6 +278,7 @@ def test_the_last_layer_may_be_of_many_kinds(head: str) -> None:
     assert found_in(model, *sent_by(model, labels)) == labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in zoo.ZOO if name != "without gradient"][::3])
 def test_the_labels_of_every_network_of_the_zoo(name: str) -> None:
     model = zoo.build(name)
@@ -277,6 +286,7 @@ def test_the_labels_of_every_network_of_the_zoo(name: str) -> None:
     assert found_in(model, update, knowledge) == [0, 3, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["3.weight", "3.bias"])
 def test_a_part_of_the_last_layer_is_enough(kept: str) -> None:
     model = mlp()

@@ -103,6 +103,7 @@ MAPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("name", MAPPED)
 def test_each_feature_is_found_at_its_place(name: str, mode: Mode) -> None:
@@ -256,6 +257,7 @@ def same(net: nn.Sequential) -> nn.Module:
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [
@@ -280,6 +282,7 @@ def test_the_result_does_not_depend_on_which_of_two_equal_networks_is_given(
     assert found[0].notes == found[1].notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channel", ["none", "topk:density=0.2"])
 @pytest.mark.parametrize("first", [0, 4], ids=["network", "head"])
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)

@@ -83,6 +83,7 @@ def measured(spec: str, training: LocalTraining, obfuscation: str) -> tuple[list
     return own, others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "training", "obfuscation", "floor"),
     [
@@ -110,6 +111,7 @@ def test_photographs_come_back_and_not_from_another_update(
     assert median(others) < floor - 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("obfuscation", ["none", "qsgd:levels=8,norm=max", "gaussian:relative=1"])
 def test_confidence_ranks_pictures_better_than_chance(obfuscation: str) -> None:
     found = []

@@ -68,6 +68,7 @@ def client(model: nn.Module, labels: list[int], *, seed: int = 5) -> tuple[Head,
     return head, truth, batch, Update(FedSGD()(model, batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize(("layers", "most"), [(1, 1e-6), (2, 1e-3), (3, 0.1)])
 def test_separation_is_exact_without_obfuscation(layers: int, most: float, bias: bool) -> None:
@@ -249,6 +250,7 @@ def test_a_mean_that_no_equation_holds_is_told_by_relu() -> None:
     assert torch.equal(lift(centred, apart), centred)  # every equation says something
 
 
+@pytest.mark.slow
 def test_a_batch_with_every_class_is_separated_too() -> None:
     pictures = load_pictures("builtin", count=10, size=32)
     model = build_model("lenet", image_shape=(3, 32, 32), classes=10, seed=0)

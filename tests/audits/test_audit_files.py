@@ -118,6 +118,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
+@pytest.mark.slow
 @tried(60)
 @given(content=damaged(), variant=st.sampled_from([None, None, "x", ""]))
 def test_every_damage(tmp_path: Path, content: bytes, variant: str | None) -> None:
@@ -139,6 +140,7 @@ COMMENTED = re.findall(r"(?m)^# \w+ = .*$", re.sub(r"(?m)^# \[.*\n(# .*\n)+", ""
 MISSING = ("does not exist", "is not a folder", "have labels of their own", "cannot be read")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", COMMENTED)
 def test_every_key_that_the_template_has_in_a_comment_is_understood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str

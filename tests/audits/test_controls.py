@@ -49,6 +49,7 @@ def test_labels_only_has_the_labels_and_none_of_the_pictures() -> None:
     assert float((other.images - client().batch.images).abs().flatten(1).mean(1).min()) > 0.05
 
 
+@pytest.mark.slow
 def test_a_trial_scores_its_controls_far_below_itself(tmp_path: Path) -> None:
     seen: list[Progress] = []
     trial = run_trial(
@@ -69,6 +70,7 @@ def test_a_trial_scores_its_controls_far_below_itself(tmp_path: Path) -> None:
     assert steps[-1] == seen[-1].steps == 3 * trial.iterations
 
 
+@pytest.mark.slow
 def test_the_controls_do_not_change_the_trial(tmp_path: Path) -> None:
     def played(*controls: str) -> list[float]:
         trial = run_trial(
@@ -83,6 +85,7 @@ def test_the_controls_do_not_change_the_trial(tmp_path: Path) -> None:
     assert played() == played(ANOTHER, LABELS)
 
 
+@pytest.mark.slow
 def test_a_control_that_cannot_be_run_is_noted(tmp_path: Path) -> None:
     audit = Audit(
         clients=[client(8)],

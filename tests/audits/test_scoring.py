@@ -86,6 +86,7 @@ def test_too_few_pictures_for_a_gallery_are_one_clear_sentence() -> None:
         client(20)
 
 
+@pytest.mark.slow
 def test_an_audit_takes_them_and_its_settings_name_no_path(tmp_path: Path) -> None:
     audit = Audit(
         clients=[client(3)],

@@ -80,6 +80,7 @@ def test_python_m_unveil() -> None:
         assert f"\n  {command} " in answer.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -134,6 +135,7 @@ def test_audit_prints_a_table_and_writes_a_report(call: Call) -> None:
     assert "sign" in lines[1]
 
 
+@pytest.mark.slow
 def test_audit_as_json_prints_nothing_else(call: Call) -> None:
     answer = call("audit", "audit.toml", "--out", "here", "--json", "--set", "seeds=[3]")
     found = json.loads(answer.out)
@@ -142,6 +144,7 @@ def test_audit_as_json_prints_nothing_else(call: Call) -> None:
     assert [(t["settings"]["obfuscation"], t["seed"]) for t in found["trials"]] == [("none", 3), ("sign", 3)]
 
 
+@pytest.mark.slow
 def test_an_audit_with_an_enhancer_says_so(call: Call) -> None:
     answer = call("audit", "audit.toml", "--enhancer", "faithful", "--json")
     assert answer.code == 0
@@ -183,6 +186,7 @@ def test_an_interrupted_fit_says_how_to_go_on(call: Call, monkeypatch: pytest.Mo
     assert "run the same command again to go on" in answer.err
 
 
+@pytest.mark.slow
 def test_an_interrupted_audit_goes_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     import unveil.audits.audit
 
@@ -211,6 +215,7 @@ def test_an_interrupted_audit_goes_on(call: Call, monkeypatch: pytest.MonkeyPatc
     assert answer.err == ""
 
 
+@pytest.mark.slow
 def test_a_last_line_cut_short_is_run_again(call: Call, caplog: pytest.LogCaptureFixture) -> None:
     call("audit", "audit.toml", "--out", "out")
     results = Path("out/results.jsonl")
@@ -328,6 +333,7 @@ def test_files_and_folders_that_do_not_serve(call: Call, args: list[str], messag
     assert Path("audit.toml").read_text(encoding="utf-8") == AUDIT
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_settings_is_refused(call: Call) -> None:
     assert call("audit", "audit.toml", "--out", "out").code == 0
     before = Path("out/results.jsonl").read_bytes()
@@ -338,6 +344,7 @@ def test_a_folder_of_other_settings_is_refused(call: Call) -> None:
     assert Path("out/results.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_report_is_written_anew(call: Call) -> None:
     call("audit", "audit.toml", "--out", "out")
     Path("out/report.html").unlink()
@@ -393,6 +400,7 @@ def test_report_of_results_that_were_tampered_with(call: Call) -> None:
     assert "results.jsonl, line 1: settings" in answer.err
 
 
+@pytest.mark.slow
 def test_init_writes_an_audit_that_runs(call: Call) -> None:
     answer = call("init", "mine.toml")
     assert answer.code == 0

@@ -50,6 +50,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @seed(shifted())
 @settings(deadline=None, database=None, max_examples=150)
 @given(st.dictionaries(st.sampled_from(["a", "b2", "_c", "width"]), VALUES, max_size=3))
@@ -122,6 +123,7 @@ def test_a_class_a_nested_one_and_a_ready_network(mine):
         built(f"{name}:the_model?width=3")
 
 
+@pytest.mark.slow
 def test_what_spreads_or_compiles_a_network_is_taken_off(mine):
     name = mine(
         "def spread(classes): return nn.DataParallel(flat(classes))\n"

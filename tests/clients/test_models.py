@@ -62,6 +62,7 @@ def test_resnet18_ends_in_512_maps_of_8_by_8_at_128_pixels():
     assert len(convolutions) + 1 == 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_victim_trains_and_can_be_attacked(name):
     model = build_model(name, image_shape=SHAPE, classes=4, seed=0)

@@ -83,6 +83,7 @@ def worth_it(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(gradient, "WORTH_IT", request.param)
 
 
+@pytest.mark.slow
 @everyone
 @modes
 def test_the_gradient_is_that_of_autograd(name: str, mode: Mode, worth_it: None) -> None:
@@ -93,6 +94,7 @@ def test_the_gradient_is_that_of_autograd(name: str, mode: Mode, worth_it: None)
     assert off(dict(FedSGD(mode=mode).simulate(build(name), batch)), want) < 1e-5
 
 
+@pytest.mark.slow
 @everyone
 @pytest.mark.parametrize(
     "training",
@@ -108,6 +110,7 @@ def test_local_steps_are_those_of_torchs_sgd(name: str, training: FedAvg, worth_
     assert off(dict(training(model, batch)), by_sgd(name, batch_of(), training)) < 1e-5
 
 
+@pytest.mark.slow
 @everyone
 @modes
 def test_nothing_of_the_model_or_of_the_world_changes(name: str, mode: Mode) -> None:
@@ -161,6 +164,7 @@ def test_steps_and_examples_have_draws_of_their_own_and_the_mean_has_none(
     assert alike(dict(means[0]), dict(means[1]))
 
 
+@pytest.mark.slow
 def test_the_mean_of_draws_is_the_mean_of_what_is_drawn() -> None:
     model, batch = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(192, CLASSES)), batch_of()
     seen: list[Tensor] = []

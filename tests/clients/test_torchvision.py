@@ -40,6 +40,7 @@ def victim(name: str) -> tuple[torch.nn.Module, Batch]:
     return model, Batch(torch.rand((2, *shape), generator=seeded(1)), torch.tensor([5, 2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_their_gradient_is_autograds(name: str) -> None:
     model, batch = victim(name)
@@ -54,6 +55,7 @@ def test_their_gradient_is_autograds(name: str) -> None:
         assert off <= 1e-4 * float(expected.norm()) + 1e-7, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize(
     "name", [name for name in SIZES if name not in ("alexnet", "swin_t", "densenet121", "googlenet")]

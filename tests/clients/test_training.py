@@ -91,6 +91,7 @@ def test_attacker_and_client_run_the_same_operator(training: LocalTraining) -> N
         torch.testing.assert_close(dense(simulated[name]).detach(), tensor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", TRAININGS, ids=str)
 def test_thin_and_plain_gradients_agree_to_their_slopes(
     training: LocalTraining, monkeypatch: pytest.MonkeyPatch
@@ -113,6 +114,7 @@ def test_thin_and_plain_gradients_agree_to_their_slopes(
     torch.testing.assert_close(slopes[0], slopes[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", TRAININGS, ids=str)
 def test_gradcheck(training: LocalTraining, everything_thin: None) -> None:
     model, batch = small_client(n=3, size=4)

@@ -94,6 +94,7 @@ def test_a_printed_obfuscation_is_the_spec_that_built_it(spec: str) -> None:
     assert str(parse(spec)) == spec
 
 
+@pytest.mark.slow
 @everyone
 def test_an_all_zero_tensor_passes(channel: Obfuscation) -> None:
     update = small_update()
@@ -117,6 +118,7 @@ def rivals(truth: Candidate) -> dict[str, Candidate]:
     }
 
 
+@pytest.mark.slow
 @everyone
 def test_the_misfit_is_lowest_at_the_truth(channel: Obfuscation) -> None:
     """In the mean over what the channel may have drawn: one draw of a random channel can favour a rival."""
@@ -131,6 +133,7 @@ def test_the_misfit_is_lowest_at_the_truth(channel: Obfuscation) -> None:
     assert min(worse.values()) > 0, worse
 
 
+@pytest.mark.slow
 @everyone
 def test_the_misfit_of_a_thin_candidate_is_that_of_the_plain_one(
     channel: Obfuscation, monkeypatch: pytest.MonkeyPatch

@@ -70,6 +70,7 @@ def test_only_rough_features_are_rounded_and_only_where_it_was_decided() -> None
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.02)  # eight bits of mantissa, a sum of 27 products
 
 
+@pytest.mark.slow
 def test_a_trial_says_what_it_was_computed_in_and_is_another_trial_then(client: Client, tmp_path: Path) -> None:
     trials = {}
     for arithmetic in ("float32", "bfloat16"):

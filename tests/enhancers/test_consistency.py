@@ -153,6 +153,7 @@ def weights(path: Path, network: Restorer | Drawer, seen: Tensor | None = None) 
     return Learned(path.name, path)
 
 
+@pytest.mark.slow
 def test_a_trial_tells_what_the_enhancer_changed(client: Client, tmp_path: Path) -> None:
     torch.manual_seed(shifted(0))
     enhancer = weights(tmp_path / "r.safetensors", Restorer(widths=(4, 6), blocks=1))
@@ -180,6 +181,7 @@ def test_a_trial_tells_what_the_enhancer_changed(client: Client, tmp_path: Path)
     assert read_trials(tmp_path / "kept") == [kept]
 
 
+@pytest.mark.slow
 def test_what_a_generator_draws_from_the_label_alone_is_a_control(client: Client, tmp_path: Path) -> None:
     torch.manual_seed(shifted(0))
     enhancer = weights(tmp_path / "g.safetensors", Drawer(names=("cat", "coffee"), widths=(4, 6), blocks=1))

@@ -264,6 +264,7 @@ def test_what_is_shipped_loads_has_its_card_and_is_small() -> None:
         assert len(enhancer.seen) == enhancer.card["pictures"]
 
 
+@pytest.mark.slow
 def test_the_shipped_restorer_improves_what_the_attack_made_of_pictures_it_never_saw() -> None:
     pictures = load_pictures("builtin", count=8, size=64)
     model = build_model("lenet", image_shape=(3, 64, 64), classes=10, seed=0)

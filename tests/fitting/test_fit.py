@@ -72,6 +72,7 @@ def small_restoring(store: PairStore) -> RestorerTask:
     return RestorerTask(network=Restorer(widths=(8, 12), blocks=1), store=store, batch=8)
 
 
+@pytest.mark.slow
 def test_a_restorer_learns_to_take_noise_away(store: PairStore, tmp_path: Path) -> None:
     network = train(small_restoring(store), Training(steps=500, lr=3e-3, every=500), tmp_path / "work")
     (held_out,) = store.validation
@@ -83,6 +84,7 @@ def test_a_restorer_learns_to_take_noise_away(store: PairStore, tmp_path: Path) 
     assert 0.5 < float(expected.mean() / error) < 2  # it knows about how far it is off
 
 
+@pytest.mark.slow
 def test_a_training_that_was_interrupted_ends_where_it_would_have_ended(store: PairStore, tmp_path: Path) -> None:
     plan = Training(steps=6, every=3)
     whole = train(small_restoring(store), plan, tmp_path / "whole")
@@ -127,6 +129,7 @@ def test_a_folder_that_cannot_be_written_is_named(store: PairStore, tmp_path: Pa
         produce(some_source(), [TINY], tmp_path / "file", clients=2, seed=0)
 
 
+@pytest.mark.slow
 def test_a_sharp_restorer_also_has_a_critic_and_a_generator_a_reader(store: PairStore, tmp_path: Path) -> None:
     def unlike(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a - b).abs().flatten(1).mean(1)
@@ -156,6 +159,7 @@ def test_a_sharp_restorer_also_has_a_critic_and_a_generator_a_reader(store: Pair
             assert any(not torch.equal(a, b) for a, b in zip(kept[name], net.parameters(), strict=True)), name
 
 
+@pytest.mark.slow
 def test_some_pictures_and_some_classes_are_withheld_from_a_generator() -> None:
     pairs = noisy_pairs(0, count=400)
     rough, hints, classes = withheld(pairs, np.random.default_rng(shifted(0)))
@@ -168,6 +172,7 @@ def test_some_pictures_and_some_classes_are_withheld_from_a_generator() -> None:
     assert torch.equal(classes[told], pairs.labels[told] + 1)
 
 
+@pytest.mark.slow
 def test_pairs_are_of_the_recipe_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
     source = some_source()
     one, again, other = (make_pairs(source, [TINY], seed=1, number=n) for n in (0, 0, 1))
@@ -182,6 +187,7 @@ def test_pairs_are_of_the_recipe_and_the_same_for_the_same_seed(tmp_path: Path) 
     assert kept.made == one.made
 
 
+@pytest.mark.slow
 def test_clients_that_are_there_are_not_simulated_again(tmp_path: Path) -> None:
     seen: list[int] = []
     produce(some_source(), [TINY], tmp_path, clients=2, seed=0, workers=1, told=seen.append)
@@ -193,6 +199,7 @@ def test_clients_that_are_there_are_not_simulated_again(tmp_path: Path) -> None:
     assert (tmp_path / "00000.safetensors").stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 def test_pairs_of_other_pictures_are_not_taken_for_these(tmp_path: Path) -> None:
     made = {"clients": 2, "seed": 0, "workers": 1}
     produce(some_source(), [TINY], tmp_path, **made)
@@ -205,6 +212,7 @@ def test_pairs_of_other_pictures_are_not_taken_for_these(tmp_path: Path) -> None
             produce(source, [recipe], tmp_path, **{**made, "seed": seed})
 
 
+@pytest.mark.slow
 def test_held_out_clients_have_pictures_of_their_own(tmp_path: Path) -> None:
     source = some_source(side=SIDE)  # neither cut nor reduced: the pairs' pictures are the source's own
     produce(source, [replace(TINY, crops=0)], tmp_path, clients=4, seed=0, workers=1)
@@ -216,6 +224,7 @@ def test_held_out_clients_have_pictures_of_their_own(tmp_path: Path) -> None:
     assert len(store.pictures) == 12
 
 
+@pytest.mark.slow
 def test_a_picture_is_held_out_whatever_stands_beside_it() -> None:
     some, more = some_source(60, side=16), some_source(60, seed=3, side=16)
     learned, held = parted(some, fewest=20)
@@ -239,6 +248,7 @@ def test_what_is_no_folder_of_pairs_is_said(tmp_path: Path) -> None:
         PairStore([tmp_path])
 
 
+@pytest.mark.slow
 def test_the_cheap_degradation_is_worse_the_more_noise_there_is() -> None:
     degrader = Degrader(some_source(side=48), sizes=(48,), victims=1, crops=0.5, seed=0)
     drawn = [degrader.draw(4, random=np.random.default_rng(shifted(n))) for n in range(30)]
@@ -330,6 +340,7 @@ def test_joined_sources_have_one_size_and_one_list_of_classes() -> None:
     assert both.name == "leaves and more"
 
 
+@pytest.mark.slow
 def test_fit_from_pictures_to_an_enhancer_with_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def recipes(self: Fit, side: int) -> Sequence[Recipe]:
         return (TINY,)

@@ -115,6 +115,7 @@ def sleep(folder, job):
 """
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     ("number", "to_group", "code"),

@@ -15,6 +15,9 @@ DECIBELS, SHARE = 0.1, 0.02
 0.006 at most (`python tests/golden/record.py --shake 6`)."""
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def measured() -> Scores:
     return scores()

@@ -89,6 +89,7 @@ def scores() -> Scores:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FACTS)
 def test_a_copy_is_best_and_damage_never_helps(scores: Scores, name: str) -> None:
     if name not in scores:

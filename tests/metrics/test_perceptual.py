@@ -30,6 +30,7 @@ def folder(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
+@pytest.mark.slow
 @published
 @pytest.mark.parametrize(("name", "figure"), [("qsgd16", 0.187), ("fedavg5", 0.218)])
 def test_the_authors_pictures_have_the_authors_figures(name: str, figure: float) -> None:
@@ -80,6 +81,7 @@ def known(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perceptual, "CHECKSUM", checksum(net))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("written", [as_npz, as_torchvision, as_whole])
 def test_every_format_gives_the_packages_own_scores(net: Any, tmp_path: Path, written: Any) -> None:
@@ -90,6 +92,7 @@ def test_every_format_gives_the_packages_own_scores(net: Any, tmp_path: Path, wr
         assert torch.allclose(scores, net(pictures, noisy, normalize=True).flatten().double())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 def test_equal_pictures_are_at_no_distance_and_noise_adds_to_it(net: Any, tmp_path: Path) -> None:
     metric = lpips(as_npz(net, tmp_path))
@@ -111,6 +114,7 @@ def test_pictures_too_small_for_the_network(net: Any, tmp_path: Path) -> None:
         lpips(as_npz(net, tmp_path)).score(torch.zeros(1, 3, 28, 28), torch.zeros(1, 3, 28, 28))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -138,6 +142,7 @@ def test_a_damaged_file_is_one_clear_sentence(tmp_path: Path, name: str) -> None
         lpips(tmp_path / "no.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [{"x": 3}, {"features": torch.zeros(2)}, {"lin0": 1, "net.": 2, "": 3}])
 def test_other_names_are_one_clear_sentence(tmp_path: Path, state: dict[str, Any]) -> None:
     torch.save(state, tmp_path / "x.pth")

@@ -53,6 +53,7 @@ def test_every_catalogued_obfuscation_is_in_the_pairs() -> None:
     assert {spec.partition(":")[0] for spec in STAGES} == set(CATALOGUE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", PAIRS)
 def test_the_misfit_of_every_pair_is_lowest_at_the_truth(spec: str, candidates: dict[str, Candidate]) -> None:
     """In the mean over what the channel may have drawn. Another length counts where the channel keeps the length."""

@@ -65,6 +65,7 @@ class Threshold:
         return (x.abs() - self.least).clamp_min(0).square() * (y == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", SPARSIFIERS)
 @pytest.mark.parametrize("second", BEHIND)
 def test_a_stage_behind_a_sparsifier_does_what_it_does_to_the_values_sent_alone(first: str, second: str) -> None:
@@ -162,6 +163,7 @@ def test_the_wire_is_an_independent_count_of_payloads(spec: str) -> None:
     assert received.wire_bits <= update.wire_bits + 32 * 1140  # of all norms together
 
 
+@pytest.mark.slow
 @tried(60)
 @given(st.integers(1, 10), st.integers(1, 10), st.integers(2, 15), st.integers(2, 15))
 def test_the_wire_grows_with_density_and_bits(one: int, other: int, few: int, many: int) -> None:

@@ -45,6 +45,7 @@ def groups(size: int, bucket: int | None) -> list[slice]:
     return [slice(k, k + (bucket or size)) for k in range(0, size, bucket or size)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["qsgd", "qsgd_max", "uniform", "minmax"])
 @tried(40)
 @given(values=entries, scale=scales, bucket=st.none() | st.integers(1, 12), fine=st.integers(2, 9))
@@ -136,6 +137,7 @@ KINDS = ["zeros", "some empty", "all empty", "no tensor", "one entry", "a number
 KINDS += ["large", "small", "denormal", "types mixed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_every_tensor_passes_every_channel_and_is_judged_by_a_number(kind: str, dtype: torch.dtype) -> None:

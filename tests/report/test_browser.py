@@ -23,6 +23,7 @@ FLAGS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is on the PATH")
 def test_a_browser_shows_it(folder: Path, tmp_path: Path, trial: Callable[..., Trial]) -> None:
     assert BROWSER is not None
