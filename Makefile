@@ -4,13 +4,16 @@
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: demo test check bench clean
+.PHONY: demo test fast check bench clean
 
 demo: .venv/.installed  ## run the demo and say where its report is
 	$(BIN)/unveil demo
 
 test: check  ## the whole suite, a process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8
+
+fast: .venv/.installed-dev  ## the tests that take less than a second each: under a minute on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 -m "not slow"
 
 check: .venv/.installed-dev  ## style and types only
 	$(BIN)/ruff check
