@@ -21,8 +21,8 @@ from PIL import Image, ImageDraw
 
 from run import HERE, write
 from unveil.audits.results import read_trials
+from unveil.metrics import facts_of
 from unveil.report import summarise
-from unveil.report.descriptions import measure
 from unveil.report.metric_agreement import agreement
 from unveil.report.rate_leakage import families
 from unveil.report.rows import Row
@@ -53,12 +53,12 @@ def main() -> int:
 
 def recovered(rows: Sequence[Row]) -> str:
     """Claim 1: what each attack got through each obfuscation, mean over the clients, and the verdicts."""
-    titles = [measure(name).heading for name in SHOWN]
+    titles = [facts_of(name).heading for name in SHOWN]
     lines = [line("obfuscation", "smaller", "attack", *titles, "verdicts"), line(*["---"] * (4 + len(titles)))]
     for obfuscation in dict.fromkeys(row.obfuscation for row in rows):
         for attack in dict.fromkeys(row.attack for row in rows):
             there = [row for row in rows if (row.obfuscation, row.attack) == (obfuscation, attack)]
-            scores = [f"{fmean(row.scores[n].mean.mean for row in there):.{measure(n).digits}f}" for n in SHOWN]
+            scores = [f"{fmean(row.scores[n].mean.mean for row in there):.{facts_of(n).digits}f}" for n in SHOWN]
             levels = Counter(row.verdict.level.value.lower() for row in there)
             said = ", ".join(f"{count} {level}" for level, count in sorted(levels.items()))
             smaller = f"{fmean(row.compression for row in there):.1f}"
@@ -88,7 +88,7 @@ def contradictions(rows: Sequence[Row]) -> dict[str, str]:
     if found is None:
         return {}
     others = [name for name in found.names if name not in ("psnr", "ssim")]
-    taus = [line("", *(measure(n).heading for n in others)), line(*["---"] * (1 + len(others)))]
+    taus = [line("", *(facts_of(n).heading for n in others)), line(*["---"] * (1 + len(others)))]
     for pixel in ("psnr", "ssim"):
         for inside, said in ((False, "all"), (True, "inside one batch")):
             pairs = [found.pair(pixel, other) for other in others]
@@ -96,7 +96,7 @@ def contradictions(rows: Sequence[Row]) -> dict[str, str]:
                 "" if p is None else f"{p.within:.2f}" if inside and p.within is not None else f"{p.overall.mean:.2f}"
                 for p in pairs
             ]
-            taus.append(line(f"{measure(pixel).heading}, {said}", *cells))
+            taus.append(line(f"{facts_of(pixel).heading}, {said}", *cells))
     safe_, back_ = ("safe by pixels", "but identity", "but meaning"), ("back by pixels", "no identity", "no meaning")
     head = ("obfuscation", *safe_, *back_)
     hidden = [line(*head), line(*["---"] * len(head))]

@@ -21,16 +21,14 @@ from unveil.audits.trial import arithmetic_of, run_trial, settings_of, shape_of
 from unveil.clients.client import Client
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Enhancer, Obfuscation
-from unveil.core.records import Trial
+from unveil.core.records import BASELINE, Trial
 from unveil.core.types import Metric, Progress, Watch
 from unveil.obfuscations import parse as parse_obfuscation
-
-BASELINE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Everything that is to be tried; the un-obfuscated control is put first where it is missing.
+    """Everything that is to be tried; the baseline, an update as it is, is put first where it is missing.
 
     Args:
         clients: Who trains on what; their names differ.

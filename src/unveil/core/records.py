@@ -11,6 +11,9 @@ from unveil.core.types import Stop
 FORMAT = 2
 """Version of the records in a results folder; a folder of another version is refused."""
 
+BASELINE = "none"
+"""The obfuscation of the row that all others are compared with: the update as it is."""
+
 ATTACK, ENHANCED = "attack", "enhanced"
 """Names of a trial's outcomes: the attack's own pictures, and the same after the enhancer."""
 

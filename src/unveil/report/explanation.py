@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from unveil.core.types import Stop
+from unveil.metrics import facts_of
 from unveil.report import formatting
 from unveil.report.criteria import came_back, found_something, significant
-from unveil.report.descriptions import measure
 from unveil.report.levels import FEW_PICTURES, LEAK_GAIN_DB, LEAK_SSIM, TRACE_CORRELATION
 from unveil.report.rows import Row
 from unveil.report.significance import NO_UPDATE
@@ -44,7 +44,7 @@ def bound(row: Row) -> str:
 
 def shown_by(row: Row) -> str:
     """The measures that show it, where they were tested."""
-    found = [measure(name).heading for name in significant(row)]
+    found = [facts_of(name).heading for name in significant(row)]
     return f", seen in {formatting.listed(found)}" if found else ""
 
 
@@ -91,7 +91,7 @@ def _bar(row: Row) -> str:
 
 def _contrast(row: Row, name: str) -> str:
     """One measure against the control that explains most of it away."""
-    shown, least, p = measure(name), row.scores[name].contrasts[0], row.above[name]
+    shown, least, p = facts_of(name), row.scores[name].contrasts[0], row.above[name]
     says = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     return (
         f"{shown.heading} against {least.control}, the control nearest to it: {least.above.mean:+z.{shown.digits}f} "

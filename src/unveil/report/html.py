@@ -15,10 +15,11 @@ from markupsafe import Markup, escape
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, read_bytes, write_whole
 from unveil.core.records import Trial
+from unveil.core.types import MetricFacts
+from unveil.metrics import FACTS, facts_of
 from unveil.report import formatting
 from unveil.report.charts import leakage_chart, legend, loss_chart
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
-from unveil.report.descriptions import MEASURES, Measure, measure
 from unveil.report.levels import Level
 from unveil.report.metric_agreement import Agreement, Overlooked, agreement
 from unveil.report.pooling import summarise
@@ -74,7 +75,7 @@ class Section:
     anchor: str
     rows: Sequence[Row]
     perceptual: bool
-    measures: Sequence[tuple[str, Measure]]
+    measures: Sequence[tuple[str, MetricFacts]]
     controls: Sequence[str]
     bands: Sequence[Sequence[Strip]]
     leakage: Markup
@@ -130,7 +131,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         prose=_prose,
         spec=_spec,
     )
-    environment.globals.update(measure=measure, enhanced=any(row.enhancer for row in rows))
+    environment.globals.update(facts_of=facts_of, enhanced=any(row.enhancer for row in rows))
     return environment.get_template(TEMPLATE).render(
         headline=headline(rows),
         title=formatting.plain(headline(rows)).partition(". ")[0],
@@ -181,13 +182,13 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
     )
 
 
-def _measures(rows: Sequence[Row]) -> list[tuple[str, Measure]]:
+def _measures(rows: Sequence[Row]) -> list[tuple[str, MetricFacts]]:
     """All that was measured, in the report's order; none where the first table already says it all."""
     found = dict.fromkeys(name for row in rows for name in row.scores)
-    known = [name for name in MEASURES if name in found]
-    names = [*known, *(name for name in found if name not in MEASURES)]
+    known = [name for name in FACTS if name in found]
+    names = [*known, *(name for name in found if name not in FACTS)]
     told = set(names) - ALWAYS or any(row.above for row in rows)
-    return [(name, measure(name)) for name in names] if told else []
+    return [(name, facts_of(name)) for name in names] if told else []
 
 
 def _controls(rows: Sequence[Row]) -> list[str]:
@@ -249,7 +250,7 @@ def _worst_first(rows: Sequence[Row], count: int) -> list[int]:
 
 def _own_scores(picture: Picture) -> str:
     """The scores of one picture, a line each."""
-    lines = [f"{measure(name).heading}: {value:.{measure(name).digits}f}" for name, value in picture.scores.items()]
+    lines = [f"{facts_of(name).heading}: {value:.{facts_of(name).digits}f}" for name, value in picture.scores.items()]
     return "\n".join([f"Picture {picture.position + 1}, seed {picture.seed}", *lines])
 
 

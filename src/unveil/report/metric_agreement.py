@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
+from unveil.metrics import facts_of
 from unveil.report.criteria import came_back_at
-from unveil.report.descriptions import measure
 from unveil.report.rows import Picture, Row
 from unveil.report.significance import TESTED
 from unveil.report.statistics import Interval, kendall_tau
@@ -120,7 +120,7 @@ def agreement(rows: Sequence[Row], *, shown: int = 12) -> Agreement | None:
 
 def _oriented(name: str, row: Row) -> dict[int, float]:
     """Values that rise with leakage."""
-    sign = 1 if measure(name).leak == "high" else -1
+    sign = 1 if facts_of(name).leak == "high" else -1
     return {position: sign * value for position, value in row.scores[name].by_picture.items()}
 
 

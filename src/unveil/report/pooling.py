@@ -14,8 +14,8 @@ from statistics import fmean
 
 from unveil.core.errors import UsageError
 from unveil.core.records import ATTACK, ScoredOutcome, Trial
+from unveil.metrics import facts_of
 from unveil.metrics.pixel import ROUNDING
-from unveil.report.descriptions import measure
 from unveil.report.enhancer_gain import enhancer_gain
 from unveil.report.rows import FAMILIES, OTHER, Picture, Row, Score
 from unveil.report.significance import NO_UPDATE, adjusted, contrasts
@@ -137,7 +137,7 @@ def _score(name: str, runs: list[_Run]) -> Score | None:
     blind = _by_picture(name, [run.trial.blind[name] for run in runs if name in run.trial.blind])
     if not values:
         return None
-    shown = measure(name)
+    shown = facts_of(name)
     controls = _controls(name, runs)
     best = max if shown.leak == "high" else min
     null_best = {at: best([value, *(c[at] for c in controls.values() if at in c)]) for at, value in blind.items()}

@@ -9,9 +9,9 @@ from statistics import fmean
 
 from markupsafe import Markup
 
+from unveil.metrics import facts_of
 from unveil.report import formatting
 from unveil.report.charts import FAMILY_NAMES, MARKERS, WIDTH, axes, svg
-from unveil.report.descriptions import measure
 from unveil.report.rows import Row
 from unveil.report.statistics import kendall_tau
 from unveil.report.svg_layout import Scale
@@ -80,7 +80,7 @@ def families(rows: Sequence[Row]) -> Families | None:
 
 def points(rows: Sequence[Row], name: str) -> list[Point]:
     """One point for each obfuscation that was tried on every client, in order of size."""
-    high = measure(name).leak == "high"
+    high = facts_of(name).leak == "high"
     clients = dict.fromkeys(_client(row) for row in rows)
     found = []
     for obfuscation in dict.fromkeys(row.obfuscation for row in rows):
@@ -105,7 +105,7 @@ def _client(row: Row) -> tuple[str, str, str]:
 
 
 def _tau(name: str, found: Sequence[Point]) -> float | None:
-    sign = 1 if measure(name).leak == "high" else -1
+    sign = 1 if facts_of(name).leak == "high" else -1
     return kendall_tau([-point.compression for point in found], [sign * point.value for point in found])
 
 
@@ -120,7 +120,7 @@ def _panels(panels: Sequence[tuple[str, Sequence[Point]]]) -> str:
 
 
 def _panel(name: str, found: Sequence[Point], left: float, top: float, right: float, bottom: float) -> str:
-    shown = measure(name)
+    shown = facts_of(name)
     values = [point.value for point in found]
     pad = max(0.08 * (max(values) - min(values)), 0.02)
     sizes = [point.compression for point in found]

@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unveil.core.records import BASELINE
 from unveil.core.types import Stop
 from unveil.report.enhancer_gain import EnhancerGain
 from unveil.report.levels import UNJUDGED, Verdict
 from unveil.report.significance import Contrast
 from unveil.report.statistics import Interval
-
-BASELINE = "none"
-"""The obfuscation of a baseline: the bare update."""
 
 FAMILIES, OTHER = ("none", "quantise", "sparsify", "perturb", "pipeline"), "other"
 """Families of obfuscations that charts tell apart, and what every other one is drawn as."""

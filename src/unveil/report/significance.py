@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unveil.report.descriptions import measure
+from unveil.metrics import facts_of
 from unveil.report.statistics import Interval, bootstrap_mean, holm, sign_flip_test
 
 NO_UPDATE = "no update"
@@ -41,7 +41,7 @@ def contrasts(name: str, values: Mapping[int, float], controls: Mapping[str, Map
         values: Position in the batch -> its value.
         controls: Control -> the same for it.
     """
-    sign = 1 if measure(name).leak == "high" else -1
+    sign = 1 if facts_of(name).leak == "high" else -1
     found = []
     for control, there in controls.items():
         differences = [sign * (value - there[position]) for position, value in values.items() if position in there]
