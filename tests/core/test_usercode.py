@@ -12,7 +12,7 @@ from fakes import small_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.types import Batch
-from unveil.core.usercode import is_users, place, running, told
+from unveil.core.usercode import is_users, one_line_of, place, running
 
 
 class Failing(nn.Module):
@@ -50,7 +50,7 @@ def test_a_networks_error_is_the_users_wherever_torch_called_it():
     assert is_users(forward)
     name = Path(__file__).relative_to(Path.cwd()) if Path(__file__).is_relative_to(Path.cwd()) else __file__
     assert place(forward) == f"{name}, line {line_of('raise LookupError')}"
-    assert told(forward) == f"LookupError: no weights for this ({place(forward)})"
+    assert one_line_of(forward) == f"LookupError: no weights for this ({place(forward)})"
     backward = raised(lambda: Backward()(torch.zeros(1, requires_grad=True)).sum().backward())
     assert is_users(backward)
 

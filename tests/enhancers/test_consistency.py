@@ -25,7 +25,7 @@ from unveil.core.protocols import Knowledge
 from unveil.core.records import ATTACK, ENHANCED
 from unveil.core.types import Batch, FeatureFit, Reconstruction, Update
 from unveil.enhancers.consistency import enhance, polyak_steps, refuse_seen
-from unveil.enhancers.generator import Generator as Drawer
+from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.learned import Learned
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import save_weights
@@ -66,9 +66,9 @@ def attacked() -> tuple[torch.nn.Module, Batch, Update, Knowledge, Reconstructio
 
 def test_a_restorer_that_is_right_is_believed(attacked) -> None:  # type: ignore[no-untyped-def]
     model, batch, update, knowledge, rough = attacked
-    found, told = enhance(Towards(batch.images), rough, model=model, update=update, knowledge=knowledge)
-    assert told.share == 1
-    assert told.misfit_after < told.misfit_before
+    found, enhancement = enhance(Towards(batch.images), rough, model=model, update=update, knowledge=knowledge)
+    assert enhancement.share == 1
+    assert enhancement.misfit_after < enhancement.misfit_before
     torch.testing.assert_close(found.images, batch.images)
 
 
@@ -76,9 +76,9 @@ def test_a_restorer_that_is_right_is_believed(attacked) -> None:  # type: ignore
 def test_a_restorer_never_takes_pictures_further_from_the_update(attacked, wrong: str) -> None:  # type: ignore[no-untyped-def]
     model, batch, update, knowledge, rough = attacked
     other = {"inverted": 1 - batch.images, "grey": torch.full_like(batch.images, 0.5), "another": batch.images.flip(0)}
-    found, told = enhance(Towards(other[wrong]), rough, model=model, update=update, knowledge=knowledge)
-    assert told.misfit_after <= told.misfit_before
-    if told.share == 0:
+    found, enhancement = enhance(Towards(other[wrong]), rough, model=model, update=update, knowledge=knowledge)
+    assert enhancement.misfit_after <= enhancement.misfit_before
+    if enhancement.share == 0:
         assert torch.equal(found.images, rough.images)
 
 
@@ -120,25 +120,25 @@ def test_features_lead_a_restorer_back_to_the_update(attacked) -> None:  # type:
     shares = []
     for chi_squared in (None, lambda images: 1e4 * (images - batch.images).square().mean((1, 2, 3))):
         guess = dataclasses.replace(rough, evidence=dataclasses.replace(evidence, chi_squared=chi_squared))
-        _, told = enhance(wrong, guess, model=model, update=update, knowledge=knowledge)
-        assert told.misfit_after <= told.misfit_before
-        shares.append(told.share)
+        _, enhancement = enhance(wrong, guess, model=model, update=update, knowledge=knowledge)
+        assert enhancement.misfit_after <= enhancement.misfit_before
+        shares.append(enhancement.share)
     assert shares[1] > shares[0]
 
 
 def test_where_the_update_is_exact_a_restorer_may_change_a_third_at_most(attacked) -> None:  # type: ignore[no-untyped-def]
     model, batch, update, knowledge, rough = attacked
     exact = dataclasses.replace(rough, evidence=FeatureFit(noise=torch.full((4,), 1e-4), miss=torch.full((4,), 0.1)))
-    _, told = enhance(Towards(batch.images), exact, model=model, update=update, knowledge=knowledge)
-    assert told.share == 0.3
+    _, enhancement = enhance(Towards(batch.images), exact, model=model, update=update, knowledge=knowledge)
+    assert enhancement.share == 0.3
 
 
-def test_a_generator_is_not_held_and_its_misfit_is_told(attacked) -> None:  # type: ignore[no-untyped-def]
+def test_a_generator_is_not_held_and_its_misfit_is_reported(attacked) -> None:  # type: ignore[no-untyped-def]
     model, batch, update, knowledge, rough = attacked
     drawn = Towards(1 - batch.images, is_faithful=False)
-    found, told = enhance(drawn, rough, model=model, update=update, knowledge=knowledge)
+    found, enhancement = enhance(drawn, rough, model=model, update=update, knowledge=knowledge)
     assert torch.equal(found.images, 1 - batch.images)
-    assert told.misfit_after > told.misfit_before
+    assert enhancement.misfit_after > enhancement.misfit_before
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def client() -> Client:
     return make_client(name="client", model="lenet", images="builtin", size=16, batch=3, training=FedSGD())
 
 
-def weights(path: Path, network: Restorer | Drawer, seen: Tensor | None = None) -> Learned:
+def weights(path: Path, network: Restorer | ClassConditionalGenerator, seen: Tensor | None = None) -> Learned:
     torch.nn.init.normal_(network.body.last.weight, std=0.02)
     seen = torch.zeros((0, 32), dtype=torch.uint8) if seen is None else seen
     save_weights(network, path, seen=seen, card={})
@@ -184,7 +184,9 @@ def test_a_trial_tells_what_the_enhancer_changed(client: Client, tmp_path: Path)
 @pytest.mark.slow
 def test_what_a_generator_draws_from_the_label_alone_is_a_control(client: Client, tmp_path: Path) -> None:
     torch.manual_seed(shifted(0))
-    enhancer = weights(tmp_path / "g.safetensors", Drawer(names=("cat", "coffee"), widths=(4, 6), blocks=1))
+    enhancer = weights(
+        tmp_path / "g.safetensors", ClassConditionalGenerator(names=("cat", "coffee"), widths=(4, 6), blocks=1)
+    )
     trial = run_trial(
         client,
         obfuscations.parse("qsgd:levels=2"),

@@ -16,7 +16,7 @@ from unveil.core.errors import UsageError
 from unveil.core.protocols import Knowledge
 from unveil.core.types import Batch, FeatureFit, Reconstruction, Update
 from unveil.enhancers.conditioning import hints_of
-from unveil.enhancers.generator import Generator
+from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.learned import SHIPPED, Learned, classes_of, restored
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights, save_weights
@@ -34,9 +34,9 @@ def some_restorer(seed: int = 0) -> Restorer:
     return network.eval()
 
 
-def some_generator(seed: int = 0) -> Generator:
+def some_generator(seed: int = 0) -> ClassConditionalGenerator:
     torch.manual_seed(shifted(seed))
-    network = Generator(names=NAMES, widths=(4, 6), blocks=1)
+    network = ClassConditionalGenerator(names=NAMES, widths=(4, 6), blocks=1)
     torch.nn.init.normal_(network.body.last.weight, std=0.05)
     return network.eval()
 
@@ -71,7 +71,7 @@ def test_an_untrained_network_changes_nothing_at_any_size(side: int) -> None:
     torch.testing.assert_close(pictures, images)
     assert expected.shape == (2, 1, side, side + 4)
     assert (expected > 0).all()
-    drawn = Generator(names=NAMES)(images, hints_of(None, 2), torch.zeros(2, dtype=torch.long))
+    drawn = ClassConditionalGenerator(names=NAMES)(images, hints_of(None, 2), torch.zeros(2, dtype=torch.long))
     torch.testing.assert_close(drawn, images)
 
 

@@ -16,7 +16,7 @@ from unveil.core.errors import UsageError
 from unveil.core.pixels import eight_bit, to_bytes
 from unveil.core.types import FeatureFit
 from unveil.enhancers.conditioning import hints_of
-from unveil.enhancers.generator import Generator as Drawer
+from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.learned import Learned
 from unveil.enhancers.restorer import Restorer
 from unveil.fitting import fit as fitting
@@ -145,17 +145,17 @@ def test_a_sharp_restorer_also_has_a_critic_and_a_generator_a_reader(store: Pair
         critic=Critic(widths=(8, 8)),
     )
     drawing = GeneratorTask(
-        network=Drawer(names=("a", "b", "c"), widths=(8, 12), blocks=1),
+        network=ClassConditionalGenerator(names=("a", "b", "c"), widths=(8, 12), blocks=1),
         store=store,
         likeness=unlike,
         critic=Critic(classes=3, widths=(8, 8)),
         reader=AuxiliaryClassifier(3, eyes),
         batch=8,
     )
-    for trainee in (sharp, drawing):
-        kept = {name: [p.clone() for p in net.parameters()] for name, net in trainee.networks.items()}
-        train(trainee, Training(steps=2, every=2), tmp_path / type(trainee).__name__)
-        for name, net in trainee.networks.items():
+    for task in (sharp, drawing):
+        kept = {name: [p.clone() for p in net.parameters()] for name, net in task.networks.items()}
+        train(task, Training(steps=2, every=2), tmp_path / type(task).__name__)
+        for name, net in task.networks.items():
             assert any(not torch.equal(a, b) for a, b in zip(kept[name], net.parameters(), strict=True)), name
 
 

@@ -16,7 +16,7 @@ import click
 from unveil import __version__
 from unveil.core.errors import UsageError, one_line
 from unveil.core.files import write_new
-from unveil.core.usercode import is_users, told
+from unveil.core.usercode import is_users, one_line_of
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def _blamed(error: BaseException) -> int:
     """Say that a user's own network failed in the middle of an audit, and where."""
     click.echo(
-        f"Error: the model failed during the audit, {one_line(told(error))}; correct it and run the same "
+        f"Error: the model failed during the audit, {one_line(one_line_of(error))}; correct it and run the same "
         "command again, finished trials are kept",
         err=True,
     )
@@ -195,8 +195,8 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     out = out or work / f"{setting}.safetensors"
     plan = Fit(setting=setting, sources=sources, work=work, out=out, command=command, **settings)  # type: ignore[arg-type]
     try:
-        with fitting_shown(Console(stderr=True)) as told:
-            card = train(plan, told)
+        with fitting_shown(Console(stderr=True)) as on_progress:
+            card = train(plan, on_progress)
     except KeyboardInterrupt:
         click.echo(f"Interrupted: {work} keeps what is done; run the same command again to go on.", err=True)
         sys.exit(INTERRUPTED)

@@ -25,7 +25,7 @@ CHECKERS = {"jaxtyping", "beartype"}
 LONGEST = 300  # characters of somebody else's message
 
 
-def told(error: BaseException) -> str:
+def one_line_of(error: BaseException) -> str:
     """The error in one line, for torch's go on for paragraphs, with the place in the user's code."""
     text = (str(error).strip().splitlines() or [""])[0]
     text = "".join(character if character.isprintable() else " " for character in text)
@@ -71,7 +71,7 @@ def running(what: str, fix: str) -> Iterator[None]:
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{what} raised {told(error)}; {fix}") from error
+        raise UsageError(f"{what} raised {one_line_of(error)}; {fix}") from error
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def enhance(
     """The enhanced reconstruction and what was done to it, without the trial before it.
 
     A restorer is believed as far as its pictures explain the update no worse than the attack's own did; see
-    `project_to_consistency`. What a generator draws is kept, and its misfit told.
+    `project_to_consistency`. What a generator draws is kept, and its misfit reported.
 
     Args:
         enhancer: The enhancer.
@@ -67,8 +67,8 @@ def enhance(
         images, after, share = project_to_consistency(guess, found.images - guess.images, misfit, before)
     else:
         images, after, share = found.images, float(misfit(found.images).detach()), 1.0
-    told = Enhancement(misfit_before=before, misfit_after=after, share=share)
-    return dataclasses.replace(found, images=images), told
+    report = Enhancement(misfit_before=before, misfit_after=after, share=share)
+    return dataclasses.replace(found, images=images), report
 
 
 def project_to_consistency(

@@ -18,7 +18,7 @@ CODE = 128
 SKETCH = (32, 4, 4)  # what a class looks like to begin with: maps, height, width
 
 
-class Generator(nn.Module):
+class ClassConditionalGenerator(nn.Module):
     """Rough pictures, their hints and their classes in, plausible pictures out.
 
     Every block takes mean and spread out of its maps and puts the class's in their place: the class decides, and is not

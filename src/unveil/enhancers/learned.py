@@ -15,9 +15,9 @@ from torch import Tensor
 from unveil.core.errors import UsageError
 from unveil.core.types import Images, Reconstruction
 from unveil.enhancers.conditioning import hints_of
-from unveil.enhancers.generator import Generator
+from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.restorer import Restorer
-from unveil.enhancers.weights import load_weights
+from unveil.enhancers.weights import Network, load_weights
 
 SHIPPED = Path(__file__).with_name("shipped")
 CHUNK = 32
@@ -92,7 +92,9 @@ def restored(
     return _as_given(pictures, images), torch.cat([expected for _, expected in found])
 
 
-def drawn(network: Generator, images: Images, hints: Float[Tensor, "n hints"], classes: Int[Tensor, " n"]) -> Images:
+def drawn(
+    network: ClassConditionalGenerator, images: Images, hints: Float[Tensor, "n hints"], classes: Int[Tensor, " n"]
+) -> Images:
     """Drawn pictures in [0, 1]; class 0 is unknown."""
     network.to(images.device)
     given = (_coloured(images), hints.to(images.device), classes.to(images.device))
@@ -101,7 +103,9 @@ def drawn(network: Generator, images: Images, hints: Float[Tensor, "n hints"], c
     return _as_given(torch.cat(found).clamp(0, 1), images)
 
 
-def classes_of(network: Generator, labels: Int[Tensor, " n"], class_names: Sequence[str]) -> Int[Tensor, " n"]:
+def classes_of(
+    network: ClassConditionalGenerator, labels: Int[Tensor, " n"], class_names: Sequence[str]
+) -> Int[Tensor, " n"]:
     """Each label as the generator counts classes, by its name; 0 where it does not know it."""
     places = {_bare(name): place for place, name in enumerate(network.names, 1)}
     names = [class_names[label] if 0 <= label < len(class_names) else "" for label in labels.tolist()]
@@ -137,7 +141,7 @@ def _as_given(pictures: Tensor, images: Images) -> Images:
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
-    network: Restorer | Generator
+    network: Network
     seen: Tensor
     card: dict[str, Any]
 

@@ -15,7 +15,7 @@ from torch.nn import Module
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, quoted, reason_of, regular, shown, write_whole
 from unveil.core.fingerprints import BYTES
-from unveil.enhancers.generator import Generator
+from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.restorer import Restorer
 
 VERSION = "1"
@@ -24,11 +24,14 @@ TENSORS = 10_000
 WIDEST, DEEPEST = 1024, 64  # maps of a network; its scales, and the blocks of each
 NAMES = 1_000_000  # classes of a generator
 SEEN = "seen"  # fingerprints of the pictures it was trained on, beside the weights
-KINDS: Mapping[str, type[Restorer] | type[Generator]] = {cls.kind: cls for cls in (Restorer, Generator)}
+Network = Restorer | ClassConditionalGenerator
+"""What a file of weights may hold."""
+
+KINDS: Mapping[str, type[Network]] = {cls.kind: cls for cls in (Restorer, ClassConditionalGenerator)}
 AGAIN = "install unveil again, or train it with `unveil fit`"
 
 
-def save_weights(network: Restorer | Generator, path: Path, *, seen: Tensor, card: Mapping[str, Any]) -> str:
+def save_weights(network: Network, path: Path, *, seen: Tensor, card: Mapping[str, Any]) -> str:
     """Write a network as 16-bit floats, whole or not at all, and return its checksum.
 
     Args:
@@ -55,7 +58,7 @@ def save_weights(network: Restorer | Generator, path: Path, *, seen: Tensor, car
     return facts["checksum"]
 
 
-def load_weights(path: Path) -> tuple[Restorer | Generator, Tensor, dict[str, Any]]:
+def load_weights(path: Path) -> tuple[Network, Tensor, dict[str, Any]]:
     """The network in eval mode, the fingerprints of what it was trained on, and its card.
 
     Raises:

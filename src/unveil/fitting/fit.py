@@ -17,9 +17,9 @@ from torch import Tensor
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import write_whole
 from unveil.core.fingerprints import BYTES
-from unveil.enhancers.generator import Generator
+from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.restorer import Restorer
-from unveil.enhancers.weights import load_weights, save_weights
+from unveil.enhancers.weights import Network, load_weights, save_weights
 from unveil.fitting.card import as_markdown
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.generating import AuxiliaryClassifier, GeneratorTask
@@ -105,17 +105,17 @@ class Fit:
         return (replace(DESTRUCTION, sizes=(side,)),) if self.setting == "semantic" else RESTORATION
 
 
-Told = Callable[[str, int, int, Mapping[str, float]], None]
+OnProgress = Callable[[str, int, int, Mapping[str, float]], None]
 """(what is being done, how far, of how much, scores)."""
 
 
-def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
+def fit(plan: Fit, on_progress: OnProgress | None = None) -> dict[str, Any]:
     """Make pairs, train, write the weights with their card beside them; returns the card.
 
     Raises:
         UsageError: A source cannot be used, holds pictures for evaluation, or the disk is full.
     """
-    tell = told or (lambda what, done, total, scores: None)
+    report = on_progress or (lambda what, done, total, scores: None)
     # What is missing is said before hours of work.
     source = _source(plan)
     begun = None if plan.begin is None else _begun(plan.begin)
@@ -135,29 +135,29 @@ def fit(plan: Fit, told: Told | None = None) -> dict[str, Any]:
         folder,
         clients=plan.clients,
         seed=plan.seed,
-        told=lambda done: tell(what, done, plan.clients, {}),
+        on_progress=lambda done: report(what, done, plan.clients, {}),
     )
     store = PairStore([folder, *plan.pairs])
-    trainee = _trainee(plan, source, store, network, eyes)
+    task = _task(plan, source, store, network, eyes)
     first = "new weights" if begun is None else f"weights {begun.card['checksum']}"
     average = train(
-        trainee,
+        task,
         Training(steps=plan.steps, lr=plan.lr, seed=plan.seed, of=f"{first}, {plan.setting}, {len(store)} pairs"),
         plan.work,
-        lambda step, scores: tell("training", step, plan.steps, scores),
+        lambda step, scores: report("training", step, plan.steps, scores),
     )
     minutes = round((time.monotonic() - started) / 60)
     card = _card(plan, source, begun) | {
         "pairs": len(store),
         "minutes": minutes if is_new else f"{minutes} since it was last interrupted",
-        "figures": trainee.judge(average)[0],
+        "figures": task.judge(average)[0],
     }
-    assert isinstance(average, Restorer | Generator)
+    assert isinstance(average, Restorer | ClassConditionalGenerator)
     known = np.unique(torch.cat([seen, store.pictures]).numpy(), axis=0)
     return write(average, plan.out, seen=torch.from_numpy(known), card=card)
 
 
-def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[str, Any]) -> dict[str, Any]:
+def write(network: Network, out: Path, *, seen: Tensor, card: dict[str, Any]) -> dict[str, Any]:
     """The weights, and the card as a page beside them."""
     with writing(out.parent, "--out"):
         checksum = save_weights(network, out, seen=seen, card=card)
@@ -170,7 +170,7 @@ def write(network: Restorer | Generator, out: Path, *, seen: Tensor, card: dict[
 class _Begun:
     """The weights that a training goes on from, the pictures they know, and their card."""
 
-    network: Restorer | Generator
+    network: Network
     seen: Tensor
     card: Mapping[str, Any]
 
@@ -209,11 +209,13 @@ def _known_before(plan: Fit, source: Source, begun: _Begun | None) -> Tensor:
     return torch.cat([torch.zeros((0, BYTES), dtype=torch.uint8), *earlier.values()])
 
 
-def _network(plan: Fit, source: Source, begun: _Begun | None) -> Restorer | Generator:
+def _network(plan: Fit, source: Source, begun: _Begun | None) -> Network:
     before = None if begun is None else begun.network
     if plan.setting == "semantic":
-        network = before or Generator(names=source.class_names, widths=WIDE if source.side > SMALL else NARROW)
-        if not isinstance(network, Generator) or network.names != source.class_names:
+        network = before or ClassConditionalGenerator(
+            names=source.class_names, widths=WIDE if source.side > SMALL else NARROW
+        )
+        if not isinstance(network, ClassConditionalGenerator) or network.names != source.class_names:
             raise UsageError(f"fit: {plan.begin} holds no generator for the classes of {source.name}")
         return network
     network = before or Restorer()
@@ -242,14 +244,14 @@ def _card(plan: Fit, source: Source, begun: _Begun | None) -> dict[str, Any]:
     }
 
 
-def _trainee(plan: Fit, source: Source, store: PairStore, network: Restorer | Generator, eyes: Any) -> TrainingTask:
+def _task(plan: Fit, source: Source, store: PairStore, network: Network, eyes: Any) -> TrainingTask:
     recipe = plan.recipes(source.side)[0]
     sizes = recipe.sizes if plan.setting == "semantic" else tuple(size for size in recipe.sizes if size <= 64)
     degrader = None
     if plan.begin is None:
         learned, _ = parted(source, fewest=recipe.batch)
         degrader = Degrader(learned, sizes=sizes, victims=VICTIMS, crops=recipe.crops, seed=plan.seed)
-    if isinstance(network, Generator):
+    if isinstance(network, ClassConditionalGenerator):
         classes = len(source.class_names)
         return GeneratorTask(
             network=network,

@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from unveil.core.pixels import GREY
 from unveil.core.types import Images
-from unveil.enhancers.generator import Generator
+from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.loop import contact_sheet
 from unveil.fitting.losses import Critic, Likeness, critic_loss
@@ -42,7 +42,7 @@ class GeneratorTask:
         batch: Pictures a step.
     """
 
-    network: Generator
+    network: ClassConditionalGenerator
     store: PairStore
     likeness: Likeness
     critic: Critic
@@ -65,13 +65,13 @@ class GeneratorTask:
         else:
             pairs = self.store.draw(self.batch, crop=pairs_side(self.store), random=random)
         rough, hints, classes = withheld(pairs, random)
-        told = classes > 0
+        labelled = classes > 0
         with torch.autocast("cpu", torch.bfloat16):
             made = self.network(rough, hints, classes)
             unlike = self.likeness(made, pairs.truth).mean()
             true, drawn = glimpsed(pairs.truth, random), glimpsed(made, random)
-            judged = self.critic(drawn, pairs.labels)[told].mean()
-            named = F.cross_entropy(self.reader(drawn).float()[told], pairs.labels[told])
+            judged = self.critic(drawn, pairs.labels)[labelled].mean()
+            named = F.cross_entropy(self.reader(drawn).float()[labelled], pairs.labels[labelled])
             real, unreal = self.critic(true, pairs.labels), self.critic(drawn.detach(), pairs.labels)
             read = F.cross_entropy(self.reader(true).float(), pairs.labels, label_smoothing=0.1)
         apart = (made - pairs.truth).abs().mean()

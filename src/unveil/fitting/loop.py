@@ -75,24 +75,24 @@ class Training:
             raise UsageError(f"fit: expected a seed >= 0, got {self.seed}")
 
 
-Told = Callable[[int, Mapping[str, float]], None]
+OnStep = Callable[[int, Mapping[str, float]], None]
 
 
-def train(trainee: TrainingTask, training: Training, folder: Path, told: Told | None = None) -> Module:
+def train(task: TrainingTask, training: Training, folder: Path, on_progress: OnStep | None = None) -> Module:
     """Train, or go on where the folder's checkpoint stopped; returns the averaged network.
 
     Args:
-        trainee: What is trained.
+        task: What is trained.
         training: How long and how fast.
         folder: Gets checkpoint.pt, curve.jsonl (a line a look) and look-STEP.png.
-        told: Called after each step with its number and the losses, and with the scores after each look.
+        on_progress: Called after each step with its number and the losses, and with the scores after each look.
 
     Raises:
         UsageError: A loss is not a number, the folder holds another training's checkpoint, or the disk is full.
     """
     with writing(folder, "--work"):
         folder.mkdir(parents=True, exist_ok=True)
-    networks = trainee.networks
+    networks = task.networks
     average = copy.deepcopy(next(iter(networks.values()))).requires_grad_(False)
     optimisers = {
         name: torch.optim.Adam(net.parameters(), lr=training.lr, betas=(0.9, 0.99)) for name, net in networks.items()
@@ -101,7 +101,7 @@ def train(trainee: TrainingTask, training: Training, folder: Path, told: Told | 
     for step in range(start, training.steps):
         # Drawn from the step, so that a training that was interrupted goes on as if it had not been.
         random = np.random.default_rng([training.seed, step])
-        losses = trainee.losses(step / training.steps, random=random)
+        losses = task.losses(step / training.steps, random=random)
         for name, loss in losses.items():
             if not math.isfinite(float(loss.detach())):
                 raise UsageError(f"fit: the loss of the {name} is not a number at step {step}; lower --lr")
@@ -111,15 +111,15 @@ def train(trainee: TrainingTask, training: Training, folder: Path, told: Told | 
         _follow(average, next(iter(networks.values())), step)
         seen = {name: float(loss.detach()) for name, loss in losses.items()}
         if (step + 1) % training.every == 0 or step + 1 == training.steps:
-            scores, pictures = trainee.judge(average.eval())
+            scores, pictures = task.judge(average.eval())
             with writing(folder, "--work"):
                 line = json.dumps({"step": step + 1, **seen, **scores}) + "\n"
                 append_whole(folder / CURVE, line.encode())
                 write_whole(folder / f"look-{step + 1:06d}.png", png_of(pictures))
                 _keep(folder / CHECKPOINT, step + 1, training, networks, average, optimisers)
             seen |= scores
-        if told is not None:
-            told(step + 1, seen)
+        if on_progress is not None:
+            on_progress(step + 1, seen)
     return average.eval()
 
 

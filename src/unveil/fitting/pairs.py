@@ -145,7 +145,7 @@ def produce(
     clients: int,
     seed: int,
     workers: int = 2,
-    told: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> None:
     """Make the pairs of all clients that the folder does not hold yet, several clients at a time.
 
@@ -158,7 +158,7 @@ def produce(
         clients: How many.
         seed: Their seed.
         workers: Processes, each with one thread: two processes do more than one with two threads.
-        told: Called with the number of finished clients, at the start too.
+        on_progress: Called with the number of finished clients, at the start too.
 
     Raises:
         UsageError: The folder cannot be written, or holds pairs of other pictures, recipes or another seed.
@@ -169,14 +169,14 @@ def produce(
     parts = parted(source, fewest=max(recipe.batch for recipe in recipes))
     wanted = [number for number in range(clients) if not _file(folder, number).is_file()]
     done = clients - len(wanted)
-    if told is not None:
-        told(done)
+    if on_progress is not None:
+        on_progress(done)
 
     def one_more() -> None:
         nonlocal done
         done += 1
-        if told is not None:
-            told(done)
+        if on_progress is not None:
+            on_progress(done)
 
     with writing(folder, "--work"):
         share(_make, (folder, parts, recipes, seed), wanted, workers=workers, done=one_more)

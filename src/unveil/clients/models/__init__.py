@@ -53,8 +53,8 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
         torch.no_grad(),
     ):
         output = model(torch.zeros(2, *image_shape))
-    untold = takes_any(factory) and not set(CLASSES) & set(named.arguments)
-    check_outputs(named, output, 2, classes, untold=untold)
+    classes_unknown = takes_any(factory) and not set(CLASSES) & set(named.arguments)
+    check_outputs(named, output, 2, classes, classes_unknown=classes_unknown)
     check_trained(named, model)
     return model
 

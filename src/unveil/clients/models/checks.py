@@ -45,7 +45,9 @@ def check_trained(named: ModelName, model: Module) -> None:
         )
 
 
-def check_outputs(named: ModelName, output: object, pictures: int, classes: int, *, untold: bool = False) -> None:
+def check_outputs(
+    named: ModelName, output: object, pictures: int, classes: int, *, classes_unknown: bool = False
+) -> None:
     """Raise a `UsageError` unless the output of a model is pictures x at least as many classes.
 
     Args:
@@ -53,15 +55,15 @@ def check_outputs(named: ModelName, output: object, pictures: int, classes: int,
         output: What its `forward` returned.
         pictures: Pictures that went in.
         classes: Number of classes.
-        untold: The factory takes arguments that it does not name, so nobody told it the number of classes.
+        classes_unknown: The factory takes arguments that it does not name, so nobody told it the number of classes.
     """
     if isinstance(output, Tensor) and output.ndim == 2 and len(output) == pictures and output.shape[1] >= classes:
         return
     if isinstance(output, Tensor):
         got, fix = f"shape {tuple(output.shape)}", "give the model one output a class or set classes to match"
-        if untold:
-            told = ModelName(name=named.name, arguments={**named.arguments, "num_classes": classes})
-            fix = f'write model = "{told}"'
+        if classes_unknown:
+            suggested = ModelName(name=named.name, arguments={**named.arguments, "num_classes": classes})
+            fix = f'write model = "{suggested}"'
     else:
         got = type(output).__name__
         fix = "return the logits alone, from a factory of your own that wraps the model"
