@@ -1,12 +1,9 @@
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-import torch
-from torch import Generator
-from torch.nn import Module
 
+from fakes import Counting, Named
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit, AuditProgress, run
 from unveil.audits.results import read_trials
@@ -14,52 +11,13 @@ from unveil.clients.client import Client
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
-from unveil.core.protocols import Attack, Knowledge, Obfuscation
-from unveil.core.registry import spec_of
-from unveil.core.types import Reconstruction, Update, Watch
+from unveil.core.protocols import Attack, Obfuscation
 from unveil.obfuscations import parse as parse_obfuscation
 
 
 @pytest.fixture(scope="module")
 def client() -> Client:
     return make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Counting:
-    """Guesses at random; stops the run, as Ctrl-C does, once it was called `limit` times."""
-
-    name: ClassVar[str] = "counting"
-    limit: int = 1000
-    calls: list[int] = dataclasses.field(default_factory=list, compare=False)
-
-    def __call__(
-        self, model: Module, update: Update, knowledge: Knowledge, *, generator: Generator, watch: Watch | None = None
-    ) -> Reconstruction:
-        if len(self.calls) == self.limit:
-            raise KeyboardInterrupt
-        self.calls.append(1)
-        images = torch.rand(knowledge.num_images, *knowledge.image_shape, generator=generator)
-        assert knowledge.labels is not None
-        return Reconstruction(images=images, labels=knowledge.labels, losses=[1.0])
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Named:
-    """The same attack under another name."""
-
-    name: ClassVar[str] = "named"
-    tag: str = ""
-
-    def __call__(
-        self, model: Module, update: Update, knowledge: Knowledge, *, generator: Generator, watch: Watch | None = None
-    ) -> Reconstruction:
-        return Counting()(model, update, knowledge, generator=generator, watch=watch)
-
-    __str__ = spec_of
 
 
 def channels(*specs: str) -> list[Obfuscation]:

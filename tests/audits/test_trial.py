@@ -1,16 +1,14 @@
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Generator, Tensor
-from torch.nn import Module
+from torch import Tensor
 
+from fakes import Erase, Guess, Sends
 from unveil.attacks import parse as parse_attack
 from unveil.audits.results import append
 from unveil.audits.threat_model import ThreatModel
@@ -19,10 +17,8 @@ from unveil.clients.client import Client
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
-from unveil.core.factored import Candidate
-from unveil.core.protocols import Knowledge, Misfit
 from unveil.core.randomness import generators
-from unveil.core.types import Batch, Reconstruction, Stop, Update, Watch
+from unveil.core.types import Stop
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.obfuscations import parse as parse_obfuscation
 
@@ -32,70 +28,6 @@ BASELINE = parse_obfuscation("none")
 @pytest.fixture(scope="module")
 def client() -> Client:
     return make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Guess:
-    """Answers what it is told to, at random if nothing, and notes what it was granted."""
-
-    name: ClassVar[str] = "guess"
-    images: Tensor | None = None
-    losses: Sequence[float] = (1.0,)
-    stop: Stop = Stop.FINISHED
-    granted: list[Knowledge] = dataclasses.field(default_factory=list)
-
-    def __call__(
-        self, model: Module, update: Update, knowledge: Knowledge, *, generator: Generator, watch: Watch | None = None
-    ) -> Reconstruction:
-        self.granted.append(knowledge)
-        drawn = torch.rand(knowledge.num_images, *knowledge.image_shape, generator=generator)
-        return Reconstruction(
-            images=drawn if self.images is None else self.images,
-            labels=torch.arange(knowledge.num_images),
-            losses=self.losses,
-            stop=self.stop,
-        )
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclasses.dataclass(frozen=True)
-class Sends:
-    """A client that sends this number everywhere."""
-
-    value: float
-    name: ClassVar[str] = "sends"
-    mode: ClassVar[Literal["eval", "train"]] = "eval"
-
-    def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Mapping[str, Tensor]:
-        return {name: torch.full_like(weight, self.value) for name, weight in model.named_parameters()}
-
-    def simulate(self, model: Module, batch: Batch) -> Candidate:
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclasses.dataclass(frozen=True)
-class Erase:
-    """An obfuscation that lets nothing through."""
-
-    name: ClassVar[str] = "erase"
-
-    @property
-    def family(self) -> Literal["perturb"]:
-        return "perturb"
-
-    def __call__(self, update: Update, *, generator: Generator) -> Update:
-        return Update({name: torch.zeros_like(tensor) for name, tensor in update.tensors.items()})
-
-    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def saved(folder: Path, paths: list[str]) -> Tensor:

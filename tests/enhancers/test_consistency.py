@@ -1,14 +1,14 @@
 """An enhancer between attack and scores: held to the update, controlled, recorded, refused where it would cheat."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from fakes import small_client
+from fakes import Towards, small_client
 from seeds import seeded, shifted
 from unveil import obfuscations
 from unveil.attacks import parse as parse_attack
@@ -29,22 +29,6 @@ from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.learned import Learned
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import save_weights
-
-
-@dataclasses.dataclass(frozen=True)
-class Towards:
-    """An enhancer that answers these pictures."""
-
-    images: Tensor
-    is_faithful: bool = True
-    uses_labels: bool = False
-    assumptions: tuple[str, ...] = ()
-
-    def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
-        return dataclasses.replace(guess, images=self.images)
-
-    def __str__(self) -> str:
-        return "towards"
 
 
 @pytest.fixture

@@ -190,11 +190,11 @@ def test_pairs_are_of_the_recipe_and_the_same_for_the_same_seed(tmp_path: Path) 
 @pytest.mark.slow
 def test_clients_that_are_there_are_not_simulated_again(tmp_path: Path) -> None:
     seen: list[int] = []
-    produce(some_source(), [TINY], tmp_path, clients=2, seed=0, workers=1, told=seen.append)
+    produce(some_source(), [TINY], tmp_path, clients=2, seed=0, workers=1, on_progress=seen.append)
     assert seen == [0, 1, 2]
     (tmp_path / "00001.safetensors").unlink()
     kept = (tmp_path / "00000.safetensors").stat().st_mtime_ns
-    produce(some_source(), [TINY], tmp_path, clients=2, seed=0, workers=1, told=seen.append)
+    produce(some_source(), [TINY], tmp_path, clients=2, seed=0, workers=1, on_progress=seen.append)
     assert seen == [0, 1, 2, 1, 2]
     assert (tmp_path / "00000.safetensors").stat().st_mtime_ns == kept
 

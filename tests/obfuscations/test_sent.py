@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Generator, Tensor
 
-from fakes import small_update
+from fakes import Threshold, small_update
 from generated import tried
 from seeds import seeded
-from unveil.core.protocols import Misfit
-from unveil.core.types import Coding, Family, Update
+from unveil.core.types import Coding, Update
 from unveil.obfuscations import parse
-from unveil.obfuscations.likelihoods import added, penalised, squared
 from unveil.obfuscations.pipeline import Pipeline
 from unveil.obfuscations.qsgd import QSGD
 
@@ -40,29 +35,6 @@ BEHIND = [
     "topk:density=0.2",
     "randomk:density=0.5,unbiased=true",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Threshold:
-    """A user's own sparsifier, which only knows that `sparse` means that what is zero was not sent."""
-
-    name: ClassVar[str] = "threshold"
-    family: ClassVar[Family] = "sparsify"
-    least: float = 0.01
-
-    def __call__(self, update: Update, *, generator: Generator) -> Update:
-        tensors = {name: t * (t.abs() >= self.least) for name, t in update.tensors.items()}
-        return Update(tensors, replace(update.coding, sparse=True))
-
-    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        sent = squared(received, sent_only=True)
-        return sent if sent_only else added(sent, self.unsent(received))
-
-    def unsent(self, received: Update) -> Misfit:
-        return penalised(received, dict.fromkeys(received.tensors, self._excess))
-
-    def _excess(self, x: Tensor, y: Tensor) -> Tensor:
-        return (x.abs() - self.least).clamp_min(0).square() * (y == 0)
 
 
 @pytest.mark.slow
