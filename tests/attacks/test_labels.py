@@ -335,6 +335,7 @@ class Draws(nn.Module):
         return scores
 
 
+@pytest.mark.slow
 def test_neither_the_model_nor_any_global_generator_notices() -> None:
     model = Draws().eval()
     update, knowledge = sent_by(model, [0, 3, 3, 7], channel="qsgd:levels=4,norm=max")

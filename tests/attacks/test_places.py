@@ -181,6 +181,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("name", HEADS)
 def test_errors_at_the_true_features_are_those_of_autograd(name: str, mode: Mode) -> None:

@@ -87,6 +87,7 @@ def refusal(path: Path, overrides: Sequence[str] = (), variant: str | None = Non
     return ""
 
 
+@pytest.mark.slow
 @tried(60)
 @given(overrides=st.lists(st.builds("{}={}".format, st.sampled_from(KEYS), VALUES), min_size=1, max_size=2))
 def test_every_override(tmp_path: Path, overrides: list[str]) -> None:

@@ -33,6 +33,7 @@ def rng() -> Generator:
     return seeded(0)
 
 
+@pytest.mark.slow
 def test_another_client_holds_other_pictures() -> None:
     other = control_batch(ANOTHER, client(), generator=rng())
     assert other is not None

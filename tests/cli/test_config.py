@@ -84,6 +84,7 @@ def test_folders_are_relative_to_the_file_and_named_as_in_it(tmp_path: Path) -> 
     assert sorted(client.batch.labels.tolist()) == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

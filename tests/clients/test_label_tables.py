@@ -47,6 +47,7 @@ def written(rows: list[list[str]], delimiter: str, end: str) -> str:
     return text.getvalue()
 
 
+@pytest.mark.slow
 @given(
     labels=st.lists(st.sampled_from(["cat", "dog, small", 'the "best"', "ä", "12", "-"]), min_size=6, max_size=6),
     delimiter=st.sampled_from([",", ";", "\t", "|"]),

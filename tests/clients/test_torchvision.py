@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,7 @@ from unveil.core.network import Mode
 from unveil.core.protocols import Knowledge
 from unveil.core.types import Batch, Update
 
-pytest.importorskip("torchvision", reason="torchvision is not installed")
+pytestmark = pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
 
 SIZES = {
     "alexnet": 64,

@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +22,7 @@ def test_a_picture_is_known_again_after_resizing_and_rounding_and_in_another_lig
     assert len(overlap(fingerprints(larger), seen)) >= 8  # of leaves, whose edges are all sharp
 
 
+@pytest.mark.slow
 def test_other_pictures_are_not_known() -> None:
     assert not len(overlap(fingerprints(some(60, seed=1)), fingerprints(some(60, seed=2))))
     assert not len(overlap(fingerprints(some(3)), torch.zeros((0, 32), dtype=torch.uint8)))

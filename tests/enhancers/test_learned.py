@@ -156,6 +156,7 @@ def rewritten(path: Path, *, drop: str = "", put: Tensor | None = None, add: str
     save_file(tensors, path, {**known, **facts})
 
 
+@pytest.mark.slow
 def test_weights_that_are_wrong_are_refused_in_one_sentence(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = weights.read_bytes()
 

@@ -108,6 +108,7 @@ def test_equal_pictures_are_at_no_distance_and_noise_adds_to_it(net: Any, tmp_pa
     assert metric.leak == "low"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 def test_pictures_too_small_for_the_network(net: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected pictures of at least 32 x 32, got 28 x 28"):

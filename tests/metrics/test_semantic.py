@@ -164,6 +164,7 @@ def test_a_network_is_given_what_it_was_trained_with() -> None:
     assert given[0][0, :, 0, 0].tolist() == [2.0, -2.0, -2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (RESNET20.is_file() and TEST.is_file()), reason="CIFAR-10 and its ResNet-20 are not here")
 def test_the_cifar_classifier_is_as_good_as_its_authors_say() -> None:
     from importlib.util import module_from_spec, spec_from_file_location
@@ -180,6 +181,7 @@ def test_the_cifar_classifier_is_as_good_as_its_authors_say() -> None:
     assert float((named == torch.from_numpy(labels[:400])).double().mean()) > 0.88
 
 
+@pytest.mark.slow
 @installed
 def test_lite0_names_photographs_and_leakage_falls_with_noise() -> None:
     classifier = build_classifier("efficientnet_lite0")

@@ -54,6 +54,7 @@ def test_a_stage_behind_a_sparsifier_does_what_it_does_to_the_values_sent_alone(
         assert second.startswith(("topk", "randomk")) or torch.equal(now, mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", BEHIND)
 def test_a_stage_behind_a_users_own_sparsifier_sees_what_is_not_zero(second: str) -> None:
     update = small_update()
@@ -159,6 +160,7 @@ def test_numbers_that_are_no_entries_are_billed_as_such() -> None:
     assert parse("qsgd:levels=16")(lump, generator=seeded(0)).wire_bits <= lump.wire_bits + 32
 
 
+@pytest.mark.slow
 @tried(60)
 @given(
     levels=st.sampled_from([2, 4, 16, 256]),

@@ -167,6 +167,7 @@ def test_only_pictures_of_the_folder_are_embedded(folder: Path, trial: MakeTrial
     assert page.all("img") == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs pipes and devices with names")
 @pytest.mark.parametrize("kind", ["outside", "pipe", "device", "circle", "large", "binary", "folder"])
 def test_only_settings_of_the_folder_are_shown(
@@ -190,6 +191,7 @@ def test_only_settings_of_the_folder_are_shown(
     assert "SECRET" not in render(folder, [trial(pictures=True)])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs pipes and devices with names")
 @pytest.mark.parametrize("kind", ["pipe", "device", "circle", "folder", "nul", "long"])
 def test_a_picture_that_is_no_regular_file_counts_as_missing(folder: Path, trial: MakeTrial, kind: str) -> None:

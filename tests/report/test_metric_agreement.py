@@ -124,6 +124,7 @@ def test_one_family_is_no_comparison(trial: MakeTrial) -> None:
     assert families(summarise([trial(obfuscation=spec) for spec in SPECS[:3]])) is None
 
 
+@pytest.mark.slow
 def test_the_page_shows_it_all(trial: MakeTrial, folder: Path) -> None:
     trials = [
         with_attack(replace(t, originals=files), images=files)
