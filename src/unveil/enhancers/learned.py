@@ -112,7 +112,8 @@ def classes_of(
     return torch.tensor([places.get(_bare(name), 0) for name in names])
 
 
-def _said(name: str, classes: Tensor) -> str:
+def _said(name: str, classes: Int[Tensor, " n"]) -> str:
+    """What a reader must know of pictures that a generator drew: of how many it knew the class."""
     known = int((classes > 0).sum())
     return (
         f"The enhancer {name} draws pictures from rough ones and their classes; it knew the class of {known} of "
@@ -128,14 +129,14 @@ def _bare(name: str) -> str:
     return " ".join(words)
 
 
-def _coloured(images: Images) -> Tensor:
+def _coloured(images: Float[Tensor, "n _ h w"]) -> Float[Tensor, "n 3 h w"]:
     if images.shape[1] not in (1, 3):
         raise UsageError(f"enhancer: expected pictures of 1 or 3 channels, got {images.shape[1]}; use --enhancer none")
     return images.detach().float().expand(-1, 3, -1, -1)
 
 
-def _as_given(pictures: Tensor, images: Images) -> Images:
-    """Grey where the given pictures were."""
+def _as_given(pictures: Float[Tensor, "n 3 h w"], images: Float[Tensor, "n _ h w"]) -> Images:
+    """The pictures in grey where the images have one channel, else as they are."""
     return pictures.mean(1, keepdim=True) if images.shape[1] == 1 else pictures
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import Module
 
@@ -106,8 +107,8 @@ def pairs_side(store: PairStore) -> int:
     return max(store.groups)
 
 
-def withheld(pairs: Pairs, random: np.random.Generator) -> tuple[Images, Tensor, Tensor]:
-    """Rough pictures, hints and classes, some of each withheld."""
+def withheld(pairs: Pairs, random: np.random.Generator) -> tuple[Images, Float[Tensor, "n hints"], Int[Tensor, " n"]]:
+    """Rough pictures, hints and classes (0 for none); some pictures are grey, some classes 0."""
     count = len(pairs.labels)
     classes = pairs.labels + 1
     nameless = torch.from_numpy(random.random(count) < NAMELESS)
@@ -155,11 +156,12 @@ class AuxiliaryClassifier(nn.Module):
             size = self._pooled(torch.zeros((1, 3, 64, 64))).shape[1]
         self.last = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, classes))
 
-    def _pooled(self, images: Images) -> Tensor:
+    def _pooled(self, images: Images) -> Float[Tensor, "n f"]:
+        """Mean and maximum of every map."""
         maps = self.eyes(images)
         return torch.cat([pool for m in maps for pool in (m.mean((2, 3)), m.amax((2, 3)))], 1).float()
 
-    def forward(self, images: Images) -> Tensor:
+    def forward(self, images: Images) -> Float[Tensor, "n classes"]:
         """One score a class."""
         scores: Tensor = self.last(self._pooled(images))
         return scores

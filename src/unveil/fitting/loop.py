@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
@@ -123,7 +124,8 @@ def train(task: TrainingTask, training: Training, folder: Path, on_progress: OnS
     return average.eval()
 
 
-def _step(optimiser: torch.optim.Optimizer, network: Module, loss: Tensor, lr: float) -> None:
+def _step(optimiser: torch.optim.Optimizer, network: Module, loss: Float[Tensor, ""], lr: float) -> None:
+    """One step of the optimiser, the gradient clipped to length 1."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, slope in zip(parameters, slopes, strict=True):
@@ -194,6 +196,6 @@ def _resume(
         ) from None
 
 
-def contact_sheet(columns: Sequence[Tensor]) -> Tensor:
+def contact_sheet(columns: Sequence[Float[Tensor, "3 h _"]]) -> Float[Tensor, "3 h w"]:
     """Columns of pictures (3 x h x w) side by side as one picture."""
     return torch.cat(list(columns), 2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -87,7 +87,8 @@ def alexnet_eyes(net: Any) -> Callable[[Images], Sequence[Tensor]]:
     return lambda images: net.net(net.scaling_layer(2 * images - 1))[2:]
 
 
-def _apart(some: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+def _apart(some: Sequence[Tensor], others: Sequence[Tensor]) -> Float[Tensor, " n"]:
+    """Mean squared distance of two lists of maps (n x c x h x w each), normalised over their channels."""
     pairs = zip(some, others, strict=True)
     parts = [(F.normalize(a.float()) - F.normalize(b.float())).square().sum(1).mean((1, 2)) for a, b in pairs]
     return torch.stack(parts).sum(0)
@@ -116,8 +117,8 @@ class Critic(nn.Module):
         self.patch = spectral_norm(nn.Conv2d(inside, 1, 3, padding=1))
         self.classes = spectral_norm(nn.Embedding(classes, inside)) if classes else None
 
-    def forward(self, images: Images, labels: Tensor | None = None) -> Tensor:
-        """High for real ones; one value a patch."""
+    def forward(self, images: Images, labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n 1 ph pw"]:
+        """High for real pictures; one value a patch."""
         x = self.body(images * 2 - 1)
         scores: Tensor = self.patch(x)
         if self.classes is not None and labels is not None:
@@ -126,6 +127,6 @@ class Critic(nn.Module):
         return scores
 
 
-def critic_loss(real: Tensor, made: Tensor) -> Float[Tensor, ""]:
-    """The hinge: real ones above 1, made ones below -1."""
+def critic_loss(real: Float[Tensor, "*real"], made: Float[Tensor, "*made"]) -> Float[Tensor, ""]:
+    """The hinge loss: scores of real pictures should be above 1, those of made ones below -1."""
     return F.relu(1 - real).mean() + F.relu(1 + made).mean()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from jaxtyping import UInt8
 from torch import Tensor
 
 from unveil.clients.pictures import all_pictures
@@ -54,7 +55,7 @@ class Source:
         return int(self.pixels.shape[1])
 
     @cached_property
-    def fingerprints(self) -> Tensor:
+    def fingerprints(self) -> UInt8[Tensor, "n bytes"]:
         """One fingerprint a picture."""
         parts = [range(start, min(start + PART, len(self))) for start in range(0, len(self), PART)]
         return torch.cat([fingerprints(self.images(part)) for part in parts])
@@ -159,7 +160,7 @@ def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, lea
     return source
 
 
-def known_from(path: Path, some: Tensor, *, size: int) -> list[int]:
+def known_from(path: Path, some: UInt8[Tensor, "n bytes"], *, size: int) -> list[int]:
     """Which of some fingerprints are those of pictures for evaluation."""
     return [int(row) for row in overlap(some, read_source(path, size=size, split=1).fingerprints)]
 

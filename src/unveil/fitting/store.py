@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from unveil.core.errors import UsageError
@@ -60,7 +61,7 @@ class PairStore:
         top, left = random.integers(size - side + 1, size=2)
         flip, turn = bool(random.random() < 0.5), bool(random.random() < 0.5) and side < size
 
-        def cut(images: Tensor) -> Tensor:
+        def cut(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "count 3 side side"]:
             part = images[rows][..., top : top + side, left : left + side].float() / 255
             part = part.flip(-1) if flip else part
             return part.transpose(-1, -2) if turn else part

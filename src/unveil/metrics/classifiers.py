@@ -210,6 +210,6 @@ BUILDERS: dict[str, Callable[[str], Classifier]] = {
 }
 
 
-def _coloured(images: Images) -> Tensor:
+def _coloured(images: Float[Tensor, "n _ h w"]) -> Float[Tensor, "n 3 h w"]:
     """Float32 on the CPU, where the network is, in three channels."""
     return images.detach().cpu().float().expand(-1, 3, -1, -1)

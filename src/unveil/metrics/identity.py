@@ -84,7 +84,8 @@ def pixels(images: Images) -> Float[Tensor, "n f"]:
     return flat / length.clamp_min(1e-12)
 
 
-def _check(originals: Images, decoys: Tensor) -> None:
+def _check(originals: Images, decoys: Float[Tensor, "m _ _ _"]) -> None:
+    """Raise a `UsageError` unless the decoys have the originals' size and none of them is an original."""
     if originals.shape[1:] != decoys.shape[1:]:
         raise UsageError(
             f"re-identification: expected decoys of {tuple(originals.shape[1:])}, the batch's size, "

@@ -75,7 +75,7 @@ def perceptual_embedding(weights: str | Path) -> Callable[[Images], Float[Tensor
     """
     net = network(None if str(weights) == DOWNLOAD else Path(weights))
 
-    def maps(images: Tensor) -> Tensor:
+    def maps(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
         found = net.net(net.scaling_layer(2 * images - 1))
         points = []
         for x, linear in zip(found, net.lins, strict=True):
@@ -91,7 +91,7 @@ def perceptual_embedding(weights: str | Path) -> Callable[[Images], Float[Tensor
     return embed
 
 
-def _coloured(images: Images) -> Tensor:
+def _coloured(images: Float[Tensor, "n _ h w"]) -> Float[Tensor, "n 3 h w"]:
     """Float32 on the CPU, where the network is, in three channels."""
     return images.detach().cpu().float().expand(-1, 3, -1, -1)
 

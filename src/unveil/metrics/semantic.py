@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unveil.core.errors import UsageError
@@ -140,7 +140,7 @@ def classes_named(classifier: Classifier, name: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def label_sets(seen: Seen, top: int, probability: float) -> Tensor:
+def label_sets(seen: Seen, top: int, probability: float) -> Bool[Tensor, "n classes"]:
     """Which labels belong to each picture's set, one row a picture."""
     p = seen.probabilities
     places = p.argsort(dim=1, descending=True, stable=True)[:, :top]
@@ -148,7 +148,8 @@ def label_sets(seen: Seen, top: int, probability: float) -> Tensor:
     return among.scatter_(1, places[:, :1], True)
 
 
-def _likeliest(seen: Seen, k: int) -> Tensor:
+def _likeliest(seen: Seen, k: int) -> Int[Tensor, "n k"]:
+    """The `k` most probable classes of each picture, or all where there are fewer; the most probable first."""
     return seen.probabilities.topk(min(k, seen.probabilities.shape[1]), dim=1).indices
 
 
