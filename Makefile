@@ -12,7 +12,7 @@ demo: .venv/.installed  ## run the demo and say where its report is
 test: check  ## the whole suite, a process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8
 
-fast: .venv/.installed-dev  ## the tests that take less than a second each: under a minute on two cores
+fast: .venv/.installed-dev  ## the tests that are not marked slow: under a minute on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 -m "not slow"
 
 check: .venv/.installed-dev  ## style and types only

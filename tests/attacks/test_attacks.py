@@ -110,6 +110,7 @@ def run(attack: Matching) -> Reconstruction:
     return attack(model, small_update(), knowing(batch), generator=rng())
 
 
+@pytest.mark.slow
 def test_divergence_is_a_result_that_keeps_finite_images() -> None:
     model, batch = photographs()
     update = Update(FedSGD()(model, batch))
@@ -146,6 +147,7 @@ def test_a_nan_or_foreign_update_is_one_clear_sentence() -> None:
         parse("rog")(model, Update({**tensors, "head.bias": torch.ones(3)}), knowing(batch), generator=rng())
 
 
+@pytest.mark.slow
 def test_unknown_labels_are_noted_and_the_channel_may_be_unknown() -> None:
     model, batch = small_client()
     knowledge = knowing(batch, labels=False)

@@ -97,6 +97,7 @@ def test_one_label_is_certain_whatever_the_sign_of_the_features(activation: str,
     assert "certain" in infer_labels(model, update, knowledge)[1]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**20), classes=st.integers(6, 30), inside=st.integers(1, 40))
 @settings(deadline=None, max_examples=30, derandomize=True)
 def test_idlgs_criterion_names_the_class_of_any_single_picture_and_none_in_noise(
@@ -121,6 +122,7 @@ def test_label_counts_are_read_off_the_update(labels: list[int], training: Local
     assert found_in(model, update, replace(knowledge, obfuscation=None)) == labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False])
 def test_more_pictures_than_classes(bias: bool) -> None:
     labels = [0, 0, 0, 1, 2, 2, 3, 3]
@@ -129,6 +131,7 @@ def test_more_pictures_than_classes(bias: bool) -> None:
     assert found_in(model, update, knowledge) == labels
 
 
+@pytest.mark.slow
 def test_no_label_beyond_the_classes_although_the_model_has_more_outputs() -> None:
     model = mlp(classes=30)
     for channel in ("none", "gaussian:relative=5"):

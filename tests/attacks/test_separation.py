@@ -179,6 +179,7 @@ def test_where_a_batch_cannot_be_separated_the_result_says_so(model: nn.Module, 
     assert align(batch.images, guess).images.shape == batch.images.shape
 
 
+@pytest.mark.slow
 def test_of_several_starts_the_one_that_explains_the_update_best_goes_on() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(shifted(0))

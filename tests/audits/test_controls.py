@@ -43,6 +43,7 @@ def test_another_client_holds_other_pictures() -> None:
     assert control_batch(ANOTHER, client(8), generator=rng()) is None  # of the 14 pictures only 6 are left
 
 
+@pytest.mark.slow
 def test_labels_only_has_the_labels_and_none_of_the_pictures() -> None:
     other = control_batch(LABELS, client(), generator=rng())
     assert other is not None
@@ -101,6 +102,7 @@ def test_a_control_that_cannot_be_run_is_noted(tmp_path: Path) -> None:
     assert read_trials(tmp_path)[0].final.controls == trial.final.controls
 
 
+@pytest.mark.slow
 def test_a_file_names_them_and_a_wrong_name_is_one_clear_sentence(tmp_path: Path) -> None:
     path = tmp_path / "audit.toml"
     text = '{}[[client]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n'

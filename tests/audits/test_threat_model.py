@@ -91,6 +91,7 @@ def test_an_unknown_order_groups_the_pictures_in_another_way(shuffle: int | None
     assert not all(torch.equal(a, b) for a, b in zip(other.values(), mine.values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [FedSGD(), FedAvg(steps=2, lr=0.1), replace(MINI, batch_size=4)], ids=str)
 def test_where_all_pictures_go_into_every_step_there_is_no_order(training: LocalTraining) -> None:
     assert reordered(training, 4) is None

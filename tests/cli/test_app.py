@@ -156,6 +156,7 @@ def test_an_audit_with_an_enhancer_says_so(call: Call) -> None:
     assert "the enhancer adds" in report.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_was_skipped_in_a_folder_of_pictures_stands_in_the_report(call: Call) -> None:
     for name in ("ant", "bee"):
         Path("pics", name).mkdir(parents=True)

@@ -70,6 +70,7 @@ def mangled(draw: st.DrawFn) -> str:
     return text
 
 
+@pytest.mark.slow
 @tried(120)
 @given(st.one_of(made_up, mangled()))
 def test_any_text_is_a_component_or_one_sentence(text: str) -> None:
@@ -86,6 +87,7 @@ def test_any_text_is_a_component_or_one_sentence(text: str) -> None:
         assert 0 < len(sentence) < 2 * len(text) + 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "field"),
     [

@@ -253,6 +253,7 @@ PICTURES = {
 SIZES = 12e6  # bytes: a package that everybody installs stays small
 
 
+@pytest.mark.slow
 def test_what_is_shipped_loads_has_its_card_and_is_small() -> None:
     files = sorted(SHIPPED.glob("*.safetensors"))
     assert {path.stem for path in files} == set(enhancers.CATALOGUE)

@@ -55,6 +55,7 @@ def test_every_job_is_done_once_by_as_many_processes_as_there_is_work_for(tmp_pa
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_what_a_job_raises_is_raised_here_and_the_others_stop(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left on device") as error:
         share(fail_at_two, tmp_path, range(500), workers=2, done=lambda: None)

@@ -120,6 +120,7 @@ def test_a_missing_score_is_said(trial: MakeTrial, metric: str) -> None:
         assert any("PSNR alone" in caveat for caveat in verdict.caveats)
 
 
+@pytest.mark.slow
 def test_nothing_that_is_said_promises_privacy(trial: MakeTrial) -> None:
     said = [level.meaning for level in Level] + [level.value for level in Level] + list(NOT_PROVED)
     for control, one, two in itertools.product([*WHAT, None], WHAT, WHAT):
