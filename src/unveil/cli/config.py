@@ -236,7 +236,7 @@ def _attack(number: int, table: dict[str, Any]) -> Attack:
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise UsageError(f"attack.{number} needs a name; {nearest(str(name), list(attacks.CATALOGUE))}")
-    name, in_spec = split("attack", name)
+    name, in_spec = split("attack", name, attacks.CATALOGUE)
     attack: Attack = construct("attack", attacks.CATALOGUE, name, {**in_spec, **settings})
     return attack
 

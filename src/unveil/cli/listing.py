@@ -10,6 +10,7 @@ from typing import Any
 
 from unveil import attacks, enhancers, metrics, obfuscations
 from unveil.clients import models, training
+from unveil.core.third_parties import find, installed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,12 @@ CATALOGUES: Mapping[str, Mapping[str, Any]] = {
 
 
 def entries(kind: str | None = None) -> list[Entry]:
-    """Everything of one kind, or of all kinds."""
+    """Everything of one kind, or of all kinds, with what other installed packages bring.
+
+    Raises:
+        UsageError: A package brings a name that is taken, or something that cannot be imported.
+    """
+    catalogues = {group: {**own, **_others(group, own)} for group, own in CATALOGUES.items() if kind in (None, group)}
     return [
         Entry(
             kind=group,
@@ -48,10 +54,16 @@ def entries(kind: str | None = None) -> list[Entry]:
             summary=component if isinstance(component, str) else _summary(component),
             settings=_settings(component),
         )
-        for group, catalogue in CATALOGUES.items()
-        if kind in (None, group)
+        for group, catalogue in catalogues.items()
         for name, component in catalogue.items()
     ]
+
+
+def _others(group: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The components of other installed packages by their short names."""
+    one = group.removesuffix("s")
+    found = {name: find(one, own, name) for name in installed(one, own)}
+    return {name: component.score if group == "metrics" else component for name, component in found.items()}
 
 
 def _summary(component: type | Callable[..., Any]) -> str:

@@ -1,39 +1,54 @@
 """SPEC: the one way in which strings name components, on the command line, in TOML and in JSON.
 
     none    qsgd:levels=16,norm=max    fedavg:steps=5,lr=0.003    topk:density=0.05+qsgd:levels=16,norm=max
+    mypackage.lowrank:PowerSGD:rank=2
 
-A name, then `:` and the constructor's settings; `+` joins the stages of a pipeline. `spec_of` prints the settings that
-differ from the defaults, so that ``parse(str(component)) == component``.
+A name, then `:` and the constructor's settings; `+` joins the stages of a pipeline. The name is one of unveil's
+catalogue, `package.module:Class`, or an entry point of an installed package (see `third_parties`). `spec_of` prints the
+settings that differ from the defaults, so that ``parse(str(component)) == component``. A class without a
+`name` of its own prints itself as `package.module:Class`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, get_type_hints
 
 from unveil.core.errors import UsageError, nearest
+from unveil.core.kinds import refuse_other_kind
+from unveil.core.third_parties import find, refuse_misleading_name
+from unveil.core.usercode import running
 
 
 def spec_of(component: Any) -> str:
-    """The SPEC that builds this component; every catalogued class uses it as its `__str__`."""
+    """The SPEC that builds this component; a dataclass uses it as its `__str__`."""
     settings = []
     for item in dataclasses.fields(component):
         value = getattr(component, item.name)
         if value != item.default:
             settings.append(f"{item.name}={_printed(value)}")
-    name: str = component.name
+    name: str = getattr(component, "name", None) or f"{type(component).__module__}:{type(component).__qualname__}"
     return name + (":" + ",".join(settings) if settings else "")
 
 
-def split(kind: str, text: str) -> tuple[str, dict[str, str]]:
+def split(kind: str, text: str, catalogue: Container[str] = ()) -> tuple[str, dict[str, str]]:
     """The name and the settings of a SPEC without `+`.
+
+    Args:
+        kind: What is being named, for the error message.
+        text: The SPEC.
+        catalogue: Names behind which settings follow at once, and no class.
 
     Raises:
         UsageError: Something that is not key=value, or a key given twice.
     """
     name, _, rest = text.strip().partition(":")
+    inside, _, after = rest.partition(":")
+    if name not in catalogue and all(part.isidentifier() for part in inside.split(".")):
+        name, rest = f"{name}:{inside}", after
     settings: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = pair.partition("=")
@@ -56,7 +71,7 @@ def build(kind: str, catalogue: Mapping[str, type], text: str) -> Any:
     Raises:
         UsageError: An unknown name or setting (the nearest valid one is named), or a value that does not fit.
     """
-    name, settings = split(kind, text)
+    name, settings = split(kind, text, catalogue)
     return construct(kind, catalogue, name, settings)
 
 
@@ -64,9 +79,10 @@ def construct(kind: str, catalogue: Mapping[str, type], name: str, settings: Map
     """Build one component from its name and settings, strings or typed values; errors as in `build`."""
     from pydantic import TypeAdapter, ValidationError
 
-    if name not in catalogue:
-        raise UsageError(f"unknown {kind} {name!r}; {nearest(name, list(catalogue))}")
-    cls = catalogue[name]
+    own = name in catalogue
+    cls = catalogue[name] if own else find(kind, catalogue, name)
+    if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
+        raise UsageError(f"{kind} {name!r} is no dataclass, so its settings are not known; write @dataclass above it")
     hints = get_type_hints(cls)
     known = {item.name: item for item in dataclasses.fields(cls)}
     values = {}
@@ -93,7 +109,13 @@ def construct(kind: str, catalogue: Mapping[str, type], name: str, settings: Map
     ]
     if missing:
         raise UsageError(f"{kind} {name!r} needs {', '.join(missing)}; write {name}:{missing[0]}=…")
-    return cls(**values)
+    if own:
+        return cls(**values)
+    with running(f"{kind} {name!r}", "correct its settings, or call it in Python to find out why"):
+        component = cls(**values)
+    refuse_other_kind(kind, f"{kind} {name!r}", component)
+    refuse_misleading_name(kind, catalogue, name, cls)
+    return component
 
 
 def toml_value(raw: str) -> Any:

@@ -1,6 +1,7 @@
 """Learned priors: what is known of pictures in general, added to what an update says of one.
 
-To add one: train it with `unveil fit` and give its file. `CATALOGUE` has those that come with unveil.
+To add one: train it with `unveil fit` and give its file, or name a class of your own. `CATALOGUE` has those that come
+with unveil.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 from unveil.core.errors import UsageError, nearest
 from unveil.core.files import is_regular, quoted, shown
 from unveil.core.protocols import Enhancer
+from unveil.core.registry import build, split
+from unveil.core.third_parties import installed
 from unveil.enhancers.learned import SHIPPED, Learned
 
 NONE = "none"
@@ -24,7 +27,9 @@ CATALOGUE: Mapping[str, str] = {
 
 
 def parse(text: str) -> Enhancer | None:
-    """An enhancer by its name in `CATALOGUE` or the path of a file of `unveil fit`; None for `none`.
+    """An enhancer by its name in `CATALOGUE`, the path of a file of `unveil fit`, or as a SPEC of a class of others.
+
+    None for `none`.
 
     Raises:
         UsageError: It is neither, or its file cannot be used.
@@ -35,8 +40,13 @@ def parse(text: str) -> Enhancer | None:
     if text in CATALOGUE:
         return Learned(text, shipped).checked()
     if "/" not in text and not is_regular(Path(text)):
+        others = installed("enhancer", CATALOGUE)
+        name, _ = split("enhancer", text, others)
+        if name in others or ":" in name:
+            enhancer: Enhancer = build("enhancer", dict.fromkeys((NONE, *CATALOGUE), Learned), text)
+            return enhancer
         raise UsageError(
-            f"unknown enhancer {quoted(text, 60)}; {nearest(text[:60], [NONE, *CATALOGUE])}, or give a file of "
-            "`unveil fit`"
+            f"unknown enhancer {quoted(text, 60)}; {nearest(text[:60], [NONE, *CATALOGUE, *others])}, or give a file "
+            "of `unveil fit`"
         )
     return Learned(shown(Path(text).name), Path(text)).checked()

@@ -46,6 +46,6 @@ def parse(text: str) -> Obfuscation:
     Raises:
         UsageError: An unknown name or setting, or a value out of range.
     """
-    parts = re.split(r"\+(?=\s*[a-z])", text)  # not the plus of 1e+06
+    parts = re.split(r"\+(?=\s*[A-Za-z_])", text)  # not the plus of 1e+06
     stages: list[Obfuscation] = [build("obfuscation", CATALOGUE, part) for part in parts]
     return stages[0] if len(stages) == 1 else Pipeline(tuple(stages))

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import json
-import os
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch.nn import Module
 
 from unveil.core.errors import UsageError, nearest
 from unveil.core.registry import toml_value
+from unveil.core.third_parties import attribute_of, installed
 from unveil.core.usercode import running
 
 Shape = tuple[int, int, int]
@@ -27,7 +23,6 @@ CLASSES = ("classes", "num_classes", "n_classes")
 CHANNELS = ("in_channels", "in_chans")
 SIDES = ("image_size", "img_size")
 """What a factory is given under these names; a side is one number where the pictures are square."""
-FEW = 12  # names of a module that a message lists
 IF_REQUIRED = ("channels", "size")
 """Names that also mean other things: given only where the factory insists on them."""
 
@@ -107,66 +102,23 @@ def takes_any(factory: Factory) -> bool:
         return False
 
 
-def imported(named: ModelName, catalogue: Iterable[str]) -> Factory:
-    """What `package.module:attribute` names, importable from the current directory.
+def imported(named: ModelName, catalogue: Collection[str]) -> Factory:
+    """What `package.module:attribute` or an installed entry point names, importable from the current directory.
 
     Raises:
         UsageError: No such module or attribute, one that fails when imported, or one that is no factory.
     """
-    module_name, colon, attribute = named.name.partition(":")
+    points = {} if ":" in named.name else installed("model", catalogue)
+    path = points[named.name].value if named.name in points else named.name
+    module_name, colon, attribute = path.partition(":")
     who = f"model {str(named)!r}"
     if not colon or not module_name or not attribute:
         raise UsageError(
-            f"unknown model {named.name!r}; {nearest(named.name, list(catalogue))} "
+            f"unknown model {named.name!r}; {nearest(named.name, [*catalogue, *points])} "
             "(a model of your own is named package.module:factory)"
         )
-    _check_module(who, module_name, attribute)
-    if os.getcwd() not in sys.path:  # as `python -m` does, so that a user's own files are found
-        sys.path.insert(0, os.getcwd())
-    importlib.invalidate_caches()
-    with running(
-        f"{who}: importing {module_name!r}",
-        f"{_nearby(module_name)}run from the directory that holds it, or install it",
-    ):
-        module = importlib.import_module(module_name)
-    found: Any = module
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    if isinstance(found, ModuleType) or inspect.isbuiltin(found) or not callable(found):
-        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        hint = _nearest(attribute, names) or "define a function there that returns the model"
-        raise UsageError(f"{who}: module {module_name!r} has no factory {attribute!r}; {hint}")
-    factory: Factory = found
+    factory: Factory = attribute_of(who, module_name, attribute, kind="model", thing="factory")
     return factory
-
-
-def _check_module(who: str, name: str, attribute: str) -> None:
-    root = name.partition(".")[0]
-    if name.endswith(".py") or "/" in name or "\\" in name:
-        dotted = name.removesuffix(".py").strip("./\\").replace("/", ".").replace("\\", ".")
-        raise UsageError(f"{who}: {name!r} is a file, not a module; write {dotted}:{attribute}")
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise UsageError(f"{who}: {name!r} is not the name of a module; write it as in package.module:factory")
-    if root in sys.stdlib_module_names or (root == "unveil" and not name.startswith("unveil.clients.models")):
-        whose = "unveil's own" if root == "unveil" else "Python's own"
-        raise UsageError(
-            f"{who}: {root!r} is {whose} and holds no model of yours; name a module of your own, renamed if it is "
-            "called so too"
-        )
-
-
-def _nearest(attribute: str, names: list[str]) -> str:
-    """The nearest of the names, all of them where they are few, or nothing."""
-    hint = nearest(attribute, names) if names else ""
-    return hint if hint.startswith("did you mean") or len(names) <= FEW else ""
-
-
-def _nearby(module_name: str) -> str:
-    """A file of almost that name in the current directory."""
-    import difflib
-
-    close = difflib.get_close_matches(module_name, [path.stem for path in Path.cwd().glob("*.py")], n=1, cutoff=0.7)
-    return f"did you mean {close[0]!r}? Else " if close and close[0] != module_name else ""
 
 
 def _ours(who: str, named: ModelName, factory: Factory, image_shape: Shape, classes: int) -> dict[str, Any]:

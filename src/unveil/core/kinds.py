@@ -1,0 +1,64 @@
+"""What makes a component one of a kind: the members of its protocol, and a call that takes what unveil gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from unveil.core.errors import UsageError
+from unveil.core.protocols import Attack, Enhancer, LocalTraining, Obfuscation
+from unveil.core.types import Metric
+
+PROTOCOLS: Mapping[str, type] = {
+    "obfuscation": Obfuscation,
+    "attack": Attack,
+    "enhancer": Enhancer,
+    "training": LocalTraining,
+}
+
+
+def refuse_other_kind(kind: str, who: str, component: Any) -> None:
+    """Raise a `UsageError` that names the first member which a component lacks to be one of its kind.
+
+    Args:
+        kind: `metric`, or one of `PROTOCOLS`.
+        who: The component, for the error message.
+        component: The component.
+    """
+    if kind == "metric":
+        wanted = [item.name for item in dataclasses.fields(Metric)]
+    elif kind in PROTOCOLS:
+        wanted = [name for name in vars(PROTOCOLS[kind]) if not name.startswith("_")]
+    else:
+        return
+    article = "an" if kind[0] in "aeo" else "a"
+    for name in wanted:
+        if not hasattr(component, name):
+            raise UsageError(
+                f"{who} is not {article} {kind}: it has no `{name}`; add it as `unveil.{_protocol(kind)}` describes it"
+            )
+    if kind in PROTOCOLS and not _takes_the_same(component, PROTOCOLS[kind]):
+        raise UsageError(
+            f"{who} is not {article} {kind}: its call takes other arguments; write it as in "
+            f"`unveil.{_protocol(kind)}.__call__`"
+        )
+
+
+def _protocol(kind: str) -> str:
+    return "Metric" if kind == "metric" else PROTOCOLS[kind].__name__
+
+
+def _takes_the_same(component: Any, protocol: type) -> bool:
+    """Whether a component can be called with what its protocol's call names."""
+    if not callable(component):
+        return False
+    _, *parameters = inspect.signature(protocol.__call__).parameters.values()
+    given = [None for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    named = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+    try:
+        inspect.signature(component).bind(*given, **named)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,158 @@
+"""Components from other people's packages: `package.module:Class`, or the short name of an installed entry point."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Container, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from unveil.core.errors import UsageError, nearest
+from unveil.core.usercode import running, unchanged
+
+FEW = 12  # names of a module that a message lists
+
+
+def installed(kind: str, catalogue: Container[str]) -> dict[str, EntryPoint]:
+    """The short names that installed packages declare for a kind, in the entry points `unveil.KINDs`.
+
+    Nothing is imported, and nothing is remembered: a package that is installed meanwhile is found.
+
+    Args:
+        kind: Such as `obfuscation`.
+        catalogue: The names that unveil itself has for it.
+
+    Raises:
+        UsageError: A package declares a name that unveil or another package has.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"unveil.{kind}s"):
+        if point.name in catalogue:
+            raise UsageError(
+                f"the package {_package(point)} calls its {kind} {point.name!r}, which unveil has one of; "
+                "remove the package, or rename its entry point"
+            )
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
+            raise UsageError(
+                f"the packages {_package(other)} and {_package(point)} both have the {kind} {point.name!r}; "
+                f"remove one of them, or rename its entry point"
+            )
+    return found
+
+
+def find(kind: str, catalogue: Mapping[str, Any], name: str) -> Any:
+    """What stands behind a name that the catalogue lacks.
+
+    Args:
+        kind: Such as `obfuscation`, for the error message and the entry points.
+        catalogue: The names that unveil itself has.
+        name: `package.module:Class`, or an installed short name.
+
+    Raises:
+        UsageError: An unknown name; a module or class that is not there; one that fails when it is imported.
+    """
+    path = name
+    if ":" not in name:
+        points = installed(kind, catalogue)
+        if name not in points:
+            raise UsageError(f"unknown {kind} {name!r}; {nearest(name, [*catalogue, *points])}")
+        path = points[name].value
+    module, _, attribute = path.partition(":")
+    with unchanged(0):
+        return attribute_of(f"{kind} {name!r}", module, attribute, kind=kind, thing="class")
+
+
+def refuse_misleading_name(kind: str, catalogue: Container[str], name: str, found: Any) -> None:
+    """Raise a `UsageError` where a class has a `name`, which results will show, that does not lead to it.
+
+    Args:
+        kind: Such as `obfuscation`.
+        catalogue: The names that unveil itself has.
+        name: What led to the class.
+        found: The class.
+    """
+    own = getattr(found, "name", None)
+    path = f"{found.__module__}:{found.__qualname__}"
+    if own in (None, name, path):
+        return
+    points = installed(kind, catalogue)
+    if own not in points or points[own].value not in (name, path):
+        raise UsageError(
+            f"{kind} {name!r}: its `name` is {own!r}, which does not lead to it; leave `name` out of the class, or "
+            f"declare it as an entry point of `unveil.{kind}s`"
+        )
+
+
+def attribute_of(who: str, module_name: str, attribute: str, *, kind: str, thing: str) -> Any:
+    """The attribute of a module that is importable from the current directory.
+
+    Args:
+        who: What asks for it, for the error message.
+        module_name: The module.
+        attribute: A dotted path inside it.
+        kind: What it should be, such as `model`.
+        thing: What it is in Python, such as `factory`.
+
+    Raises:
+        UsageError: No such module or attribute, one that fails when imported, or one that cannot be called.
+    """
+    _check_module(who, module_name, attribute, kind=kind, thing=thing)
+    if os.getcwd() not in sys.path:  # as `python -m` does, so that a user's own files are found
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    with running(
+        f"{who}: importing {module_name!r}",
+        f"{_nearby(module_name)}run from the directory that holds it, or install it",
+    ):
+        module = importlib.import_module(module_name)
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, ModuleType) or inspect.isbuiltin(found) or (not callable(found) and kind != "metric"):
+        found = None
+    if found is None:
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        hint = _nearest(attribute, names) or (
+            "define a function there that returns the model" if thing == "factory" else f"define the {kind} there"
+        )
+        raise UsageError(f"{who}: module {module_name!r} has no {thing} {attribute!r}; {hint}")
+    return found
+
+
+def _check_module(who: str, name: str, attribute: str, *, kind: str, thing: str) -> None:
+    root = name.partition(".")[0]
+    if name.endswith(".py") or "/" in name or "\\" in name:
+        dotted = name.removesuffix(".py").strip("./\\").replace("/", ".").replace("\\", ".")
+        raise UsageError(f"{who}: {name!r} is a file, not a module; write {dotted}:{attribute}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(f"{who}: {name!r} is not the name of a module; write it as in package.module:{thing}")
+    if root in sys.stdlib_module_names or (root == "unveil" and not name.startswith("unveil.clients.models")):
+        whose = "unveil's own" if root == "unveil" else "Python's own"
+        raise UsageError(
+            f"{who}: {root!r} is {whose} and holds no {kind} of yours; name a module of your own, renamed if it is "
+            "called so too"
+        )
+
+
+def _package(point: EntryPoint) -> str:
+    return repr(point.dist.name) if point.dist is not None else repr(point.value)
+
+
+def _nearest(attribute: str, names: list[str]) -> str:
+    """The nearest of the names, all of them where they are few, or nothing."""
+    hint = nearest(attribute, names) if names else ""
+    return hint if hint.startswith("did you mean") or len(names) <= FEW else ""
+
+
+def _nearby(module_name: str) -> str:
+    """A file of almost that name in the current directory."""
+    import difflib
+
+    close = difflib.get_close_matches(module_name, [path.stem for path in Path.cwd().glob("*.py")], n=1, cutoff=0.7)
+    return f"did you mean {close[0]!r}? Else " if close and close[0] != module_name else ""
