@@ -11,6 +11,7 @@ LARGEST_COUNT = 2**63  # bits, steps
 LARGEST_NUMBER = 1e15  # scores, seconds, MiB; sums of squares of it are far from what a float holds
 LONGEST_LIST = 100_000
 LONGEST_TEXT = 2**20
+MOST_DIGITS = 15  # after the point
 
 
 def refuse_nonsense(trial: Trial) -> None:
@@ -32,6 +33,11 @@ def refuse_nonsense(trial: Trial) -> None:
         _check_list(name, getattr(trial, name))
     for number in (*trial.versions.values(), trial.family):
         _check_text(number)
+    for name, facts in trial.metrics.items():
+        if facts.name != name or not 0 <= facts.digits <= MOST_DIGITS:
+            raise ValueError(f"metrics.{name} does not have that name, or digits from 0 to {MOST_DIGITS}")
+        for text in (facts.name, facts.title, facts.unit, facts.description):
+            _check_text(text)
     for name, outcome in trial.outcomes.items():
         _check_outcome(f"outcomes.{name}", outcome)
     _check_scores("blind", trial.blind, trial.outcomes[ATTACK].scores)

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from unveil.clients.client import Client
 from unveil.core.errors import UsageError
 from unveil.core.types import Images, Metric
-from unveil.metrics import CATALOGUE
+from unveil.metrics import CATALOGUE, checked, parse
 from unveil.metrics.classifiers import Classifier, build_classifier
 from unveil.metrics.identity import Embed, pixels, reidentification
 from unveil.metrics.perceptual import lpips, perceptual_embedding
@@ -35,6 +35,7 @@ class MetricSelection:
         probability: Least probability of a label that counts.
         decoys: Other pictures of the client's source among which the original is looked for; 0 leaves it out.
         distance: What looking alike means there: `pixels` (correlation), `lpips`, or the classifier's `features`.
+        others: Metrics that are not unveil's, or their SPECs (`package.module:METRIC`).
     """
 
     lpips_weights: str | None = None
@@ -43,6 +44,7 @@ class MetricSelection:
     probability: float = PROBABILITY
     decoys: int = 0
     distance: Distance = "pixels"
+    others: tuple[str | Metric, ...] = ()
 
     def __post_init__(self) -> None:
         if self.decoys < 0:
@@ -52,6 +54,10 @@ class MetricSelection:
             raise UsageError(
                 f"metrics: distance {self.distance} needs {needed[self.distance][0]}; give it, or use pixels"
             )
+        names = [metric.name for metric in self._others()]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"metrics: two of `others` have the name {name!r}; keep one of them")
 
     def __call__(self, client: Client) -> Mapping[str, Metric]:
         """The metrics of one client, by name.
@@ -70,6 +76,7 @@ class MetricSelection:
                 metrics["true_class"] = true_class(classifier, truth)
         if self.decoys:
             metrics |= reidentification(_decoys(client, self.decoys), self._embed())
+        metrics |= {metric.name: metric for metric in self._others()}
         return metrics
 
     @property
@@ -79,7 +86,16 @@ class MetricSelection:
         named = self.classifier.name if isinstance(self.classifier, Classifier) else self.classifier
         if named is not None and named.startswith("cifar10:"):
             named = "cifar10"
+        others = [other if isinstance(other, str) else other.name for other in kept.pop("others")]
+        kept |= {"others": others} if others else {}
         return {**kept, "lpips_weights": self.lpips_weights is not None, "classifier": named}
+
+    def _others(self) -> list[Metric]:
+        """The metrics that are not unveil's."""
+        return [
+            parse(other) if isinstance(other, str) else checked(other, f"metric {other.name!r}")
+            for other in self.others
+        ]
 
     def _embed(self) -> Embed:
         if self.distance == "lpips" and self.lpips_weights is not None:

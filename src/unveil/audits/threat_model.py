@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from unveil.clients.client import Client
-from unveil.clients.training import FedAvg, FedSGD
+from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError, nearest
-from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
+from unveil.core.protocols import HasOrder, Knowledge, LocalTraining, Obfuscation
 
 PARTS = ("obfuscation", "labels", "training", "order")
 """What can be withheld: the obfuscation; the labels; learning rate and steps; the order of the mini-batches."""
@@ -93,6 +93,4 @@ class ThreatModel:
 
 def reordered(training: LocalTraining, pictures: int) -> LocalTraining | None:
     """The same local training with mini-batches that are not the client's; None where a step has all pictures."""
-    if not isinstance(training, FedAvg) or training.batch_size is None or training.batch_size >= pictures:
-        return None
-    return replace(training, shuffle=0 if training.shuffle is None else None)
+    return training.reordered(pictures) if isinstance(training, HasOrder) else None

@@ -134,6 +134,7 @@ def run_trial(
         losses=_thinned(outcome.attack.losses),
         blind=blind,
         outcomes=results,
+        metrics={name: metric.facts for name, metric in metrics.items()},
         versions=_versions(originals.device),
         pictures=pictures,
     )

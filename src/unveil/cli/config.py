@@ -87,6 +87,7 @@ class MetricsTable:
     probability: Annotated[float, Field(ge=0, lt=1)] = 0.05
     decoys: AtLeastZero = 0
     distance: Distance = "pixels"
+    others: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +251,7 @@ def _metrics(table: MetricsTable, folder: Path) -> MetricSelection:
     settings = {item.name: getattr(table, item.name) for item in dataclasses.fields(table)}
     if table.lpips_weights not in (None, DOWNLOAD):
         settings["lpips_weights"] = _beside(folder, str(table.lpips_weights))
+    settings["others"] = tuple(table.others)
     kind, _, file = (table.classifier or "").partition(":")
     if kind == "cifar10" and file:
         settings["classifier"] = f"cifar10:{_beside(folder, file)}"

@@ -21,7 +21,7 @@ from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, Factored, dense, square_norm
 from unveil.core.gradient import gradient, thin_weights
 from unveil.core.network import Draws, Mode, fresh_buffers, in_mode, seed_of
-from unveil.core.protocols import LocalTraining
+from unveil.core.protocols import LocalTraining, MayBeShortened
 from unveil.core.registry import build, spec_of
 from unveil.core.types import Batch, Tensors
 
@@ -145,6 +145,18 @@ class FedAvg:
                 delta[name] = _moved(parameters[name], delta.get(name), velocity[name], self.lr)
         return {n: d if isinstance(d, Factored) else d.to(parameters[n].dtype) for n, d in delta.items()}
 
+    def reordered(self, pictures: int) -> FedAvg | None:
+        """The same with its pictures in another order; None where a step has all of them; see `HasOrder`."""
+        if self.batch_size is None or self.batch_size >= pictures:
+            return None
+        return replace(self, shuffle=0 if self.shuffle is None else None)
+
+    def shortened(self, pictures: int) -> FedAvg:
+        """The same for one epoch at most; see `MayBeShortened`."""
+        epoch = -(-pictures // min(self.batch_size or pictures, pictures))
+        total = self.steps if self.steps is not None else (self.epochs or 0) * epoch
+        return replace(self, steps=min(total, epoch), epochs=None)
+
     def _order(self, n: int) -> Iterator[Tensor]:
         """The rows of each mini-batch, over all epochs or until the steps are used up."""
         size = min(self.batch_size or n, n)
@@ -171,11 +183,7 @@ def parse(text: str) -> LocalTraining:
 
 def shortened(training: LocalTraining, pictures: int) -> LocalTraining:
     """The same local training for an epoch at most, on so many pictures: as much of it as it takes to try it."""
-    if not isinstance(training, FedAvg):
-        return training
-    epoch = -(-pictures // min(training.batch_size or pictures, pictures))
-    total = training.steps if training.steps is not None else (training.epochs or 0) * epoch
-    return replace(training, steps=min(total, epoch), epochs=None)
+    return training.shortened(pictures) if isinstance(training, MayBeShortened) else training
 
 
 def _is_searched(batch: Batch) -> bool:

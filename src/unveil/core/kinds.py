@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Enhancer, LocalTraining, Obfuscation
-from unveil.core.types import Metric
 
 PROTOCOLS: Mapping[str, type] = {
     "obfuscation": Obfuscation,
@@ -28,7 +26,7 @@ def refuse_other_kind(kind: str, who: str, component: Any) -> None:
         component: The component.
     """
     if kind == "metric":
-        wanted = [item.name for item in dataclasses.fields(Metric)]
+        wanted = ["name", "leak", "score"]
     elif kind in PROTOCOLS:
         wanted = [name for name in vars(PROTOCOLS[kind]) if not name.startswith("_")]
     else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import Module
 
@@ -194,6 +194,34 @@ class Enhancer(Protocol):
             guess: What an attack rebuilt.
             class_names: Names of the classes that the labels count, where they are known.
         """
+        ...
+
+
+@runtime_checkable
+class TrainedOnPictures(Protocol):
+    """An enhancer that was trained on pictures: an audit of one of them is refused, for it would know it by heart."""
+
+    @property
+    def seen(self) -> UInt8[Tensor, "pictures bytes"]:
+        """Fingerprints of the pictures, as `core.fingerprints.fingerprints` makes them."""
+        ...
+
+
+@runtime_checkable
+class HasOrder(Protocol):
+    """A local training whose mini-batches have an order, which a threat model may withhold."""
+
+    def reordered(self, pictures: int) -> LocalTraining | None:
+        """The same with mini-batches that are not the client's; None where a step has all of `pictures` pictures."""
+        ...
+
+
+@runtime_checkable
+class MayBeShortened(Protocol):
+    """A local training of many steps, of which a rehearsal needs only the first."""
+
+    def shortened(self, pictures: int) -> LocalTraining:
+        """The same for one epoch of `pictures` pictures at most."""
         ...
 
 

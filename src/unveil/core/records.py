@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unveil.core.types import Stop
+from unveil.core.types import MetricFacts, Stop
 
 FORMAT = 2
 """Version of the records in a results folder; a folder of another version is refused."""
@@ -86,6 +86,7 @@ class Trial:
         blind: Metric name -> one value an image for a blind guess, a mid-grey picture that never saw the update.
         outcomes: `attack`, and with an enhancer `enhanced`, in that order.
         originals: Paths of the original pictures, relative to the results folder; empty before the trial is saved.
+        metrics: Metric name -> its title, unit, digits and direction, for a reader who does not have the metric.
         versions: Package -> version; what the processor is and has.
         format: Version of this record, `FORMAT`.
         pictures: Name -> images x c x h x w in [0, 1]: `original`, each outcome's, and `prior-only` where the enhancer
@@ -104,6 +105,7 @@ class Trial:
     blind: Mapping[str, list[float]]
     outcomes: Mapping[str, ScoredOutcome]
     originals: list[str] = field(default_factory=list)
+    metrics: Mapping[str, MetricFacts] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     pictures: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal
 
@@ -249,6 +249,11 @@ class Metric(MetricFacts):
     """
 
     score: Scoring
+
+    @property
+    def facts(self) -> MetricFacts:
+        """All but the function, as results keep it."""
+        return MetricFacts(**{item.name: getattr(self, item.name) for item in fields(MetricFacts)})
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints, overlap
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.pixels import GREY
-from unveil.core.protocols import Enhancer, Knowledge
+from unveil.core.protocols import Enhancer, Knowledge, TrainedOnPictures
 from unveil.core.records import Enhancement
 from unveil.core.types import Batch, Images, Reconstruction, Update
-from unveil.enhancers.learned import Learned
 
 SHARES = (1.0, 0.6, 0.3)
 """How much of the change is tried, until the misfit is not raised; else none is kept."""
@@ -148,7 +147,7 @@ def from_labels(enhancer: Enhancer, like: Reconstruction, *, class_names: Sequen
 
 def refuse_seen(enhancer: Enhancer, images: Images) -> None:
     """Raise a `UsageError` where a picture is one that the enhancer was trained on: it would know it by heart."""
-    if not isinstance(enhancer, Learned):
+    if not isinstance(enhancer, TrainedOnPictures):
         return
     known = overlap(fingerprints(images), enhancer.seen)
     if len(known):

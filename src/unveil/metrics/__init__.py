@@ -1,8 +1,16 @@
 """Measures of how much of an image came back: one value an image, never pooled over a batch."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 
-from unveil.core.types import Metric, MetricFacts
+from jaxtyping import Float
+from torch import Tensor
+
+from unveil.core.errors import UsageError
+from unveil.core.registry import construct, split
+from unveil.core.third_parties import find, installed
+from unveil.core.types import Images, Metric, MetricFacts
+from unveil.core.usercode import running
 from unveil.metrics.identity import FOUND_FIRST, FOUND_IN_FIVE, RANK
 from unveil.metrics.perceptual import LPIPS
 from unveil.metrics.pixel import CORRELATION, PSNR, SSIM, SSIM_GLOBAL
@@ -21,12 +29,68 @@ FACTS: Mapping[str, MetricFacts] = {
 }
 """What a reader must know of every metric here, in the order of reports."""
 
-__all__ = ["CATALOGUE", "CORRELATION", "FACTS", "PSNR", "SSIM", "SSIM_GLOBAL", "facts_of"]
+__all__ = ["CATALOGUE", "CORRELATION", "FACTS", "PSNR", "SSIM", "SSIM_GLOBAL", "facts_of", "parse", "remember"]
+
+
+_RECORDED: dict[str, MetricFacts] = {}
+"""Facts of metrics that unveil does not have, as trials have recorded them."""
+
+
+def remember(recorded: Mapping[str, MetricFacts]) -> None:
+    """Let `facts_of` know the metrics of other people's packages, which need not be installed where a report is made.
+
+    Args:
+        recorded: `Trial.metrics`. What unveil says of its own metrics stays.
+    """
+    _RECORDED.update({name: facts for name, facts in recorded.items() if name not in FACTS})
 
 
 def facts_of(name: str) -> MetricFacts:
-    """What is known of a metric by its key in results; of one from elsewhere, that it is from elsewhere."""
-    known = FACTS.get(name)
+    """What is known of a metric by its key in results: unveil's own facts, those that a trial recorded, or none."""
+    known = FACTS.get(name) or _RECORDED.get(name)
     return known or MetricFacts(
         name=name, leak="high", description="not one of unveil's own; its direction is taken for high"
     )
+
+
+def parse(text: str) -> Metric:
+    """A metric of other people's by its SPEC: `package.module:METRIC`, `package.module:Class:key=value`, or installed.
+
+    Raises:
+        UsageError: It is not there, is no metric, or has the name of one of unveil's own.
+    """
+    name, settings = split("metric", text, {**FACTS, **installed("metric", FACTS)})
+    if name in FACTS:
+        raise UsageError(
+            f"metric {name!r} is unveil's own; leave it out: those of pixels are always taken, and `MetricSelection` "
+            "has settings for the others"
+        )
+    found = find("metric", FACTS, name)
+    who = f"metric {name!r}"
+    if not isinstance(found, Metric):
+        found = construct("metric", {}, name, settings)
+    elif settings:
+        raise UsageError(f"{who} has no settings, got {next(iter(settings))!r}; write just {name!r}")
+    return checked(found, who)
+
+
+def checked(metric: Metric, who: str) -> Metric:
+    """The metric with a score that is one number a picture, or a `UsageError` that names it.
+
+    Args:
+        metric: A metric, or any object with its `name`, `leak` and `score`.
+        who: What to call it in messages.
+    """
+    if metric.name in FACTS:
+        raise UsageError(f"{who} has the name {metric.name!r} of one of unveil's own; give it another")
+    kept = {item.name: getattr(metric, item.name) for item in fields(MetricFacts) if hasattr(metric, item.name)}
+
+    def score(originals: Images, images: Images) -> Float[Tensor, " n"]:
+        with running(f"{who}: its score", "call it in Python to find out why"):
+            values = metric.score(originals, images)
+        if not isinstance(values, Tensor) or values.shape != (len(originals),) or values.is_complex():
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise UsageError(f"{who}: expected one number a picture, a tensor of {len(originals)}, got {shape}; fix it")
+        return values.detach().float()
+
+    return Metric(**kept, score=score)

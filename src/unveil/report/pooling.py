@@ -14,7 +14,7 @@ from statistics import fmean
 
 from unveil.core.errors import UsageError
 from unveil.core.records import ATTACK, ScoredOutcome, Trial
-from unveil.metrics import facts_of
+from unveil.metrics import facts_of, remember
 from unveil.metrics.pixel import ROUNDING
 from unveil.report.enhancer_gain import enhancer_gain
 from unveil.report.rows import FAMILIES, OTHER, Picture, Row, Score
@@ -61,6 +61,8 @@ def summarise(trials: Sequence[Trial]) -> list[Row]:
     Raises:
         UsageError: Trials of the same settings disagree about the number of pictures.
     """
+    for trial in trials:
+        remember(trial.metrics)
     groups: dict[tuple[str, ...], list[_Run]] = {}
     for run in (_Run(trial, outcome) for trial in trials for outcome in trial.outcomes.values()):
         key = (run.enhancer, *(run.settings.get(name, "") for name in SETTINGS))
