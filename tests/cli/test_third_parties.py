@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from click.testing import CliRunner
 from torch import Tensor
 
 from fakes import small_client
@@ -17,7 +16,7 @@ from unveil import metrics
 from unveil.audits.results import read_trials
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import reordered
-from unveil.cli.app import unveil
+from unveil.cli import app
 from unveil.clients.training import shortened
 from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints
@@ -55,8 +54,8 @@ def test_an_audit_of_other_peoples_components_runs_and_its_report_shows_them(tmp
     (tmp_path / "audit.toml").write_text(AUDIT)
     out = tmp_path / "out"
     arguments = ["audit", str(tmp_path / "audit.toml"), "--out", str(out), "--enhancer", "lowbits.components:Lighter"]
-    answer = CliRunner().invoke(unveil, arguments)
-    assert answer.exit_code == 0, answer.output
+    with pytest.raises(SystemExit, match="0"):
+        app.main(arguments)
     trials = read_trials(out)
     assert [trial.settings["obfuscation"] for trial in trials] == [
         "none",
@@ -77,9 +76,18 @@ def test_an_audit_of_other_peoples_components_runs_and_its_report_shows_them(tmp
     page = (out / "report.html").read_text(encoding="utf-8")
     for shown in ("Worst pixel", "halving:times=2", "lowbits.components:Nameless", "template:grey=0.25", "lighter"):
         assert shown in page, shown
-    answer = CliRunner().invoke(unveil, arguments)  # everything is there already
-    assert answer.exit_code == 0, answer.output
+    with pytest.raises(SystemExit, match="0"):  # everything is there already
+        app.main(arguments)
     assert len(read_trials(out)) == len(trials)
+
+
+def test_an_error_in_a_component_names_it_and_the_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "audit.toml").write_text(AUDIT)
+    with pytest.raises(SystemExit, match="2"):
+        app.main(["audit", str(tmp_path / "audit.toml"), "--out", str(tmp_path / "out"), "--set", "attack.0.grey=2"])
+    message = capsys.readouterr().err
+    assert "attack template:grey=2 raised ArithmeticError: too light (" in message
+    assert "components.py, line" in message
 
 
 def test_what_a_trial_recorded_of_a_metric_is_known_to_the_report() -> None:

@@ -13,6 +13,7 @@ from unveil.core.protocols import Attack, Enhancer, Knowledge, Obfuscation
 from unveil.core.randomness import generators
 from unveil.core.records import Enhancement
 from unveil.core.types import Reconstruction, Update, Watch
+from unveil.core.usercode import running_others
 from unveil.enhancers.consistency import enhance
 
 EVERYTHING = ThreatModel()
@@ -77,13 +78,14 @@ def play(
     """
     device = client.images.device
     for_client, _, for_attack = generators(seed, device)
-    received = client.update(obfuscation, seed=seed)
+    with running_others(training=client.training, obfuscation=obfuscation):
+        received = client.update(obfuscation, seed=seed)
     knowledge = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
     with full_precision(device):
-        with Profiler(device) as attacking:
+        with running_others(attack=attack, obfuscation=obfuscation), Profiler(device) as attacking:
             guess = attack(client.model, received, knowledge, generator=for_attack, watch=attacking.unmetered(watch))
         enhanced, enhancement = None, None
-        with Profiler(device) as enhancing:
+        with running_others(enhancer=enhancer), Profiler(device) as enhancing:
             if enhancer is not None:
                 enhanced, enhancement = enhance(
                     enhancer,

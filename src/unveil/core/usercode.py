@@ -75,6 +75,25 @@ def running(what: str, fix: str) -> Iterator[None]:
 
 
 @contextmanager
+def running_others(**components: object) -> Iterator[None]:
+    """Whatever a component from another package raises inside is a `UsageError` that names it; unveil's own may raise.
+
+    Args:
+        components: Kind -> component, such as `attack=attack`.
+    """
+    theirs = [
+        f"{kind} {component}"
+        for kind, component in components.items()
+        if component is not None and not type(component).__module__.startswith("unveil.")
+    ]
+    if not theirs:
+        yield
+        return
+    with running(" or ".join(theirs), "correct it and run the same again, finished trials are kept"):
+        yield
+
+
+@contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
     """The global generators of torch, NumPy and Python start from a seed, and are put back afterwards."""
     import numpy as np

@@ -105,7 +105,9 @@ class Template:
         labels = knowledge.labels
         if labels is None:
             labels = torch.zeros(knowledge.num_images, dtype=torch.long)
-        return uv.Reconstruction(images, labels, losses=[0.0])
+        if self.grey > 1:
+            raise ArithmeticError("too light")
+        return uv.Reconstruction(images=images, labels=labels, losses=[0.0])
 
     __str__ = spec_of
 
