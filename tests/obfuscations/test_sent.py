@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fakes import Threshold, small_update
 from generated import tried
 from seeds import seeded
-from unveil.core.types import Coding, Update
+from unveil.core.types import Coding, Payload, Update
 from unveil.obfuscations import parse
 from unveil.obfuscations.pipeline import Pipeline
 from unveil.obfuscations.qsgd import QSGD
@@ -148,19 +148,26 @@ def test_the_wire_grows_with_density_and_bits(one: int, other: int, few: int, ma
     assert size(min(one, other), min(few, many)) <= size(max(one, other), max(few, many))
 
 
-def test_numbers_that_are_no_entries_are_billed_as_such() -> None:
-    """A low-rank stage of a user's own sends two thin factors; what a later stage makes of them is their number."""
-    product = torch.randn(64, 2, generator=seeded(0)) @ torch.randn(2, 32, generator=seeded(1))
-    update = Update({"a": product}, Coding(numbers={"a": 2 * (64 + 32)}))
-    assert update.wire_bits == 32 * 192
-    assert parse("fp16")(update, generator=seeded(0)).wire_bits == 16 * 192
-    assert parse("qsgd:levels=16")(update, generator=seeded(0)).wire_bits == 5 * 192 + 32
-    assert parse("gaussian:sigma=1")(update, generator=seeded(0)).wire_bits == 32 * product.numel()
-    lump = Update({"a": product}, Coding(bits_per_value=0, side_bits=32 * 192))
-    assert parse("qsgd:levels=16")(lump, generator=seeded(0)).wire_bits <= lump.wire_bits + 32
+def test_an_update_worked_out_from_other_arrays_is_billed_as_those() -> None:
+    left, right = torch.randn(64, 2, generator=seeded(0)), torch.randn(32, 2, generator=seeded(1))
+    update = Update({"a": left @ right.T}, encoded=Update({"a.left": left, "a.right": right}))
+    assert update.wire_bits == 32 * 2 * (64 + 32)
+    assert [(p.name, p.values, p.bits_per_value) for p in update.payload] == [("a.left", 128, 32), ("a.right", 64, 32)]
+    # Noise on the product follows from no factors; what is rounded to more bits than they need does.
+    assert parse("gaussian:sigma=1")(update, generator=seeded(0)).wire_bits == 32 * 64 * 32
+    assert parse("uniform:bits=8")(update, generator=seeded(0)).wire_bits == 32 * 192
 
 
-@pytest.mark.slow
+def test_the_payload_of_a_sparse_quantised_array_by_hand() -> None:
+    update = Update({"a": torch.rand(1000, generator=seeded(0)) + 0.5, "b": torch.ones(3)}, Coding())
+    received = parse("topk:density=0.01+uniform:bits=8")(update, generator=seeded(0))
+    assert received.payload == (
+        Payload(name="a", entries=1000, values=10, bits_per_value=8, index_bits=10 * 10),
+        Payload(name="b", entries=3, values=1, bits_per_value=8, index_bits=2),
+    )
+    assert received.wire_bits == 10 * (8 + 10) + (8 + 2) + 2 * 32
+
+
 @tried(60)
 @given(
     levels=st.sampled_from([2, 4, 16, 256]),

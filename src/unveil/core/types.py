@@ -50,20 +50,44 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Coding:
-    """How an update is written on the wire; with the number of entries sent, all that its size depends on.
+    """How the arrays of an update are written on the wire.
 
     Args:
-        bits_per_value: Bits for each value sent; 0 where `side_bits` says all, None for those of each tensor's type.
+        bits_per_value: Bits for each value sent, 0 or more; None for those of each array's own type.
         sparse: Only some entries are sent, each with its position.
-        side_bits: Everything sent once beside the values: norms, scales, minima. Total, in bits.
-        numbers: Tensor name -> numbers sent for it, where these are not its entries, such as the entries of two thin
-            factors. A tensor that is not named sends its entries.
+        side_bits: Bits sent once beside the values, for norms, scales and minima; the total over all arrays.
     """
 
     bits_per_value: float | None = None
     sparse: bool = False
     side_bits: float = 0.0
-    numbers: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Payload:
+    """One named array on the wire.
+
+    Args:
+        name: The parameter's name, or that of a factor which the parameter is worked out from.
+        entries: Entries of the array.
+        values: Entries that are sent, 0 to `entries`.
+        bits_per_value: Bits for each of them.
+        index_bits: Bits for their positions: the cheaper of an index each and a bitmap, 0 where all entries are sent.
+    """
+
+    name: str
+    entries: int
+    values: int
+    bits_per_value: float
+    index_bits: int = 0
+
+    @property
+    def bits(self) -> float:
+        """Size in bits, at most that of all entries written in full, for which an entry not sent is a third symbol."""
+        if self.values == self.entries:
+            return self.entries * self.bits_per_value
+        full = self.entries * max(self.bits_per_value, math.log2(3))
+        return min(self.values * self.bits_per_value + self.index_bits, full)
 
 
 @dataclass(frozen=True)
@@ -78,12 +102,15 @@ class Update:
             are exactly zero; one that was sent may be zero too.
         side: What travels beside the values, by the stage that sent it (its SPEC): tensor name -> the distance of the
             quantiser's levels, a 0-dimensional tensor or one of the tensor's shape, in units of `tensors`.
+        encoded: What travelled instead of the tensors, where the receiver works them out from other arrays, such as
+            two thin factors. None: the tensors themselves travelled.
     """
 
     tensors: Tensors
     coding: Coding = field(default_factory=Coding)
     support: Mapping[str, Bool[Tensor, "*shape"]] | None = None
     side: Mapping[str, Tensors] = field(default_factory=dict)
+    encoded: Update | None = None
 
     def sent(self, name: str) -> Bool[Tensor, "*shape"] | None:
         """Which entries of a tensor were sent; None stands for all of them."""
@@ -102,25 +129,31 @@ class Update:
         return self.tensors[name].numel() if mask is None else int(torch.count_nonzero(mask))
 
     @property
-    def wire_bits(self) -> int:
-        """Size on the wire in bits: values, positions and side information.
-
-        A sparse tensor's positions cost what the cheaper of an index each and a bitmap costs, and nothing where all
-        entries are sent. It never costs more than all its entries written in full, which takes three symbols.
-        """
-        coding, total = self.coding, self.coding.side_bits
+    def payload(self) -> tuple[Payload, ...]:
+        """What is on the wire, an array each; without the side information, which `wire_bits` adds."""
+        if self.encoded is not None:
+            return self.encoded.payload
+        found = []
         for name, tensor in self.tensors.items():
-            size, bits = tensor.numel(), coding.bits_per_value
-            if bits is None:
-                bits = 8 * tensor.element_size()
-            if coding.numbers is not None and name in coding.numbers:
-                total += coding.numbers[name] * bits
-            elif coding.sparse and (sent := self.count_sent(name)) < size:
-                positions = min(sent * math.ceil(math.log2(max(size, 2))), size)
-                total += min(sent * bits + positions, size * max(bits, math.log2(3))) if bits else 0
-            else:
-                total += size * bits
-        return math.ceil(total)
+            size, bits = tensor.numel(), self.coding.bits_per_value
+            sent = self.count_sent(name) if self.coding.sparse else size
+            found.append(
+                Payload(
+                    name=name,
+                    entries=size,
+                    values=sent,
+                    bits_per_value=8 * tensor.element_size() if bits is None else bits,
+                    index_bits=min(sent * math.ceil(math.log2(max(size, 2))), size) if sent < size else 0,
+                )
+            )
+        return tuple(found)
+
+    @property
+    def wire_bits(self) -> int:
+        """Size on the wire in bits: values, positions and side information."""
+        if self.encoded is not None:
+            return self.encoded.wire_bits
+        return math.ceil(sum((array.bits for array in self.payload), self.coding.side_bits))
 
     @property
     def is_zero(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -116,9 +116,7 @@ def _perturbed(update: Update, sigma: float | None, relative: float | None, draw
         return values + (sigma if sigma is not None else (relative or 0.0) * spread(values)) * draw(values)
 
     tensors = each_group(update.tensors, "tensor", perturb, masks=update.masks())
-    # With noise on them, the entries of a low-rank tensor follow from nothing else.
-    entries = replace(update, coding=replace(update.coding, numbers=None, bits_per_value=None))
-    return recoded(entries, tensors, bits_per_value=None)
+    return recoded(update, tensors, bits_per_value=None)
 
 
 def _told_from(spreads: Mapping[str, float], sigma: float | None, relative: float | None) -> dict[str, float]:

@@ -32,10 +32,10 @@ def recoded(
             coding stays where it is shorter.
     """
     old = update.coding
-    coding = Coding(bits_per_value=bits_per_value, sparse=old.sparse, side_bits=side_bits, numbers=old.numbers)
+    coding = Coding(bits_per_value=bits_per_value, sparse=old.sparse, side_bits=side_bits)
     new = Update(tensors, coding, _support(update), side or {})
-    if old.bits_per_value == 0 or (is_function and update.wire_bits <= new.wire_bits):
-        return replace(new, coding=old, side=update.side)
+    if is_function and update.wire_bits <= new.wire_bits:
+        return replace(new, coding=old, side=update.side, encoded=update.encoded)
     return new
 
 
@@ -59,8 +59,8 @@ def chosen(update: Update, support: Mapping[str, Tensor]) -> Update:
     """
     masks = {name: mask.bool() for name, mask in support.items()}
     tensors = {name: t.where(masks[name], 0.0) for name, t in update.tensors.items()}
-    coding = replace(update.coding, sparse=True, numbers=None)
-    return replace(update, tensors=tensors, coding=coding, support=masks)
+    coding = replace(update.coding, sparse=True)
+    return replace(update, tensors=tensors, coding=coding, support=masks, encoded=None)
 
 
 def _support(update: Update) -> Mapping[str, Tensor] | None:
