@@ -10,6 +10,7 @@ PLAIN = (
     "bf16",
     "topk:density=0.2",
     "randomk:density=0.5,unbiased=true",
+    "powersgd:rank=2",
     "gaussian:relative=1",
     "laplace:relative=0.1",
     "clip:norm=0.1",

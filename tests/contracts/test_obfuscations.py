@@ -39,6 +39,7 @@ SPECS = [
     "randomk:density=0.1",
     "randomk:density=0.1,unbiased=true",
     "randomk:density=0.1,scope=update",
+    "powersgd:rank=2",
     "gaussian:relative=1",
     "gaussian:sigma=0.01",
     "laplace:relative=1",
@@ -51,6 +52,9 @@ SPECS = [
     "topk:density=0.2+fp16",
     "qsgd:levels=16,norm=max+topk:density=0.2",
     "randomk:density=0.5+sign",
+    "powersgd:rank=2+qsgd:levels=16",
+    "powersgd:rank=2+fp16",
+    "topk:density=0.2+powersgd:rank=2",
     "randomk:density=0.2,unbiased=true+qsgd:levels=16,norm=max",
 ]
 
@@ -263,6 +267,7 @@ def test_clipping_is_judged_up_to_length() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ("powersgd:rank=0", "PowerSGD: expected rank >= 1"),
         ("topk:density=0", r"TopK: expected 0 < density <= 1, got 0;"),
         ("topk:density=1.5", r"TopK: expected 0 < density <= 1, got 1.5;"),
         ("randomk:density=-1", r"RandomK: expected 0 < density <= 1, got -1;"),

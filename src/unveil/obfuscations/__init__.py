@@ -16,6 +16,7 @@ from unveil.obfuscations.half import BF16, FP16
 from unveil.obfuscations.noise import Gaussian, Laplace
 from unveil.obfuscations.none import Identity
 from unveil.obfuscations.pipeline import Pipeline
+from unveil.obfuscations.powersgd import PowerSGD
 from unveil.obfuscations.qsgd import QSGD
 from unveil.obfuscations.randomk import RandomK
 from unveil.obfuscations.sign import Sign
@@ -33,6 +34,7 @@ CATALOGUE: Mapping[str, type] = {
     "bf16": BF16,
     "topk": TopK,
     "randomk": RandomK,
+    "powersgd": PowerSGD,
     "gaussian": Gaussian,
     "laplace": Laplace,
     "clip": Clip,

@@ -13,9 +13,10 @@ from torch import Generator, Tensor
 from unveil.core.errors import UsageError
 from unveil.core.protocols import EntryModel, HasEntryModels, MayRescale, Misfit, Obfuscation
 from unveil.core.types import Block, Family, Update
+from unveil.obfuscations.before_encoders import encoder_of, in_the_mean, is_known_function
 from unveil.obfuscations.composition import choosers, explainer, gains, put_through
 from unveil.obfuscations.explaining import bounded, judged
-from unveil.obfuscations.roles import atoms
+from unveil.obfuscations.roles import Encoder, atoms
 from unveil.obfuscations.topk import UNSENT, TopK
 
 
@@ -40,13 +41,14 @@ class Pipeline:
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Apply every stage; see `Obfuscation`."""
-        for stage in self.stages:
-            update = stage(update, generator=generator)
-        return update
+        return applied(atoms(self.stages), update, generator)
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """One stage explains what was sent, the sparsifier the rest; see `explaining` and `Obfuscation`."""
         stages = atoms(self.stages)
+        at = encoder_of(stages)
+        if at is not None:
+            return _misfit_of_arrays(stages, at, received)
         through = put_through(stages, received)
         explained = judged(stages, received, sent_only=sent_only)
         return lambda candidate: explained(through(candidate))
@@ -54,6 +56,8 @@ class Pipeline:
     def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
         """Of sent entries those of the stage that explains them, of the rest the sparsifier's; see `HasEntryModels`."""
         stages = atoms(self.stages)
+        if encoder_of(stages) is not None:
+            return {}
         at, places = explainer(stages, received), choosers(stages)
         stage = None if at is None else stages[at]
         inner: Mapping[str, EntryModel] = stage.entry_models(received) if isinstance(stage, HasEntryModels) else {}
@@ -82,6 +86,32 @@ class Pipeline:
     def __str__(self) -> str:
         """The stages' SPECs joined by `+`."""
         return "+".join(str(stage) for stage in self.stages)
+
+
+def applied(stages: Sequence[Obfuscation], update: Update, generator: Generator) -> Update:
+    """The stages one after the other; those behind an encoder on the arrays that it sends."""
+    for i, stage in enumerate(stages):
+        if isinstance(stage, Encoder):
+            return stage.decode(applied(stages[i + 1 :], stage.encode(update), generator), update.tensors)
+        update = stage(update, generator=generator)
+    return update
+
+
+def _misfit_of_arrays(stages: Sequence[Obfuscation], at: int, received: Update) -> Misfit:
+    """The stages behind an encoder judge the arrays that it would send for a candidate, as those before make it.
+
+    Behind a random stage the arrays of the candidate are others than those that were sent, while what the encoder
+    itself says is still right in the mean.
+    """
+    before, encoder, behind = stages[:at], stages[at], stages[at + 1 :]
+    assert isinstance(encoder, Encoder)
+    through = in_the_mean(before)
+    if not behind or not all(is_known_function(stage) for stage in before):
+        explained = encoder.misfit(received)
+        return lambda candidate: explained(through(candidate))
+    inner = behind[0] if len(behind) == 1 else Pipeline(tuple(behind))
+    judged_arrays = inner.misfit(received.encoded or encoder.encode(received))
+    return lambda candidate: judged_arrays(encoder.encoded(through(candidate)))
 
 
 def _believed(

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from unveil.core.factored import Candidate
 from unveil.core.protocols import Misfit, Obfuscation
-from unveil.core.types import Update
+from unveil.core.types import Tensors, Update
 from unveil.obfuscations.groups import Masks
 
 
@@ -62,6 +62,28 @@ class Moving(Protocol):
 
     def reach(self, received: Update) -> Mapping[str, float]:
         """How far it moves an entry of each tensor at most, or hardly ever farther, in units of what was received."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A stage that sends other arrays than the update's tensors, such as thin factors: later stages work on those."""
+
+    def encode(self, update: Update) -> Update:
+        """The arrays that travel."""
+        ...
+
+    def decode(self, received: Update, like: Tensors) -> Update:
+        """The tensors that the receiver works out, with `received` as their `Update.encoded`.
+
+        Args:
+            received: The arrays, after later stages.
+            like: Tensors of the names, shapes and types that the result has; their values are not looked at.
+        """
+        ...
+
+    def encoded(self, candidate: Candidate) -> Candidate:
+        """The arrays that would travel for a candidate, differentiable."""
         ...
 
 

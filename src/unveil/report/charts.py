@@ -28,6 +28,7 @@ MARKERS = {
     "sparsify": "M0 -6.5L6.2 4.8h-12.4z",
     "perturb": "M0 -6.8L6.8 0L0 6.8L-6.8 0z",
     "pipeline": "M-2 -6h4v4h4v4h-4v4h-4v-4h-4v-4h4z",
+    "low-rank": "M-6.5 -3h13v6h-13z",
     "other": "M0 6.5L6.2 -4.8h-12.4z",
 }
 """Outlines around (0, 0), so that families differ without colour too."""
@@ -38,6 +39,7 @@ FAMILY_NAMES = {
     "sparsify": "sparsification",
     "perturb": "perturbation",
     "pipeline": "pipeline",
+    "low-rank": "low rank",
     "other": "other",
 }
 

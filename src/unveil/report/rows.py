@@ -13,7 +13,7 @@ from unveil.report.levels import UNJUDGED, Verdict
 from unveil.report.significance import Contrast
 from unveil.report.statistics import Interval
 
-FAMILIES, OTHER = ("none", "quantise", "sparsify", "perturb", "pipeline"), "other"
+FAMILIES, OTHER = ("none", "quantise", "sparsify", "low-rank", "perturb", "pipeline"), "other"
 """Families of obfuscations that charts tell apart, and what every other one is drawn as."""
 
 Curve = Sequence[float]
