@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "report": GROUND | {"metrics"},
     "audits": COMPONENTS | {"clients", "attacks"},
     "fitting": COMPONENTS | {"clients", "attacks", "audits"},
+    "testing": COMPONENTS | {"clients", "attacks"},  # laws that other packages run
     "cli": COMPONENTS | {"clients", "attacks", "audits", "fitting", "report"},
     "__main__": {"cli"},
 }

@@ -4,6 +4,7 @@ from . import attacks as attacks
 from . import enhancers as enhancers
 from . import metrics as metrics
 from . import obfuscations as obfuscations
+from . import testing as testing
 from .audits.audit import Audit as Audit
 from .audits.audit import run as run
 from .audits.pipeline import Outcome as Outcome
