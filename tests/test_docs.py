@@ -6,16 +6,20 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from fakes import small_update
 from seeds import seeded
 from unveil import obfuscations
 from unveil.audits import results
+from unveil.audits.trial import run_trial
 from unveil.cli import config
+from unveil.clients.client import Client
 from unveil.clients.pictures import decode, table
-from unveil.core import arrays
+from unveil.core import arrays, protocols
 from unveil.core import state_dicts as checkpoints
 from unveil.core.files import amount
 from unveil.core.protocols import Obfuscation
@@ -23,6 +27,7 @@ from unveil.core.registry import build
 from unveil.enhancers import weights
 from unveil.fitting import archive
 from unveil.report import html
+from unveil.testing import check_metric
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +56,33 @@ def test_the_walk_through_of_contributing_works(walked_through: Obfuscation) -> 
     assert str(walked_through) == "threshold:least=0.01"
     with pytest.raises(ValueError, match="expected least > 0"):
         type(walked_through)(least=0.0)  # type: ignore[call-arg]
+
+
+def test_the_short_walks_of_contributing_work() -> None:
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
+    space: dict[str, Any] = {"__name__": "walks"}
+    sys.modules["walks"] = types.ModuleType("walks")
+    exec(compile("\n".join(code[2:]), "CONTRIBUTING.md", "exec"), space)
+    del sys.modules["walks"]
+    check_metric(space["WORST_PIXEL"])
+    model = space["perceptron"]((3, 8, 8), 10, width=4)
+    client = Client(model, torch.rand((2, 3, 8, 8), generator=seeded(0)), torch.tensor([1, 2]))
+    metrics = {"worst_pixel": space["WORST_PIXEL"]}
+    trial = run_trial(client, obfuscations.parse("none"), space["Grey"](level=0.25), metrics=metrics)
+    assert trial.settings["attack"] == "walks:Grey:level=0.25"
+    assert all(0.5 < score <= 0.75 for score in trial.scores["worst_pixel"])
+
+
+def test_contributing_lists_every_hook_and_where_it_is_called() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| `\w+\.(\w+)` \|", page, flags=re.MULTILINE))
+    kinds = {"LocalTraining", "Obfuscation", "Attack", "Enhancer"}
+    hooks = {
+        name: next((member for member in vars(protocol) if not member.startswith("_")), "")
+        for name, protocol in vars(protocols).items()
+        if getattr(protocol, "_is_runtime_protocol", False) and protocol.__module__ == protocols.__name__
+    }
+    assert listed == {name: member for name, member in hooks.items() if name not in kinds}
 
 
 def test_every_file_that_the_architecture_names_is_there() -> None:

@@ -50,6 +50,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_RECORDED", {})
 
 
+@pytest.mark.slow
 def test_an_audit_of_other_peoples_components_runs_and_its_report_shows_them(tmp_path: Path) -> None:
     (tmp_path / "audit.toml").write_text(AUDIT)
     out = tmp_path / "out"

@@ -12,6 +12,7 @@ def test_every_catalogued_enhancer_is_tried_here() -> None:
     assert set(ENHANCERS) == set(CATALOGUE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENHANCERS)
 def test_the_laws_of_enhancers(name: str) -> None:
     enhancer = parse(name)
