@@ -26,6 +26,7 @@ from unveil.core.protocols import Obfuscation
 from unveil.core.registry import build
 from unveil.enhancers import weights
 from unveil.fitting import archive
+from unveil.obfuscations import roles
 from unveil.report import html
 from unveil.testing import check_metric
 
@@ -83,6 +84,17 @@ def test_contributing_lists_every_hook_and_where_it_is_called() -> None:
         if getattr(protocol, "_is_runtime_protocol", False) and protocol.__module__ == protocols.__name__
     }
     assert listed == {name: member for name, member in hooks.items() if name not in kinds}
+
+
+def test_contributing_lists_every_role_of_a_stage() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    table = page.split("(`obfuscations/roles.py`)")[1].split("\n## ")[0]
+    listed = {name: re.findall(r"`(\w+)`", cell) for name, cell in re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.M)}
+    assert listed == {
+        name: [member for member in vars(protocol) if not member.startswith("_")]
+        for name, protocol in vars(roles).items()
+        if getattr(protocol, "_is_protocol", False) and protocol.__module__ == roles.__name__
+    }
 
 
 def test_every_file_that_the_architecture_names_is_there() -> None:
