@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from unveil.core.protocols import Obfuscation
 from unveil.core.registry import build
+from unveil.obfuscations.blockwise import Blockwise8, Float4, NormalFloat4
 from unveil.obfuscations.clip import DPSGD, Clip
 from unveil.obfuscations.half import BF16, FP16
 from unveil.obfuscations.noise import Gaussian, Laplace
@@ -32,6 +33,9 @@ CATALOGUE: Mapping[str, type] = {
     "ternary": Ternary,
     "fp16": FP16,
     "bf16": BF16,
+    "blockwise8": Blockwise8,
+    "nf4": NormalFloat4,
+    "fp4": Float4,
     "topk": TopK,
     "randomk": RandomK,
     "powersgd": PowerSGD,

@@ -15,6 +15,7 @@ from torch import Tensor
 from unveil.core.factored import Candidate, entrywise, inner
 from unveil.core.protocols import Obfuscation
 from unveil.core.types import Update
+from unveil.obfuscations.blockwise import Blockwise8, Float4, NormalFloat4
 from unveil.obfuscations.clip import Clip
 from unveil.obfuscations.half import BF16, FP16
 from unveil.obfuscations.none import Identity
@@ -30,7 +31,8 @@ from unveil.obfuscations.uniform import Uniform
 Stages = Sequence[Obfuscation]
 
 FINER = 20  # a stage that moves entries this many times less than another is left out beside it
-ROUNDINGS = (Uniform, FP16, BF16, Sign)  # functions of what comes in; any other stage that changes values is random
+ROUNDINGS = (Uniform, FP16, BF16, Sign, Blockwise8, NormalFloat4, Float4)
+"""Functions of what comes in; any other stage that changes values is random."""
 
 
 def changers(stages: Stages) -> list[int]:
