@@ -21,7 +21,7 @@ check: .venv/.installed-dev  ## style and types only
 	$(BIN)/mypy
 
 bench: .venv/.installed-dev  ## measure the figures of the README again
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks run published
 
 clean:  ## remove the environment and what tools left behind; results are kept
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

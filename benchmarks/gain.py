@@ -1,18 +1,16 @@
 """How well the gain of an update is estimated where its length says nothing, over eight small clients.
 
-    python benchmarks/gain.py
-
 Each client has a LeNet and two built-in pictures of its own, 32 px. The truth is how many times longer the received
-update is than the one that the client's assumed training makes. Prints a line for each channel; two minutes.
+update is than the one that the client's assumed training makes.
 """
 
 from __future__ import annotations
 
-import sys
 from statistics import mean, median
 
 import torch
 
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
 from unveil import attacks, obfuscations
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
@@ -30,10 +28,10 @@ LINES: tuple[tuple[str, LocalTraining, bool], ...] = (
     ("qsgd:levels=16,norm=max", ASSUMED, False),
     ("none", FedAvg(steps=4, lr=0.005), True),
 )
-"""What was sent through which channel, by which training, and whether the attacker knows the channel."""
+"""What was sent through which obfuscation, by which training, and whether the attacker knows the obfuscation."""
 
 
-def measure(channel: str, training: LocalTraining, known: bool, seed: int) -> tuple[float, float]:
+def measure(sent_through: str, training: LocalTraining, known: bool, seed: int) -> tuple[float, float]:
     """By which share the estimate misses the truth, and the mean PSNR of what came back."""
     pictures = load_pictures("builtin", count=2, size=SHAPE[1], skip=(2 * seed) % 13)
     model = build_model("lenet", image_shape=SHAPE, classes=10, seed=seed)
@@ -45,10 +43,10 @@ def measure(channel: str, training: LocalTraining, known: bool, seed: int) -> tu
         num_images=2,
         classes=10,
         labels=batch.labels,
-        obfuscation=obfuscations.parse(channel) if known else None,
+        obfuscation=obfuscations.parse(sent_through) if known else None,
     )
     sent = Update(training(model, batch))
-    received = obfuscations.parse(channel)(sent, generator=torch.Generator().manual_seed(seed))
+    received = obfuscations.parse(sent_through)(sent, generator=torch.Generator().manual_seed(seed))
     generator = torch.Generator().manual_seed(seed + 100)
     guess = attacks.parse("unveil:steps=40")(model, received, knowledge, generator=generator)
     (note,) = (note for note in guess.notes if "estimated to be" in note)
@@ -59,19 +57,37 @@ def measure(channel: str, training: LocalTraining, known: bool, seed: int) -> tu
     return told / truth - 1, float(psnr(batch.images, align(batch.images, guess).images).mean())
 
 
-def main() -> int:
-    for channel, training, known in LINES:
-        found = [measure(channel, training, known, seed) for seed in range(CLIENTS)]
-        off, decibels = zip(*found, strict=True)
-        missed = ", ".join(f"{100 * share:+.1f}" for share in off)
-        print(
-            f"{channel}{'' if known else ' (not known)'}, client trains by {training}: "
-            f"gain off by {missed} %, median {100 * median(map(abs, off)):.1f} %; "
-            f"PSNR {', '.join(f'{value:.1f}' for value in decibels)}, mean {mean(decibels):.2f} dB",
-            flush=True,
+CASES = tuple((line, seed) for line in range(len(LINES)) for seed in range(CLIENTS))
+
+
+def run(case: tuple[int, int], places: Places) -> Result:
+    """Relative error of the gain, and PSNR in dB."""
+    line, seed = case
+    error, decibels = measure(*LINES[line], seed)
+    return {"error": error, "psnr": decibels}
+
+
+def table(results: Results) -> str:
+    """A line for each update that is sent."""
+    rows = ["| update sent | gain off by, median of 8 clients | worst | PSNR dB, mean |", "|---|---|---|---|"]
+    for number, (sent, training, known) in enumerate(LINES):
+        found = [results[str((number, seed))] for seed in range(CLIENTS) if str((number, seed)) in results]
+        if not found:
+            continue
+        off = [abs(result["error"]) for result in found]
+        what = f"`{sent}`" if training == ASSUMED else f"`{training}`, then `{sent}`"
+        rows.append(
+            f"| {what}{'' if known else ', not known'} | {median(off):.1%} | {max(off):.1%} "
+            f"| {mean(result['psnr'] for result in found):.2f} |"
         )
-    return 0
+    return "\n".join(rows) + "\n"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    name="gain",
+    title="how well the gain is estimated where the length of an update says nothing",
+    cases=lambda: CASES,
+    run=run,
+    minutes=2,
+    blocks=(Block(page=DOCS / "method.md", marker="gain", table=table),),
+)

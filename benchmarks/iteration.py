@@ -1,17 +1,12 @@
 """What one iteration of update matching costs, against plain torch, measured in turns in one process.
 
-    python benchmarks/iteration.py [--repeats 7] [--json]
-
 The plain iteration is what one would write by hand: forward, backward with the graph kept, the squared distance to the
 received gradient, and the backward of that. All variants see the same LeNet, 16 pictures of 128 px, and QSGD's output.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -19,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from benchmarks.frame import README, Benchmark, Block, Results
 from unveil import obfuscations
 from unveil.clients.models import build_model
 from unveil.clients.training import FedSGD
@@ -36,11 +32,11 @@ def variants() -> dict[str, Callable[[], Tensor]]:
     model = build_model("lenet", image_shape=SHAPE, classes=CLASSES, seed=0)
     labels = torch.randperm(CLASSES, generator=generator)[:BATCH]
     private = Batch(torch.rand((BATCH, *SHAPE), generator=generator), labels)
-    channel = obfuscations.parse("qsgd:levels=16,norm=max")
+    obfuscation = obfuscations.parse("qsgd:levels=16,norm=max")
     training = FedSGD()
-    received = channel(Update(training(model, private)), generator=generator)
+    received = obfuscation(Update(training(model, private)), generator=generator)
     knowledge = Knowledge(
-        training=training, image_shape=SHAPE, num_images=BATCH, classes=CLASSES, labels=labels, obfuscation=channel
+        training=training, image_shape=SHAPE, num_images=BATCH, classes=CLASSES, labels=labels, obfuscation=obfuscation
     )
     images = torch.rand((BATCH, *SHAPE), generator=generator).requires_grad_()
     parameters = dict(model.named_parameters())
@@ -77,7 +73,7 @@ def variants() -> dict[str, Callable[[], Tensor]]:
     }
 
 
-def measure(repeats: int) -> dict[str, object]:
+def measure(repeats: int = 7) -> dict[str, object]:
     """Median seconds of each variant and its ratio to plain torch, taken pair by pair."""
     runs = variants()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -102,14 +98,19 @@ def measure(repeats: int) -> dict[str, object]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7, help="timed rounds after one warm-up")
-    parser.add_argument("--json", action="store_true", help="one line instead of an indented object")
-    args = parser.parse_args()
-    print(json.dumps(measure(max(args.repeats, 1)), indent=None if args.json else 2))
-    return 0
+def table(results: Results) -> str:
+    """The Markdown table."""
+    cost = results["all"]
+    rows = ["| one iteration, LeNet, 16 images | seconds | ratio to plain torch |", "|---|---|---|"]
+    rows += [f"| {name} | {s:.2f} | {cost['ratio_to_plain'][name]:.2f} |" for name, s in cost["seconds"].items()]
+    return "\n".join(rows) + "\n"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    name="iteration",
+    title="seconds of one iteration, as ratios to plain torch in one run",
+    cases=lambda: ["all"],
+    run=lambda case, places: measure(),
+    minutes=1,
+    blocks=(Block(page=README, marker="iteration", table=table),),
+)

@@ -1,26 +1,21 @@
-"""How many labels come back without being known, by network, batch and channel.
-
-    python benchmarks/labels.py [--seeds 2] [--only NETWORK]
+"""How many labels come back without being known, by network, batch and obfuscation.
 
 Built-in pictures at 32 px. Beside unveil's inference stands the rule of row sums (the bias where it is sent, else the
 sum of each row of the last weight; a gain from the median class, or from noise pictures; largest remainders), and for
-single pictures iDLG's criterion. Writes benchmarks/results/labels.json and the tables of docs/method.md; a few minutes.
+single pictures iDLG's criterion.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from statistics import mean
 
 import torch
 from torch import Generator, Tensor, nn
 
-from run import HERE, RESULTS, write
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
 from unveil.attacks.labels.inference import infer_labels
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
@@ -31,7 +26,7 @@ from unveil.obfuscations import parse
 
 SHAPE, CLASSES, SIZE = (3, 32, 32), 10, 32
 BATCHES = (1, 4, 16, 30)
-CHANNELS: Mapping[str, tuple[str, LocalTraining]] = {
+SENT: Mapping[str, tuple[str, LocalTraining]] = {
     "none": ("none", FedSGD()),
     "top-k 5 %": ("topk:density=0.05", FedSGD()),
     "top-k 1 %": ("topk:density=0.01", FedSGD()),
@@ -138,11 +133,11 @@ def right(found: Tensor, labels: Tensor) -> float:
     return sum((Counter(found.tolist()) & Counter(labels.tolist())).values()) / len(labels)
 
 
-def measure(network: str, n: int, channel: str, seed: int) -> Score:
+def scored(network: str, n: int, sent: str, seed: int) -> Score:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = NETWORKS[network]().eval()
-    spec, training = CHANNELS[channel]
+    spec, training = SENT[sent]
     batch, obfuscation = batch_of(n, network, seed), parse(spec)
     update = obfuscation(Update(training(model, batch)), generator=Generator().manual_seed(seed))
     knowledge = Knowledge(training=training, image_shape=SHAPE, num_images=n, classes=CLASSES, obfuscation=obfuscation)
@@ -151,16 +146,16 @@ def measure(network: str, n: int, channel: str, seed: int) -> Score:
         "row sums": right(row_sums(model, update, knowledge), batch.labels),
         "iDLG": right(by_idlg(update), batch.labels) if n == 1 else None,
     }
-    return {"network": network, "images": n, "channel": channel, "seed": seed, **scores}
+    return {"network": network, "images": n, "sent": sent, "seed": seed, **scores}
 
 
 def table(scores: list[Score], side: str, heading: str) -> str:
     """Shares right in percent, ours and by row sums; a line for each value of one setting."""
-    lines = [f"| {heading} | " + " | ".join(CHANNELS) + " |", "|" + "---|" * (len(CHANNELS) + 1)]
+    lines = [f"| {heading} | " + " | ".join(SENT) + " |", "|" + "---|" * (len(SENT) + 1)]
     for value in dict.fromkeys(score[side] for score in scores):
         cells = []
-        for channel in CHANNELS:
-            some = [s for s in scores if s[side] == value and s["channel"] == channel]
+        for sent in SENT:
+            some = [s for s in scores if s[side] == value and s["sent"] == sent]
             ours, theirs = (100 * mean(float(str(s[who])) for s in some) for who in ("unveil", "row sums"))
             cells.append(f"{ours:.0f} ({theirs:.0f})")
             if side == "images" and value == 1:
@@ -169,26 +164,49 @@ def table(scores: list[Score], side: str, heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", choices=list(NETWORKS), help="one network; prints its line and writes nothing")
-    args = parser.parse_args()
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One client and one update sent."""
+
+    network: str
+    images: int
+    sent: str
+    seed: int
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, astuple(self)))
+
+
+CASES: Sequence[Case] = [
+    Case(network=network, images=n, sent=sent, seed=seed)
+    for network in NETWORKS
+    for n in BATCHES
+    for sent in SENT
+    for seed in range(2)
+]
+
+
+def run(case: Case, places: Places) -> Result:
+    """Shares of the labels found, on one thread."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    scores: list[Score] = []
-    for network in [args.only] if args.only else NETWORKS:
-        new = [measure(network, n, c, seed) for n in BATCHES for c in CHANNELS for seed in range(args.seeds)]
-        print(table(new, "network", "network").splitlines()[-1], flush=True)
-        scores += new
-    tables = table(scores, "network", "network") + "\n" + table(scores, "images", "images")
-    print(tables)
-    if not args.only:
-        write(RESULTS / "labels.json", "[\n" + ",\n".join(json.dumps(score) for score in scores) + "\n]\n")
-        page = HERE.parent / "docs" / "method.md"
-        pattern = r"(<!-- labels:begin -->\n).*?(<!-- labels:end -->)"
-        write(page, re.sub(pattern, rf"\g<1>{tables}\g<2>", page.read_text(), flags=re.DOTALL))
-    return 0
+    try:
+        return scored(case.network, case.images, case.sent, case.seed)
+    finally:
+        torch.set_num_threads(threads)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def tables(results: Results) -> str:
+    """By network and by batch."""
+    scores = [results[str(case)] for case in CASES if str(case) in results]
+    return table(scores, "network", "network") + "\n" + table(scores, "images", "images")
+
+
+BENCHMARK = Benchmark(
+    name="labels",
+    title="labels inferred, by network, batch and obfuscation",
+    cases=lambda: CASES,
+    run=run,
+    minutes=5,
+    blocks=(Block(page=DOCS / "method.md", marker="labels", table=tables),),
+)

@@ -1,24 +1,19 @@
 """What a semantic generator adds, and what it merely knows from the label: can the class of a picture still be named?
 
-    python benchmarks/meaning.py [--data DIR] [--batches 10] [--only Caltech] [--fresh]
-
-160 test pictures of Caltech-101 in ten clients of 16, sent through channels after which pixels are gone, rebuilt, and
-shown to two judges that none of the enhancers shown was trained with: EfficientNet-Lite0 by the names of its classes
-where it has them, and a classifier of Caltech's classes on what EfficientNet-Lite0 sees, trained here on the training
-part. A hit is the true class among five. The same for 160 test pictures of CIFAR-10 and a ResNet-20; there a hit is its
-first choice. Each client is kept in benchmarks/results/meaning.json as soon as it is done; started again, what is there
-is not run again. docs/priors.md gets the tables.
+160 test pictures of Caltech-101 in ten clients of 16, sent through obfuscations after which pixels are gone, rebuilt,
+and shown to two judges that none of the enhancers shown was trained with: EfficientNet-Lite0 by the names of its
+classes where it has them, and a classifier of Caltech's classes on what EfficientNet-Lite0 sees, trained here on the
+training part. A hit is the true class among five. The same for 160 test pictures of CIFAR-10 and a ResNet-20; there a
+hit is its first choice.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anchor import eight_bit
-from priors import BATCH, DEFAULT_DATA, PAGE, QSGD2, TOP1, filled, pictures
-from run import RESULTS, write
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.pages import lines
+from benchmarks.priors import BATCH, QSGD2, TOP1, pictures
 from unveil import attacks, obfuscations
-from unveil.audits.threat_model import ThreatModel
+from unveil.audits.pipeline import play
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
-from unveil.clients.training import FedSGD
-from unveil.core.randomness import generators
-from unveil.core.types import Batch, Images, Reconstruction, Update
+from unveil.core.pixels import eight_bit
+from unveil.core.types import Batch, Images, Reconstruction
 from unveil.enhancers import parse as parse_enhancer
 from unveil.enhancers.consistency import enhance, from_labels, refuse_seen
 from unveil.fitting.sources import apart_from, read_source
@@ -45,8 +39,8 @@ from unveil.metrics.pixel import psnr
 from unveil.metrics.semantic import classes_named
 from unveil.report.statistics import bootstrap_mean
 
-KEPT = RESULTS / "meaning.json"
-CHANNELS = (TOP1, QSGD2)
+BATCHES = 10
+OBFUSCATIONS = (TOP1, QSGD2)
 SHOWN = ("true", "none", "faithful", "semantic without the label", "semantic", "label alone")
 NEITHER = -1  # a label that no enhancer knows
 CALTECH, CIFAR = "Caltech test", "CIFAR-10 test"
@@ -61,8 +55,50 @@ Judge = Callable[[Images, Tensor], list[float]]
 """(pictures, labels) -> for each, 1 where its class is among five, else 0; NaN where the judge does not know it."""
 
 
-def judges_of(source: str, data: Path, names: Sequence[str]) -> dict[str, Judge]:
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One client through one obfuscation; other weights of the enhancer are another case."""
+
+    source: str
+    obfuscation: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.source}; {self.obfuscation}; {self.number}; {checksum(ENHANCERS[self.source])}"
+
+
+@cache
+def checksum(enhancer: str) -> str:
+    """Checksum of an enhancer's weights."""
+    return str(parse_enhancer(enhancer).card["checksum"])  # type: ignore[union-attr]
+
+
+def cases() -> Sequence[Case]:
+    """Every client of each source through every obfuscation."""
+    return [
+        Case(source=source, obfuscation=obfuscation, number=number)
+        for source in ENHANCERS
+        for number in range(BATCHES)
+        for obfuscation in OBFUSCATIONS
+    ]
+
+
+def run(case: Case, places: Places) -> Result:
+    """What every judge says of every way to show the client's pictures."""
+    client = client_of(case.source, places.data, case.number)
+    shown = looks(client, case.obfuscation, ENHANCERS[case.source], seed=case.number)
+    facts: dict[str, Any] = {}
+    for key, judge in judges_of(case.source, places.data).items():
+        named = {what: judge(images, client.labels) for what, images in shown.items()}
+        # JSON has no NaN.
+        facts[key] = {what: [None if math.isnan(v) else v for v in row] for what, row in named.items()}
+    return {**facts, "psnr": {what: psnr(client.images, shown[what]).tolist() for what in SHOWN[1:]}}
+
+
+@cache
+def judges_of(source: str, data: Path) -> Mapping[str, Judge]:
     """Who says whether a class can be named."""
+    names = client_of(source, data, 0).class_names
     if source == CIFAR:
         return {
             "names": by_names(build_classifier(f"cifar10:{data / 'models' / 'resnet20-12fca82f.th'}"), names, top=1)
@@ -113,45 +149,39 @@ def _seen(classifier: Classifier, images: Images) -> Tensor:
     return features.float()
 
 
-def clients(source: str, data: Path, batches: int) -> Iterator[Client]:
-    """Test pictures in batches, each a client with a LeNet of its own."""
+def client_of(source: str, data: Path, number: int) -> Client:
+    """Batch `number` of a source's test pictures, with a LeNet of its own."""
     if source == CIFAR:
         read = read_source(data / "cifar10_test4k.npz")
-        order = torch.randperm(len(read), generator=torch.Generator().manual_seed(0))[: BATCH * batches]
+        order = torch.randperm(len(read), generator=torch.Generator().manual_seed(0))[: BATCH * BATCHES]
         found = Batch(read.images(order.tolist()), torch.from_numpy(read.labels)[order])
         names = read.class_names
     else:
         found, names = pictures(source, data), read_source(data / "caltech99_128.npz", split=1).class_names
     shape = (found.images.shape[1], found.images.shape[2], found.images.shape[3])
-    for number in range(batches):
-        rows = slice(BATCH * number, BATCH * (number + 1))
-        yield Client(
-            name=f"{source} {number}",
-            model_name="lenet",
-            model=build_model("lenet", image_shape=shape, classes=len(names), seed=number),
-            images=found.images[rows],
-            labels=found.labels[rows],
-            classes=len(names),
-            training=FedSGD(),
-            source=source,
-            class_names=names,
-        )
+    rows = slice(BATCH * number, BATCH * (number + 1))
+    return Client(
+        build_model("lenet", image_shape=shape, classes=len(names), seed=number),
+        found.images[rows],
+        found.labels[rows],
+        classes=len(names),
+        class_names=names,
+        name=f"{source} {number}",
+        model_name="lenet",
+        source=source,
+    )
 
 
-def looks(client: Client, channel: str, semantic: str, *, seed: int) -> dict[str, Images]:
+def looks(client: Client, obfuscation: str, semantic: str, *, seed: int) -> dict[str, Images]:
     """A client's pictures as they are, as rebuilt, and as enhancers show them, in the client's order."""
-    obfuscation = obfuscations.parse(channel)
-    client, sending, chance = generators(seed, torch.device("cpu"))
-    sent = Update(client.training(client.model, client.batch, generator=client))
-    received = obfuscation(sent, generator=sending)
-    knowledge = ThreatModel().knowledge(client, obfuscation)
-    guess = attacks.parse("unveil")(client.model, received, knowledge, generator=chance)
+    outcome = play(client, obfuscations.parse(obfuscation), attacks.parse("unveil"), seed=seed)
+    guess = outcome.attack
 
     def enhanced(name: str, rough: Reconstruction) -> Reconstruction:
         enhancer = parse_enhancer(name)
         assert enhancer is not None
-        refuse_seen(enhancer, client.batch.images)
-        facts = {"model": client.model, "update": received, "knowledge": knowledge}
+        refuse_seen(enhancer, client.images)
+        facts = {"model": client.model, "update": outcome.received, "knowledge": outcome.knowledge}
         return enhance(enhancer, rough, class_names=client.class_names, **facts)[0]
 
     drawer = parse_enhancer(semantic)
@@ -166,35 +196,35 @@ def looks(client: Client, channel: str, semantic: str, *, seed: int) -> dict[str
         "semantic": enhanced(semantic, guess),
         "label alone": replace(guess, images=from_labels(drawer, guess, class_names=client.class_names)),
     }
-    originals = client.batch.images
+    originals = client.images
     # One order for all, the attack's own best: what is compared is what enhancers show, not how well it is sorted.
     order = align(originals, replace(guess, labels=torch.arange(len(originals)))).labels
     return {"true": originals} | {name: eight_bit(made.images[order]) for name, made in found.items()}
 
 
-def table(kept: Mapping[str, Any], source: str) -> Iterator[str]:
+def table(kept: Results, source: str) -> Iterator[str]:
     """Share of pictures whose class is named, by what is shown."""
     titles = TITLES[source]
     yield f"| update sent | pictures | {' | '.join(f'named by {title}' for title in titles.values())} | PSNR, dB |"
     yield "|---" * (3 + len(titles)) + "|"
-    for channel in CHANNELS:
-        runs = _runs(kept, source, channel)
+    for obfuscation in OBFUSCATIONS:
+        runs = _runs(kept, source, obfuscation)
         for name in SHOWN if runs else ():
             cells = []
             for judge in titles:
                 known = [value for value in _values(runs, judge, name) if not math.isnan(value)]
                 cells.append(f"{statistics.mean(known):.2f} of {len(known)}")
             decibels = "-" if name == "true" else f"{statistics.mean(_values(runs, 'psnr', name)):.2f}"
-            yield f"| `{channel}` | {name} | {' | '.join(cells)} | {decibels} |"
+            yield f"| `{obfuscation}` | {name} | {' | '.join(cells)} | {decibels} |"
 
 
-def differences(kept: Mapping[str, Any], source: str) -> Iterator[str]:
+def differences(kept: Results, source: str) -> Iterator[str]:
     """By how much the semantic generator's share is larger, paired by picture."""
     titles = TITLES[source]
     yield f"| update sent | semantic against | {' | '.join(f'{title} | p' for title in titles.values())} |"
     yield "|---" * (2 + 2 * len(titles)) + "|"
-    for channel in CHANNELS:
-        runs = _runs(kept, source, channel)
+    for obfuscation in OBFUSCATIONS:
+        runs = _runs(kept, source, obfuscation)
         for other in ("faithful", "semantic without the label", "label alone") if runs else ():
             cells = []
             for judge in titles:
@@ -202,11 +232,12 @@ def differences(kept: Mapping[str, Any], source: str) -> Iterator[str]:
                 apart = [a - b for a, b in pairs if not math.isnan(a)]
                 gain = bootstrap_mean(apart)
                 cells += [f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]", f"{mcnemar(apart):.2g}"]
-            yield f"| `{channel}` | {other} | {' | '.join(cells)} |"
+            yield f"| `{obfuscation}` | {other} | {' | '.join(cells)} |"
 
 
-def _runs(kept: Mapping[str, Any], source: str, channel: str) -> list[Any]:
-    return [run for run in kept.values() if (run["source"], run["channel"]) == (source, channel)]
+def _runs(kept: Results, source: str, obfuscation: str) -> list[Any]:
+    wanted = [case for case in cases() if (case.source, case.obfuscation) == (source, obfuscation)]
+    return [kept[str(case)] for case in wanted if str(case) in kept]
 
 
 def mcnemar(apart: Sequence[float]) -> float:
@@ -220,55 +251,20 @@ def _values(runs: Sequence[Mapping[str, Any]], judge: str, name: str) -> list[fl
     return [math.nan if value is None else value for run in runs for value in run[judge][name]]
 
 
-def run(source: str, enhancer: str, kept: dict[str, Any], *, data: Path, batches: int, fresh: bool) -> None:
-    """Every client of a source through every channel, unless it is kept; adds to `kept`."""
-    checksum = str(parse_enhancer(enhancer).card["checksum"])  # type: ignore[union-attr]
-    judges: dict[str, Judge] = {}
-    for number, client in enumerate(clients(source, data, batches)):
-        for channel in CHANNELS:
-            name = f"{source} {channel} {number}"
-            if not fresh and kept.get(name, {}).get("checksum") == checksum:
-                continue
-            judges = judges or judges_of(source, data, client.class_names)
-            shown = looks(client, channel, enhancer, seed=number)
-            facts: dict[str, Any] = {"source": source, "channel": channel, "checksum": checksum}
-            for key, judge in judges.items():
-                named = {what: judge(images, client.batch.labels) for what, images in shown.items()}
-                # JSON has no NaN
-                facts[key] = {what: [None if math.isnan(v) else v for v in row] for what, row in named.items()}
-            facts["psnr"] = {what: psnr(client.batch.images, shown[what]).tolist() for what in SHOWN[1:]}
-            kept[name] = facts
-            write(KEPT, json.dumps(kept, indent=1) + "\n")
-            print(
-                name, {what: round(statistics.mean(shares(row)), 2) for what, row in facts["names"].items()}, flush=True
-            )
+def _blocks(source: str, marker: str) -> tuple[Block, Block]:
+    page = DOCS / "priors.md"
+    return (
+        Block(page=page, marker=marker, table=lines(partial(table, source=source))),
+        Block(page=page, marker=f"{marker}-differences", table=lines(partial(differences, source=source))),
+    )
 
 
-def shares(row: Sequence[float | None]) -> list[float]:
-    """The values that there are; a zero where there are none."""
-    return [value for value in row if value is not None] or [0.0]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--batches", type=int, default=10)
-    parser.add_argument("--only", default="", help="only sources whose name contains this")
-    parser.add_argument("--fresh", action="store_true", help="run again what is kept")
-    args = parser.parse_args()
-    if not args.data.is_dir():
-        raise SystemExit(f"{args.data} is not there; name it with --data")
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
-    for source, enhancer in ENHANCERS.items():
-        if args.only in source:
-            run(source, enhancer, kept, data=args.data, batches=args.batches, fresh=args.fresh)
-    page = PAGE.read_text()
-    for source, marker in ((CALTECH, "meaning"), (CIFAR, "meaning-cifar10")):
-        page = filled(page, marker, table(kept, source))
-        page = filled(page, f"{marker}-differences", differences(kept, source))
-    write(PAGE, page)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    name="meaning",
+    title="can the class of a picture still be named, before and after an enhancer",
+    cases=cases,
+    run=run,
+    missing=lambda case, places: places.no_pictures,
+    minutes=25,
+    blocks=(*_blocks(CALTECH, "meaning"), *_blocks(CIFAR, "meaning-cifar10")),
+)

@@ -1,21 +1,15 @@
-"""What the learned priors add: on the published batch, and on sources they were not trained on.
+"""What the learned priors add: on the published batch, and on sources that they were not trained on.
 
-    python benchmarks/priors.py [--data DIR] [--anchor DIR] [--only anchor] [--fresh]
-
-The attack is run once a trial, and every enhancer is given its pictures. Each trial is kept in
-benchmarks/results/priors.json as soon as it ends; started again, what is there is not run again. Pictures that an
-enhancer was trained on, or near-duplicates of them, are left out. docs/priors.md gets the tables.
+The attack is run once a case, and every restorer is given its pictures. Pictures that an enhancer was trained on, or
+near-duplicates of them, are left out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from anchor import anchor_scene, measured
-from run import DEFAULT_ANCHOR, HERE, QSGD16, RESULTS, write
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.measuring import measured, published_client
+from benchmarks.pages import lines
+from benchmarks.published import QSGD16
 from unveil.clients import training
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
@@ -35,9 +31,6 @@ from unveil.enhancers.learned import SHIPPED, Learned
 from unveil.fitting.sources import read_source
 from unveil.report.statistics import bootstrap_mean
 
-DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
-PAGE = HERE.parent / "docs" / "priors.md"
-KEPT = RESULTS / "priors.json"
 QSGD8, QSGD2, TOP5, TOP1 = "qsgd:levels=8,norm=max", "qsgd:levels=2,norm=max", "topk:density=0.05", "topk:density=0.01"
 FEDAVG = "fedavg:steps=5,lr=0.003"
 CLASSES = 1000  # of the victims; every picture of a batch has a class of its own
@@ -45,7 +38,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Case:
     """One run of the attack.
 
     Args:
@@ -59,6 +52,16 @@ class Trial:
     attack: str = "unveil"
     seed: int = 0
     part: int = 0
+
+    def __str__(self) -> str:
+        """With the checksums of what it tests, so that other weights are another case."""
+        return "; ".join(map(str, (*astuple(self), *checksums().values())))
+
+
+@cache
+def checksums() -> dict[str, str]:
+    """Shipped restorer -> checksum of its weights."""
+    return {name: str(Learned(name, SHIPPED / f"{name}.safetensors").card["checksum"]) for name in RESTORERS}
 
 
 ANCHOR = (
@@ -76,11 +79,11 @@ RESTORERS = ("faithful", "sharp")
 HELD_OUT = ("Caltech test", "blood cells", "chest X-rays")
 BESIDE = ("unveil", "unveil+")
 LOOPED = ("none", QSGD8, QSGD2, TOP1)
-TRIALS = (
-    *(Trial(source="anchor", obfuscation=o, training=t) for o, t, *_ in ANCHOR),
-    *(Trial(source=s, obfuscation=o, part=part) for part in range(2) for s in HELD_OUT for o in ("none", QSGD8)),
-    *(Trial(source="anchor", obfuscation=o, training=t, seed=seed) for seed in (1, 2) for o, t, *_ in ANCHOR),
-    *(Trial(source="anchor", obfuscation=o, attack="unveil+", seed=s) for s in range(3) for o in LOOPED),
+CASES = (
+    *(Case(source="anchor", obfuscation=o, training=t) for o, t, *_ in ANCHOR),
+    *(Case(source=s, obfuscation=o, part=part) for part in range(2) for s in HELD_OUT for o in ("none", QSGD8)),
+    *(Case(source="anchor", obfuscation=o, training=t, seed=seed) for seed in (1, 2) for o, t, *_ in ANCHOR),
+    *(Case(source="anchor", obfuscation=o, attack="unveil+", seed=s) for s in range(3) for o in LOOPED),
 )
 
 
@@ -101,30 +104,42 @@ def pictures(source: str, data: Path) -> Batch:
     return Batch(images[rows], labels[rows])
 
 
-def scene_of(trial: Trial, anchor: Path, data: Path) -> Client:
-    """The client of a trial."""
-    if trial.source == "anchor":
-        return anchor_scene(anchor, model="lenet", batch=BATCH, training_spec=trial.training, seed=trial.seed)
-    images = pictures(trial.source, data).images[BATCH * trial.part : BATCH * (trial.part + 1)]
+def client_of(case: Case, anchor: Path, data: Path) -> Client:
+    """The client of a case."""
+    if case.source == "anchor":
+        return published_client(anchor, training_spec=case.training, seed=case.seed)
+    images = pictures(case.source, data).images[BATCH * case.part : BATCH * (case.part + 1)]
     side = images.shape[-1]
     if side % 4:
         images = F.interpolate(images, size=(side // 4 * 4,) * 2, mode="area")
     shape = (images.shape[1], images.shape[2], images.shape[3])
     return Client(
-        name=trial.source,
+        name=case.source,
         model_name="lenet",
-        model=build_model("lenet", image_shape=shape, classes=CLASSES, seed=trial.seed),
+        model=build_model("lenet", image_shape=shape, classes=CLASSES, seed=case.seed),
         images=images,
         labels=torch.arange(len(images)),
         classes=CLASSES,
-        training=training.parse(trial.training),
-        source=trial.source,
+        training=training.parse(case.training),
+        source=case.source,
     )
 
 
-def key(trial: Trial) -> str:
-    """What a trial's results are kept under."""
-    return " ".join(map(str, astuple(trial)))
+def run(case: Case, places: Places) -> Result:
+    """The attack once, its pictures given to every restorer; what has a prior in its loop is not restored again."""
+    return measured(
+        client_of(case, places.anchor, places.data),
+        attack=case.attack,
+        obfuscation=case.obfuscation,
+        enhancers=("none", *(RESTORERS if case.attack == "unveil" else ())),
+        seed=case.seed,
+        lpips_weights=places.data / "models" / "lpips_alex.npz" if case.source == "anchor" else None,
+    )
+
+
+def missing(case: Case, places: Places) -> str:
+    """Why a case cannot be run here; LPIPS's weights lie beside the pictures."""
+    return places.no_pictures or (places.no_batch if case.source == "anchor" else "")
 
 
 def mean(runs: Sequence[dict[str, Any]], name: str) -> float | None:
@@ -133,14 +148,15 @@ def mean(runs: Sequence[dict[str, Any]], name: str) -> float | None:
     return statistics.mean(values) if values and len(values) == len(runs) else None
 
 
-def anchor_table(kept: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+@lines
+def anchor_table(kept: Results) -> Iterator[str]:
     """One line an update and an enhancer."""
-    yield "| update sent | enhancer | PSNR dB (to reach) | LPIPS (to reach) | seconds | kept | seeds |"
+    yield "| update sent | enhancer | PSNR dB (earlier) | LPIPS (earlier) | seconds | kept | seeds |"
     yield "|---|---|---|---|---|---|---|"
     for attack in BESIDE:
         for obfuscation, local, decibels, likeness in ANCHOR:
-            wanted = [t for t in TRIALS if (t.source, t.obfuscation, t.training) == ("anchor", obfuscation, local)]
-            found = [kept[key(t)] for t in wanted if t.attack == attack and key(t) in kept]
+            wanted = [t for t in CASES if (t.source, t.obfuscation, t.training) == ("anchor", obfuscation, local)]
+            found = [kept[str(t)] for t in wanted if t.attack == attack and str(t) in kept]
             for runs in zip(*found, strict=True):
                 name = runs[0]["enhancer"]
                 if attack != "unveil" and name != "none":
@@ -158,14 +174,15 @@ def anchor_table(kept: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
                 )
 
 
-def held_out_table(kept: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+@lines
+def held_out_table(kept: Results) -> Iterator[str]:
     """The gain of each enhancer over none, paired by picture."""
     yield "| pictures | update sent | none, dB | gain faithful, dB | gain sharp, dB | pictures scored |"
     yield "|---|---|---|---|---|---|"
     for source in HELD_OUT:
         for obfuscation in ("none", QSGD8):
-            wanted = [t for t in TRIALS if (t.source, t.obfuscation) == (source, obfuscation)]
-            found = [{run["enhancer"]: run for run in kept[key(t)]} for t in wanted if key(t) in kept]
+            wanted = [t for t in CASES if (t.source, t.obfuscation) == (source, obfuscation)]
+            found = [{run["enhancer"]: run for run in kept[str(t)]} for t in wanted if str(t) in kept]
             if not found:
                 continue
             bare = [value for runs in found for value in runs["none"]["each"]]
@@ -177,48 +194,15 @@ def held_out_table(kept: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
             yield f"| {source} | `{obfuscation}` | {statistics.mean(bare):.2f} | {' | '.join(cells)} | {len(bare)} |"
 
 
-def filled(page: str, marker: str, lines: Iterator[str]) -> str:
-    """The page with a table between its markers."""
-    text = f"<!-- {marker}:begin -->\n" + "\n".join(lines) + f"\n<!-- {marker}:end -->"
-    return re.sub(rf"<!-- {marker}:begin -->.*?<!-- {marker}:end -->", lambda _: text, page, flags=re.DOTALL)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--anchor", type=Path, default=DEFAULT_ANCHOR)
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--only", default="", help="only trials whose key contains this")
-    parser.add_argument("--fresh", action="store_true", help="run again what is kept")
-    args = parser.parse_args()
-    for folder in (args.anchor, args.data):
-        if not folder.is_dir():
-            raise SystemExit(f"{folder} is not there; name it with --anchor or --data")
-    kept: dict[str, list[dict[str, Any]]] = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
-    checksums = {name: Learned(name, SHIPPED / f"{name}.safetensors").card["checksum"] for name in RESTORERS}
-    for trial in TRIALS:
-        name = key(trial)
-        known = {run["enhancer"]: run.get("checksum") for run in kept.get(name, [])}
-        # What has the prior in its loop is not restored again.
-        restorers = RESTORERS if trial.attack == "unveil" else ()
-        stale = args.fresh or known != {"none": None, **{name: checksums[name] for name in restorers}}
-        if args.only not in name or not stale:
-            continue
-        runs = measured(
-            scene_of(trial, args.anchor, args.data),
-            attack=trial.attack,
-            obfuscation=trial.obfuscation,
-            enhancers=("none", *restorers),
-            seed=trial.seed,
-            lpips_weights=args.data / "models" / "lpips_alex.npz" if trial.source == "anchor" else None,
-        )
-        kept[name] = [{**run, "checksum": checksums.get(run["enhancer"])} for run in runs]
-        write(KEPT, json.dumps(kept, indent=1) + "\n")
-        print(name, *(f"{run['enhancer']} {run['psnr']:.2f} dB {run['lpips'] or ''}" for run in runs), flush=True)
-    if PAGE.is_file():
-        page = filled(PAGE.read_text(), "anchor", anchor_table(kept))
-        write(PAGE, filled(page, "held-out", held_out_table(kept)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    name="priors",
+    title="what restorers add, on the published batch and on sources that they do not know",
+    cases=lambda: CASES,
+    run=run,
+    missing=missing,
+    minutes=20,
+    blocks=(
+        Block(page=DOCS / "priors.md", marker="anchor", table=anchor_table),
+        Block(page=DOCS / "priors.md", marker="held-out", table=held_out_table),
+    ),
+)

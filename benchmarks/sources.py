@@ -2,65 +2,74 @@
 
     unveil fit caltech99_128.npz imagenet700_256.npz --clients 290 --steps 14000 --seed 1 --work both \\
         --evaluate caltech99_128.npz --evaluate published --leave-out
-    python benchmarks/sources.py both/faithful/faithful.safetensors
 
-`published` is the folder of the published batch. Prints the gain in dB of the shipped restorer, trained by this command
-without the second file, and of each file given, as the networks answer, not held to any update: what is compared is
-what they know of pictures. One attack for each source and channel, 16 pictures, paired; pictures that a network was
-trained on are counted.
+makes the file that is compared; `published` is the folder of the published batch. The shipped restorer was trained by
+this command without the second file. The networks answer without being held to any update: what is compared is what
+they know of pictures. One attack for each source and obfuscation, 16 pictures, paired.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from torch import Generator
-
-from priors import DEFAULT_DATA, QSGD8, TOP1, Trial, scene_of
-from run import DEFAULT_ANCHOR
+from benchmarks.frame import DOCS, ROOT, Benchmark, Block, Places, Result, Results
+from benchmarks.priors import QSGD8, TOP1, Case, client_of
 from unveil import attacks, obfuscations
-from unveil.audits.threat_model import ThreatModel
+from unveil.audits.pipeline import play
 from unveil.core.fingerprints import fingerprints, overlap
-from unveil.core.types import Update
 from unveil.enhancers.learned import FAITHFUL, Learned
 from unveil.metrics.pixel import psnr
 from unveil.report.statistics import bootstrap_mean
 
-TRIALS = tuple(
-    Trial(source=source, obfuscation=obfuscation)
+TRAINED = ROOT / "both" / "faithful" / "faithful.safetensors"
+CASES = tuple(
+    Case(source=source, obfuscation=obfuscation)
     for source in ("anchor", "Caltech test", "blood cells", "chest X-rays")
     for obfuscation in (QSGD8, TOP1)
 )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path, help="weights of unveil fit, each named by its folder")
-    parser.add_argument("--anchor", type=Path, default=DEFAULT_ANCHOR)
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    args = parser.parse_args()
-    enhancers = [FAITHFUL, *(Learned(str(path), path).checked() for path in args.files)]
-    print("| pictures | update sent | " + " | ".join(e.name for e in enhancers) + " |")
-    print("|---" * (2 + len(enhancers)) + "|")
-    for trial in TRIALS:
-        client, channel = scene_of(trial, args.anchor, args.data), obfuscations.parse(trial.obfuscation)
-        sent = Update(client.training(client.model, client.batch))
-        received = channel(sent, generator=Generator().manual_seed(1))
-        knowledge = ThreatModel().knowledge(client, channel)
-        guess = attacks.parse("unveil")(client.model, received, knowledge, generator=Generator().manual_seed(2))
-        before = psnr(client.batch.images, guess.images)
+def run(case: Case, places: Places) -> Result:
+    """Gain in dB of the shipped restorer and of the trained one, with their intervals."""
+    client = client_of(case, places.anchor, places.data)
+    guess = play(client, obfuscations.parse(case.obfuscation), attacks.parse("unveil"), seed=0).attack
+    before = psnr(client.images, guess.images)
+    prints = fingerprints(client.images)
+    gains = {}
+    for name, enhancer in (("shipped", FAITHFUL), ("both sources", Learned(str(TRAINED), TRAINED).checked())):
+        gain = bootstrap_mean((psnr(client.images, enhancer(guess).images) - before).tolist())
+        gains[name] = {"gain": [gain.mean, gain.low, gain.high], "trained on": len(overlap(prints, enhancer.seen))}
+    return gains
+
+
+def missing(case: Case, places: Places) -> str:
+    """Why a case cannot be run here."""
+    there = Path(TRAINED).is_file()
+    return places.no_pictures or ("" if there else f"{TRAINED.relative_to(ROOT)} is not there; train it first")
+
+
+def table(results: Results) -> str:
+    """Gains of both restorers."""
+    rows = ["| pictures | update sent | shipped: Caltech | Caltech and ImageNet |", "|---|---|---|---|"]
+    for case in CASES:
+        if str(case) not in results:
+            continue
         cells = []
-        prints = fingerprints(client.batch.images)
-        for enhancer in enhancers:
-            gain = bootstrap_mean((psnr(client.batch.images, enhancer(guess).images) - before).tolist())
-            known = len(overlap(prints, enhancer.seen))
-            seen = f" ({known} trained on)" if known else ""
-            cells.append(f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]{seen}")
-        print(f"| {trial.source} | `{trial.obfuscation}` | {' | '.join(cells)} |", flush=True)
-    return 0
+        for found in results[str(case)].values():
+            mean, low, high = found["gain"]
+            seen = f" ({found['trained on']} trained on)" if found["trained on"] else ""
+            cells.append(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]{seen}")
+        source = "published batch (ImageNet)" if case.source == "anchor" else case.source
+        rows.append(f"| {source} | `{case.obfuscation}` | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    name="sources",
+    title="what another source of training pictures adds to a restorer",
+    cases=lambda: CASES,
+    run=run,
+    missing=missing,
+    minutes=4,
+    blocks=(Block(page=DOCS / "priors.md", marker="sources", table=table),),
+)

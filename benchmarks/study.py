@@ -1,17 +1,17 @@
-"""Write docs/study.md's tables and figures from a finished study.
+"""The three claims on other pictures: the tables and figures of docs/study.md from finished audits.
 
+    python -m benchmarks.unpack
     unveil audit studies/false_sense.toml --lpips-weights FILE --out audits/false_sense
-    python benchmarks/study.py audits/false_sense
-    python benchmarks/study.py --pictures audits/pictures
+    python -m benchmarks run study --only false_sense --fresh --audit audits/false_sense
+    unveil audit studies/pictures.toml
+    python -m benchmarks run study --only pictures --fresh --audit audits/pictures
 
-The first reads the three claims' results, the second draws docs/study.png from those of studies/pictures.toml.
+The second case draws docs/study.png.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,36 +19,17 @@ from statistics import fmean
 
 from PIL import Image, ImageDraw
 
-from run import HERE, write
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result
 from unveil.audits.results import read_trials
+from unveil.core.files import write_whole
 from unveil.metrics import facts_of
 from unveil.report import summarise
 from unveil.report.metric_agreement import agreement
 from unveil.report.rate_leakage import families
 from unveil.report.rows import Row
 
-DOCS = HERE.parent / "docs"
 SHOWN = ("psnr", "ssim", "lpips", "semantic_jaccard", "true_class", "reid_top1")
 SIDE, GAP, LEFT, TOP, ACROSS = 96, 4, 330, 24, 6
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, nargs="?", help="results folder of studies/false_sense.toml")
-    parser.add_argument("--pictures", type=Path, help="results folder of studies/pictures.toml")
-    args = parser.parse_args()
-    if args.pictures:
-        draw(args.pictures)
-    if args.study:
-        rows = summarise(read_trials(args.study))
-        text = (DOCS / "study.md").read_text()
-        for name, table in {"recovered": recovered(rows), "clients": clients(rows), **contradictions(rows)}.items():
-            pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-            text = re.sub(pattern, lambda m, table=table: m[1] + table + m[2], text, flags=re.DOTALL)
-            print(table)
-        write(DOCS / "study.md", text)
-        chart(rows)
-    return 0
 
 
 def recovered(rows: Sequence[Row]) -> str:
@@ -131,13 +112,12 @@ def chart(rows: Sequence[Row]) -> None:
     assert size, "the chart has a viewBox"
     width, height = float(size[1]), float(size[2]) + 30
     inner = re.sub(r"^.*?<svg[^>]*>|</svg>\s*$", "", drawing, flags=re.DOTALL)
-    write(
-        DOCS / "study-families.svg",
+    svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}">'
         f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f'<g transform="translate(0 14)">{"".join(legend)}</g><g transform="translate(0 30)">{inner}</g></svg>\n',
+        f'<g transform="translate(0 14)">{"".join(legend)}</g><g transform="translate(0 30)">{inner}</g></svg>\n'
     )
-    print("bits sent and leakage, tau:", {name: None if tau is None else round(tau, 2) for name, tau in found.taus})
+    write_whole(DOCS / "study-families.svg", svg.encode())
 
 
 def draw(folder: Path) -> None:
@@ -165,5 +145,31 @@ def line(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run(case: str, places: Places) -> Result:
+    """The tables of the three claims, or the picture of the small study."""
+    assert places.audit is not None
+    if case == "pictures":
+        draw(places.audit)
+        return {}
+    rows = summarise(read_trials(places.audit))
+    chart(rows)
+    return {"recovered": recovered(rows), "clients": clients(rows), **contradictions(rows)}
+
+
+def missing(case: str, places: Places) -> str:
+    """Why a case cannot be run here."""
+    return "" if places.audit else f"run unveil audit studies/{case}.toml and name its results folder with --audit"
+
+
+BENCHMARK = Benchmark(
+    name="study",
+    title="tables of the three claims, from audits",
+    cases=lambda: ["false_sense", "pictures"],
+    run=run,
+    missing=missing,
+    minutes=80,
+    blocks=tuple(
+        Block(page=DOCS / "study.md", marker=name, table=lambda results, name=name: results["false_sense"][name])
+        for name in ("recovered", "clients", "taus", "hidden")
+    ),
+)

@@ -1,6 +1,6 @@
 """Unpack the research pictures into folders that an audit file can name, for `studies/false_sense.toml`.
 
-    python benchmarks/unpack.py [--data DIR] [--anchor DIR] [--to studies/pictures]
+    python -m benchmarks.unpack [--data DIR] [--anchor DIR] [--to studies/pictures]
 
 Makes `caltech` (test split, 99 classes), `imagenet` (one picture a class, 700 classes) and `published` (the 16 pictures
 of ROG's published batch), a sub-folder a class. They are research data: the folder is not kept in the repository.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -19,17 +18,15 @@ from typing import Any
 
 from PIL import Image
 
-from data import read
-from run import DEFAULT_ANCHOR, HERE
-
-DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
+from benchmarks.frame import ROOT, Places
+from benchmarks.reading import read
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("UNVEIL_DATA", DEFAULT_DATA)))
-    parser.add_argument("--anchor", type=Path, default=Path(os.environ.get("UNVEIL_ANCHOR", DEFAULT_ANCHOR)))
-    parser.add_argument("--to", type=Path, default=HERE.parent / "studies" / "pictures")
+    parser.add_argument("--data", type=Path, default=Places.data)
+    parser.add_argument("--anchor", type=Path, default=Places.anchor)
+    parser.add_argument("--to", type=Path, default=ROOT / "studies" / "pictures")
     args = parser.parse_args()
     for folder, marker in ((args.data, "load.py"), (args.anchor, "anchor.json")):
         if not (folder / marker).is_file():

@@ -1,27 +1,23 @@
 """How often the verdict says *leaks* where nothing leaks, and where everything does.
 
-    python benchmarks/verdicts.py [--data DIR] [--cases 200]
-
 Each case: eight CIFAR-10 test pictures and LeNet, three clients, QSGD-16, unveil with few steps. False alarm: the
 update is another client's, the control is a third client's. Power: the update is the client's own, the control
-another's. Kept in benchmarks/results/verdicts.json after each case; started again, it goes on.
+another's.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import os
-import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from data import read, tensor
-from run import HERE, QSGD16, RESULTS, write
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.published import QSGD16
+from benchmarks.reading import read, tensor
 from unveil import attacks, obfuscations
 from unveil.audits.controls import ANOTHER
 from unveil.audits.trial import run_trial
@@ -34,33 +30,18 @@ from unveil.core.types import Batch
 from unveil.report import summarise
 from unveil.report.statistics import wilson
 
-DEFAULT_DATA = HERE.parents[1] / "shared" / "data"
-PICTURES, ATTACK = 8, "unveil:steps=10"
+CASES, PICTURES, ATTACK = range(200), 8, "unveil:steps=10"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("UNVEIL_DATA", DEFAULT_DATA)))
-    parser.add_argument("--cases", type=int, default=200)
-    args = parser.parse_args()
-    if not (args.data / "load.py").is_file():
-        print("skipped: the pictures are not here; name their folder with --data or UNVEIL_DATA")
-        return 0
-    kept = RESULTS / "verdicts.json"
-    cases: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else []
-    pictures, labels, names, _ = read(args.data, "cifar10_test4k.npz")
-    images, truth = tensor(pictures, 32), torch.from_numpy(labels)
-    for number in range(len(cases), args.cases):
-        cases.append(case(number, images, truth, tuple(names)))
-        write(kept, json.dumps(cases, indent=1) + "\n")
-        if len(cases) % 10 == 0:
-            print(said(cases), flush=True)
-    print(said(cases))
-    return 0
+@cache
+def _pictures(data: Path) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    pictures, labels, names, _ = read(data, "cifar10_test4k.npz")
+    return tensor(pictures, 32), torch.from_numpy(labels), tuple(names)
 
 
-def case(number: int, images: torch.Tensor, labels: torch.Tensor, names: tuple[str, ...]) -> dict[str, Any]:
+def run(number: int, places: Places) -> Result:
     """The levels of one case's two verdicts, and what they rest on."""
+    images, labels, names = _pictures(places.data)
     rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(number))[: 3 * PICTURES].chunk(3)
     own, second, third = (Batch(images[part], labels[part]) for part in rows)
 
@@ -93,19 +74,29 @@ def case(number: int, images: torch.Tensor, labels: torch.Tensor, names: tuple[s
     return result
 
 
-def said(cases: list[dict[str, Any]]) -> str:
-    """Both rates with their intervals."""
-    lines = []
+def table(results: Results) -> str:
+    """Both rates with their intervals, and the levels of the false alarms."""
+    cases = [results[str(number)] for number in CASES if str(number) in results]
+    rows = ["| update | verdict | cases | share [95 %] |", "|---|---|---|---|"]
     for name, levels in (("leak", {"LEAKS"}), ("leak", {"LEAKS", "PARTLY"}), ("alarm", {"LEAKS", "PARTLY"})):
         hits = sum(case[name] in levels for case in cases)
         rate = wilson(hits, len(cases))
-        what = "own update" if name == "leak" else "another client's update"
-        lines.append(
-            f"{what}: {' or '.join(sorted(levels))} in {hits} of {len(cases)} ({rate.low:.1%} to {rate.high:.1%})"
+        what = "the client's own" if name == "leak" else "another client's"
+        rows.append(
+            f"| {what} | {' or '.join(sorted(levels))} | {hits} of {len(cases)} "
+            f"| {rate.mean:.1%} [{rate.low:.1%}, {rate.high:.1%}] |"
         )
-    lines.append(f"levels: {dict(Counter(case['alarm'] for case in cases))}")
-    return "\n".join(lines)
+    rest = Counter(case["alarm"] for case in cases)
+    rows.append(f"| another client's | INCONCLUSIVE | {rest['INCONCLUSIVE']} of {len(cases)} | |")
+    return "\n".join(rows) + "\n"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARK = Benchmark(
+    name="verdicts",
+    title="false alarms and power of the verdict",
+    cases=lambda: CASES,
+    run=run,
+    missing=lambda case, places: places.no_pictures,
+    minutes=35,
+    blocks=(Block(page=DOCS / "metrics.md", marker="verdicts", table=table),),
+)

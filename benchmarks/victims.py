@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data import read, tensor
+from benchmarks.reading import read, tensor
 from unveil.clients.models import build_model
 
 CACHE = Path(__file__).resolve().parent / ".cache"

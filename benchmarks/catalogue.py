@@ -1,0 +1,25 @@
+"""All benchmarks by name. To add one: write its module with a `BENCHMARK`, and add it here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks import (
+    beyond,
+    gain,
+    iteration,
+    labels,
+    meaning,
+    priors,
+    published,
+    scoring_cost,
+    sources,
+    study,
+    verdicts,
+)
+from benchmarks.frame import Benchmark
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study)
+}
