@@ -32,7 +32,7 @@ def main() -> int:
     run = commands.add_parser("run", help="run the cases that are not kept yet")
     run.add_argument("name", choices=list(BENCHMARKS))
     run.add_argument("--only", default="", help="cases whose key holds this")
-    run.add_argument("--fresh", action="store_true", help="run again what is kept")
+    run.add_argument("--fresh", action="store_true", help="run again what another commit made")
     run.add_argument("--data", type=Path, default=Places.data, help="folder of the research pictures")
     run.add_argument("--anchor", type=Path, default=Places.anchor, help="folder of the published batch")
     run.add_argument("--audit", type=Path, help="results folder, for benchmarks that are audits")
@@ -50,7 +50,7 @@ def main() -> int:
         return check()
     places = Places(data=args.data, anchor=args.anchor, audit=args.audit)
     try:
-        return play(BENCHMARKS[args.name], places, only=args.only, fresh=args.fresh, case=args.case)
+        return run_cases(BENCHMARKS[args.name], places, only=args.only, fresh=args.fresh, case=args.case)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -66,14 +66,14 @@ def show() -> int:
     return 0
 
 
-def play(benchmark: Benchmark, places: Places, *, only: str, fresh: bool, case: str | None) -> int:
+def run_cases(benchmark: Benchmark, places: Places, *, only: str, fresh: bool, case: str | None) -> int:
     """Run the cases that are not kept, keep each, and fill in the tables."""
     cases = {str(one): one for one in benchmark.cases()}
     if case is not None:
         print(json.dumps(benchmark.run(cases[case], places)))
         return 0
     store = Store(benchmark.name)
-    todo = [key for key in cases if only in key and (fresh or key not in store)]
+    todo = [key for key in cases if only in key and (key not in store or (fresh and not store.is_of_this_commit(key)))]
     for number, key in enumerate(todo, 1):
         if reason := benchmark.missing(cases[key], places):
             print(f"skipped {key}: {reason}")

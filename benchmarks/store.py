@@ -35,6 +35,10 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return key in self._kept
 
+    def is_of_this_commit(self, key: str) -> bool:
+        """Whether the result was made by the code that is checked out."""
+        return self._kept[key]["made"].get("commit") == commit_here()
+
     @property
     def results(self) -> Results:
         """Key -> result, in the order in which they were first made."""
@@ -59,12 +63,17 @@ class Store:
 
 def circumstances() -> dict[str, Any]:
     """Processor, threads, versions and commit."""
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
         **machine(torch.device("cpu")),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": version("torch"),
-        "commit": commit.stdout.strip() or None,
+        "commit": commit_here(),
     }
+
+
+def commit_here() -> str | None:
+    """The commit that is checked out; none outside a git clone."""
+    ran = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return ran.stdout.strip() or None

@@ -63,9 +63,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
 
 
 def test_a_run_keeps_results_fills_the_table_and_runs_nothing_twice(
-    toy: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy: Benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert door.play(toy, Places(), only="", fresh=False, case=None) == 0
+    assert door.run_cases(toy, Places(), only="", fresh=False, case=None) == 0
     assert "skipped two: it is not here" in capsys.readouterr().out
     assert toy.blocks[0].page.read_text(encoding="utf-8") == (
         "before\n<!-- toy:begin -->\n[('one', 3)]\n<!-- toy:end -->\nafter\n"
@@ -73,16 +73,19 @@ def test_a_run_keeps_results_fills_the_table_and_runs_nothing_twice(
     made = json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))["one"]["made"]
     assert {"processor", "threads", "torch", "python", "commit"} <= set(made)
     other = replace(toy, run=lambda case, places: 99)
-    door.play(other, Places(), only="", fresh=False, case=None)
+    door.run_cases(other, Places(), only="", fresh=False, case=None)
     assert Store("toy", tmp_path).results == {"one": 3}
-    door.play(other, Places(), only="one", fresh=True, case=None)
+    door.run_cases(other, Places(), only="one", fresh=True, case=None)
+    assert Store("toy", tmp_path).results == {"one": 3}  # this commit made it
+    monkeypatch.setattr("benchmarks.store.commit_here", lambda: "a later commit")
+    door.run_cases(other, Places(), only="one", fresh=True, case=None)
     assert Store("toy", tmp_path).results == {"one": 99}
 
 
 def test_the_check_names_a_table_that_was_edited(
     toy: Benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    door.play(toy, Places(), only="", fresh=False, case=None)
+    door.run_cases(toy, Places(), only="", fresh=False, case=None)
     monkeypatch.setattr(door, "BENCHMARKS", {"toy": toy})
     monkeypatch.setattr(door, "problems", lambda: iter(()))
     monkeypatch.setattr(door, "ROOT", tmp_path)
