@@ -37,7 +37,8 @@ class Store:
 
     def is_of_this_commit(self, key: str) -> bool:
         """Whether the result was made by the code that is checked out."""
-        return self._kept[key]["made"].get("commit") == commit_here()
+        made = self._kept[key]["made"]
+        return made is not None and made.get("commit") == commit_here()
 
     @property
     def results(self) -> Results:

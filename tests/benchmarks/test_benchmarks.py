@@ -82,6 +82,12 @@ def test_a_run_keeps_results_fills_the_table_and_runs_nothing_twice(
     assert Store("toy", tmp_path).results == {"one": 99}
 
 
+def test_a_result_that_does_not_say_where_it_was_made_is_run_again(toy: Benchmark, tmp_path: Path) -> None:
+    (tmp_path / "toy.json").write_text('{"one": {"made": null, "result": 1}}', encoding="utf-8")
+    door.run_cases(toy, Places(), only="one", fresh=True, case=None)
+    assert Store("toy", tmp_path).results == {"one": 3}
+
+
 def test_the_check_names_a_table_that_was_edited(
     toy: Benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
