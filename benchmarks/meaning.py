@@ -34,7 +34,8 @@ from unveil.enhancers import parse as parse_enhancer
 from unveil.enhancers.consistency import enhance, from_labels, refuse_seen
 from unveil.fitting.sources import apart_from, read_source
 from unveil.metrics.alignment import align
-from unveil.metrics.classifiers import Classifier, build_classifier
+from unveil.metrics.built_in_classifiers import build_classifier
+from unveil.metrics.classifiers import Classifier
 from unveil.metrics.pixel import psnr
 from unveil.metrics.semantic import classes_named
 from unveil.report.statistics import bootstrap_mean

