@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,34 @@ def test_the_table_has_no_circle() -> None:
     for room, others in MAY_IMPORT.items():
         below = rooms[: rooms.index(room) + 1]
         assert others <= set(below), f"{room} may only import rooms that stand above it in the table"
+
+
+def files_of(tree: ast.AST, modules: set[str]) -> set[str]:
+    """Modules of unveil that a file imports, inside functions too; a package's face stands for itself."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= whole & modules or {node.module}
+    return found & modules
+
+
+def test_no_circle_of_files() -> None:
+    paths = {".".join(("unveil", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in FILES}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in paths.items()}
+    list(TopologicalSorter({name: files_of(tree, set(paths)) for name, tree in trees.items()}).static_order())
+
+
+def test_a_circle_of_files_is_seen() -> None:
+    modules = {"unveil.a", "unveil.b"}
+    one = files_of(ast.parse("def f():\n    from unveil import b"), modules)
+    other = files_of(ast.parse("from unveil.a import thing"), modules)
+    assert (one, other) == ({"unveil.b"}, {"unveil.a"})
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({"unveil.a": one, "unveil.b": other}).static_order())
 
 
 @pytest.mark.parametrize(
