@@ -12,8 +12,9 @@ from torch import Generator, nn
 from fakes import small_client, small_update
 from seeds import seeded, shifted
 from unveil.attacks import CATALOGUE, parse
+from unveil.attacks.matching.descent import PATIENCE
 from unveil.attacks.matching.latents import Code
-from unveil.attacks.matching.loop import PATIENCE, Matching
+from unveil.attacks.matching.loop import Matching
 from unveil.attacks.matching.optimisers import Adam
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures

@@ -17,7 +17,7 @@ from seeds import seeded, shifted
 from unveil import attacks, obfuscations
 from unveil.attacks.separation.gain.consistency import consistent_gain
 from unveil.attacks.separation.gain.levels import Levelled, level
-from unveil.attacks.separation.gain.likelihood import Scale, is_known
+from unveil.attacks.separation.gain.likelihood import GainLikelihood, is_known
 from unveil.attacks.separation.heads.head import read_head
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
@@ -110,7 +110,9 @@ def test_the_true_pictures_tell_the_gain_by_every_tensor() -> None:
     gain = 0.037
     sent = FedSGD()(model, batch)
     received = Levelled(tensors={n: gain * t for n, t in sent.items()}, clear=dict.fromkeys(sent, 1.0))
-    scale = Scale(received=received, simulate=lambda x: FedSGD().simulate(model, Batch(x, batch.labels)), first=0.05)
+    scale = GainLikelihood(
+        received=received, simulate=lambda x: FedSGD().simulate(model, Batch(x, batch.labels)), first=0.05
+    )
     found = scale.best(lambda g: (batch.images * gain / g).clamp(0, 1), start=0.05, widths=(1.0, 0.4, 0.1))
     assert found == pytest.approx(gain, rel=0.05)
 
@@ -188,6 +190,8 @@ def test_a_tensor_that_was_not_sent_says_nothing() -> None:
     sent: dict[str, Tensor] = dict(FedSGD()(model, batch))
     sent["0.bias"] = torch.zeros_like(sent["0.bias"])
     received = Levelled(tensors=sent, clear=dict.fromkeys(sent, 1.0))
-    scale = Scale(received=received, simulate=lambda x: FedSGD().simulate(model, Batch(x, batch.labels)), first=1.0)
+    scale = GainLikelihood(
+        received=received, simulate=lambda x: FedSGD().simulate(model, Batch(x, batch.labels)), first=1.0
+    )
     found = scale.best(lambda g: (batch.images / g).clamp(0, 1), start=1.3, widths=(0.4, 0.1))
     assert found == pytest.approx(1.0, rel=0.1)

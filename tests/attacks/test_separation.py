@@ -16,16 +16,16 @@ from unveil.attacks.matching.latents import Pyramid
 from unveil.attacks.matching.regularisers import ColourVariation
 from unveil.attacks.separation.decoder import fit_decoder
 from unveil.attacks.separation.factorisation import (
-    decide_gates,
+    decide_patterns,
     first_guess,
     lift,
     read_errors,
     refine,
-    round_gates,
+    round_patterns,
     separate,
 )
 from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
-from unveil.attacks.separation.relu_patterns import find_gates
+from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.stages import noise_adapted_weight
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
@@ -129,7 +129,7 @@ def test_gates_are_read_from_the_update_where_the_pictures_are_only_nearly_right
     guess = truth + 0.2 * truth.std() * torch.randn(truth.shape, generator=rng(), dtype=truth.dtype)
     right = head.layers(truth, batch.labels)[0].errors
     layers = head.layers(head.allowed(guess), batch.labels)
-    read = round_gates(read_errors(guess, received), layers[1].pulls)
+    read = round_patterns(read_errors(guess, received), layers[1].pulls)
     assert head.is_gated
     assert float((read - right).norm()) < 0.7 * float((layers[0].errors - right).norm())
 
@@ -138,7 +138,7 @@ def test_images_of_one_class_are_told_apart_by_their_gates() -> None:
     model = net(2, bias=False)
     head, truth, batch, update = client(model, [3, 3, 3, 9])
     opened = head.layers(truth, batch.labels)[1].pulls[0]
-    gates = find_gates(update.tensors[head.weights[0]], opened, 3, 4, generator=rng())
+    gates = find_patterns(update.tensors[head.weights[0]], opened, 3, 4, generator=rng())
     right = (head.layers(truth, batch.labels)[0].errors[:3] != 0).to(gates.dtype)
     agree = (gates[:, None] == right[None]).double().mean(2)
     assert len(gates) == 3
@@ -233,10 +233,10 @@ def test_expectation_decides_where_reading_is_noisy() -> None:
     def wrong(errors: Tensor) -> float:
         return float(((errors != 0) != (truth != 0)).double().mean())
 
-    assert wrong(decide_gates(truth, opened, -believed)) == 0  # an exact reading overrules any expectation
+    assert wrong(decide_patterns(truth, opened, -believed)) == 0  # an exact reading overrules any expectation
     noisy = truth + 1.5 * noise
-    together = wrong(decide_gates(noisy, opened, believed))
-    assert together < wrong(round_gates(noisy, opened))
+    together = wrong(decide_patterns(noisy, opened, believed))
+    assert together < wrong(round_patterns(noisy, opened))
     assert together < wrong(opened * (believed > 0))
 
 

@@ -75,6 +75,21 @@ class Learned:
         note = _said(self.name, classes)
         return replace(guess, images=drawn(network, guess.images, hints, classes), notes=(*guess.notes, note))
 
+    def restored(self, images: Images, hints: Float[Tensor, "n hints"]) -> tuple[Images, Float[Tensor, "n 1 h w"]]:
+        """Restored pictures in [0, 1] and the expected size of their pixels' errors.
+
+        Args:
+            images: Pictures in [0, 1].
+            hints: What is known of each; see `hints_of`.
+
+        Raises:
+            UsageError: It is a generator, or its file is missing or damaged.
+        """
+        network = _loaded(self.path).network
+        if not isinstance(network, Restorer):
+            raise UsageError(f"enhancer {self}: it draws pictures and restores none; use a restorer, such as faithful")
+        return restored(network, images, hints)
+
     def __str__(self) -> str:
         # Of two files with one name only the checksum tells which it was.
         return self.name if self.path.parent == SHIPPED else f"{self.name}@{self.card['checksum']}"
@@ -154,14 +169,3 @@ def _loaded(path: Path) -> _Loaded:
 
 FAITHFUL = Learned("faithful", SHIPPED / "faithful.safetensors")
 """The enhancer that attacks can have as a prior."""
-
-
-def shipped_restorer() -> Restorer:
-    """The network of `FAITHFUL`.
-
-    Raises:
-        UsageError: Its file is missing or damaged.
-    """
-    network = _loaded(FAITHFUL.path).network
-    assert isinstance(network, Restorer)
-    return network

@@ -1,25 +1,21 @@
-"""Update matching: the one optimisation loop behind every preset."""
+"""Update matching: what every published preset is a setting of."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.attacks.labels.inference import infer_labels
+from unveil.attacks.matching.descent import StepReport, minimise
 from unveil.attacks.matching.latents import Latent
-from unveil.attacks.matching.optimisers import Optimiser, Step
+from unveil.attacks.matching.optimisers import Optimiser
 from unveil.attacks.matching.regularisers import TotalVariation
 from unveil.core.objectives import OBJECTIVES, ObjectiveName, checked
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Progress, Reconstruction, Stop, Update, Watch
-
-PATIENCE = 25  # steps over which the loss may stay the same before a run counts as stalled
+from unveil.core.types import Batch, Images, Reconstruction, Stop, Update, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +70,8 @@ class Matching:
         def believed() -> Tensor:
             return labels.to(device) if labels is not None else torch.as_tensor(logits).softmax(1)
 
-        def pictures() -> Tensor:
+        def pictures() -> Images:
             return self.latent.decode(z, shape).detach().clamp(0, 1)
-
-        def result(losses: list[float], stop: Stop) -> Reconstruction:
-            final = believed().detach()
-            return Reconstruction(
-                images=pictures(),
-                labels=final if final.dim() == 1 else final.argmax(1),
-                losses=losses,
-                stop=stop,
-                notes=tuple(notes),
-            )
 
         misfit = OBJECTIVES[self.objective](update, knowledge)
         variables = [z] if logits is None else [z, logits]
@@ -99,75 +85,23 @@ class Matching:
                 variable.grad = slope.contiguous()  # L-BFGS takes flat views
             return loss.detach()
 
-        walk = Walk(steps=self.steps, watch=watch)
-        stop = walk.go(
-            z, closure, self.optimiser.start(variables, self.steps), self.steps, self.latent.project, pictures
+        losses, stop = minimise(
+            z,
+            closure,
+            self.optimiser.start(variables, self.steps),
+            self.steps,
+            project=self.latent.project,
+            images=pictures,
+            report=StepReport(planned=self.steps, watch=watch),
         )
-        return result(walk.losses, stop)
-
-
-@dataclass(kw_only=True)
-class Walk:
-    """The steps of a search so far, over all its stages.
-
-    Args:
-        steps: All that are planned.
-        watch: Told of each step.
-        losses: The loss before each step.
-    """
-
-    steps: int
-    watch: Watch | None = None
-    losses: list[float] = field(default_factory=list)
-
-    def note(self, loss: float, pictures: Tensor) -> None:
-        """A step that was taken at once, without a search."""
-        self.losses.append(loss)
-        if self.watch is not None:
-            self.watch(Progress(len(self.losses), self.steps, loss, lambda: pictures))
-
-    def go(
-        self,
-        z: Tensor,
-        closure: Callable[[], Tensor],
-        step: Step,
-        steps: int,
-        project: Callable[[Tensor], None],
-        pictures: Callable[[], Tensor],
-        *,
-        least: float = 0.0,
-    ) -> Stop:
-        """The one optimisation loop: step, project, tell; z ends at its best where the loss stops being a number.
-
-        Args:
-            z: What is searched, changed in place.
-            closure: Computes the loss and its gradients.
-            step: The optimiser.
-            steps: How many to take.
-            project: Brings z back to where it is allowed to be.
-            pictures: What z stands for.
-            least: Share of the loss by which it must change in `PATIENCE` steps.
-        """
-        best, best_z = math.inf, z.detach().clone()
-        recent: deque[float] = deque(maxlen=PATIENCE + 1)
-        for _ in range(steps):
-            before = z.detach().clone()
-            loss = float(step(closure))
-            if not math.isfinite(loss) or not bool(torch.isfinite(z).all()):
-                with torch.no_grad():
-                    z.copy_(best_z)
-                return Stop.DIVERGED
-            if loss < best:
-                best, best_z = loss, before
-            with torch.no_grad():
-                project(z)
-            recent.append(loss)
-            self.losses.append(loss)
-            if self.watch is not None:
-                self.watch(Progress(len(self.losses), self.steps, loss, pictures))
-            if len(recent) > PATIENCE and max(recent) - min(recent) <= least * abs(max(recent)):
-                return Stop.STALLED
-        return Stop.FINISHED
+        final = believed().detach()
+        return Reconstruction(
+            images=pictures(),
+            labels=final if final.dim() == 1 else final.argmax(1),
+            losses=losses,
+            stop=stop,
+            notes=tuple(notes),
+        )
 
 
 def blind_guess(knowledge: Knowledge, device: torch.device) -> Reconstruction:

@@ -5,34 +5,43 @@ docs/method.md has the equations and says whose idea is what.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, runtime_checkable
+from itertools import pairwise
+from typing import ClassVar
 
 from torch import Generator
 from torch.nn import Module
 
-from unveil.attacks.dead_leaves import dead_leaves
 from unveil.attacks.labels.inference import infer_labels
-from unveil.attacks.matching.loop import Walk, blind_guess
+from unveil.attacks.matching.loop import blind_guess
 from unveil.attacks.separation.confidence import confidence
-from unveil.attacks.separation.decoder import fit_decoder
-from unveil.attacks.separation.factorisation import first_guess, separate
-from unveil.attacks.separation.gain.estimation import estimate, regain
-from unveil.attacks.separation.gain.levels import level
-from unveil.attacks.separation.gain.likelihood import first_gain, is_known
-from unveil.attacks.separation.heads.head import NoHeadError, read_head
-from unveil.attacks.separation.refinement import ROUGH, FeatureRefiner
-from unveil.attacks.separation.stages import MatchFeatures, MatchUpdates, Search, Stage, feature_sensitivity_of
+from unveil.attacks.separation.gain.estimation import EstimateGain
+from unveil.attacks.separation.heads.head import NoHeadError
+from unveil.attacks.separation.separating import SeparateBatch
+from unveil.attacks.separation.stages import MatchFeatures
+from unveil.attacks.separation.state import Problem, Stage, State
+from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.bounds import not_negative, whole
 from unveil.core.objectives import checked
-from unveil.core.protocols import EntryModel, HasEntryModels, Knowledge
+from unveil.core.protocols import Knowledge
 from unveil.core.registry import spec_of
-from unveil.core.types import Images, Reconstruction, Update, Watch
+from unveil.core.types import Reconstruction, Update, Watch
 
-ROUNDS = 4  # of errors from features and features from errors, before there are pictures
 SCHEDULE = ((0.03, 0.2), (0.025, 0.1), (0.02, 0.05), (0.015, 0.05), (0.01, 0.05))  # learning rate, floor of each stage
-REREADS = 2  # of gates read from the update with those features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The stages of an attack.
+
+    Args:
+        separated: For a batch that can be separated; the first stage raises `NoHeadError` for another.
+        matched: For a batch that cannot.
+    """
+
+    separated: tuple[Stage, ...]
+    matched: tuple[Stage, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +71,11 @@ class Unveil:
         not_negative("Unveil", "smoothness", self.smoothness, "0 switches it off")
         whole("Unveil", "starts", self.starts, 1, 1_000_000, "1 begins with the grey picture alone")
 
-    def stages(self, *, separated: bool) -> tuple[Stage, ...]:
-        """The schedule, with or without the features of single images."""
-        if not separated:
-            return (MatchUpdates(steps=self.steps, lr=0.02, smoothness=self.smoothness / 100, starts=self.starts),)
-        return shared_out(SCHEDULE, steps=self.steps, smoothness=self.smoothness)
+    @property
+    def schedule(self) -> Schedule:
+        """Its stages."""
+        stages = shared_out(SCHEDULE, steps=self.steps, smoothness=self.smoothness)
+        return scheduled(stages, steps=self.steps, smoothness=self.smoothness, starts=self.starts)
 
     def __call__(
         self,
@@ -78,47 +87,47 @@ class Unveil:
         watch: Watch | None = None,
     ) -> Reconstruction:
         """Run the attack; see `Attack`."""
-        return run_stages(self.stages, model, update, knowledge, generator=generator, watch=watch)
+        return run_schedule(self.schedule, model, update, knowledge, generator=generator, watch=watch)
 
     __str__ = spec_of
 
 
-def shared_out(
-    parts: Sequence[tuple[float, float]], *, steps: int, smoothness: float, trust: float = 0.0
-) -> tuple[MatchFeatures, ...]:
-    """Stages that share the steps equally; those that get none are left out.
+def shared_out(parts: Sequence[tuple[float, float]], *, steps: int, smoothness: float) -> tuple[MatchFeatures, ...]:
+    """Stages of about equally many steps; those that get none are left out.
 
     Args:
         parts: Learning rate and floor of each stage.
         steps: Steps of all together.
         smoothness: Of each.
-        trust: Of those behind `SCHEDULE`.
     """
     ends = [steps * k // len(parts) for k in range(len(parts) + 1)]
     return tuple(
-        MatchFeatures(
-            steps=end - start,
-            lr=lr,
-            floor=floor,
-            smoothness=smoothness,
-            trust=trust if number >= len(SCHEDULE) else 0.0,
-        )
-        for number, ((lr, floor), start, end) in enumerate(zip(parts, ends, ends[1:], strict=False))
+        MatchFeatures(steps=end - start, lr=lr, floor=floor, smoothness=smoothness)
+        for (lr, floor), (start, end) in zip(parts, pairwise(ends), strict=True)
         if end > start
     )
 
 
-@runtime_checkable
-class Plan(Protocol):
-    """The schedule of an attack, for a batch that could be separated and for one that could not."""
+def scheduled(stages: Sequence[MatchFeatures], *, steps: int, smoothness: float, starts: int = 1) -> Schedule:
+    """The schedule with these stages of features: the gain is estimated again between them.
 
-    def __call__(self, *, separated: bool) -> tuple[Stage, ...]:
-        """Its stages."""
-        ...
+    Args:
+        stages: For a batch that can be separated.
+        steps: Steps of the search where it cannot.
+        smoothness: Weight of the regulariser, in nats a unit of slope; a hundredth of it where updates are matched.
+        starts: Starts that are tried there.
+    """
+    between = [
+        stage for number, match in enumerate(stages) for stage in ((EstimateGain(), match) if number else (match,))
+    ]
+    return Schedule(
+        separated=(SeparateBatch(), *between),
+        matched=(MatchUpdates(steps=steps, lr=0.02, smoothness=smoothness / 100, starts=starts),),
+    )
 
 
-def run_stages(
-    plan: Plan,
+def run_schedule(
+    schedule: Schedule,
     model: Module,
     update: Update,
     knowledge: Knowledge,
@@ -126,7 +135,7 @@ def run_stages(
     generator: Generator,
     watch: Watch | None,
 ) -> Reconstruction:
-    """Separate the batch if it can be, and let each stage improve the pictures; see `Attack`."""
+    """Run the stages for a separated batch, or those for one that cannot be separated; see `Attack`."""
     device = checked(model, update)
     if update.is_zero:
         return blind_guess(knowledge, device)
@@ -135,96 +144,31 @@ def run_stages(
     if labels is None:
         labels, note = infer_labels(model, update, knowledge)
         notes.append(note)
-    search = Search(
-        model=model,
-        update=update,
-        knowledge=knowledge,
-        labels=labels.to(device),
-        pictures=blind_guess(knowledge, device).images,
-        walk=Walk(steps=0, watch=watch),
-        generator=generator,
+    problem = Problem(
+        model=model, update=update, knowledge=knowledge, labels=labels.to(device), generator=generator, watch=watch
     )
-    search.walk.steps = 1 + sum(stage.steps for stage in plan(separated=True))  # the decoded pictures count as a step
+    start = State(pictures=blind_guess(knowledge, device).images)
     try:
-        separate_first(search)
+        state = fold(schedule.separated, problem, start)
     except NoHeadError as reason:
         notes.append(f"{reason} The attack matched updates instead.")
-    stages = plan(separated=search.separator is not None)
-    search.walk.steps = len(search.walk.losses) + sum(stage.steps for stage in stages)
-    for number, stage in enumerate(stages):
-        if number:
-            regain(search)
-        stage(search)
-    if search.separator is not None:
-        notes += search.separator.notes
+        state = fold(schedule.matched, problem, start)
+    if state.refiner is not None:
+        notes += state.refiner.notes
     return Reconstruction(
-        images=search.pictures,
-        labels=search.labels,
-        losses=search.walk.losses,
-        stop=search.stop,
+        images=state.pictures,
+        labels=problem.labels,
+        losses=list(state.losses),
+        stop=state.stop,
         notes=tuple(notes),
-        confidence=confidence(search.pictures, search.evidence),
-        evidence=search.evidence,
+        confidence=confidence(state.pictures, state.evidence),
+        evidence=state.evidence,
     )
 
 
-def separate_first(search: Search) -> None:
-    """The search's separator and its first pictures.
-
-    Raises:
-        NoHeadError: The batch cannot be separated behind this network.
-    """
-    knowledge, channel = search.knowledge, search.knowledge.obfuscation
-    head = read_head(
-        search.model,
-        knowledge.image_shape,
-        training=knowledge.training,
-        draws=knowledge.draws,
-        sent=search.update.tensors,
-    )
-    gradients = [search.update.tensors[name].to(head.kind) for name in head.weights]
-    equations = gradients[0].shape[0]
-    if knowledge.num_images > equations:
-        raise NoHeadError(
-            f"The batch has {knowledge.num_images} images and its Linear layer only {equations} outputs, so there are "
-            "fewer equations than unknowns: the batch was not separated."
-        )
-    if not bool(gradients[0].any()):
-        raise NoHeadError("Nothing of the Linear layer was sent: the batch was not separated.")
-    decoder = fit_decoder(head, generator=search.generator)
-    levelled = None
-    if not is_known(knowledge):
-        levelled = level(
-            search.model, search.update, knowledge, search.labels, reference=head.weights[0], generator=search.generator
-        )
-        gradients = [levelled.tensors[name].to(head.kind) for name in head.weights]
-    leaves = dead_leaves(2, knowledge.image_shape, generator=search.generator).to(gradients[0].device)
-    search.feature_sensitivity = feature_sensitivity_of(head, leaves, generator=search.generator)
-    gain, factor = first_gain(head, knowledge, gradients, search.labels, decoder.examples, known=levelled is None)
-    _, errors = first_guess(head, gradients, search.labels, gain=gain, rounds=ROUNDS, generator=search.generator)
-    received = replace(search.update, tensors={name: t.to(head.kind) for name, t in search.update.tensors.items()})
-    entry_models: Mapping[str, EntryModel] = (
-        channel.entry_models(received) if isinstance(channel, HasEntryModels) else {}
-    )
-    search.separator = FeatureRefiner(
-        head=head,
-        gradient=gradients[0],
-        entry_model=entry_models.get(head.weights[0]),
-        labels=search.labels,
-        training=knowledge.training,
-        gain=factor,
-        once=gain / factor,
-        estimated=levelled is not None,
-        gated=head.is_gated,
-        exact=levelled is None and channel is not None and channel.family == "none",
-    )
-    separated = search.separator.reread(separate(errors, gradients[0], ridge=ROUGH), rounds=REREADS)
-    features = head.allowed(separated.features)
-    search.pictures = decoder(features, separated.noise)
-    if levelled is not None:
-
-        def pictures(gain: float) -> Images:
-            return decoder(features * (factor / gain), separated.noise * (factor / gain) ** 2)
-
-        estimate(search, levelled, features, pictures)
-    search.walk.note(separated.residual, search.pictures)
+def fold(stages: Sequence[Stage], problem: Problem, state: State) -> State:
+    """One stage after the other, each on what the one before it left."""
+    problem = replace(problem, planned=sum(stage.steps for stage in stages))
+    for stage in stages:
+        state = stage(problem, state)
+    return state

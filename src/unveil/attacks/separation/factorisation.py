@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.attacks.separation.heads.head import Head
-from unveil.attacks.separation.relu_patterns import find_gates
+from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.weighted_lstsq import COLUMNS, explained, ridged, solve, solve_weighted
 from unveil.core.factored import Factored
 from unveil.core.protocols import EntryModel
@@ -124,12 +124,12 @@ def read_errors(
     return solve_weighted(features, expected, transposed, ridge=1e-4, chunk=chunk).values
 
 
-def round_gates(read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"]) -> Float[Tensor, "n out"]:
+def round_patterns(read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"]) -> Float[Tensor, "n out"]:
     """Errors behind ReLU: each is the slope `open_` that reaches an open gate, or zero behind a closed one."""
     return open_ * (read * open_.sign() > 0.5 * open_.abs())
 
 
-def decide_gates(
+def decide_patterns(
     read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"], drive: Float[Tensor, "n out"]
 ) -> Float[Tensor, "n out"]:
     """The same with what is expected of each gate beside what was read of it, where reading is noisy.
@@ -143,7 +143,7 @@ def decide_gates(
         drive: What goes into the activation, as far as the guess knows it.
     """
     tiny = torch.finfo(read.dtype).tiny
-    variance = (read - round_gates(read, open_)).square().mean().clamp_min(tiny)
+    variance = (read - round_patterns(read, open_)).square().mean().clamp_min(tiny)
     evidence = (read * open_ - 0.5 * open_.square()) / variance
     return open_ * (evidence + TRUST * drive / drive.std().clamp_min(tiny) > 0)
 
@@ -172,7 +172,7 @@ def first_guess(
             rows = (labels == label).nonzero()[:, 0]
             if len(rows) > 1:
                 row = opened[rows[0]] * head.open_slope(1)
-                gates = find_gates(gradients[0], row, len(rows), n, generator=generator)
+                gates = find_patterns(gradients[0], row, len(rows), n, generator=generator)
                 errors[rows[: len(gates)]] = row * gates
                 rounds = 0  # gates found together are better than those of features found one by one
     if head.is_guessed:

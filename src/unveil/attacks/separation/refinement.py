@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unveil.attacks.separation.factorisation import FeatureEstimate, decide_gates, read_errors, separate
+from unveil.attacks.separation.factorisation import FeatureEstimate, decide_patterns, read_errors, separate
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.weighted_lstsq import explained, weighted_misfit
 from unveil.core.protocols import EntryModel, LocalTraining
@@ -17,93 +18,91 @@ INCOMPLETE = 0.02  # share of an exact gradient above which a separation counts 
 ROUGH = 1e-3  # ridge, in units of the mean eigenvalue, while the errors are still rough
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureRefiner:
     """Separates the batch anew from each better guess of its pictures.
 
     Args:
         head: The head.
         gradient: What was received for its first weight.
-        belief: What the channel says of that weight's entries, None where all are equally certain.
+        entry_model: What the channel says of that weight's entries, None where all are equally certain.
         labels: One class an image.
         training: The client's local training.
-        gain: How much longer the update is than what `training` gives; where it is not known, see `gain.py`.
+        gain: How much longer the update is than what `training` gives.
         once: How much longer what `training` gives is than one gradient.
-        estimated: Whether it was estimated.
-        gated: Whether the head's first activation only lets pass or blocks.
-        gates: Which gates the last errors had open; None where they were not read.
+        estimated: Whether the gain was estimated.
+        exact: Whether the attacker takes every entry of the update for exact.
+        patterns: Which units the last errors had open, images x out; None where that was not read from the update.
         errors: The last errors, without the gain; None before the first.
         residual: Share of the gradient's energy that the last separation did not explain.
-        exact: Whether the attacker takes every entry of the update for exact.
     """
 
     head: Head
-    gradient: Tensor
+    gradient: Float[Tensor, "out features"]
     entry_model: EntryModel | None
-    labels: Tensor
+    labels: Int[Tensor, " n"]
     training: LocalTraining
     gain: float
     once: float
     estimated: bool
-    gated: bool
-    gates: Tensor | None = None
-    errors: Tensor | None = None
-    residual: float = 0.0
     exact: bool = False
+    patterns: Bool[Tensor, "n out"] | None = None
+    errors: Float[Tensor, "n out"] | None = None
+    residual: float = 0.0
 
-    def __call__(self, pictures: Images) -> FeatureEstimate:
-        """The features that the update says the pictures should have."""
+    def __call__(self, pictures: Images) -> tuple[FeatureRefiner, FeatureEstimate]:
+        """The refiner that goes on from these pictures, and the features that the update says they should have."""
         with torch.no_grad():
             guess = self.head.features(pictures)
-        separated = separate(
-            self._errors(guess, self.entry_model), self.gradient, guess=guess, entry_model=self.entry_model
-        )
-        self.residual = separated.residual
-        return separated
+        refiner, errors = self._with_errors(guess, self.entry_model)
+        separated = separate(errors, self.gradient, guess=guess, entry_model=self.entry_model)
+        return replace(refiner, residual=separated.residual), separated
 
-    def reread(self, separated: FeatureEstimate, *, rounds: int) -> FeatureEstimate:
-        """Gates and features in turns without any picture, as long as the errors explain more of the update."""
-        guess = self.head.allowed(separated.features)
-        best = self._misfit(separated.errors, guess)
+    def reread(self, separated: FeatureEstimate, *, rounds: int) -> tuple[FeatureRefiner, FeatureEstimate]:
+        """ReLU patterns and features in turns without any picture, as long as the errors explain more of the update."""
+        refiner = self
+        best = self._misfit(separated.errors, self.head.allowed(separated.features))
         for _ in range(rounds):
             guess = self.head.allowed(separated.features)
-            errors = self._errors(guess, None)
-            if (now := self._misfit(errors, guess)) >= best:
+            refiner, errors = refiner._with_errors(guess, None)
+            misfit = self._misfit(errors, guess)
+            if misfit >= best:
                 break
-            best = now
-            separated = separate(errors, self.gradient, ridge=ROUGH)
-        self.errors = separated.errors / self.gain
-        return separated
+            best, separated = misfit, separate(errors, self.gradient, ridge=ROUGH)
+        return replace(refiner, errors=separated.errors / self.gain), separated
 
-    def _errors(self, guess: Tensor, entry_model: EntryModel | None) -> Tensor:
+    def _with_errors(
+        self, guess: Float[Tensor, "n features"], entry_model: EntryModel | None
+    ) -> tuple[FeatureRefiner, Float[Tensor, "n out"]]:
         """Of the errors computed from the guess and those read from the update, the ones that explain most of it.
 
-        In computed ones the gates are as wrong as the guess. Read ones have the noise of the channel, most of which
-        goes where it is decided which gates are open; but after several local steps a gate is open for some of them
-        only. Gates read in an earlier round stay where no better ones are found, and so do the errors as a whole: those
-        of an update that was not obfuscated are exact before there are pictures.
+        In computed ones the open units are as wrong as the guess. Read ones have the noise of the channel, most of
+        which goes where it is decided which units are open; but after several local steps a unit is open for some of
+        them only. Patterns read in an earlier round stay where no better ones are found, and so do the errors as a
+        whole: those of an update that was not obfuscated are exact before there are pictures.
+
+        Returns:
+            The refiner that remembers them, and the errors with the gain in them.
         """
         simulated = self.head.simulate(self.training, guess, self.labels)[self.head.weights[0]]
         computed = self.gain * read_errors(guess, simulated)
         candidates = [computed]
-        if self.gated:
+        if self.head.is_gated:
             layers = self.head.layers(guess, self.labels)
             once = layers[0].errors
             share = (computed * once).sum() / once.square().sum().clamp_min(torch.finfo(once.dtype).tiny)
             opened = share * layers[1].pulls * self.head.open_slope(1)
             read = read_errors(guess, self.gradient, entry_model=entry_model, expected=computed)
             drive = layers[0].outputs.abs() * torch.where(once == 0, -1.0, 1.0)
-            candidates.append(decide_gates(read, opened, drive))
-            if self.gates is not None:
-                candidates.append(opened * self.gates)
+            candidates.append(decide_patterns(read, opened, drive))
+            if self.patterns is not None:
+                candidates.append(opened * self.patterns)
         if self.errors is not None:
             candidates.append(self.gain * self.errors)
         best = min(candidates, key=lambda errors: self._misfit(errors, guess))
-        self.gates = None if best is computed else best != 0
-        self.errors = best / self.gain
-        return best
+        return replace(self, patterns=None if best is computed else best != 0, errors=best / self.gain), best
 
-    def _misfit(self, errors: Tensor, guess: Tensor) -> float:
+    def _misfit(self, errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"]) -> float:
         """What of the update the errors cannot explain; comparable for one guess, lower is better."""
         if self.entry_model is None:
             return -explained(errors, self.gradient)

@@ -24,7 +24,7 @@ FEWEST = 0.1  # a pattern with a smaller share of open gates fits anything
 ALIKE = 0.97  # share of gates that two copies of one pattern agree on
 
 
-def find_gates(
+def find_patterns(
     gradient: Float[Tensor, "out features"],
     opened: Float[Tensor, " out"],
     count: int,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Generator
 from torch.nn import Module
 
-from unveil.attacks.separation.attack import SCHEDULE, Unveil, run_stages, shared_out
-from unveil.attacks.separation.stages import Stage
+from unveil.attacks.separation.attack import SCHEDULE, Schedule, run_schedule, scheduled, shared_out
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.protocols import Knowledge
 from unveil.core.registry import spec_of
@@ -51,11 +50,12 @@ class UnveilPlus:
         """See `UsesLearnedPrior`."""
         return FAITHFUL
 
-    def stages(self, *, separated: bool) -> tuple[Stage, ...]:
-        """The schedule, with or without the features of single images."""
-        if not separated:
-            return Unveil(steps=self.steps, smoothness=self.smoothness).stages(separated=False)
-        return shared_out((*SCHEDULE, LAST), steps=self.steps, smoothness=self.smoothness, trust=self.trust)
+    @property
+    def schedule(self) -> Schedule:
+        """Its stages."""
+        *first, last = shared_out((*SCHEDULE, LAST), steps=self.steps, smoothness=self.smoothness)
+        stages = (*first, replace(last, restorer=self.prior, trust=self.trust))
+        return scheduled(stages, steps=self.steps, smoothness=self.smoothness)
 
     def __call__(
         self,
@@ -67,6 +67,6 @@ class UnveilPlus:
         watch: Watch | None = None,
     ) -> Reconstruction:
         """Run the attack; see `Attack`."""
-        return run_stages(self.stages, model, update, knowledge, generator=generator, watch=watch)
+        return run_schedule(self.schedule, model, update, knowledge, generator=generator, watch=watch)
 
     __str__ = spec_of

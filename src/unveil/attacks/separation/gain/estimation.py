@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from unveil.attacks.separation.gain.consistency import consistent_gain
 from unveil.attacks.separation.gain.levels import Levelled
-from unveil.attacks.separation.gain.likelihood import Scale
-from unveil.attacks.separation.stages import Search
+from unveil.attacks.separation.gain.likelihood import GainLikelihood
+from unveil.attacks.separation.state import Problem, State
 from unveil.core.factored import Candidate
 from unveil.core.types import Batch, Images
 
@@ -19,58 +21,75 @@ NEARBY = (0.1,)  # and between the stages
 EXACT = 0.999  # cosine that a channel leaves between what is sent and received, below which it is noise
 
 
-def estimate(search: Search, levelled: Levelled, features: Tensor, pictures: Callable[[float], Images]) -> None:
-    """Give the search's separator a gain, and the search the pictures that go with it.
+def first_estimate(
+    problem: Problem,
+    state: State,
+    levelled: Levelled,
+    features: Float[Tensor, "n features"],
+    pictures: Callable[[float], Images],
+) -> State:
+    """The state with a gain told from pictures, and the pictures that go with it.
 
     Args:
-        search: Its separator has the first gain, told without pictures.
+        problem: The client is simulated on its model.
+        state: Its refiner has the first gain, told without pictures.
         levelled: The update.
         features: Separated at the first gain, one row an image.
         pictures: (gain) -> the pictures that are decoded with it.
     """
-    separator = search.separator
-    assert separator is not None
-    first = separator.gain
+    assert state.refiner is not None
+    first = state.refiner.gain
 
     def simulate(images: Images) -> Candidate:
-        return search.knowledge.simulate(search.model, Batch(images, search.labels))
+        return problem.knowledge.simulate(problem.model, Batch(images, problem.labels))
 
-    search.scale = Scale(received=levelled, simulate=simulate, first=first)
-    settle(search, features)
-    if search.scale is not None:
-        separator.gain = search.scale.best(pictures, start=first, widths=WIDELY)
-        settle(search, features * (first / separator.gain))
-    search.pictures = pictures(separator.gain)
+    judge = GainLikelihood(received=levelled, simulate=simulate, first=first)
+    state = settle(replace(state, gain_likelihood=judge), features)
+    if state.gain_likelihood is not None:
+        gain = judge.best(pictures, start=first, widths=WIDELY)
+        state = settle(_with_gain(state, gain), features * (first / gain))
+    assert state.refiner is not None
+    return replace(state, pictures=pictures(state.refiner.gain))
 
 
-def regain(search: Search) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EstimateGain:
     """Estimate the gain again by the present pictures, where it is not yet settled."""
-    separator, scale, found = search.separator, search.scale, search.pictures
-    if separator is None or scale is None:
-        return
-    before = separator.gain
 
-    def pictures(gain: float) -> Images:
-        return (found * (before / gain)).clamp(0, 1)
+    steps: int = 0
 
-    separator.gain = scale.best(pictures, start=before, widths=NEARBY)
-    with torch.no_grad():
-        settle(search, separator.head.features(pictures(separator.gain)))
-    search.pictures = pictures(separator.gain)
+    def __call__(self, problem: Problem, state: State) -> State:
+        """Improve the gain, and the pictures' brightness with it; see `Stage`."""
+        if state.refiner is None or state.gain_likelihood is None:
+            return state
+        before, present = state.refiner.gain, state.pictures
+
+        def pictures(gain: float) -> Images:
+            return (present * (before / gain)).clamp(0, 1)
+
+        gain = state.gain_likelihood.best(pictures, start=before, widths=NEARBY)
+        state = _with_gain(state, gain)
+        assert state.refiner is not None
+        with torch.no_grad():
+            state = settle(state, state.refiner.head.features(pictures(gain)))
+        assert state.refiner is not None
+        return replace(state, pictures=pictures(state.refiner.gain))
 
 
-def settle(search: Search, features: Tensor) -> None:
+def settle(state: State, features: Float[Tensor, "n features"]) -> State:
     """Look for the gain at which the head explains its own gradient; where there is one, it is not estimated again.
 
     Args:
-        search: Its separator is given the gain.
+        state: Its refiner has the gain near which the search begins.
         features: Of the present pictures, or separated at the present gain.
     """
-    separator, scale = search.separator, search.scale
-    if separator is None or scale is None or scale.received.clear[separator.head.weights[0]] < EXACT:
-        return
-    gain = separator.gain * separator.once
-    found = consistent_gain(separator.head, separator.gradient, search.labels, features, gain)
-    if found is not None:
-        separator.gain = found / separator.once
-        search.scale = None
+    refiner, judge = state.refiner, state.gain_likelihood
+    if refiner is None or judge is None or judge.received.clear[refiner.head.weights[0]] < EXACT:
+        return state
+    gain = consistent_gain(refiner.head, refiner.gradient, refiner.labels, features, refiner.gain * refiner.once)
+    return state if gain is None else replace(_with_gain(state, gain / refiner.once), gain_likelihood=None)
+
+
+def _with_gain(state: State, gain: float) -> State:
+    assert state.refiner is not None
+    return replace(state, refiner=replace(state.refiner, gain=gain))

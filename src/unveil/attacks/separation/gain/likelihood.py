@@ -68,8 +68,8 @@ def first_gain(
     return along(slope), along(simulated)
 
 
-@dataclass(kw_only=True, eq=False)
-class Scale:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GainLikelihood:
     """Compares the received update with those simulated on pictures of several brightnesses, tensor by tensor.
 
     Two things are weighed in one negative log-likelihood. *Directions*: at the right gain every tensor points the way

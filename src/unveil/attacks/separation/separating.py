@@ -1,0 +1,93 @@
+"""The first stage of unveil's attack: separate the batch, and decode each image's features to a first picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from unveil.attacks.dead_leaves import dead_leaves
+from unveil.attacks.separation.decoder import fit_decoder
+from unveil.attacks.separation.factorisation import first_guess, separate
+from unveil.attacks.separation.gain.estimation import first_estimate
+from unveil.attacks.separation.gain.levels import level
+from unveil.attacks.separation.gain.likelihood import first_gain, is_known
+from unveil.attacks.separation.heads.head import NoHeadError, read_head
+from unveil.attacks.separation.refinement import ROUGH, FeatureRefiner
+from unveil.attacks.separation.stages import feature_sensitivity_of
+from unveil.attacks.separation.state import Problem, State
+from unveil.core.protocols import EntryModel, HasEntryModels
+from unveil.core.types import Images
+
+ROUNDS = 4  # alternations of errors and features before the first pictures
+REREADS = 2  # times that ReLU patterns are read from the update with those features
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparateBatch:
+    """Separate the batch behind its Linear layers and decode first pictures: one step."""
+
+    steps: int = 1
+
+    def __call__(self, problem: Problem, state: State) -> State:
+        """The state with a refiner and the decoded pictures; see `Stage`.
+
+        Raises:
+            NoHeadError: The batch cannot be separated behind this network.
+        """
+        knowledge, channel, labels = problem.knowledge, problem.knowledge.obfuscation, problem.labels
+        generator, received = problem.generator, problem.update.tensors
+        head = read_head(
+            problem.model, knowledge.image_shape, training=knowledge.training, draws=knowledge.draws, sent=received
+        )
+        gradients = [received[name].to(head.kind) for name in head.weights]
+        equations = gradients[0].shape[0]
+        if knowledge.num_images > equations:
+            raise NoHeadError(
+                f"The batch has {knowledge.num_images} images and its Linear layer only {equations} outputs, so there "
+                "are fewer equations than unknowns: the batch was not separated."
+            )
+        if not bool(gradients[0].any()):
+            raise NoHeadError("Nothing of the Linear layer was sent: the batch was not separated.")
+        decoder = fit_decoder(head, generator=generator)
+        levelled = None
+        if not is_known(knowledge):
+            levelled = level(
+                problem.model, problem.update, knowledge, labels, reference=head.weights[0], generator=generator
+            )
+            gradients = [levelled.tensors[name].to(head.kind) for name in head.weights]
+        leaves = dead_leaves(2, knowledge.image_shape, generator=generator).to(gradients[0].device)
+        sensitivity = feature_sensitivity_of(head, leaves, generator=generator)
+        gain, factor = first_gain(head, knowledge, gradients, labels, decoder.examples, known=levelled is None)
+        _, errors = first_guess(head, gradients, labels, gain=gain, rounds=ROUNDS, generator=generator)
+        sent = replace(problem.update, tensors={name: tensor.to(head.kind) for name, tensor in received.items()})
+        entry_models: Mapping[str, EntryModel] = (
+            channel.entry_models(sent) if isinstance(channel, HasEntryModels) else {}
+        )
+        refiner = FeatureRefiner(
+            head=head,
+            gradient=gradients[0],
+            entry_model=entry_models.get(head.weights[0]),
+            labels=labels,
+            training=knowledge.training,
+            gain=factor,
+            once=gain / factor,
+            estimated=levelled is not None,
+            exact=levelled is None and channel is not None and channel.family == "none",
+        )
+        refiner, separated = refiner.reread(separate(errors, gradients[0], ridge=ROUGH), rounds=REREADS)
+        features = head.allowed(separated.features)
+        state = replace(
+            state,
+            pictures=decoder(features, separated.noise),
+            refiner=refiner,
+            feature_sensitivity=sensitivity,
+            losses=(*state.losses, separated.residual),
+        )
+        if levelled is not None:
+
+            def pictures(gain: float) -> Images:
+                return decoder(features * (factor / gain), separated.noise * (factor / gain) ** 2)
+
+            state = first_estimate(problem, state, levelled, features, pictures)
+        problem.report(len(state.losses) - 1)(1, separated.residual, lambda: state.pictures)
+        return state
