@@ -12,11 +12,14 @@ from fakes import Towards, small_client
 from seeds import seeded, shifted
 from unveil import obfuscations
 from unveil.attacks import parse as parse_attack
+from unveil.attacks.separation.with_restorer import UnveilPlus
 from unveil.audits.controls import LABELS
 from unveil.audits.results import append, prepare, read_trials
 from unveil.audits.trial import LABEL_ALONE, LABEL_MATCHED, run_trial
 from unveil.clients.client import Client
 from unveil.clients.making import make_client
+from unveil.clients.models import build_model
+from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints
@@ -209,12 +212,41 @@ def test_pictures_that_an_enhancer_knows_by_heart_are_refused(client: Client, tm
     refuse_seen(Towards(client.batch.images), client.batch.images)  # not a learned one: it has seen nothing
 
 
-def test_so_are_pictures_that_an_attacks_own_prior_knows(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert str(parse_attack("unveil+").prior) == "faithful"  # type: ignore[attr-defined]
+def test_so_are_pictures_that_an_attacks_own_prior_knows(client: Client, tmp_path: Path) -> None:
     seen = fingerprints(client.batch.images[:1])
     prior = weights(tmp_path / "p.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
-    monkeypatch.setattr("unveil.attacks.separation.with_restorer.FAITHFUL", prior)
     with pytest.raises(UsageError, match="1 of the 3 pictures"):
-        run_trial(client, obfuscations.parse("none"), parse_attack("unveil+:steps=2"), seed=0)
+        run_trial(client, obfuscations.parse("none"), UnveilPlus(steps=2, prior=prior), seed=0)
+
+
+def test_the_attack_restores_with_the_prior_that_is_checked(tmp_path: Path) -> None:
+    """One that makes every pixel brighter leaves brighter pictures: no second prior is used in its place."""
+    pictures = load_pictures("builtin", count=2, size=16)
+    model = build_model("lenet", image_shape=(3, 16, 16), classes=10, seed=0)
+    batch = Batch(pictures.images, pictures.labels % 10)
+    knowledge = Knowledge(
+        training=FedSGD(),
+        image_shape=(3, 16, 16),
+        num_images=2,
+        classes=10,
+        labels=batch.labels,
+        obfuscation=obfuscations.parse("none"),
+    )
+    means = []
+    for brighter in (0.0, 0.4):
+        network = Restorer(widths=(4, 6), blocks=1)
+        with torch.no_grad():
+            network.body.last.bias[:12] = brighter  # 3 colours x 2 x 2 pixels
+            network.body.last.bias[12:] = -3  # sure of each pixel to about 1e-4
+        prior = weights(tmp_path / f"{brighter}.safetensors", network)
+        attack = UnveilPlus(steps=12, prior=prior)
+        assert str(attack) == f"unveil+:steps=12@prior={prior}"
+        guess = attack(model, Update(FedSGD()(model, batch)), knowledge, generator=seeded(0))
+        means.append(float(guess.images.mean()))
+    assert means[1] > means[0] + 0.2
+
+
+def test_a_generator_is_no_restorer(tmp_path: Path) -> None:
+    drawer = weights(tmp_path / "g.safetensors", Drawer(names=["horse"], widths=(4, 6), blocks=1))
+    with pytest.raises(UsageError, match="draws pictures and restores none"):
+        drawer.restored(torch.rand(1, 3, 8, 8), torch.zeros(1, 3))

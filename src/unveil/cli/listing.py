@@ -10,6 +10,7 @@ from typing import Any
 
 from unveil import attacks, enhancers, metrics, obfuscations
 from unveil.clients import models, training
+from unveil.core.registry import settings_of
 from unveil.core.third_parties import find, installed
 
 
@@ -75,7 +76,7 @@ def _summary(component: type | Callable[..., Any]) -> str:
 def _settings(component: Any) -> dict[str, str | None]:
     if not dataclasses.is_dataclass(component):
         return {}
-    return {item.name: _default(item) for item in dataclasses.fields(component) if item.init}
+    return {item.name: _default(item) for item in settings_of(component) if item.init}
 
 
 def _default(item: dataclasses.Field[Any]) -> str | None:

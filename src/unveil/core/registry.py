@@ -6,7 +6,8 @@
 A name, then `:` and the constructor's settings; `+` joins the stages of a pipeline. The name is one of unveil's
 catalogue, `package.module:Class`, or an entry point of an installed package (see `third_parties`). `spec_of` prints the
 settings that differ from the defaults, so that ``parse(str(component)) == component``. A class without a
-`name` of its own prints itself as `package.module:Class`.
+`name` of its own prints itself as `package.module:Class`. A field made by `in_python_only` is no setting: a SPEC cannot
+name it, and a component in which it differs from its default prints it behind an `@`, so that results tell the two apart.
 """
 
 from __future__ import annotations
@@ -23,15 +24,26 @@ from unveil.core.third_parties import find, refuse_misleading_name
 from unveil.core.usercode import running
 
 
+def in_python_only(default: Any) -> Any:
+    """A dataclass field, with its default, that a SPEC cannot set: a value too large for a string."""
+    return dataclasses.field(default=default, metadata={"spec": False})
+
+
+def settings_of(component: Any) -> list[dataclasses.Field[Any]]:
+    """The fields of a component, or of its class, that a SPEC can set."""
+    return [item for item in dataclasses.fields(component) if item.metadata.get("spec", True)]
+
+
 def spec_of(component: Any) -> str:
     """The SPEC that builds this component; a dataclass uses it as its `__str__`."""
-    settings = []
+    settings, others = [], []
+    in_spec = settings_of(component)
     for item in dataclasses.fields(component):
         value = getattr(component, item.name)
         if value != item.default:
-            settings.append(f"{item.name}={_printed(value)}")
+            (settings if item in in_spec else others).append(f"{item.name}={_printed(value)}")
     name: str = getattr(component, "name", None) or f"{type(component).__module__}:{type(component).__qualname__}"
-    return name + (":" + ",".join(settings) if settings else "")
+    return name + (":" + ",".join(settings) if settings else "") + "".join(f"@{other}" for other in others)
 
 
 def split(kind: str, text: str, catalogue: Container[str] = ()) -> tuple[str, dict[str, str]]:
@@ -84,7 +96,7 @@ def construct(kind: str, catalogue: Mapping[str, type], name: str, settings: Map
     if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
         raise UsageError(f"{kind} {name!r} is no dataclass, so its settings are not known; write @dataclass above it")
     hints = get_type_hints(cls)
-    known = {item.name: item for item in dataclasses.fields(cls)}
+    known = {item.name: item for item in settings_of(cls)}
     values = {}
     for key, value in settings.items():
         if key not in known:

@@ -11,7 +11,7 @@ from torch.nn import Module
 from unveil.attacks.separation.attack import SCHEDULE, Schedule, run_schedule, scheduled, shared_out
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.protocols import Knowledge
-from unveil.core.registry import spec_of
+from unveil.core.registry import in_python_only, spec_of
 from unveil.core.types import Reconstruction, Update, Watch
 from unveil.enhancers.learned import FAITHFUL, Learned
 
@@ -29,6 +29,7 @@ class UnveilPlus:
         steps: Steps of the search, over all its stages.
         smoothness: As in `unveil`, for the stages before the learned prior.
         trust: Weight of the learned prior; see `NearRestored`.
+        prior: The learned prior, a restorer; see `UsesLearnedPrior`. Set in Python only.
 
     Reference:
         docs/priors.md; taking turns after Venkatakrishnan, Bouman and Wohlberg, Plug-and-Play Priors, GlobalSIP 2013.
@@ -39,16 +40,12 @@ class UnveilPlus:
     steps: int = 100
     smoothness: float = 12.0
     trust: float = 3.0
+    prior: Learned = in_python_only(FAITHFUL)
 
     def __post_init__(self) -> None:
         whole("UnveilPlus", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
         not_negative("UnveilPlus", "smoothness", self.smoothness, "0 switches it off")
         positive("UnveilPlus", "trust", self.trust, "preset unveil has no learned prior")
-
-    @property
-    def prior(self) -> Learned:
-        """See `UsesLearnedPrior`."""
-        return FAITHFUL
 
     @property
     def schedule(self) -> Schedule:
