@@ -247,6 +247,6 @@ def test_the_attack_restores_with_the_prior_that_is_checked(tmp_path: Path) -> N
 
 
 def test_a_generator_is_no_restorer(tmp_path: Path) -> None:
-    drawer = weights(tmp_path / "g.safetensors", Drawer(names=["horse"], widths=(4, 6), blocks=1))
+    drawer = weights(tmp_path / "g.safetensors", ClassConditionalGenerator(names=["horse"], widths=(4, 6), blocks=1))
     with pytest.raises(UsageError, match="draws pictures and restores none"):
         drawer.restored(torch.rand(1, 3, 8, 8), torch.zeros(1, 3))

@@ -6,8 +6,8 @@
 A name, then `:` and the constructor's settings; `+` joins the stages of a pipeline. The name is one of unveil's
 catalogue, `package.module:Class`, or an entry point of an installed package (see `third_parties`). `spec_of` prints the
 settings that differ from the defaults, so that ``parse(str(component)) == component``. A class without a
-`name` of its own prints itself as `package.module:Class`. A field made by `in_python_only` is no setting: a SPEC cannot
-name it, and a component in which it differs from its default prints it behind an `@`, so that results tell the two apart.
+`name` of its own prints itself as `package.module:Class`. A field marked `IN_PYTHON_ONLY` is no setting: no SPEC can
+name it, and a component in which it differs from its default prints it behind an `@`, so that results tell them apart.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from unveil.core.kinds import refuse_other_kind
 from unveil.core.third_parties import find, refuse_misleading_name
 from unveil.core.usercode import running
 
-
-def in_python_only(default: Any) -> Any:
-    """A dataclass field, with its default, that a SPEC cannot set: a value too large for a string."""
-    return dataclasses.field(default=default, metadata={"spec": False})
+IN_PYTHON_ONLY: Mapping[str, bool] = {"spec": False}
+"""Metadata of a dataclass field that a SPEC cannot set: its value is too large for a string."""
 
 
 def settings_of(component: Any) -> list[dataclasses.Field[Any]]:
@@ -36,7 +34,8 @@ def settings_of(component: Any) -> list[dataclasses.Field[Any]]:
 
 def spec_of(component: Any) -> str:
     """The SPEC that builds this component; a dataclass uses it as its `__str__`."""
-    settings, others = [], []
+    settings: list[str] = []
+    others: list[str] = []
     in_spec = settings_of(component)
     for item in dataclasses.fields(component):
         value = getattr(component, item.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Generator
@@ -11,7 +11,7 @@ from torch.nn import Module
 from unveil.attacks.separation.attack import SCHEDULE, Schedule, run_schedule, scheduled, shared_out
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.protocols import Knowledge
-from unveil.core.registry import in_python_only, spec_of
+from unveil.core.registry import IN_PYTHON_ONLY, spec_of
 from unveil.core.types import Reconstruction, Update, Watch
 from unveil.enhancers.learned import FAITHFUL, Learned
 
@@ -40,7 +40,7 @@ class UnveilPlus:
     steps: int = 100
     smoothness: float = 12.0
     trust: float = 3.0
-    prior: Learned = in_python_only(FAITHFUL)
+    prior: Learned = field(default=FAITHFUL, metadata=IN_PYTHON_ONLY)
 
     def __post_init__(self) -> None:
         whole("UnveilPlus", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
