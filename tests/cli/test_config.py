@@ -1,12 +1,14 @@
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from unveil.attacks import parse as parse_attack
-from unveil.cli.app import TEMPLATE
+from unveil.cli.app import TEMPLATE, main
 from unveil.cli.config import load
+from unveil.cli.schema import RENAMED, AuditTable, ClientTable, MetricsTable
 from unveil.core.errors import UsageError
 
 GOOD = """
@@ -64,10 +66,6 @@ def test_the_template_is_an_audit() -> None:
 
 
 def test_the_template_shows_every_key() -> None:
-    from dataclasses import fields
-
-    from unveil.cli.config import AuditTable, ClientTable, MetricsTable
-
     for item in (*fields(AuditTable), *fields(ClientTable), *fields(MetricsTable)):
         assert item.name in TEMPLATE.read_text(encoding="utf-8")
 
@@ -175,7 +173,7 @@ def test_a_file_that_does_not_fit_is_named_with_the_reason(tmp_path: Path, text:
 
 
 def test_an_override_that_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--set 'client.0.images=.udcff': expected UTF-8; rename what it names"):
+    with pytest.raises(UsageError, match=r"--set 'client.0.images=.udcff': expected UTF-8; rename the file"):
         load(write(tmp_path, ""), ["client.0.images=\udcff"])
 
 
@@ -214,3 +212,39 @@ def test_a_variant_that_cannot_be_used(tmp_path: Path, tables: str, name: str, m
     first, *rest = tables.partition("[")
     with pytest.raises(UsageError, match=re.escape(message)):
         load(write(tmp_path, f"{first}\n{GOOD}\n{''.join(rest)}\n"), variant=name)
+
+
+OLD_KEYS = [
+    (changed("[[client]]", "[[scene]]"), "the key 'scene' is now called 'client'; write [[client]]"),
+    (
+        changed("threat_models", "knowledge"),
+        "the key 'knowledge' is now called 'threat_models'; write threat_models = [...]",
+    ),
+    (GOOD + "[measures]\ndecoys = 6\n", "the key 'measures' is now called 'metrics'; write [metrics]"),
+    (changed("obfuscation+labels", "channel+labels"), "'channel' is now called 'obfuscation'; write that"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), OLD_KEYS, ids=[sentence for _, sentence in OLD_KEYS])
+def test_a_key_of_an_old_version_names_the_new_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, sentence: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["audit", str(write(tmp_path, text)), "--out", str(tmp_path / "out")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2
+    assert line.endswith(sentence)
+
+
+@pytest.mark.parametrize("key", ["scene.0.size", "knowledge", "measures.decoys"])
+def test_an_override_of_an_old_key_names_the_new_one(tmp_path: Path, key: str) -> None:
+    new = RENAMED[key.partition(".")[0]]
+    with pytest.raises(UsageError, match=re.escape(f"--set {key}=1: ") + ".*" + re.escape(f"write {new}")):
+        load(write(tmp_path, GOOD), [f"{key}=1"])
+    with pytest.raises(UsageError, match=re.escape(f"write {new}")):
+        load(write(tmp_path, GOOD + f"[variant.old]\n'{key}' = 1\n"), variant="old")
+
+
+def test_every_renamed_key_is_tried() -> None:
+    assert {key for text, _ in OLD_KEYS for key in RENAMED if re.search(rf"\b{key}\b", text)} == set(RENAMED)
+    assert not set(RENAMED) & {item.name for item in fields(AuditTable)}

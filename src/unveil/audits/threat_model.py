@@ -12,6 +12,9 @@ from unveil.core.protocols import HasOrder, Knowledge, LocalTraining, Obfuscatio
 PARTS = ("obfuscation", "labels", "training", "order")
 """What can be withheld: the obfuscation; the labels; learning rate and steps; the order of the mini-batches."""
 
+RENAMED = {"channel": "obfuscation"}
+"""A part's name in audit files of old versions -> its name now."""
+
 KNOWN, NOTHING = "everything known", "everything unknown"
 DRAWS = "draws known"
 AND = " and "
@@ -52,6 +55,8 @@ class ThreatModel:
             raise UsageError(f"threat model {text!r}: {nearest(words, known)}")
         parts = [part.strip() for part in named.split("+")]
         for part in parts:
+            if part in RENAMED:
+                raise UsageError(f"threat model {text!r}: {part!r} is now called {RENAMED[part]!r}; write that")
             if part not in PARTS:
                 raise UsageError(f"threat model {text!r}: {part!r} cannot be withheld; {nearest(part, list(PARTS))}")
         return cls(tuple(part for part in PARTS if part in parts))

@@ -1,24 +1,20 @@
-"""The audit file: TOML to `Audit`, strict. What is not understood is refused by name."""
+"""The audit file: TOML to `Audit`. `schema` has the keys; an unknown key is refused by name."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from typing import Any
 
 from unveil import attacks, enhancers, obfuscations
 from unveil.audits.audit import Audit
 from unveil.audits.controls import ANOTHER
-from unveil.audits.scoring import Distance, MetricSelection
+from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import ThreatModel
+from unveil.cli.schema import AuditTable, ClientTable, MetricsTable, checked, quoted, refuse_renamed
 from unveil.clients import training
 from unveil.clients.client import Client
 from unveil.clients.making import make_client
@@ -32,88 +28,6 @@ from unveil.core.registry import construct, split, toml_value
 from unveil.metrics.perceptual import DOWNLOAD
 
 LARGEST = 16 * MIB  # of an audit file
-_STRICT = ConfigDict(extra="forbid", strict=True)
-
-LONGEST = 200  # characters of what a file holds, in a message
-MOST = 2**63 - 1  # what torch takes for a seed
-AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
-AtLeastZero = Annotated[int, Field(ge=0, le=MOST)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientTable:
-    """A `[[client]]`: one client.
-
-    Args:
-        name: Its name in results; no two clients share one.
-        model: A model of the zoo, or `package.module:factory?key=value`; or a table of its name and its arguments.
-        weights: A file of trained weights relative to the TOML file; None for those that the model is built with.
-        normalise: `mean` and `std` that stand before the model, a number or one a channel; None for none.
-        images: `builtin`, or a folder relative to the TOML file.
-        size: Height and width of the pictures in pixels, or both in a list.
-        channels: 3 for RGB, 1 for grey.
-        batch: Pictures in the batch.
-        classes: Classes the model tells apart; None for as many as the pictures have.
-        training: SPEC of the local training.
-        labels_csv: A CSV of labels relative to the TOML file; None for labels from sub-folders.
-        gallery: Where decoys and the other client's pictures come from; None for the rest of `images`.
-        seed: Seed of the choice of pictures and of the model's weights.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    name: str
-    model: Any = "lenet"
-    weights: str | None = None
-    normalise: Any = None
-    images: str = BUILTIN
-    size: Any = 64
-    channels: AtLeastOne = 3
-    batch: AtLeastOne = 8
-    classes: AtLeastOne | None = None
-    training: str = "fedsgd"
-    labels_csv: str | None = None
-    gallery: str | None = None
-    seed: AtLeastZero = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricsTable:
-    """`[metrics]`; see `MetricSelection` for what each means. Files are relative to the TOML file."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    lpips_weights: str | None = None
-    classifier: str | None = None
-    top: AtLeastOne = 5
-    probability: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    decoys: AtLeastZero = 0
-    distance: Distance = "pixels"
-    others: list[str] = dataclasses.field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditTable:
-    """The whole file.
-
-    Args:
-        client: The clients.
-        attack: The attacks, each a name or SPEC, and settings, which win over those of the SPEC.
-        obfuscations: SPECs of the channels.
-        seeds: Seeds of the channel's and the attack's randomness.
-        threat_models: How much the attackers are granted; see `ThreatModel.parse`.
-        metrics: What reconstructions are scored with beside their pixels.
-        controls: Updates that know nothing of the pictures, on which every attack is run too.
-        enhancer: A learned prior by name, or a file of `unveil fit` relative to the TOML file.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    client: list[ClientTable]
-    attack: list[dict[str, Any]]
-    obfuscations: list[str] = dataclasses.field(default_factory=lambda: ["none"])
-    seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
-    threat_models: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
-    metrics: MetricsTable = dataclasses.field(default_factory=lambda: MetricsTable())
-    controls: list[str] = dataclasses.field(default_factory=lambda: [ANOTHER])
-    enhancer: str = enhancers.NONE
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None) -> Audit:
@@ -135,13 +49,11 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     for override in overrides:
         _override(data, override)
     with _naming(" with ".join([str(path), *(f"--set {override}" for override in overrides)])):
-        table = _checked(data)
-        channels = [obfuscations.parse(spec) for spec in table.obfuscations]
-        threat_models = [_attack(number, settings) for number, settings in enumerate(table.attack)]
+        table = checked(data)
         return Audit(
             clients=[_client(number, client, path.parent, table) for number, client in enumerate(table.client)],
-            obfuscations=channels,
-            attacks=threat_models,
+            obfuscations=[obfuscations.parse(spec) for spec in table.obfuscations],
+            attacks=[_attack(number, settings) for number, settings in enumerate(table.attack)],
             seeds=table.seeds,
             threat_models=[ThreatModel.parse(words) for words in table.threat_models],
             metrics=_metrics(table.metrics, path.parent),
@@ -171,16 +83,18 @@ def _chosen(path: Path, variants: Any, name: str) -> dict[str, Any]:
 
 def _override(data: dict[str, Any], text: str) -> None:
     key, equals, raw = text.partition("=")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes of the command line that are no text
-        raise UsageError(f"--set {shown(text)}: expected UTF-8; rename what it names")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # the command line held bytes that are not UTF-8
+        raise UsageError(f"--set {shown(text)}: expected UTF-8; rename the file or the value")
     if not equals:
         raise UsageError(f"--set {text}: expected KEY=VALUE, such as attack.0.steps=50")
     _set(data, key.strip(), toml_value(raw.strip()), f"--set {text}")
 
 
 def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set one value in place, its key dotted and tables counted from 0."""
+    """Set one value in place; dots in the key part tables, and tables of a list are numbered from 0."""
     *parents, last = key.split(".")
+    with _naming(where):
+        refuse_renamed(parents[:1] or [last])
     place: Any = data
     for part in parents:
         try:
@@ -195,41 +109,10 @@ def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 
 def _number(part: str) -> int:
-    """Which table of a list is meant; those from the end are not counted."""
+    """The number of a table in a list; negative numbers are refused."""
     if not (part.isascii() and part.isdecimal()):
         raise ValueError(part)
     return int(part)
-
-
-def _checked(data: dict[str, Any]) -> AuditTable:
-    try:
-        # Through JSON because a strict dataclass takes tables, and arrays for lists, only from there.
-        table: AuditTable = TypeAdapter(AuditTable).validate_json(json.dumps(data, default=str))
-    except ValidationError as error:
-        # A misspelt key is also a missing one: the former is what the user can see.
-        errors = sorted(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
-        raise UsageError(_explain(errors[0])) from None
-    return table
-
-
-def _explain(error: ErrorDetails) -> str:
-    if not error["loc"]:  # the whole of it: nested deeper than anything that is meant
-        return f"it cannot be understood ({error['msg'].lower()}); correct it there"
-    *parents, key = map(str, error["loc"])
-    where = f" in {'.'.join(parents)}" if parents else ""
-    if error["type"] == "unexpected_keyword_argument":
-        schema = {"client": ClientTable, "metrics": MetricsTable}[parents[0]] if parents else AuditTable
-        return f"unknown key {key!r}{where}; {nearest(key, [item.name for item in dataclasses.fields(schema)])}"
-    if error["type"] == "missing":
-        example = f"a [[{key}]] table" if not parents else f'{key} = "…"'
-        return f"{key!r} is missing{where}; add {example}"
-    reason = error["msg"].replace("Input should be", "expected").replace("array", "list").lower()
-    return f"{'.'.join([*parents, key])}: {reason}, got {_shown(error['input'])}; correct it"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
 def _attack(number: int, table: dict[str, Any]) -> Attack:
@@ -277,7 +160,7 @@ def _client(number: int, table: ClientTable, folder: Path, audit: AuditTable) ->
         decoys=audit.metrics.decoys,
         others=ANOTHER in audit.controls,
     )
-    # Results name the folder as the file does: the way to it from here is nobody's business.
+    # Results show the folder as the audit file writes it, not the full path on this machine.
     return dataclasses.replace(client, source=table.images)
 
 
@@ -288,7 +171,7 @@ def _model(where: str, given: Any) -> ModelName:
     name = arguments.pop("name", None)
     if not isinstance(name, str):
         raise UsageError(
-            f"{where}: expected a name, or a table with one and the factory's arguments, got {_shown(given)}; "
+            f"{where}: expected a name, or a table with one and the factory's arguments, got {quoted(given)}; "
             'write name = "package.module:factory"'
         )
     named = ModelName.parse(name)
@@ -303,7 +186,7 @@ def _size(where: str, given: Any) -> int | tuple[int, int]:
     sides = given if isinstance(given, list) and len(given) == 2 else [given]
     if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides):
         raise UsageError(
-            f"{where}: expected pixels, at least 1, or [height, width], got {_shown(given)}; 32 to 128 is usual"
+            f"{where}: expected pixels, at least 1, or [height, width], got {quoted(given)}; 32 to 128 is usual"
         )
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
@@ -313,7 +196,7 @@ def _normalisation(where: str, given: Any, channels: int) -> Normalisation | Non
         return None
     if not isinstance(given, dict) or set(given) != {"mean", "std"}:
         raise UsageError(
-            f"{where}: expected a table with mean and std, got {_shown(given)}; "
+            f"{where}: expected a table with mean and std, got {quoted(given)}; "
             "write normalise = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }"
         )
     return Normalisation.of(given["mean"], given["std"], channels=channels)
@@ -331,7 +214,7 @@ def _beside(folder: Path, path: str) -> str:
 
 @contextmanager
 def _naming(source: str) -> Iterator[None]:
-    """Put where it came from before the message of a `UsageError`."""
+    """Put the source before the message of a `UsageError`."""
     try:
         yield
     except UsageError as error:

@@ -1,0 +1,157 @@
+"""The keys of an audit file, their types and defaults. An unknown, missing or renamed key is one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from unveil import enhancers
+from unveil.audits.controls import ANOTHER
+from unveil.audits.scoring import Distance
+from unveil.clients.pictures import BUILTIN
+from unveil.core.errors import UsageError, nearest
+
+RENAMED = {"scene": "[[client]]", "knowledge": "threat_models = [...]", "measures": "[metrics]"}
+"""A top-level key of audit files of old versions -> what to write instead."""
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+LONGEST = 200  # characters of what a file holds, in a message
+MOST = 2**63 - 1  # what torch takes for a seed
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
+AtLeastZero = Annotated[int, Field(ge=0, le=MOST)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientTable:
+    """One `[[client]]` table: who trains on what.
+
+    Args:
+        name: Its name in results, different for each client.
+        model: A built-in model or `package.module:factory?key=value`; or a table of that name and the arguments.
+        weights: A file of trained weights relative to the TOML file; None for the weights that the factory returns.
+        normalise: `mean` and `std` of the pictures, subtracted and divided by before the model: one number, or one
+            for each colour channel. None where the model takes pixels in [0, 1].
+        images: `builtin`, or a folder relative to the TOML file.
+        size: Height and width of the pictures in pixels, or both in a list.
+        channels: 3 for RGB, 1 for grey.
+        batch: Pictures in the batch.
+        classes: Number of classes of the model; None for the number of classes that the pictures show.
+        training: SPEC of the local training.
+        labels_csv: A CSV of labels relative to the TOML file; None for labels from sub-folders.
+        gallery: Folder of the decoys and of the other client's pictures; None for the rest of `images`.
+        seed: Seed of the choice of pictures and of the model's weights.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    name: str
+    model: Any = "lenet"
+    weights: str | None = None
+    normalise: Any = None
+    images: str = BUILTIN
+    size: Any = 64
+    channels: AtLeastOne = 3
+    batch: AtLeastOne = 8
+    classes: AtLeastOne | None = None
+    training: str = "fedsgd"
+    labels_csv: str | None = None
+    gallery: str | None = None
+    seed: AtLeastZero = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsTable:
+    """`[metrics]`; see `MetricSelection` for what each means. Files are relative to the TOML file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    lpips_weights: str | None = None
+    classifier: str | None = None
+    top: AtLeastOne = 5
+    probability: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    decoys: AtLeastZero = 0
+    distance: Distance = "pixels"
+    others: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditTable:
+    """The whole file.
+
+    Args:
+        client: The clients.
+        attack: The attacks, each a name or SPEC, and settings, which win over those of the SPEC.
+        obfuscations: SPECs of the obfuscations.
+        seeds: Seeds of the client's, the obfuscation's and the attack's randomness.
+        threat_models: What attackers are granted; see `ThreatModel.parse`.
+        metrics: What reconstructions are scored with beside their pixels.
+        controls: Names of updates of other pictures, on which every attack is run too; see `controls.CONTROLS`.
+        enhancer: A learned prior by name, or a file of `unveil fit` relative to the TOML file.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    client: list[ClientTable]
+    attack: list[dict[str, Any]]
+    obfuscations: list[str] = dataclasses.field(default_factory=lambda: ["none"])
+    seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
+    threat_models: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
+    metrics: MetricsTable = dataclasses.field(default_factory=lambda: MetricsTable())
+    controls: list[str] = dataclasses.field(default_factory=lambda: [ANOTHER])
+    enhancer: str = enhancers.NONE
+
+
+def checked(data: dict[str, Any]) -> AuditTable:
+    """The tables of an audit file.
+
+    Args:
+        data: The file as TOML gives it, without its variants.
+
+    Raises:
+        UsageError: A key is unknown, missing or renamed, or a value has the wrong type.
+    """
+    refuse_renamed(list(data))
+    try:
+        # Through JSON because a strict dataclass takes tables, and arrays for lists, only from there.
+        table: AuditTable = TypeAdapter(AuditTable).validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        # A misspelt key gives two errors, unknown and missing; the user sees the unknown one in the file.
+        errors = sorted(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
+        raise UsageError(_explain(errors[0])) from None
+    return table
+
+
+def refuse_renamed(keys: Sequence[str]) -> None:
+    """Raise a `UsageError` that names the new key if one of the keys is of an old version."""
+    for key in keys:
+        if key in RENAMED:
+            raise UsageError(f"the key {key!r} is now called {_name(RENAMED[key])!r}; write {RENAMED[key]}")
+
+
+def _name(example: str) -> str:
+    return example.partition(" ")[0].strip("[]")
+
+
+def _explain(error: ErrorDetails) -> str:
+    if not error["loc"]:  # pydantic names no key where the file nests too deep
+        return f"it cannot be understood ({error['msg'].lower()}); correct it there"
+    *parents, key = map(str, error["loc"])
+    where = f" in {'.'.join(parents)}" if parents else ""
+    if error["type"] == "unexpected_keyword_argument":
+        schema = {"client": ClientTable, "metrics": MetricsTable}[parents[0]] if parents else AuditTable
+        return f"unknown key {key!r}{where}; {nearest(key, [item.name for item in dataclasses.fields(schema)])}"
+    if error["type"] == "missing":
+        example = f"a [[{key}]] table" if not parents else f'{key} = "…"'
+        return f"{key!r} is missing{where}; add {example}"
+    reason = error["msg"].replace("Input should be", "expected").replace("array", "list").lower()
+    return f"{'.'.join([*parents, key])}: {reason}, got {quoted(error['input'])}; correct it"
+
+
+def quoted(value: Any) -> str:
+    """A value of the file as JSON, of at most `LONGEST` characters."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
