@@ -22,7 +22,7 @@ from unveil.enhancers.consistency import enhance, from_labels
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
 
-CHANNELS = ("qsgd:levels=2,norm=max", "topk:density=0.01")
+OBFUSCATIONS = ("qsgd:levels=2,norm=max", "topk:density=0.01")
 COUNT, SIDE, GAP, LABEL = 7, 128, 6, 230
 SHOWN = ("faithful", "sharp", "semantic")
 NAMES = ("", "wild cat", "cup", "", "camera", "", "")  # what they are among Caltech-101's classes; most are not
@@ -43,10 +43,10 @@ def rows() -> list[tuple[str, Images]]:
         source="builtin",
     )
     found = [("original", client.images)]
-    for spec in CHANNELS:
-        channel = obfuscations.parse(spec)
-        received = channel(Update(client.training(model, client.batch)), generator=Generator().manual_seed(1))
-        knowledge = ThreatModel().knowledge(client, channel)
+    for spec in OBFUSCATIONS:
+        obfuscation = obfuscations.parse(spec)
+        received = obfuscation(Update(client.training(model, client.batch)), generator=Generator().manual_seed(1))
+        knowledge = ThreatModel().knowledge(client, obfuscation)
         guess = attacks.parse("unveil")(model, received, knowledge, generator=Generator().manual_seed(2))
         for name in (enhancers.NONE, *SHOWN):
             enhancer, done = enhancers.parse(name), guess
@@ -55,14 +55,14 @@ def rows() -> list[tuple[str, Images]]:
             images = align(client.images, done).images
             decibels = float(psnr(client.images, images).mean())
             found.append((f"{spec}\n{name}, {decibels:.1f} dB", images))
-            if enhancer is not None and enhancer.uses_labels and spec == CHANNELS[-1]:
+            if enhancer is not None and enhancer.uses_labels and spec == OBFUSCATIONS[-1]:
                 alone = from_labels(enhancer, align(client.images, guess), class_names=NAMES)
                 found.append((f"{name},\nfrom the label alone", alone))
     return found
 
 
 def main() -> None:
-    """One row of originals, then the attack's and the enhancers' pictures for each channel."""
+    """One row of originals, then the attack's and the enhancers' pictures for each obfuscation."""
     shown = rows()
     sheet = Image.new("RGB", (LABEL + COUNT * (SIDE + GAP), len(shown) * (SIDE + GAP)), "white")
     draw = ImageDraw.Draw(sheet)

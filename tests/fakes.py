@@ -1,4 +1,4 @@
-"""Stand-ins for components: a small network with its client and update, attacks, a training, channels, an enhancer."""
+"""Stand-ins for components: a small network, its client and update, attacks, a training, obfuscations, an enhancer."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ def walked_through(monkeypatch: pytest.MonkeyPatch) -> Obfuscation:
     monkeypatch.setitem(sys.modules, "threshold", module)
     exec(compile(code[0], "CONTRIBUTING.md", "exec"), module.__dict__)
     entry = eval("{" + code[1] + "}", module.__dict__)
-    channel: Obfuscation = build("obfuscation", {**obfuscations.CATALOGUE, **entry}, "threshold:least=0.01")
-    return channel
+    obfuscation: Obfuscation = build("obfuscation", {**obfuscations.CATALOGUE, **entry}, "threshold:least=0.01")
+    return obfuscation
 
 
 def test_the_walk_through_of_contributing_works(walked_through: Obfuscation) -> None:

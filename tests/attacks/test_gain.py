@@ -41,7 +41,7 @@ def without_biases(seed: int) -> nn.Module:
 
 
 def client(
-    seed: int, training: LocalTraining, channel: str, *, n: int = 2, known: bool = True
+    seed: int, training: LocalTraining, obfuscation: str, *, n: int = 2, known: bool = True
 ) -> tuple[Batch, Knowledge]:
     pictures = load_pictures("builtin", count=n, size=32, skip=n * seed)
     batch = Batch(pictures.images, pictures.labels % 10)
@@ -51,7 +51,7 @@ def client(
         num_images=n,
         classes=10,
         labels=batch.labels,
-        obfuscation=obfuscations.parse(channel) if known else None,
+        obfuscation=obfuscations.parse(obfuscation) if known else None,
     )
     return batch, knowledge
 
@@ -82,7 +82,7 @@ def test_a_clipped_update_has_its_gain_to_three_digits(network: type[nn.Module])
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("training", "channel", "known"),
+    ("training", "obfuscation", "known"),
     [
         (FedSGD(), "qsgd:levels=16,norm=max", False),
         (FedSGD(), "dpsgd:clip=1,noise=0.001", True),
@@ -91,14 +91,14 @@ def test_a_clipped_update_has_its_gain_to_three_digits(network: type[nn.Module])
     ids=["obfuscation unknown", "clipped and noised", "training unknown"],
 )
 def test_a_gain_behind_noise_or_unknown_steps_is_right_within_a_fifth(
-    training: LocalTraining, channel: str, known: bool
+    training: LocalTraining, obfuscation: str, known: bool
 ) -> None:
     found = []
     for seed in SEEDS:
         model = lenet(seed)
-        batch, knowledge = client(seed, FedSGD(), channel, known=known)
+        batch, knowledge = client(seed, FedSGD(), obfuscation, known=known)
         sent = Update(training(model, batch))
-        received = obfuscations.parse(channel)(sent, generator=seeded(seed))
+        received = obfuscations.parse(obfuscation)(sent, generator=seeded(seed))
         knowledge = replace(knowledge, scale=training == FedSGD())
         found.append(off(model, batch, received, knowledge, seed=seed))
     assert median(found) < 0.2
@@ -138,7 +138,7 @@ def test_only_one_gain_makes_the_head_explain_its_own_gradient(start: float) -> 
 
 @dataclass(frozen=True)
 class EachItsOwn:
-    """A channel that multiplies every tensor by a factor of its own."""
+    """An obfuscation that multiplies every tensor by a factor of its own."""
 
     factors: tuple[float, ...]
     family: Family = "quantise"
@@ -156,13 +156,13 @@ def test_what_a_channel_does_to_single_tensors_is_undone() -> None:
     model = lenet(0)
     batch, knowledge = client(0, FedSGD(), "none")
     sent = FedSGD()(model, batch)
-    channel = EachItsOwn(tuple(float(10**k) for k in range(-3, len(sent) - 3)))
-    received = channel(Update(sent), generator=seeded(0))
+    obfuscation = EachItsOwn(tuple(float(10**k) for k in range(-3, len(sent) - 3)))
+    received = obfuscation(Update(sent), generator=seeded(0))
     reference = "7.weight"
     told = level(
         model,
         received,
-        replace(knowledge, obfuscation=channel),
+        replace(knowledge, obfuscation=obfuscation),
         batch.labels,
         reference=reference,
         generator=seeded(0),

@@ -1,4 +1,4 @@
-"""Labels are told from the update of the last layer, whatever its features, its bias, its channel and its place."""
+"""Labels are told from the update of the last layer, whatever its features, its bias, its obfuscation and its place."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def sent_by(
     labels: list[int],
     *,
     training: LocalTraining | None = None,
-    channel: str = "none",
+    obfuscation: str = "none",
     classes: int = 10,
     seed: int = 0,
 ) -> tuple[Update, Knowledge]:
     """An update of pictures of noise, and what an attacker knows who knows all but the labels."""
-    training, obfuscation = training or FedSGD(), parse(channel)
+    training, obfuscation = training or FedSGD(), parse(obfuscation)
     images = torch.rand((len(labels), *SHAPE), generator=seeded(seed + 1))
     images = images.to(next(model.parameters()))
     tensors = training(model, Batch(images, torch.tensor(labels)), generator=seeded(seed))
@@ -134,13 +134,13 @@ def test_more_pictures_than_classes(bias: bool) -> None:
 @pytest.mark.slow
 def test_no_label_beyond_the_classes_although_the_model_has_more_outputs() -> None:
     model = mlp(classes=30)
-    for channel in ("none", "gaussian:relative=5"):
-        update, knowledge = sent_by(model, [0, 3, 3, 7], channel=channel)
+    for obfuscation in ("none", "gaussian:relative=5"):
+        update, knowledge = sent_by(model, [0, 3, 3, 7], obfuscation=obfuscation)
         found = found_in(model, update, knowledge)
-        assert channel != "none" or found == [0, 3, 3, 7]
+        assert obfuscation != "none" or found == [0, 3, 3, 7]
 
 
-CHANNELS = [
+OBFUSCATIONS = [
     "topk:density=0.05",
     "topk:density=0.2",
     "topk:density=0.05,scope=update",
@@ -158,25 +158,25 @@ CHANNELS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channel", CHANNELS)
-def test_a_bias_takes_nothing_away_and_most_labels_come_through(channel: str) -> None:
+@pytest.mark.parametrize("channel", OBFUSCATIONS)
+def test_a_bias_takes_nothing_away_and_most_labels_come_through(obfuscation: str) -> None:
     labels = [1, 3, 6, 8]
     right = {True: 0, False: 0}
     for seed in range(2):
         for bias in right:
             model = mlp(bias=bias, seed=seed)
-            right[bias] += overlap(found_in(model, *sent_by(model, labels, channel=channel, seed=seed)), labels)
+            right[bias] += overlap(found_in(model, *sent_by(model, labels, obfuscation=obfuscation, seed=seed)), labels)
     assert right[True] >= right[False] - 2
     assert right[True] >= 6  # of 8; four labels guessed of ten classes give 3.2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channel", ["topk:density=0.1", "sign", "gaussian:relative=1", "none"])
-def test_a_channel_that_is_not_known_costs_little(channel: str) -> None:
+@pytest.mark.parametrize("obfuscation", ["topk:density=0.1", "sign", "gaussian:relative=1", "none"])
+def test_a_channel_that_is_not_known_costs_little(obfuscation: str) -> None:
     labels, right = [1, 3, 3, 8], 0
     for seed in range(2):
         model = mlp(seed=seed)
-        update, knowledge = sent_by(model, labels, channel=channel, seed=seed)
+        update, knowledge = sent_by(model, labels, obfuscation=obfuscation, seed=seed)
         right += overlap(found_in(model, update, replace(knowledge, obfuscation=None, scale=False)), labels)
     assert right >= 6  # of 8
 
@@ -341,7 +341,7 @@ class Draws(nn.Module):
 @pytest.mark.slow
 def test_neither_the_model_nor_any_global_generator_notices() -> None:
     model = Draws().eval()
-    update, knowledge = sent_by(model, [0, 3, 3, 7], channel="qsgd:levels=4,norm=max")
+    update, knowledge = sent_by(model, [0, 3, 3, 7], obfuscation="qsgd:levels=4,norm=max")
     before = {name: t.clone() for name, t in model.state_dict().items()}
     received = {name: t.clone() for name, t in update.tensors.items()}
     found = []

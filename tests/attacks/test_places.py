@@ -19,7 +19,7 @@ from unveil.core.protocols import Knowledge
 from unveil.core.types import Batch, Reconstruction, Update
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
-from unveil.obfuscations import parse as channel_of
+from unveil.obfuscations import parse as obfuscation_of
 
 SHAPE = (3, 8, 8)
 CLASSES = 5
@@ -237,7 +237,9 @@ class Typed(nn.Module):
         return self.tail(self.body(x).to(self.kind)).float()
 
 
-def attacked(change: Callable[[nn.Sequential], nn.Module], images: Tensor, spec: str, channel: str) -> Reconstruction:
+def attacked(
+    change: Callable[[nn.Sequential], nn.Module], images: Tensor, spec: str, obfuscation: str
+) -> Reconstruction:
     """What an attack makes of the update that a changed network gives for two pictures."""
     labels = torch.tensor([3, 1])
     torch.manual_seed(shifted(0))
@@ -248,9 +250,9 @@ def attacked(change: Callable[[nn.Sequential], nn.Module], images: Tensor, spec:
         num_images=2,
         classes=CLASSES,
         labels=labels,
-        obfuscation=channel_of(channel),
+        obfuscation=obfuscation_of(obfuscation),
     )
-    update = channel_of(channel)(Update(FedSGD()(model, Batch(images, labels))), generator=seeded(3))
+    update = obfuscation_of(obfuscation)(Update(FedSGD()(model, Batch(images, labels))), generator=seeded(3))
     return parse(spec)(model, update, knowledge, generator=seeded(2))
 
 
@@ -284,14 +286,14 @@ def test_the_result_does_not_depend_on_which_of_two_equal_networks_is_given(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channel", ["none", "topk:density=0.2"])
+@pytest.mark.parametrize("obfuscation", ["none", "topk:density=0.2"])
 @pytest.mark.parametrize("first", [0, 4], ids=["network", "head"])
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
-def test_a_network_of_half_precision_gives_away_as_much(kind: torch.dtype, first: int, channel: str) -> None:
+def test_a_network_of_half_precision_gives_away_as_much(kind: torch.dtype, first: int, obfuscation: str) -> None:
     pictures = load_pictures("builtin", count=2, size=8)
     found = []
     for change in (same, lambda net: Typed(net, kind, first)):
-        guess = attacked(change, pictures.images, "unveil:steps=20", channel)
+        guess = attacked(change, pictures.images, "unveil:steps=20", obfuscation)
         assert "The batch was separated into single images" in " ".join(guess.notes)
         found.append(float(psnr(pictures.images, align(pictures.images, guess).images).mean()))
     assert found[1] > found[0] - 1.5

@@ -21,7 +21,7 @@ from unveil.core.protocols import Knowledge, LocalTraining
 from unveil.core.types import Batch, Images, Reconstruction, Update
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
-from unveil.obfuscations import parse as channel_of
+from unveil.obfuscations import parse as obfuscation_of
 from unveil.report.statistics import rank_correlation
 
 CLIENTS = 3
@@ -61,7 +61,7 @@ def clients(
             num_images=n,
             classes=10,
             labels=pictures.labels % 10,
-            obfuscation=channel_of(obfuscation),
+            obfuscation=obfuscation_of(obfuscation),
         )
         batch = Batch(pictures.images, pictures.labels % 10)
         found.append(Client(number=number, model=model, batch=batch, knowledge=knowledge))

@@ -1,4 +1,4 @@
-"""A batch is separated exactly where nothing was obfuscated, better with what the channel says, else with a reason."""
+"""A batch is separated exactly where nothing was obfuscated, better with an entry model, else with a reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from unveil.core.protocols import HasEntryModels, Knowledge
 from unveil.core.types import Batch, Update
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
-from unveil.obfuscations import parse as channel_of
+from unveil.obfuscations import parse as obfuscation_of
 
 SHAPE = (3, 16, 16)
 
@@ -98,10 +98,10 @@ def test_features_of_a_head_that_is_cut_off_give_the_network_back() -> None:
 def test_what_the_channel_says_makes_features_better(spec: str) -> None:
     model = net(2, bias=False)
     head, truth, batch, update = client(model, [3, 11, 7, 0])
-    channel = channel_of(spec)
-    received = channel(update, generator=rng())
-    assert isinstance(channel, HasEntryModels)
-    entry_model = channel.entry_models(received)[head.weights[0]]
+    obfuscation = obfuscation_of(spec)
+    received = obfuscation(update, generator=rng())
+    assert isinstance(obfuscation, HasEntryModels)
+    entry_model = obfuscation.entry_models(received)[head.weights[0]]
     errors = head.layers(truth, batch.labels)[0].errors
     gradient = received.tensors[head.weights[0]]
     even = separate(errors, gradient).features
@@ -114,7 +114,7 @@ def test_what_the_channel_says_makes_features_better(spec: str) -> None:
 def test_the_certainty_is_the_size_of_the_error() -> None:
     model = net(2, bias=False)
     head, truth, batch, update = client(model, [3, 11, 7, 0])
-    received = channel_of("gaussian:relative=1")(update, generator=rng())
+    received = obfuscation_of("gaussian:relative=1")(update, generator=rng())
     found = separate(head.layers(truth, batch.labels)[0].errors, received.tensors[head.weights[0]])
     expected = found.covariance[0].diagonal()
     actual = (found.features - truth).square().mean(1)
@@ -125,7 +125,7 @@ def test_the_certainty_is_the_size_of_the_error() -> None:
 def test_gates_are_read_from_the_update_where_the_pictures_are_only_nearly_right() -> None:
     model = net(2, bias=False)
     head, truth, batch, update = client(model, [3, 11, 7, 0])
-    received = channel_of("qsgd:levels=16,norm=max")(update, generator=rng()).tensors[head.weights[0]]
+    received = obfuscation_of("qsgd:levels=16,norm=max")(update, generator=rng()).tensors[head.weights[0]]
     guess = truth + 0.2 * truth.std() * torch.randn(truth.shape, generator=rng(), dtype=truth.dtype)
     right = head.layers(truth, batch.labels)[0].errors
     layers = head.layers(head.allowed(guess), batch.labels)

@@ -20,12 +20,12 @@ def client() -> Client:
     return make_client(name="client", model="lenet", images="builtin", size=16, batch=2, training=FedSGD())
 
 
-def channels(*specs: str) -> list[Obfuscation]:
+def parsed(*specs: str) -> list[Obfuscation]:
     return [parse_obfuscation(spec) for spec in specs]
 
 
 def an_audit(client: Client, attack: Attack, *, seeds: tuple[int, ...] = (0, 1)) -> Audit:
-    return Audit(clients=[client], obfuscations=channels("none", "sign"), attacks=[attack], seeds=seeds)
+    return Audit(clients=[client], obfuscations=parsed("none", "sign"), attacks=[attack], seeds=seeds)
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def an_audit(client: Client, attack: Attack, *, seeds: tuple[int, ...] = (0, 1))
     ],
 )
 def test_the_control_is_always_there(client: Client, given: list[str], run: list[str]) -> None:
-    audit = Audit(clients=[client], obfuscations=channels(*given), attacks=[Named()])
+    audit = Audit(clients=[client], obfuscations=parsed(*given), attacks=[Named()])
     assert [str(obfuscation) for obfuscation in audit.obfuscations] == run
 
 
 def test_trials_are_the_product(client: Client) -> None:
     audit = Audit(
         clients=[client, dataclasses.replace(client, name="other")],
-        obfuscations=channels("none", "sign"),
+        obfuscations=parsed("none", "sign"),
         attacks=[Named(), Named(tag="b")],
         seeds=[0, 1, 2],
     )
@@ -59,7 +59,7 @@ def test_what_would_be_counted_twice_or_not_at_all_is_refused(client: Client) ->
     with pytest.raises(UsageError, match="client is given twice in clients"):
         dataclasses.replace(audit, clients=[client, client])
     with pytest.raises(UsageError, match="sign is given twice in obfuscations"):
-        dataclasses.replace(audit, obfuscations=channels("sign", "sign"))
+        dataclasses.replace(audit, obfuscations=parsed("sign", "sign"))
     with pytest.raises(UsageError, match="0 is given twice in seeds"):
         dataclasses.replace(audit, seeds=[0, 0])
     with pytest.raises(UsageError, match="at least one of attacks"):
@@ -115,7 +115,7 @@ def test_run_refuses_a_folder_of_other_settings(client: Client, tmp_path: Path) 
 
 def test_run_tells_how_far_it_is(client: Client, tmp_path: Path) -> None:
     seen: list[AuditProgress] = []
-    audit = Audit(clients=[client], obfuscations=channels("none", "sign"), attacks=[parse_attack("rog:steps=2")])
+    audit = Audit(clients=[client], obfuscations=parsed("none", "sign"), attacks=[parse_attack("rog:steps=2")])
     run(audit, tmp_path, seen.append)
     told = [(s.done, s.total, s.settings["obfuscation"], s.progress.step if s.progress else None) for s in seen]
     starts_and_ends = [item for item in told if item[3] is None]

@@ -22,7 +22,7 @@ from unveil.core.types import Batch
 from unveil.obfuscations import parse as parse_obfuscation
 
 MINI = FedAvg(epochs=1, lr=0.1, batch_size=2, shuffle=3)
-CHANNEL = parse_obfuscation("fp16")
+OBFUSCATION = parse_obfuscation("fp16")
 
 
 def made(training: LocalTraining) -> Client:
@@ -69,14 +69,14 @@ def test_other_words_are_one_clear_sentence(words: str, message: str) -> None:
 
 def test_what_is_withheld_is_not_handed_over() -> None:
     client = made(FedAvg(steps=5, lr=0.1, mode="train"))
-    everything = ThreatModel().knowledge(client, CHANNEL)
-    assert everything.obfuscation is CHANNEL
+    everything = ThreatModel().knowledge(client, OBFUSCATION)
+    assert everything.obfuscation is OBFUSCATION
     assert everything.labels is not None
     assert everything.training is client.training
     assert everything.scale
-    assert ThreatModel.parse("obfuscation unknown").knowledge(client, CHANNEL).obfuscation is None
-    assert ThreatModel.parse("labels unknown").knowledge(client, CHANNEL).labels is None
-    less = ThreatModel.parse("training unknown").knowledge(client, CHANNEL)
+    assert ThreatModel.parse("obfuscation unknown").knowledge(client, OBFUSCATION).obfuscation is None
+    assert ThreatModel.parse("labels unknown").knowledge(client, OBFUSCATION).labels is None
+    less = ThreatModel.parse("training unknown").knowledge(client, OBFUSCATION)
     assert (less.training, less.scale) == (FedSGD(mode="train"), False)
     assert "does not know its learning rate and number of steps" in less.assumptions[0]
 
@@ -84,7 +84,7 @@ def test_what_is_withheld_is_not_handed_over() -> None:
 @pytest.mark.parametrize("shuffle", [None, 3])
 def test_an_unknown_order_groups_the_pictures_in_another_way(shuffle: int | None) -> None:
     client = made(replace(MINI, shuffle=shuffle))
-    guessed = ThreatModel.parse("order unknown").knowledge(client, CHANNEL).training
+    guessed = ThreatModel.parse("order unknown").knowledge(client, OBFUSCATION).training
     assert guessed == replace(MINI, shuffle=0 if shuffle is None else None)
     other = client.training(client.model, client.batch)
     mine = guessed(client.model, Batch(client.batch.images, client.batch.labels))
@@ -121,7 +121,7 @@ def test_what_the_network_drew_by_chance_is_known_only_where_it_is_granted(
     sent = client.training(client.model, client.batch, generator=chance)
     told = {}
     for words in ("everything known", "draws known"):
-        knowledge = ThreatModel.parse(words).knowledge(client, CHANNEL, draws=draws_of(chance))
+        knowledge = ThreatModel.parse(words).knowledge(client, OBFUSCATION, draws=draws_of(chance))
         simulated = knowledge.simulate(client.model, client.batch)
         told[words] = torch.allclose(dense(simulated["layer.weight"]), sent["layer.weight"], atol=1e-6)
         sentences = [text for text in knowledge.assumptions if "dropout masks" in text]

@@ -96,7 +96,7 @@ def test_the_attacker_is_granted_what_the_settings_say(client: Client) -> None:
 def test_no_generator_shifts_another(client: Client) -> None:
     plain = run_trial(client, BASELINE, Guess(), seed=0)
     noisy = run_trial(client, parse_obfuscation("gaussian:sigma=0.1"), Guess(), seed=0)
-    assert noisy.scores == plain.scores  # the same guess, although the channel drew numbers in between
+    assert noisy.scores == plain.scores  # the same guess, although the obfuscation drew numbers in between
 
 
 def test_the_seed_decides_everything(client: Client) -> None:

@@ -132,9 +132,9 @@ def test_weights_and_normalisation_are_part_of_what_a_scene_is(tmp_path):
         f"The model's weights are those of {client.given['weights']}",
         "Pictures in [0",
     ]
-    attack, channel = parse_attack("rog:steps=1"), parse_obfuscation("none")
-    assert settings_of(client, channel, attack, ThreatModel()).items() > client.given.items()
-    plain = Audit(clients=[make_client(**SETTINGS, seed=9)], obfuscations=[channel], attacks=[attack])
-    trained = Audit(clients=[client], obfuscations=[channel], attacks=[attack])
+    attack, obfuscation = parse_attack("rog:steps=1"), parse_obfuscation("none")
+    assert settings_of(client, obfuscation, attack, ThreatModel()).items() > client.given.items()
+    plain = Audit(clients=[make_client(**SETTINGS, seed=9)], obfuscations=[obfuscation], attacks=[attack])
+    trained = Audit(clients=[client], obfuscations=[obfuscation], attacks=[attack])
     assert plain.settings()["clients"][0]["weights"] == trained.settings()["clients"][0]["weights"]  # the same numbers
     assert plain.settings() != trained.settings()

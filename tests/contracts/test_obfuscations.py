@@ -17,11 +17,11 @@ from unveil.core.types import Batch, Update
 from unveil.obfuscations import CATALOGUE, parse
 from unveil.testing import check_obfuscation
 
-everyone = pytest.mark.parametrize("channel", [parse(spec) for spec in SPECS], ids=str)
+everyone = pytest.mark.parametrize("obfuscation", [parse(spec) for spec in SPECS], ids=str)
 
 
-def send(channel: Obfuscation, update: Update, seed: int = 0) -> Update:
-    return channel(update, generator=seeded(seed))
+def send(obfuscation: Obfuscation, update: Update, seed: int = 0) -> Update:
+    return obfuscation(update, generator=seeded(seed))
 
 
 def test_every_catalogued_obfuscation_is_tried_here() -> None:
@@ -29,8 +29,8 @@ def test_every_catalogued_obfuscation_is_tried_here() -> None:
 
 
 @everyone
-def test_the_laws_that_packages_of_others_can_run(channel: Obfuscation) -> None:
-    check_obfuscation(channel, seed=shifted(0))
+def test_the_laws_that_packages_of_others_can_run(obfuscation: Obfuscation) -> None:
+    check_obfuscation(obfuscation, seed=shifted(0))
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -55,10 +55,10 @@ def rivals(truth: Candidate) -> dict[str, Candidate]:
 
 @pytest.mark.slow
 @everyone
-def test_the_misfit_is_lowest_at_the_truth(channel: Obfuscation) -> None:
-    """In the mean over what the channel may have drawn: one draw of a random channel can favour a rival."""
+def test_the_misfit_is_lowest_at_the_truth(obfuscation: Obfuscation) -> None:
+    """In the mean over what the obfuscation may have drawn: one draw of a random obfuscation can favour a rival."""
     update = small_update()
-    draws = [channel.misfit(send(channel, update, seed)) for seed in range(20)]
+    draws = [obfuscation.misfit(send(obfuscation, update, seed)) for seed in range(20)]
 
     def mean(candidate: Candidate) -> float:
         return float(torch.stack([misfit(candidate) for misfit in draws]).mean())
@@ -71,11 +71,11 @@ def test_the_misfit_is_lowest_at_the_truth(channel: Obfuscation) -> None:
 @pytest.mark.slow
 @everyone
 def test_the_misfit_of_a_thin_candidate_is_that_of_the_plain_one(
-    channel: Obfuscation, monkeypatch: pytest.MonkeyPatch
+    obfuscation: Obfuscation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = small_client()
-    received = send(channel, small_update())
-    misfit = channel.misfit(received)
+    received = send(obfuscation, small_update())
+    misfit = obfuscation.misfit(received)
     values, slopes = [], []
     for worth_it in (1, 1 << 40):
         monkeypatch.setattr(gradient, "WORTH_IT", worth_it)
@@ -90,12 +90,12 @@ def test_the_misfit_of_a_thin_candidate_is_that_of_the_plain_one(
 
 
 @everyone
-def test_beliefs_are_finite_and_hold_the_truth(channel: Obfuscation) -> None:
-    if not isinstance(channel, HasEntryModels):
+def test_beliefs_are_finite_and_hold_the_truth(obfuscation: Obfuscation) -> None:
+    if not isinstance(obfuscation, HasEntryModels):
         pytest.skip("every entry is equally certain")
     update = small_update()
-    received = send(channel, update)
-    for name, entry_model in channel.entry_models(received).items():
+    received = send(obfuscation, update)
+    for name, entry_model in obfuscation.entry_models(received).items():
         truth = update.tensors[name]
         target, weight = entry_model(truth, (slice(None), slice(None)))
         assert 0 <= float(weight.min()) <= float(weight.max()) <= 1
@@ -103,7 +103,7 @@ def test_beliefs_are_finite_and_hold_the_truth(channel: Obfuscation) -> None:
         part, share = entry_model(truth[1:3, 2:5], (slice(1, 3), slice(2, 5)))
         assert torch.equal(part, target[1:3, 2:5])
         assert torch.equal(share, weight[1:3, 2:5])
-        if isinstance(channel, MayRescale) and channel.scale_unknown:
+        if isinstance(obfuscation, MayRescale) and obfuscation.scale_unknown:
             continue  # as far off as the length
         off = (weight * (target - truth).square()).sum() / weight.sum().clamp_min(1e-12)
         assert float(off) <= 1.01 * float((received.tensors[name] - truth).square().mean())
@@ -177,16 +177,16 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
 
 def test_the_gain_of_unbiased_random_k_is_undone_behind_a_quantiser_too() -> None:
     update = small_update()
-    channel = parse("randomk:density=0.2,unbiased=true+qsgd:levels=256,norm=max")
-    misfit = channel.misfit(send(channel, update))
+    obfuscation = parse("randomk:density=0.2,unbiased=true+qsgd:levels=256,norm=max")
+    misfit = obfuscation.misfit(send(obfuscation, update))
     wrong: dict[str, Tensor] = {name: 5 * t for name, t in update.tensors.items()}
     assert float(misfit(update.tensors)) < 1 < float(misfit(wrong))
 
 
 def test_clipping_is_judged_up_to_length() -> None:
     update = small_update()
-    channel = parse("clip:norm=0.1")
-    misfit = channel.misfit(send(channel, update))
+    obfuscation = parse("clip:norm=0.1")
+    misfit = obfuscation.misfit(send(obfuscation, update))
     longer: dict[str, Tensor] = {name: 3 * t for name, t in update.tensors.items()}
     assert float(misfit(longer)) == pytest.approx(float(misfit(update.tensors)), abs=1e-9)
 

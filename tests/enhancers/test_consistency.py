@@ -144,9 +144,9 @@ def weights(path: Path, network: Restorer | ClassConditionalGenerator, seen: Ten
 def test_a_trial_tells_what_the_enhancer_changed(client: Client, tmp_path: Path) -> None:
     torch.manual_seed(shifted(0))
     enhancer = weights(tmp_path / "r.safetensors", Restorer(widths=(4, 6), blocks=1))
-    channel, attack = obfuscations.parse("none"), parse_attack("unveil:steps=3")
-    plain = run_trial(client, channel, attack, seed=0, controls=(LABELS,))
-    trial = run_trial(client, channel, attack, seed=0, controls=(LABELS,), enhancer=enhancer)
+    obfuscation, attack = obfuscations.parse("none"), parse_attack("unveil:steps=3")
+    plain = run_trial(client, obfuscation, attack, seed=0, controls=(LABELS,))
+    trial = run_trial(client, obfuscation, attack, seed=0, controls=(LABELS,), enhancer=enhancer)
     assert trial.settings["enhancer"] == str(enhancer)
     assert list(plain.outcomes) == [ATTACK]
     assert "enhancer" not in plain.settings

@@ -270,11 +270,16 @@ def test_what_is_shipped_loads_has_its_card_and_is_small() -> None:
 def test_the_shipped_restorer_improves_what_the_attack_made_of_pictures_it_never_saw() -> None:
     pictures = load_pictures("builtin", count=8, size=64)
     model = build_model("lenet", image_shape=(3, 64, 64), classes=10, seed=0)
-    local, channel = FedSGD(), obfuscations.parse("qsgd:levels=4,norm=max")
+    local, obfuscation = FedSGD(), obfuscations.parse("qsgd:levels=4,norm=max")
     sent = Update(local(model, Batch(pictures.images, pictures.labels)))
-    received = channel(sent, generator=seeded(0))
+    received = obfuscation(sent, generator=seeded(0))
     knowledge = Knowledge(
-        training=local, image_shape=(3, 64, 64), num_images=8, classes=10, labels=pictures.labels, obfuscation=channel
+        training=local,
+        image_shape=(3, 64, 64),
+        num_images=8,
+        classes=10,
+        labels=pictures.labels,
+        obfuscation=obfuscation,
     )
     rough = attacks.parse("unveil:steps=40")(model, received, knowledge, generator=seeded(0))
     enhancer = enhancers.parse("faithful")

@@ -33,7 +33,7 @@ from unveil.fitting.store import PairStore
 from unveil.metrics.pixel import psnr
 
 SIDE = 16
-TINY = Recipe(channels=("qsgd:levels=4,norm=max",), attacks=("unveil:steps=2",), sizes=(SIDE,), crops=0.5, batch=4)
+TINY = Recipe(obfuscations=("qsgd:levels=4,norm=max",), attacks=("unveil:steps=2",), sizes=(SIDE,), crops=0.5, batch=4)
 
 
 def some_source(count: int = 12, seed: int = 0, side: int = 32, name: str = "leaves") -> Source:
@@ -53,7 +53,7 @@ def noisy_pairs(seed: int, count: int = 16) -> Pairs:
     truth = eight_bit(dead_leaves(count, (3, SIDE, SIDE), generator=generator))
     rough = eight_bit(truth + 0.1 * torch.randn(truth.shape, generator=generator))
     evidence = FeatureFit(noise=torch.full((count,), 0.1), miss=torch.full((count,), 0.1))
-    made = {"channel": "gaussian", "size": SIDE}
+    made = {"obfuscation": "gaussian", "size": SIDE}
     return Pairs(rough=rough, truth=truth, hints=hints_of(evidence, count), labels=torch.arange(count) % 3, made=made)
 
 
@@ -180,7 +180,7 @@ def test_pairs_are_of_the_recipe_and_the_same_for_the_same_seed(tmp_path: Path) 
     assert not torch.equal(one.truth, other.truth)
     assert one.rough.shape == one.truth.shape == (4, 3, SIDE, SIDE)
     assert one.hints[:, 2].tolist() == [1.0] * 4
-    assert one.made["channel"] == "qsgd:levels=4,norm=max"
+    assert one.made["obfuscation"] == "qsgd:levels=4,norm=max"
     one.write(tmp_path / "pairs.safetensors")
     kept = Pairs.load(tmp_path / "pairs.safetensors")
     assert torch.equal(kept.rough, one.rough)

@@ -134,14 +134,14 @@ def test_two_channels_have_no_luma():
 
 
 @pytest.mark.skipif(not ANCHOR.is_dir(), reason="the published batch is not here; set UNVEIL_ANCHOR to its folder")
-@pytest.mark.parametrize("channel", ["qsgd16", "fedavg5"])
-def test_the_figures_that_the_authors_logged(channel):
+@pytest.mark.parametrize("obfuscation", ["qsgd16", "fedavg5"])
+def test_the_figures_that_the_authors_logged(obfuscation):
     def load(folder):
         pictures = [np.array(Image.open(ANCHOR / folder / f"{index}.png").convert("RGB")) for index in range(16)]
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 
-    logged = json.loads((ANCHOR / "anchor.json").read_text())["authors_logged"][channel]
-    original, guess = load("original"), load(channel)
+    logged = json.loads((ANCHOR / "anchor.json").read_text())["authors_logged"][obfuscation]
+    original, guess = load("original"), load(obfuscation)
     assert psnr(original, guess).mean().item() == pytest.approx(logged["psnr"], abs=5e-4)
     assert ssim(original, guess).mean().item() == pytest.approx(logged["ssim_gauss11_rgb"], abs=5e-4)
     assert ssim_global(original, guess).mean().item() == pytest.approx(logged["ssim_global_ycbcr"], abs=5.1e-5)

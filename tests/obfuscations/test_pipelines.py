@@ -21,15 +21,15 @@ PAIRS = [f"{first}+{second}" for first, second in itertools.product(STAGES, repe
 DRAWS = 10
 
 
-def send(channel: Obfuscation, update: Update, seed: int = 0) -> Update:
-    return channel(update, generator=seeded(seed))
+def send(obfuscation: Obfuscation, update: Update, seed: int = 0) -> Update:
+    return obfuscation(update, generator=seeded(seed))
 
 
 @pytest.fixture(scope="module")
 def candidates() -> dict[str, Candidate]:
     """The truth, and updates that it must not be mistaken for, each of them `DRAWS` times over.
 
-    One draw of a channel is then the mean over many for every entry.
+    One draw of an obfuscation is then the mean over many for every entry.
     """
     model, batch = small_client()
     truth = FedSGD()(model, batch)
@@ -56,13 +56,13 @@ def test_every_catalogued_obfuscation_is_in_the_pairs() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", PAIRS)
 def test_the_misfit_of_every_pair_is_lowest_at_the_truth(spec: str, candidates: dict[str, Candidate]) -> None:
-    """In the mean over what the channel may have drawn. Another length counts where the channel keeps the length."""
-    channel, update = parse(spec), Update(candidates["truth"])  # type: ignore[arg-type]
-    misfit = channel.misfit(send(channel, update))
+    """In the mean over what may have been drawn. Another length counts where the obfuscation keeps the length."""
+    obfuscation, update = parse(spec), Update(candidates["truth"])  # type: ignore[arg-type]
+    misfit = obfuscation.misfit(send(obfuscation, update))
     found = {name: float(misfit(candidate)) for name, candidate in candidates.items()}
     first, second = spec.split("+")
     chosen_after_rounding = second.startswith("topk") and first.startswith(("qsgd", "ternary"))
-    if chosen_after_rounding or (isinstance(channel, MayRescale) and channel.scale_unknown):
+    if chosen_after_rounding or (isinstance(obfuscation, MayRescale) and obfuscation.scale_unknown):
         del found["half"], found["double"]  # top-k sends what was rounded up
     truth = found.pop("truth")
     worse = {name: value - truth for name, value in found.items()}

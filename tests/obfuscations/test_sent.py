@@ -73,12 +73,12 @@ def test_a_stage_behind_a_users_own_sparsifier_sees_what_is_not_zero(second: str
 def test_a_value_sent_that_a_quantiser_made_zero_was_sent_nevertheless() -> None:
     """It is an observation of a small entry, and not one of an entry below the threshold of top-k."""
     x = torch.tensor([8.0, 1.0, 0.9, 0.1, 0.1, 0.1])
-    channel = parse("topk:density=0.5+qsgd:levels=2,norm=max")
+    obfuscation = parse("topk:density=0.5+qsgd:levels=2,norm=max")
     received = next(
-        r for r in (channel(Update({"a": x}), generator=seeded(s)) for s in range(50)) if r.tensors["a"][1] == 0
+        r for r in (obfuscation(Update({"a": x}), generator=seeded(s)) for s in range(50)) if r.tensors["a"][1] == 0
     )
     assert received.masks()["a"].tolist() == [True] * 3 + [False] * 3
-    misfit = channel.misfit(received)
+    misfit = obfuscation.misfit(received)
     impossible = x.clone()
     impossible[1] = 20.0
     assert float(misfit({"a": impossible})) > float(misfit({"a": x})) + 1
@@ -199,11 +199,11 @@ def test_the_step_of_l2_norms_is_told_from_the_values_alone(
 def test_the_step_that_travels_is_used_where_it_cannot_be_told() -> None:
     """Random-k may drop the largest value, and with it what the levels are parts of."""
     x = torch.cat([torch.tensor([10.0]), torch.rand(999, generator=seeded(0))])
-    channel = parse("qsgd:levels=101,norm=max+randomk:density=0.5")
+    obfuscation = parse("qsgd:levels=101,norm=max+randomk:density=0.5")
     received = next(
-        r for r in (channel(Update({"a": x}), generator=seeded(s)) for s in range(20)) if not r.masks()["a"][0]
+        r for r in (obfuscation(Update({"a": x}), generator=seeded(s)) for s in range(20)) if not r.masks()["a"][0]
     )
-    told = channel.misfit(received)
+    told = obfuscation.misfit(received)
     wrong = x + 0.15 * (received.tensors["a"] - x).sign()
     assert float(told({"a": wrong})) > 2 * float(told({"a": x}))
 
@@ -211,10 +211,10 @@ def test_the_step_that_travels_is_used_where_it_cannot_be_told() -> None:
 def test_two_equal_stages_are_two_stages() -> None:
     update = small_update()
     for spec in ("topk:density=0.5", "gaussian:sigma=0.01", "qsgd:levels=8,norm=max", "clip:norm=0.1", "sign"):
-        channel = parse(f"{spec}+{spec}")
-        received = channel(update, generator=seeded(0))
-        truth = float(channel.misfit(received)(update.tensors))
-        assert truth < float(channel.misfit(received)({name: -t for name, t in update.tensors.items()}))
+        obfuscation = parse(f"{spec}+{spec}")
+        received = obfuscation(update, generator=seeded(0))
+        truth = float(obfuscation.misfit(received)(update.tensors))
+        assert truth < float(obfuscation.misfit(received)({name: -t for name, t in update.tensors.items()}))
     twice = parse("topk:density=0.5+topk:density=0.5")(Update({"a": torch.rand(100)}), generator=seeded(0))
     assert twice.count_sent("a") == 25
 

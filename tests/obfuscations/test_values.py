@@ -1,4 +1,4 @@
-"""What channels do to numbers: errors of at most a step, means that are right; every type, size and scale of tensor."""
+"""What obfuscations do to numbers: errors of at most a step, unbiased means; every type, size and scale of tensor."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ entries = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40)
 scales = st.sampled_from([1.0, 1e20, 1e-23])
 
 
-def send(channel: Obfuscation, tensors: dict[str, Tensor], seed: int = 0) -> Update:
-    return channel(Update(tensors), generator=seeded(seed))
+def send(obfuscation: Obfuscation, tensors: dict[str, Tensor], seed: int = 0) -> Update:
+    return obfuscation(Update(tensors), generator=seeded(seed))
 
 
 def groups(size: int, bucket: int | None) -> list[slice]:
@@ -143,15 +143,15 @@ KINDS += ["large", "small", "denormal", "types mixed"]
 def test_every_tensor_passes_every_channel_and_is_judged_by_a_number(kind: str, dtype: torch.dtype) -> None:
     tensors = tensors_of(kind, dtype)
     half = {name: t * 0.5 for name, t in tensors.items()}
-    for channel in map(parse, SPECS):
-        received = send(channel, tensors)
+    for obfuscation in map(parse, SPECS):
+        received = send(obfuscation, tensors)
         received.check()
         assert received.wire_bits >= 0
         for name, t in tensors.items():
             y = received.tensors[name]
-            assert (y.dtype, y.shape) == (t.dtype, t.shape), (channel, name)
+            assert (y.dtype, y.shape) == (t.dtype, t.shape), (obfuscation, name)
         for told in (received, Update(received.tensors)):  # with and without what travelled beside the values
-            assert math.isfinite(float(channel.misfit(told)(half))), channel
+            assert math.isfinite(float(obfuscation.misfit(told)(half))), obfuscation
 
 
 @pytest.mark.parametrize("kind", ["large", "small"])
@@ -190,8 +190,8 @@ def test_a_share_is_that_of_the_decimal_number(percent: int, size: int) -> None:
 def test_a_decimal_share_of_ties_is_sent_exactly_and_the_same_each_time(kind: str) -> None:
     tensors = {"a": torch.ones(100), "b": torch.zeros(100)}
     for density in ("0.07", "0.14", "0.28", "0.29", "0.57", "0.58", "1"):
-        channel = parse(f"{kind}:density={density}")
-        first, second = send(channel, tensors), send(channel, tensors)
+        obfuscation = parse(f"{kind}:density={density}")
+        first, second = send(obfuscation, tensors), send(obfuscation, tensors)
         for name in tensors:
             assert first.count_sent(name) == round(100 * float(density))
             assert torch.equal(first.masks()[name], second.masks()[name])

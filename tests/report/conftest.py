@@ -57,7 +57,7 @@ def make_trial(
             seconds=2.0,
             assumptions=[
                 "The attacker knows the labels of the batch.",
-                f"The attacker knows the channel ({obfuscation}).",
+                f"The attacker knows the obfuscation ({obfuscation}).",
             ],
             notes=notes or [],
             confidence=confidence or [],

@@ -51,7 +51,7 @@ class ROG:
     Args:
         steps: Adam steps; 100 as published, 1000 for `sign`.
         factor: The code is this much smaller than the picture a side; 4 as published.
-        objective: `squared` as published and blind to the channel, or `misfit`: the channel's observation model,
+        objective: `squared` as published and blind to the obfuscation, or `misfit`: its observation model,
             which the paper's section 3.2 suggests and its release lacks.
         lr: Learning rate at the start.
         final_lr: Learning rate at the end of the cosine.

@@ -32,7 +32,7 @@ class Audit:
 
     Args:
         clients: Who trains on what; their names differ.
-        obfuscations: The channels to compare.
+        obfuscations: The obfuscations to compare.
         attacks: The attacks to run on each of them.
         seeds: One run of everything for each; whole numbers of at least 0.
         threat_models: How much the attackers are granted, one run of everything for each. One who is no other than

@@ -18,7 +18,7 @@ ATTACK = "unveil"
 
 
 def demo() -> Audit:
-    """The demo's audit: one client, one attack, the bare update and one channel of each family, each with a control."""
+    """One client, one attack, the baseline and one obfuscation of each family, each with a control."""
     client = make_client(
         name="demo",
         model=MODEL,

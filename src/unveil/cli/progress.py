@@ -32,12 +32,12 @@ def shown(console: Console) -> Iterator[Callable[[AuditProgress], None]]:
             step = standing.progress
             part = 0.0 if step is None else min(step.step / max(step.steps, 1), 1.0)
             trials = standing.done if standing.trial else min(standing.done + part, standing.total)
-            channel = standing.settings["obfuscation"]
+            name = standing.settings["obfuscation"]
             at = "trials" if step is None else f"trials  step {step.step}/{step.steps}"
             if not tasks:
                 # Trials of an earlier run are where this one starts, or the time left would be far too short.
-                tasks.append(bar.add_task("", total=standing.total, completed=standing.done, channel=channel, step=at))
-            bar.update(tasks[0], completed=trials, channel=channel, step=at)
+                tasks.append(bar.add_task("", total=standing.total, completed=standing.done, name=name, step=at))
+            bar.update(tasks[0], completed=trials, name=name, step=at)
 
         yield show
 
@@ -56,7 +56,7 @@ def fitting_shown(console: Console) -> Iterator[Callable[[str, int, int, Mapping
                 for task in tasks.values():
                     bar.remove_task(task)
                 # What an earlier run has done is where this one starts, or the time left would be far too short.
-                tasks[what] = bar.add_task("", total=total, completed=done, channel=what, step="")
+                tasks[what] = bar.add_task("", total=total, completed=done, name=what, step="")
             found = ", ".join(f"{name} {value:.2f}" for name, value in list(scores.items())[:3])
             bar.update(tasks[what], completed=done, step=found)
 
@@ -72,7 +72,7 @@ def _fitting_line(what: str, done: int, total: int, scores: Mapping[str, float],
 
 def _bar(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.fields[channel]}", markup=False),
+        TextColumn("{task.fields[name]}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[step]}", markup=False),

@@ -191,7 +191,7 @@ def _gradient(
         term = Factored(((1.0, errors.reshape(-1, out), features.reshape(-1, inside)),))
         earlier = result.get(name)
         result[name] = earlier + term if isinstance(earlier, Factored) else term
-    # In the model's order, whatever was left thin: names, and what a channel draws, must not depend on that.
+    # In the model's order, whatever was left thin: names, and what an obfuscation draws, must not depend on that.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     return {name: result[name] if name in result else torch.zeros_like(weights[name]) for name in trained}
 

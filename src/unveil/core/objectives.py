@@ -18,7 +18,7 @@ ObjectiveName = Literal["squared", "cosine", "misfit"]
 
 
 def squared(received: Update, knowledge: Knowledge) -> Misfit:
-    """``||x - y||^2 / ||y||^2``: blind to the channel. Relative, so that its size does not depend on the model."""
+    """``||x - y||^2 / ||y||^2``: blind to the obfuscation. Relative, so that its size does not depend on the model."""
     norms = {name: y.square().sum() for name, y in received.tensors.items()}
     total = torch.stack(list(norms.values())).sum()
 
@@ -45,8 +45,8 @@ def cosine(received: Update, knowledge: Knowledge) -> Misfit:
     return misfit
 
 
-def channel(received: Update, knowledge: Knowledge) -> Misfit:
-    """The channel's own observation model where the attacker knows the channel, the squared error where not.
+def observation_misfit(received: Update, knowledge: Knowledge) -> Misfit:
+    """The obfuscation's observation model where the attacker knows the obfuscation, else the squared error.
 
     In units of what an all-zero candidate scores. Squares of small gradients would otherwise be so small that Adam's
     epsilon swallows their slopes.
@@ -58,7 +58,7 @@ def channel(received: Update, knowledge: Knowledge) -> Misfit:
     return (lambda candidate: misfit(candidate) / nothing) if nothing > 0 else misfit
 
 
-OBJECTIVES = {"squared": squared, "cosine": cosine, "misfit": channel}
+OBJECTIVES = {"squared": squared, "cosine": cosine, "misfit": observation_misfit}
 
 
 def checked(model: Module, update: Update) -> torch.device:

@@ -25,7 +25,7 @@ class Knowledge:
         num_images: Pictures in the batch.
         classes: Number of classes.
         labels: The batch's labels in batch order, or None if the attacker must infer them.
-        obfuscation: The channel, or None if the attacker must treat the update as exact.
+        obfuscation: The obfuscation, or None if the attacker must treat the update as exact.
         scale: The update is as long as `training` makes it; False where learning rate and steps are not known.
         draws: Seed of what the client's network drew by chance, such as dropout masks; None where the attacker does not
             know them and takes their mean.
@@ -103,7 +103,7 @@ class LocalTraining(Protocol):
 
 @runtime_checkable
 class Obfuscation(Protocol):
-    """A channel: what happens to an update between client and server, and what can be inferred from its output."""
+    """What happens to an update between client and server, and what can be inferred from its output."""
 
     @property
     def family(self) -> Family:
@@ -118,7 +118,7 @@ class Obfuscation(Protocol):
         """The observation model: prepare once for what was received, then judge candidates.
 
         Args:
-            received: What came out of this channel.
+            received: What came out of this obfuscation.
             sent_only: Judge only the entries that were sent (`Update.sent`), because an earlier stage chose them.
         """
         ...
@@ -127,7 +127,7 @@ class Obfuscation(Protocol):
 EntryModel = Callable[[Tensor, Block], tuple[Tensor, Tensor]]
 """``(expected, block) -> (target, weight)`` for one block of one matrix of the update.
 
-Given what an attacker expects of the entries, what the channel's output says that they are and how much that counts,
+Given what an attacker expects of the entries, what the output says that they are and how much that counts,
 from 0 to 1 for the surest: the quadratic that stands for the misfit near the expectation.
 """
 

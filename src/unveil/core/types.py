@@ -195,7 +195,7 @@ class FeatureFit:
     """How firmly the update holds each picture, told from the update alone; sizes in units of the features' spread.
 
     Args:
-        noise: Standard deviation of the errors of the features that the update gives: the channel's strength as it
+        noise: Standard deviation of the errors of the features that the update gives: the obfuscation's strength as it
             arrives at this picture. 0 is exact, at 1 the update says next to nothing.
         miss: Root mean squared distance of the rebuilt picture's features from those.
         chi_squared: (images) -> for each, the mean squared distance of its features from those that the update gives,

@@ -15,7 +15,7 @@ LEAST = 1e-3  # noise and misses below are as good as none
 def hints_of(evidence: FeatureFit | None, count: int) -> Float[Tensor, "count 3"]:
     """Log noise, log miss, and a one where they are known; zeros where the attack did not separate the batch.
 
-    The noise is the channel's strength as it arrives at a picture, the miss the attack's own certainty.
+    The noise is the obfuscation's strength as it arrives at a picture, the miss the attack's own certainty.
 
     Args:
         evidence: The attack's.

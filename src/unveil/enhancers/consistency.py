@@ -76,7 +76,7 @@ def project_to_consistency(
     """As much of a restorer's change as does not raise the misfit, with the misfit and the share that was kept.
 
     All of the change is tried, then less of it, the same share for all pictures. Each is tried as it is; then with each
-    picture's features led back to where the attack had them or to within what the channel does to them, whichever is
+    picture's features led back to where the attack had them or to within what obfuscation does to them, whichever is
     farther; then to whichever is nearer. What is nearly right is led on by the update as a whole. The update's own
     misfit decides, because every picture has its part in it; the features lead, because they are each picture's own,
     cost little, and lie on gentler slopes.

@@ -79,6 +79,8 @@ class Pairs:
             count, channels, side, _ = held["truth"].shape
             shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("rough", "truth"), (count, 3, side, side))
             shapes |= {"hints": (count, HINTS), "labels": (count,)}
+            if "obfuscation" not in made:
+                raise ValueError("an old version wrote it")
             if channels != 3 or any(held[key].shape != shape for key, shape in shapes.items()):
                 raise ValueError("its tensors do not go together")
             rough, truth = held["rough"].float() / 255, held["truth"].float() / 255
@@ -106,7 +108,7 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
     truth = eight_bit(truth)
 
     local = training.parse(str(random.choice(recipe.trainings)))
-    obfuscation = obfuscations.parse(str(random.choice(recipe.channels)))
+    obfuscation = obfuscations.parse(str(random.choice(recipe.obfuscations)))
     attack = attacks.parse(str(random.choice(recipe.attacks)))
     victim = str(random.choice(recipe.models))
     model = build_model(victim, image_shape=(3, size, size), classes=CLASSES, seed=int(random.integers(2**31)))
@@ -116,7 +118,7 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
     made = {
         "model": victim,
         "training": str(local),
-        "channel": str(obfuscation),
+        "obfuscation": str(obfuscation),
         "attack": str(attack),
         "size": size,
         "psnr": round(float(psnr(truth, rough).mean()), 3),

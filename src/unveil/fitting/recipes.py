@@ -12,7 +12,7 @@ class Recipe:
     """What clients are simulated; each is drawn from these lists, where what stands twice is drawn twice as often.
 
     Args:
-        channels: SPECs of obfuscations.
+        obfuscations: SPECs of obfuscations.
         trainings: SPECs of local trainings.
         models: Names of victims, each with new random weights.
         attacks: SPECs of the attacks that rebuild the pictures.
@@ -21,7 +21,7 @@ class Recipe:
         batch: Pictures of a client.
     """
 
-    channels: tuple[str, ...]
+    obfuscations: tuple[str, ...]
     trainings: tuple[str, ...] = ("fedsgd",)
     models: tuple[str, ...] = ("lenet",)
     attacks: tuple[str, ...] = ("unveil:steps=30",)
@@ -31,7 +31,7 @@ class Recipe:
 
 
 STRENGTHS = Recipe(
-    channels=(
+    obfuscations=(
         *("none", "none", "qsgd:levels=64,norm=max", "qsgd:levels=32,norm=max", "qsgd:levels=16,norm=max"),
         *("qsgd:levels=16,norm=max", "qsgd:levels=8,norm=max", "qsgd:levels=8,norm=max", "qsgd:levels=4,norm=max"),
         *("qsgd:levels=2,norm=max", "qsgd:levels=2,norm=max", "gaussian:relative=0.5", "gaussian:relative=1"),
@@ -43,10 +43,10 @@ STRENGTHS = Recipe(
     attacks=("unveil:steps=25", "unveil:steps=40", "unveil:steps=60"),
     sizes=(64, 64, 64, 64, 64, 32, 96),
 )
-"""Every kind of channel from mild to strong, on small pictures."""
+"""Every kind of obfuscation from mild to strong, on small pictures."""
 
 FINE = Recipe(
-    channels=(
+    obfuscations=(
         *("none", "none", "qsgd:levels=64,norm=max", "qsgd:levels=32,norm=max", "qsgd:levels=16,norm=max"),
         *("qsgd:levels=16,norm=max", "qsgd:levels=8,norm=max", "topk:density=0.1"),
     ),
@@ -54,13 +54,13 @@ FINE = Recipe(
     attacks=("unveil:steps=50", "unveil:steps=100"),
     sizes=(128,),
 )
-"""Mild channels, whole pictures and the attack's full budget: what is nearly right must not be made worse."""
+"""Mild obfuscations, whole pictures and the attack's full budget: what is nearly right must not be made worse."""
 
 RESTORATION = (*(STRENGTHS,) * 9, FINE)
 """For enhancers that restore; each client is of one of them."""
 
 DESTRUCTION = Recipe(
-    channels=(
+    obfuscations=(
         *("qsgd:levels=2,norm=max", "qsgd:levels=2,norm=max", "topk:density=0.01", "topk:density=0.01"),
         *("gaussian:relative=10", "topk:density=0.02", "qsgd:levels=4,norm=max", "topk:density=0.005"),
     ),

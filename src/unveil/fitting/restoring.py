@@ -80,7 +80,7 @@ class RestorerTask:
         return {"restorer": fidelity + unlike.float() - 0.03 * judged.float().mean(), "critic": told}
 
     def judge(self, network: Module) -> tuple[dict[str, float], Tensor]:
-        """Decibels before and after by channel, and some pictures: rough, restored, true."""
+        """Decibels before and after by obfuscation, and some pictures: rough, restored, true."""
         gains: dict[str, list[float]] = defaultdict(list)
         shown: list[Tensor] = []
         for pairs in self.store.validation:
@@ -88,7 +88,7 @@ class RestorerTask:
             before, after = psnr(pairs.truth, pairs.rough), psnr(pairs.truth, restored.clamp(0, 1))
             gains["rough"] += before.tolist()
             gains["restored"] += after.tolist()
-            gains[f"gain {pairs.made['channel']}"] += (after - before).tolist()
+            gains[f"gain {pairs.made['obfuscation']}"] += (after - before).tolist()
             if pairs.truth.shape[-1] == 64 and len(shown) < SHOWN:
                 shown.append(torch.cat([pairs.rough[0], restored[0].clamp(0, 1), pairs.truth[0]], 1))
         sheet = contact_sheet(shown) if shown else torch.zeros(3, 1, 1)

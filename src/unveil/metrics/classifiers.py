@@ -104,7 +104,7 @@ def from_network(
         name: Its name in results.
         names: One name a class.
         size: Pixels a side that the network was trained with; pictures are resized to it.
-        mean: Of each channel of the pictures that it was trained with, in [0, 1].
+        mean: Of each colour channel of the pictures that it was trained with, in [0, 1].
         std: Their standard deviation; `(x - mean) / std` goes in.
         head: The network's last layer; None where the network holds it, whose features are then not to be seen.
         least: See `Classifier`.

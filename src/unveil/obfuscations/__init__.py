@@ -1,4 +1,4 @@
-"""The channels between client and server: quantisation, sparsification, perturbation, and pipelines of them.
+"""The obfuscations between client and server: quantisation, sparsification, perturbation, and pipelines of them.
 
 To add one: write its file and add its class to `CATALOGUE`. The contract tests, TOML, `unveil list` and the report
 pick it up from there.

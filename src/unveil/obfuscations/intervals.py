@@ -21,7 +21,7 @@ def rounded_noise(
     """Mean of ``-log P(y - h <= x + noise <= y + h)`` for Gaussian noise.
 
     Args:
-        received: What came out of the channel.
+        received: What came out of the obfuscation.
         sigmas: Tensor name -> standard deviation of the noise.
         halves: Tensor name -> h, half the distance of the levels; a tensor with 0 is left out.
         sent_only: Judge only the entries that were sent.
@@ -41,7 +41,7 @@ def chosen_noise(received: Update, sigmas: Mapping[str, float], thresholds: Mapp
     evidence, and the sum of both over all entries is lowest at the truth.
 
     Args:
-        received: What came out of the channel.
+        received: What came out of the obfuscation.
         sigmas: Tensor name -> standard deviation of the noise.
         thresholds: Tensor name -> t.
     """

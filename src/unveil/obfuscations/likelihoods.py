@@ -21,7 +21,7 @@ def squared(received: Update, weights: Mapping[str, float] | None = None, *, sen
     """Mean of ``w (x - y)^2``: exact values, or Gaussian noise with ``w = 1 / sigma^2``.
 
     Args:
-        received: What came out of the channel.
+        received: What came out of the obfuscation.
         weights: Weight of each tensor; 1 where None.
         sent_only: Judge only the entries that were sent.
     """
@@ -58,7 +58,7 @@ def penalised(
     """Mean of ``penalty(x, y)`` or, where `per_entry` is given, ``penalty(x, y, extra)``.
 
     Args:
-        received: What came out of the channel.
+        received: What came out of the obfuscation.
         penalties: Tensor name -> penalty; a tensor without one says nothing and is left out.
         per_entry: Tensor name -> a tensor of the same shape for the penalty's third argument.
         sent_only: Judge only the entries that were sent.
@@ -99,7 +99,7 @@ def stepped(received: Update, penalty: Penalty, steps: Tensors, *, sent_only: bo
 
 
 def added(first: Misfit, second: Misfit) -> Misfit:
-    """The sum of two misfits, for what two stages of a channel say about different entries."""
+    """The sum of two misfits, for what two stages of an obfuscation say about different entries."""
     return lambda candidate: first(candidate) + second(candidate)
 
 

@@ -56,7 +56,7 @@ def stochastic_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
     `SPREAD`, ``d / (d (1 - d) + SPREAD)`` up to one step and its last value beyond. At a true value between two levels
     the slopes of the two, each with its probability, cancel out, so the mean over the rounding is lowest at the truth;
     the log-likelihood ``-log(1 - d)`` is the limit for a `SPREAD` of 0, and has no slope to follow beyond one step.
-    A step of zero means that the channel said nothing of this entry.
+    A step of zero means that the obfuscation said nothing of this entry.
 
     Reference:
         Wedderburn, Quasi-Likelihood Functions, Generalized Linear Models, and the Gauss-Newton Method, Biometrika 1974.

@@ -66,7 +66,7 @@ class TopK:
         In these units it stands beside the log-likelihood that a quantiser behind it gives to what was sent.
 
         Args:
-            received: What came out of the channel.
+            received: What came out of the obfuscation.
             moved: How far other stages may have moved the entries of each tensor, since the smallest value received
                 may be that much smaller than the smallest that was chosen; None for not at all.
         """

@@ -24,7 +24,7 @@ from unveil.testing.sample import (
     update,
 )
 
-DRAWS = 20  # of a random channel: one draw can favour a rival
+DRAWS = 20  # of a random obfuscation: one draw can favour a rival
 
 
 def check_obfuscation(obfuscation: Any, *, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""How a rehearsed update of the last layer would arrive: through the channel, or one like it where it is not known."""
+"""How a rehearsed update of the last layer would arrive: through the obfuscation, or one that is like it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unveil.attacks.labels.rows import ClassRows
 from unveil.core.protocols import Obfuscation
 from unveil.core.types import Update
 
-FEW = 0.25  # distinct values a received entry below which a channel rounds, or sends some entries only
+FEW = 0.25  # distinct values a received entry below which an obfuscation rounds, or sends some entries only
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,24 +24,24 @@ class Arrival:
     Args:
         rows: The last layer.
         received: What arrived, its tensors alone.
-        channel: The channel, or None if it is not known.
-        generator: The channel's randomness.
+        obfuscation: The obfuscation, or None if it is not known.
+        generator: The obfuscation's randomness.
     """
 
     rows: ClassRows
     received: Update
-    channel: Obfuscation | None
+    obfuscation: Obfuscation | None
     generator: Generator
 
     def __call__(self, rows: Float[Tensor, "outputs entries"]) -> Update:
         """What would arrive of these rows."""
         tensors = self.rows.tensors(rows)
-        if self.channel is not None:
-            return self.channel(Update(tensors), generator=self.generator)
+        if self.obfuscation is not None:
+            return self.obfuscation(Update(tensors), generator=self.generator)
         return Update({name: self._imitated(name, t) for name, t in tensors.items()}, self.received.coding)
 
     def _imitated(self, name: str, tensor: Tensor) -> Tensor:
-        """What a channel that is not known may make of a tensor, by what it made of the received one.
+        """What an obfuscation that is not known may make of a tensor, by what it made of the received one.
 
         Where few values arrived, as after signs, levels and top-k, the tensor's entries get the received values in the
         order of their size. Else they get noise of the received strength.
@@ -67,7 +67,7 @@ class Arrival:
         return min(max(shares[name], shares[widest]), 1.0)
 
     def noise(self, clean: Sequence[Tensor], arrived: Sequence[Update]) -> Mapping[str, float]:
-        """For each tensor, the mean square of the channel's error in an entry that was sent, over rehearsals.
+        """For each tensor, the mean square of the obfuscation's error in an entry that was sent, over rehearsals.
 
         Args:
             clean: The rows as they were sent.

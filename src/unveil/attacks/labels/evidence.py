@@ -6,9 +6,9 @@ surest:
 
     s_c = w . row_c     w = (S + V_c)^-1 m / (m^T (S + V_c)^-1 m)
 
-m is the mean slope on public pictures, S how much it varies between them, V_c what the channel adds to each entry. So
-nothing depends on the sign of the features; the bias, which varies with no picture, decides where the channel left it
-exact, and counts for nothing where it was not sent.
+m is the mean slope on public pictures, S how much it varies between them, V_c what the obfuscation adds to each entry.
+So nothing depends on the sign of the features; the bias, which varies with no picture, decides where the obfuscation
+left it exact, and counts for nothing where it was not sent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXACT = 1e-8  # variance of an exact entry, in squares of its mean slope: roundi
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """An update's rows as the channel's output tells them.
+    """An update's rows as the obfuscation's output tells them.
 
     Args:
         rows: The entries; zero where nothing is known.
@@ -43,19 +43,19 @@ class Reading:
     noise: Float[Tensor, "lines entries"]
 
 
-def read(rows: ClassRows, update: Update, channel: Obfuscation | None, noise: Mapping[str, float]) -> Reading:
+def read(rows: ClassRows, update: Update, obfuscation: Obfuscation | None, noise: Mapping[str, float]) -> Reading:
     """What was received of the rows, and how firmly.
 
     Args:
         rows: The last layer.
         update: What was received.
-        channel: The channel, or None if it is not known.
-        noise: For each tensor, variance of the channel's error in an entry that was sent.
+        obfuscation: The obfuscation, or None if it is not known.
+        noise: For each tensor, variance of the obfuscation's error in an entry that was sent.
     """
     matrices = rows.split(rows.of(update.tensors))
     silent, targets = dict.fromkeys(matrices, False), dict(matrices)
-    if channel is not None and isinstance(channel, HasEntryModels):
-        entry_models = channel.entry_models(Update(matrices, update.coding))
+    if obfuscation is not None and isinstance(obfuscation, HasEntryModels):
+        entry_models = obfuscation.entry_models(Update(matrices, update.coding))
         for name, entry_model in entry_models.items():
             y = matrices[name]
             target, weight = entry_model(torch.zeros_like(y), (slice(None), slice(None)))

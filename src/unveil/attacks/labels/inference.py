@@ -27,7 +27,7 @@ UNLIKE = 1.0  # the same of the update's length, where nothing else is known of 
 UNDECIDED = 0.95  # share of the largest entropy above which a model's guesses are those of one that was never trained
 ROUNDS = 12  # rehearsals of one assumption
 ENTRIES = 1 << 23  # entries of the last layer that are rehearsed for one assumption, which bounds the rounds
-EXACT = 1e-3  # share of the rows' length that their sum may have where the channel added nothing
+EXACT = 1e-3  # share of the rows' length that their sum may have where the obfuscation added nothing
 
 
 def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[Tensor, str]:
@@ -37,7 +37,7 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[T
     last layer's update is made of it: see `evidence` for how one number a class is read from weights and biases
     together. What that number is for a class that occurs k times is learned from rehearsals (`rehearsal`,
     `likelihood`): the last layer is trained on public pictures with labels that the attacker chose, and sent through
-    the channel. The counts of highest likelihood that sum to n are the labels.
+    the obfuscation. The counts of highest likelihood that sum to n are the labels.
 
     For one picture there is iDLG's criterion besides: the true class's is the only row whose inner products with all
     others are negative, whatever the features' signs.
@@ -45,7 +45,7 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[T
     Args:
         model: The public model. Its last layer is found by differentiating its scores.
         update: What was received: a gradient, or a weight difference.
-        knowledge: Tells the local training, the channel if it is known, and the number of pictures and classes.
+        knowledge: Tells the local training, the obfuscation if it is known, and the number of pictures and classes.
 
     Returns:
         The n labels in ascending order (reconstructions are matched to the originals afterwards), and a sentence on
@@ -79,7 +79,7 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[T
     counts = inference.counts()
     labels = torch.repeat_interleave(torch.arange(classes), counts.numbers).to(images.device)
     return labels, (
-        f"The labels were inferred from the update of the last layer ({used}), each entry as sure as the channel "
+        f"The labels were inferred from the update of the last layer ({used}), each entry as sure as the obfuscation "
         f"leaves it; the next best labels are {math.exp(-max(counts.margin, 0.0)):.1g} times as likely."
     )
 
@@ -119,8 +119,8 @@ class _Inference:
         self.arrival = Arrival(rows, self.received, knowledge.obfuscation, self.generator)
         self.slopes: Slopes = slopes_of(rows)
         self.rounds = min(ROUNDS, max(4, ENTRIES // rows.values.numel()))
-        channel = knowledge.obfuscation
-        lossy = channel is not None and isinstance(channel, MayRescale) and channel.scale_unknown
+        obfuscation = knowledge.obfuscation
+        lossy = obfuscation is not None and isinstance(obfuscation, MayRescale) and obfuscation.scale_unknown
         self.scaled = knowledge.scale and not lossy
         self.factor = self._factor(model, images) if self.scaled else 1.0
 
@@ -186,7 +186,7 @@ class _Inference:
         received = signals(self.received)
         usual = torch.stack([s.told.abs().max() for s in told]).median()
         longer = math.log(max(float(received.told.abs().max()), 1e-300) / max(float(usual), 1e-300))
-        # Where no channel is known, there may be none; else the update's own length is all there is to go by.
+        # Where no obfuscation is known, there may be none; else the update's own length is all there is to go by.
         sizes = [(0.0, LIKENESS)] if self.scaled else [(longer, UNLIKE)]
         sizes += [(longer, UNLIKE)] if self.scaled and self.knowledge.obfuscation is None else []
         found = [

@@ -21,7 +21,7 @@ class Signals:
     Args:
         told: The signals.
         variance: Their variance as their own weights tell it; infinite where nothing was sent.
-        noise: The part of it that is the channel's.
+        noise: The part of it that is the obfuscation's.
     """
 
     told: Float[Tensor, " classes"]

@@ -14,8 +14,8 @@ LEAST = 1e-12
 def confidence(images: Images, evidence: FeatureFit | None = None) -> Float[Tensor, " n"]:
     """A score that ranks pictures by how near to the truth they probably are; its size means nothing by itself.
 
-    ``-log(mean |difference of neighbouring pixels|) - 2 log(miss)``. What is lost on the way through a network and
-    a channel is detail, so that a busy picture is further from its truth than a calm one; and a picture whose features
+    ``-log(mean |difference of neighbouring pixels|) - 2 log(miss)``. What a network and an obfuscation
+    take away is detail, so a busy picture is further from its truth than a calm one; and a picture whose features
     could not be brought to where the update says they are is wrong somewhere.
 
     Args:

@@ -12,7 +12,7 @@ computed from noisy features: ReLU's gates are zero or one, so what the least sq
 Reference:
     The two thin factors: Geng et al., Towards General Deep Leakage in Federated Learning, 2021; sparse errors of ReLU
     as a key: Dimitrov et al., SPEAR: Exact Gradient Inversion of Batches in Federated Learning, NeurIPS 2024. Weights
-    by the channel, gates read from the update, certainty: ours.
+    by the obfuscation, gates read from the update, certainty: ours.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def separate(
     entry_model: EntryModel | None = None,
     ridge: float = 1e-6,
 ) -> FeatureEstimate:
-    """Features from known errors, each entry weighted by what the channel says of it.
+    """Features from known errors, each entry weighted by what the obfuscation says of it.
 
     Args:
         errors: D with the gain in it.
         gradient: What was received for the weight.
-        guess: Features of the current pictures; the channel's beliefs depend on what is expected.
+        guess: Features of the current pictures; the obfuscation's beliefs depend on what is expected.
         entry_model: None where all entries are equally certain.
         ridge: In units of the mean eigenvalue of ``D D^T``.
     """

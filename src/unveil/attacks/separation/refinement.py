@@ -25,7 +25,7 @@ class FeatureRefiner:
     Args:
         head: The head.
         gradient: What was received for its first weight.
-        entry_model: What the channel says of that weight's entries, None where all are equally certain.
+        entry_model: What the obfuscation says of that weight's entries, None where all are equally certain.
         labels: One class an image.
         training: The client's local training.
         gain: How much longer the update is than what `training` gives.
@@ -76,7 +76,7 @@ class FeatureRefiner:
     ) -> tuple[FeatureRefiner, Float[Tensor, "n out"]]:
         """Of the errors computed from the guess and those read from the update, the ones that explain most of it.
 
-        In computed ones the open units are as wrong as the guess. Read ones have the noise of the channel, most of
+        In computed ones the open units are as wrong as the guess. Read ones have the noise of the obfuscation, most of
         which goes where it is decided which units are open; but after several local steps a unit is open for some of
         them only. Patterns read in an earlier round stay where no better ones are found, and so do the errors as a
         whole: those of an update that was not obfuscated are exact before there are pictures.
@@ -125,7 +125,7 @@ class FeatureRefiner:
         if self.estimated:
             notes.append(
                 f"The update was estimated to be {self.gain:.3g} times as long as the assumed local training makes it "
-                "(unknown learning rate times local steps, or what the channel did to its length)."
+                "(unknown learning rate times local steps, or what the obfuscation did to its length)."
             )
         if len(self.head.weights) == 1 and len(torch.unique(self.labels)) < len(self.labels):
             notes.append(

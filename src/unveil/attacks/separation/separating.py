@@ -34,7 +34,7 @@ class SeparateBatch:
         Raises:
             NoHeadError: The batch cannot be separated behind this network.
         """
-        knowledge, channel, labels = problem.knowledge, problem.knowledge.obfuscation, problem.labels
+        knowledge, obfuscation, labels = problem.knowledge, problem.knowledge.obfuscation, problem.labels
         generator, received = problem.generator, problem.update.tensors
         head = read_head(
             problem.model, knowledge.image_shape, training=knowledge.training, draws=knowledge.draws, sent=received
@@ -61,7 +61,7 @@ class SeparateBatch:
         _, errors = first_guess(head, gradients, labels, gain=gain, rounds=ROUNDS, generator=generator)
         sent = replace(problem.update, tensors={name: tensor.to(head.kind) for name, tensor in received.items()})
         entry_models: Mapping[str, EntryModel] = (
-            channel.entry_models(sent) if isinstance(channel, HasEntryModels) else {}
+            obfuscation.entry_models(sent) if isinstance(obfuscation, HasEntryModels) else {}
         )
         refiner = FeatureRefiner(
             head=head,
@@ -72,7 +72,7 @@ class SeparateBatch:
             gain=factor,
             once=gain / factor,
             estimated=levelled is not None,
-            exact=levelled is None and channel is not None and channel.family == "none",
+            exact=levelled is None and obfuscation is not None and obfuscation.family == "none",
         )
         refiner, separated = refiner.reread(separate(errors, gradients[0], ridge=ROUGH), rounds=REREADS)
         features = head.allowed(separated.features)

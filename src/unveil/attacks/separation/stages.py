@@ -24,8 +24,8 @@ class MatchFeatures:
     """Separate with the present pictures, then search the pictures that have those features and are smooth.
 
     Minimises ``1/2 sum_f r_f^T P_f r_f + regulariser(x)`` over the pictures x, where ``r = features(x) - A`` and P is
-    the inverse covariance of A. With P from the errors D and the channel's noise this *is* the update's likelihood in
-    the pictures, at the price of a first-order step through the body.
+    the inverse covariance of A. With P from the errors D and the obfuscation's noise this *is* the update's likelihood
+    in the pictures, at the price of a first-order step through the body.
 
     Args:
         steps: Steps of Adam.

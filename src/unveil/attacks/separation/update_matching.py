@@ -20,7 +20,7 @@ from unveil.core.types import Batch, Images
 class MatchUpdates:
     """Search the pictures whose simulated update is like the received one and that are smooth.
 
-    Judged by the channel's own misfit where some entries say more than others, else by the cosine, which needs no
+    Judged by the obfuscation's own misfit where some entries say more than others, else by the cosine, which needs no
     scale. Where a network's loss has many valleys the start decides: several are tried for a while, and the one that
     explains the update best goes on.
 

@@ -1,4 +1,4 @@
-"""Least squares for one of two factors of a matrix, every entry with the weight that the channel gives it."""
+"""Least squares for one of two factors of a matrix, every entry with the weight that the obfuscation gives it."""
 
 from __future__ import annotations
 

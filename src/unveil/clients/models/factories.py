@@ -20,7 +20,7 @@ Shape = tuple[int, int, int]
 Factory = Callable[..., Any]
 
 CLASSES = ("classes", "num_classes", "n_classes")
-CHANNELS = ("in_channels", "in_chans")
+OBFUSCATIONS = ("in_channels", "in_chans")
 SIDES = ("image_size", "img_size")
 """What a factory is given under these names; a side is one number where the pictures are square."""
 IF_REQUIRED = ("channels", "size")
@@ -128,7 +128,7 @@ def _ours(who: str, named: ModelName, factory: Factory, image_shape: Shape, clas
     ours: dict[str, Any] = {
         "image_shape": image_shape,
         **dict.fromkeys(CLASSES, classes),
-        **dict.fromkeys(CHANNELS, channels),
+        **dict.fromkeys(OBFUSCATIONS, channels),
         **dict.fromkeys(SIDES, side),
     }
     required = {**ours, **dict(zip(IF_REQUIRED, (channels, side), strict=True))}

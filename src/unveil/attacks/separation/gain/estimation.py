@@ -18,7 +18,7 @@ from unveil.core.types import Batch, Images
 
 WIDELY = (1.0, 0.4, 0.1)  # decades to each side in which the gain is looked for when the first pictures are decoded
 NEARBY = (0.1,)  # and between the stages
-EXACT = 0.999  # cosine that a channel leaves between what is sent and received, below which it is noise
+EXACT = 0.999  # cosine that an obfuscation leaves between what is sent and received, below which it is noise
 
 
 def first_estimate(

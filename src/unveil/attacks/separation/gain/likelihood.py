@@ -31,8 +31,10 @@ GUESS = 1.0  # standard deviation of the logarithm of a first gain, told from pi
 
 def is_known(knowledge: Knowledge) -> bool:
     """Whether the received update is as long as the assumed local training makes it."""
-    channel = knowledge.obfuscation
-    return knowledge.scale and channel is not None and not (isinstance(channel, MayRescale) and channel.scale_unknown)
+    obfuscation = knowledge.obfuscation
+    if not knowledge.scale or obfuscation is None:
+        return False
+    return not (isinstance(obfuscation, MayRescale) and obfuscation.scale_unknown)
 
 
 def first_gain(
@@ -74,8 +76,8 @@ class GainLikelihood:
 
     Two things are weighed in one negative log-likelihood. *Directions*: at the right gain every tensor points the way
     that the received one does, so the logarithm of the squared sine of their angle counts, each tensor as much.
-    *Lengths*: the logarithm of received over simulated length is that of the gain, in every tensor, once the channel's
-    noise is taken out, which makes the received one longer by the channel's own angle. It counts by how nearly the two
+    *Lengths*: the logarithm of received over simulated length is that of the gain, in every tensor, once the noise of
+    the obfuscation is taken out, which makes the received one longer by its own angle. It counts by how nearly the two
     point the same way, its variance being the squared tangent of their angle, and less than its due: what is missing in
     the pictures makes all lengths of a network wrong together.
 
