@@ -158,7 +158,7 @@ OBFUSCATIONS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("channel", OBFUSCATIONS)
+@pytest.mark.parametrize("obfuscation", OBFUSCATIONS)
 def test_a_bias_takes_nothing_away_and_most_labels_come_through(obfuscation: str) -> None:
     labels = [1, 3, 6, 8]
     right = {True: 0, False: 0}
