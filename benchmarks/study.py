@@ -64,7 +64,7 @@ def clients(rows: Sequence[Row]) -> str:
 
 
 def contradictions(rows: Sequence[Row]) -> dict[str, str]:
-    """Claim 3: Kendall's tau with PSNR and SSIM, and the pictures of which the measures say different things."""
+    """Claim 3: Kendall's tau with PSNR and SSIM, and the pictures of which the metrics say different things."""
     found = agreement(rows)
     if found is None:
         return {}

@@ -70,7 +70,7 @@ def run(number: int, places: Places) -> Result:
     for name, found in (("leak", leak), ("alarm", alarm)):
         (row,) = summarise([found])
         result[name] = row.verdict.level.name
-        result[f"{name} p"] = {measure: round(p, 4) for measure, p in row.above.items()}
+        result[f"{name} p"] = {metric: round(p, 4) for metric, p in row.above.items()}
     return result
 
 

@@ -1,4 +1,4 @@
-"""Measures: which metrics a client gets, what is refused, and one audit with all of them from file to report."""
+"""Metrics: which metrics a client gets, what is refused, and one audit with all of them from file to report."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_readers_are_told_what_a_metric_is(name: str) -> None:
     assert facts.digits in (1, 2, 3)
 
 
-def test_shares_and_ranks_are_told_from_measures() -> None:
+def test_shares_and_ranks_are_told_from_metrics() -> None:
     assert {name for name, facts in FACTS.items() if facts.is_rate} == {
         *("same_top1", "same_top5", "true_class"),
         *("reid_top1", "reid_top5"),

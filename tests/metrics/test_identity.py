@@ -37,22 +37,22 @@ def test_ranks_and_rates_are_counted_by_hand() -> None:
 
     decoys = (torch.arange(1.0, 10.0) / 10)[:, None, None, None].expand(-1, 3, 4, 4)
     rebuilt = (torch.tensor([0.4, 2.2, 7.9]) / 10)[:, None, None, None].expand(-1, 3, 4, 4)
-    measures = reidentification(decoys, embed)
+    metrics = reidentification(decoys, embed)
     originals = torch.zeros(3, 3, 4, 4)
     # 2.2 from the original: 1, 2, 3 and 4 are nearer. 7.9: all nine are.
-    assert measures["reid_rank"].score(originals, rebuilt).tolist() == [1.0, 5.0, 10.0]
-    assert measures["reid_top1"].score(originals, rebuilt).tolist() == [1.0, 0.0, 0.0]
-    assert measures["reid_top5"].score(originals, rebuilt).tolist() == [1.0, 1.0, 0.0]
+    assert metrics["reid_rank"].score(originals, rebuilt).tolist() == [1.0, 5.0, 10.0]
+    assert metrics["reid_top1"].score(originals, rebuilt).tolist() == [1.0, 0.0, 0.0]
+    assert metrics["reid_top5"].score(originals, rebuilt).tolist() == [1.0, 1.0, 0.0]
 
 
 def test_guessing_has_the_rank_of_chance_and_a_flat_picture_the_middle() -> None:
     originals, decoys = random(40), random(60, seed=1)
-    measures = reidentification(decoys, pixels)
+    metrics = reidentification(decoys, pixels)
     guesses = random(40, seed=2)
-    assert float(measures["reid_rank"].score(originals, guesses).mean()) == pytest.approx(31, abs=9)
+    assert float(metrics["reid_rank"].score(originals, guesses).mean()) == pytest.approx(31, abs=9)
     flat = torch.full_like(originals, 0.5)
-    assert measures["reid_rank"].score(originals, flat).tolist() == pytest.approx([31.0] * 40)
-    assert float(measures["reid_top1"].score(originals, flat).max()) == 0
+    assert metrics["reid_rank"].score(originals, flat).tolist() == pytest.approx([31.0] * 40)
+    assert float(metrics["reid_top1"].score(originals, flat).max()) == 0
 
 
 def test_more_noise_means_a_worse_rank() -> None:

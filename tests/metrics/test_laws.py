@@ -1,4 +1,4 @@
-"""Laws that every measure must obey: a copy is the best there is, and the worse a picture, the worse its score."""
+"""Laws that every metric must obey: a copy is the best there is, and the worse a picture, the worse its score."""
 
 from __future__ import annotations
 

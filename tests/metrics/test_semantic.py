@@ -1,4 +1,4 @@
-"""Semantic measures: a classifier of colours whose every answer is known; and the real one on real pictures."""
+"""Semantic metrics: a classifier of colours whose every answer is known; and the real one on real pictures."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_label_sets_hold_what_is_likely_enough_and_the_likeliest_in_any_case() -
 
 
 def test_the_overlap_of_label_sets_is_counted_by_hand() -> None:
-    measures = semantic(colours(), top=3, probability=0.2)
+    metrics = semantic(colours(), top=3, probability=0.2)
     original, rebuilt = flat(RED, MIX, GREEN, GREENISH), flat(RED, GREENISH, RED, GREEN)
-    assert measures["semantic_jaccard"].score(original, rebuilt).tolist() == [1.0, 1.0, 0.0, 0.5]
-    assert measures["same_top1"].score(original, rebuilt).tolist() == [1.0, 0.0, 0.0, 1.0]
-    assert measures["same_top5"].score(original, rebuilt).tolist() == [1.0, 1.0, 1.0, 1.0]
-    similarity = measures["feature_similarity"].score(original, rebuilt)
+    assert metrics["semantic_jaccard"].score(original, rebuilt).tolist() == [1.0, 1.0, 0.0, 0.5]
+    assert metrics["same_top1"].score(original, rebuilt).tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert metrics["same_top5"].score(original, rebuilt).tolist() == [1.0, 1.0, 1.0, 1.0]
+    similarity = metrics["feature_similarity"].score(original, rebuilt)
     assert similarity[[0, 2]].tolist() == pytest.approx([1.0, 0.0])
 
 
@@ -85,13 +85,13 @@ def test_the_classifier_is_asked_once_about_each_set_of_pictures() -> None:
         asked.append(len(images))
         return colours().look(images)
 
-    measures = semantic(Classifier(name="counting", names=colours().names, look=look))
+    metrics = semantic(Classifier(name="counting", names=colours().names, look=look))
     original, rebuilt = flat(RED, MIX), flat(RED, GREENISH)
-    for metric in measures.values():
+    for metric in metrics.values():
         metric.score(original, rebuilt)
     assert asked == [2, 2]
     rebuilt[0] = 0.5  # changed in place: what was seen is no longer on it
-    measures["same_top1"].score(original, rebuilt)
+    metrics["same_top1"].score(original, rebuilt)
     assert asked == [2, 2, 2]
 
 

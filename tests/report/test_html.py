@@ -286,12 +286,12 @@ def test_all_measures_stand_in_a_table_with_their_direction_and_the_blind_guess(
     assert "LPIPS ↓" in page.text
     assert "Found first ↑" in page.text
     assert "homemade" in page.text
-    table = text[text.index("All measures") :]
+    table = text[text.index("All metrics") :]
     assert "0.250" in table
     assert "0.750" in table[table.index("<tfoot>") :]
     assert "0.75" in table  # the share of six of eight
     page, _ = read(folder, [plain])
-    assert "All measures" not in page.text  # the first table says it all
+    assert "All metrics" not in page.text  # the first table says it all
 
 
 def test_pictures_stand_worst_first_and_show_their_own_scores(folder: Path, trial: MakeTrial) -> None:

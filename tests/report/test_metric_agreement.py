@@ -1,4 +1,4 @@
-"""Agreement of the measures, and the curves of the families, on results whose answer is known."""
+"""Agreement of the metrics, and the curves of the families, on results whose answer is known."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def test_the_page_shows_it_all(trial: MakeTrial, folder: Path) -> None:
         for files in [[f"images/{i:02d}.png" for i in range(N)]]
     ]
     page = render(folder, trials)
-    assert "Do the measures agree?" in page
+    assert "Do the metrics agree?" in page
     assert "Do fewer bits mean less leakage?" in page
     assert page.count('class="pair"') >= 2
     assert re.search(r"<b>1</b> \(0\)</td>", page)
-    assert "Do the measures agree?" not in render(folder, trials[:2])
+    assert "Do the metrics agree?" not in render(folder, trials[:2])
 
 
 def test_kendalls_tau_is_scipys_and_refuses_what_it_cannot_rank() -> None:

@@ -1,4 +1,4 @@
-"""Which measures an audit takes, and the metrics that they are for one client."""
+"""Which metrics an audit takes, and how they are built for one client."""
 
 from __future__ import annotations
 

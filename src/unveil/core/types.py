@@ -275,7 +275,7 @@ class MetricFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(MetricFacts):
-    """A measure of how much of an image came back.
+    """A score of how much of an image came back.
 
     Args:
         score: Scores reconstructions; the other arguments are those of `MetricFacts`.

@@ -1,4 +1,4 @@
-"""Measures of how much of an image came back: one value an image, never pooled over a batch."""
+"""How much of an image came back: one value for each image, never pooled over a batch."""
 
 from collections.abc import Mapping
 from dataclasses import fields

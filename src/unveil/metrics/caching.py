@@ -1,4 +1,4 @@
-"""Several measures look at the same pictures through the same network: it is asked once."""
+"""Several metrics look at the same pictures through one network: it runs once for all of them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ SAME = 0.5 / 255
 
 
 def reidentification(decoys: Images, embed: Embed) -> Mapping[str, Metric]:
-    """Three measures, by name: `reid_rank` (1: picked first), `reid_top1` and `reid_top5` (1 where it is in them).
+    """Three metrics, by name: `reid_rank` (1: picked first), `reid_top1` and `reid_top5` (1 where it is in them).
 
     The gallery of each reconstruction is the decoys and its own original. Guessing gives rank (N + 2) / 2 in the mean,
     and a first place in 1 of N + 1. What is equally near shares its places, so a flat picture has a middle rank.

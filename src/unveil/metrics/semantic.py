@@ -1,6 +1,6 @@
 """Semantic leakage: what a classifier still sees on the reconstruction, against what it sees on the original.
 
-The paper's measure is the overlap of the two sets of labels; beside it stand stricter and softer ones.
+The paper's metric is the overlap of the two sets of labels; beside it stand stricter and softer ones.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TRUE_CLASS = MetricFacts(
 
 
 def semantic(classifier: Classifier, *, top: int = TOP, probability: float = PROBABILITY) -> Mapping[str, Metric]:
-    """Four measures of one classifier, by name; the classifier looks at each set of pictures once.
+    """Four metrics of one classifier, by name; the classifier looks at each set of pictures once.
 
     `semantic_jaccard`: ``|a & b| / |a | b|`` of the label sets of original and reconstruction, in [0, 1]. A label set
     holds the likeliest labels with at least a probability, and the likeliest one in any case.

@@ -43,7 +43,7 @@ def bound(row: Row) -> str:
 
 
 def shown_by(row: Row) -> str:
-    """The measures that show it, where they were tested."""
+    """The metrics that show it, where they were tested."""
     found = [facts_of(name).heading for name in significant(row)]
     return f", seen in {formatting.listed(found)}" if found else ""
 
@@ -90,12 +90,12 @@ def _bar(row: Row) -> str:
 
 
 def _contrast(row: Row, name: str) -> str:
-    """One measure against the control that explains most of it away."""
+    """One metric against the control that explains most of it away."""
     shown, least, p = facts_of(name), row.scores[name].contrasts[0], row.above[name]
     says = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     return (
         f"{shown.heading} against {least.control}, the control nearest to it: {least.above.mean:+z.{shown.digits}f} "
-        f"{formatting.bounds(least.above, shown.digits)}, {says} after correction for {len(row.above)} measures."
+        f"{formatting.bounds(least.above, shown.digits)}, {says} after correction for {len(row.above)} metrics."
     )
 
 

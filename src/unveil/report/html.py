@@ -38,7 +38,7 @@ WALL = 32
 """Pictures of a batch that are shown; the scores are of all of them."""
 
 ALWAYS = {"psnr", "ssim", "ssim_global", "correlation", "lpips"}
-"""Measures that do not call for a table of their own."""
+"""Metrics that do not call for a table of their own."""
 
 PICTURE, SHOWN = 32 * MIB, 4 * MIB  # of a picture, and of the settings, that the page takes in
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -75,7 +75,7 @@ class Section:
     anchor: str
     rows: Sequence[Row]
     perceptual: bool
-    measures: Sequence[tuple[str, MetricFacts]]
+    metrics: Sequence[tuple[str, MetricFacts]]
     controls: Sequence[str]
     bands: Sequence[Sequence[Strip]]
     leakage: Markup
@@ -171,7 +171,7 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
         anchor=f"section-{index}",
         rows=rows,
         perceptual=any("lpips" in row.scores for row in rows),
-        measures=_measures(rows),
+        metrics=_metrics(rows),
         controls=_controls(rows),
         bands=_bands(folder, rows),
         leakage=Markup(leakage_chart(rows)),
@@ -182,7 +182,7 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
     )
 
 
-def _measures(rows: Sequence[Row]) -> list[tuple[str, MetricFacts]]:
+def _metrics(rows: Sequence[Row]) -> list[tuple[str, MetricFacts]]:
     """All that was measured, in the report's order; none where the first table already says it all."""
     found = dict.fromkeys(name for row in rows for name in row.scores)
     known = [name for name in FACTS if name in found]

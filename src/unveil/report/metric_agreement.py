@@ -1,4 +1,4 @@
-"""Do the measures agree? How they rank pictures, and where pixels look safe although meaning or identity leaks.
+"""Do the metrics agree? How they rank pictures, and where pixels look safe although meaning or identity leaks.
 
 After the third claim of ROG (Yue et al. 2023): scores of likeness can look safe where a picture's meaning came back.
 """
@@ -20,12 +20,12 @@ FEWEST = 30
 """Scored pictures, each obfuscation's counted, below which nothing is said of agreement."""
 
 TELLING = {"reid_top1": "identity", "same_top1": "meaning", "true_class": "meaning"}
-"""Measures that say yes or no of one picture, and what it is that they say leaked."""
+"""Metrics that say yes or no of one picture, and what it is that they say leaked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two measures.
+    """Two metrics.
 
     Args:
         one, other: Their names.
@@ -64,7 +64,7 @@ class Hidden:
 
 @dataclass(frozen=True, kw_only=True)
 class Overlooked:
-    """A picture that pixels call safe and another measure does not.
+    """A picture that pixels call safe and another metric does not.
 
     Args:
         row: Where it is from.
@@ -82,7 +82,7 @@ class Agreement:
     """What the page says.
 
     Args:
-        names: Measures that are compared.
+        names: Metrics that are compared.
         pairs: Every two of them.
         pictures: Scored pictures, each obfuscation's and attack's counted.
         hidden: A line for each obfuscation; empty where neither meaning nor identity was measured.
@@ -96,12 +96,12 @@ class Agreement:
     overlooked: Sequence[Overlooked]
 
     def pair(self, one: str, other: str) -> Pair | None:
-        """The pair of two measures, in whatever order."""
+        """The pair of two metrics, in whatever order."""
         return next((pair for pair in self.pairs if {pair.one, pair.other} == {one, other}), None)
 
 
 def agreement(rows: Sequence[Row], *, shown: int = 12) -> Agreement | None:
-    """What the measures say of one another; None where there are fewer than three of them or too few pictures.
+    """What the metrics say of one another; None where there are fewer than three of them or too few pictures.
 
     Args:
         rows: All rows of an audit.

@@ -25,12 +25,12 @@ LEFT, RIGHT, TOP = 58, 14, 26
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One obfuscation and one measure: what the attack that got most got, mean over the clients.
+    """One obfuscation and one metric: what the attack that got most got, mean over the clients.
 
     Args:
         obfuscation, family: What it is.
         compression: How many times smaller than with every entry in full the update was sent, mean over the clients.
-        value: The measure.
+        value: The metric.
     """
 
     obfuscation: str
@@ -44,8 +44,8 @@ class Families:
     """The charts and what they come to.
 
     Args:
-        chart: All panels, one measure each.
-        taus: Measure -> Kendall's tau between bits sent and leakage over the obfuscations: 1 where fewer bits always
+        chart: All panels, one metric each.
+        taus: Metric -> Kendall's tau between bits sent and leakage over the obfuscations: 1 where fewer bits always
             mean less leakage; None where it cannot be said.
         families: Family, its marker's outline and its name, for the legend.
         clients: How many clients and attackers the means are over.

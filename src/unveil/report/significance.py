@@ -10,19 +10,19 @@ from unveil.report.statistics import Interval, bootstrap_mean, holm, sign_flip_t
 
 NO_UPDATE = "no update"
 ALPHA = 0.05
-"""A verdict rests on p-values up to this, after Holm's correction over the measures of a row."""
+"""A verdict rests on p-values up to this, after Holm's correction over the metrics of a row."""
 
 TESTED = ("psnr", "ssim", "correlation", "lpips", "semantic_jaccard", "feature_similarity", "reid_rank")
-"""One measure for each thing that may leak; more would only make each of them weaker."""
+"""One metric for each thing that may leak; more would only make each of them weaker."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """One measure of one row against one control.
+    """One metric of one row against one control.
 
     Args:
         control: The control's name.
-        value: Mean of the measure there.
+        value: Mean of the metric there.
         above: By how much more came back than there, paired by picture; above zero where the update leaks.
         p: Of a mean difference as large by chance: sign flips over the pictures, one-sided.
     """
@@ -34,10 +34,10 @@ class Contrast:
 
 
 def contrasts(name: str, values: Mapping[int, float], controls: Mapping[str, Mapping[int, float]]) -> list[Contrast]:
-    """A measure against every control that has it, the one that explains most of it away first.
+    """A metric against every control that has it, the one that explains most of it away first.
 
     Args:
-        name: The measure.
+        name: The metric.
         values: Position in the batch -> its value.
         controls: Control -> the same for it.
     """
@@ -58,7 +58,7 @@ def contrasts(name: str, values: Mapping[int, float], controls: Mapping[str, Map
 
 
 def adjusted(found: Mapping[str, list[Contrast]]) -> dict[str, float]:
-    """P-value of each tested measure, corrected for their number; the control that it beats least decides.
+    """P-value of each tested metric, corrected for their number; the control that it beats least decides.
 
     Only where another control than the blind guess was run: against a grey picture alone, merely looking like a
     photograph would count as a leak.
