@@ -50,11 +50,11 @@ def measure(sent_through: str, training: LocalTraining, known: bool, seed: int) 
     generator = torch.Generator().manual_seed(seed + 100)
     guess = attacks.parse("unveil:steps=40")(model, received, knowledge, generator=generator)
     (note,) = (note for note in guess.notes if "estimated to be" in note)
-    told = float(note.partition("estimated to be ")[2].split()[0])
+    estimate = float(note.partition("estimated to be ")[2].split()[0])
     once = ASSUMED(model, batch)
     shared = sum(float((received.tensors[name] * once[name]).sum()) for name in once)
     truth = shared / sum(float(tensor.square().sum()) for tensor in once.values())
-    return told / truth - 1, float(psnr(batch.images, align(batch.images, guess).images).mean())
+    return estimate / truth - 1, float(psnr(batch.images, align(batch.images, guess).images).mean())
 
 
 CASES = tuple((line, seed) for line in range(len(LINES)) for seed in range(CLIENTS))

@@ -99,7 +99,7 @@ def measured(
     results = []
     for name in enhancers:
         enhancer, guess = parse_enhancer(name), outcome.attack
-        told: dict[str, Any] = {}
+        enhancement: dict[str, Any] = {}
         started = time.perf_counter()
         if enhancer is not None:
             refuse_seen(enhancer, client.images)
@@ -111,7 +111,7 @@ def measured(
                 knowledge=outcome.knowledge,
                 class_names=client.class_names,
             )
-            told = {"misfit": [what.misfit_before, what.misfit_after], "share": what.share}
+            enhancement = {"misfit": [what.misfit_before, what.misfit_after], "share": what.share}
         seconds = outcome.seconds + time.perf_counter() - started
         iterations = len(outcome.attack.losses)
         results.append(
@@ -125,7 +125,7 @@ def measured(
                 "enhancer": name,
                 "seed": seed,
                 **scores_of(client, guess, metrics),
-                **told,
+                **enhancement,
                 "seconds": round(seconds, 2),
                 "iterations": iterations,
                 "seconds_per_iteration": round(outcome.seconds / max(iterations, 1), 4),

@@ -67,7 +67,7 @@ def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytes
     """Each as it stands there, one after the other, with settings that make it short."""
     plans: list[Any] = []
 
-    def fitted(plan: Any, told: Any) -> dict[str, Any]:
+    def fitted(plan: Any, on_progress: Any) -> dict[str, Any]:
         plans.append(plan)
         return {"figures": {"psnr": 1}, "checksum": "0" * 16, "notes": []}
 

@@ -60,11 +60,11 @@ def off(model: nn.Module, batch: Batch, received: Update, knowledge: Knowledge, 
     """By which share the attack's estimate misses the truth."""
     guess = attacks.parse("unveil:steps=5")(model, received, knowledge, generator=seeded(seed))
     (note,) = (note for note in guess.notes if "estimated to be" in note)
-    told = float(note.partition("estimated to be ")[2].split()[0])
+    estimate = float(note.partition("estimated to be ")[2].split()[0])
     once = knowledge.training(model, batch)
     shared = sum(float((received.tensors[name] * once[name]).sum()) for name in once)
     truth = shared / sum(float(tensor.square().sum()) for tensor in once.values())
-    return abs(told / truth - 1)
+    return abs(estimate / truth - 1)
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_what_a_channel_does_to_single_tensors_is_undone() -> None:
     obfuscation = EachItsOwn(tuple(float(10**k) for k in range(-3, len(sent) - 3)))
     received = obfuscation(Update(sent), generator=seeded(0))
     reference = "7.weight"
-    told = level(
+    levelled = level(
         model,
         received,
         replace(knowledge, obfuscation=obfuscation),
@@ -167,11 +167,11 @@ def test_what_a_channel_does_to_single_tensors_is_undone() -> None:
         reference=reference,
         generator=seeded(0),
     )
-    assert torch.equal(told.tensors[reference], received.tensors[reference])
+    assert torch.equal(levelled.tensors[reference], received.tensors[reference])
     common = float(received.tensors[reference].norm() / sent[reference].norm())
     for name, tensor in sent.items():
-        torch.testing.assert_close(told.tensors[name], common * tensor, rtol=1e-4, atol=0)
-        assert told.clear[name] == pytest.approx(1.0, abs=1e-4)
+        torch.testing.assert_close(levelled.tensors[name], common * tensor, rtol=1e-4, atol=0)
+        assert levelled.clear[name] == pytest.approx(1.0, abs=1e-4)
 
 
 def test_the_gain_is_known_only_with_training_and_a_channel_that_keeps_lengths() -> None:

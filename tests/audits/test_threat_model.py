@@ -119,15 +119,15 @@ def test_what_the_network_drew_by_chance_is_known_only_where_it_is_granted(
     client = replace(made(FedSGD(mode=mode)), model=Dropping(always=always))
     chance = seeded(4)
     sent = client.training(client.model, client.batch, generator=chance)
-    told = {}
+    matches = {}
     for words in ("everything known", "draws known"):
         knowledge = ThreatModel.parse(words).knowledge(client, OBFUSCATION, draws=draws_of(chance))
         simulated = knowledge.simulate(client.model, client.batch)
-        told[words] = torch.allclose(dense(simulated["layer.weight"]), sent["layer.weight"], atol=1e-6)
+        matches[words] = torch.allclose(dense(simulated["layer.weight"]), sent["layer.weight"], atol=1e-6)
         sentences = [text for text in knowledge.assumptions if "dropout masks" in text]
         assert len(sentences) == drops
         assert all(("does not know" in text) is (words == "everything known") for text in sentences)
-    assert told == {"everything known": not drops, "draws known": True}
+    assert matches == {"everything known": not drops, "draws known": True}
     assert ThreatModel.parse("draws known").is_another(client) is drops
 
 

@@ -26,18 +26,18 @@ def test_arguments_stand_behind_a_question_mark(mine):
         """
         def net(classes, width=2, norm=False, act="tanh", rate=0.5, widths=()):
             net = flat(classes, width)
-            net.told = (width, norm, act, rate, widths)
+            net.given = (width, norm, act, rate, widths)
             return net
         """
     )
-    assert built(f"{name}:net?width=32&norm=true&act=relu&rate=1e-3&widths=[1, 2]").told == (
+    assert built(f"{name}:net?width=32&norm=true&act=relu&rate=1e-3&widths=[1, 2]").given == (
         32,
         True,
         "relu",
         1e-3,
         [1, 2],
     )
-    assert built(f"{name}:net").told == (2, False, "tanh", 0.5, ())
+    assert built(f"{name}:net").given == (2, False, "tanh", 0.5, ())
 
 
 VALUES = st.recursive(
@@ -76,13 +76,13 @@ def test_a_name_prints_as_what_it_is_read_from(arguments):
 )
 def test_what_names_mean_the_same_is_given(mine, signature, expected):
     key = signature.replace("*, ", "").partition("=")[0]
-    name = mine(f"def net({signature}):\n    net = flat(4); net.told = {key}; return net\n")
-    assert built(f"{name}:net").told == expected
+    name = mine(f"def net({signature}):\n    net = flat(4); net.given = {key}; return net\n")
+    assert built(f"{name}:net").given == expected
 
 
 def test_sides_that_differ_are_two_numbers(mine):
-    name = mine("def net(image_size):\n    net = flat(4, pixels=3 * 8 * 6); net.told = image_size; return net\n")
-    assert built(f"{name}:net", shape=(3, 8, 6)).told == (8, 6)
+    name = mine("def net(image_size):\n    net = flat(4, pixels=3 * 8 * 6); net.given = image_size; return net\n")
+    assert built(f"{name}:net", shape=(3, 8, 6)).given == (8, 6)
 
 
 def test_the_users_argument_wins_and_another_width_may_be_wider(mine):

@@ -168,8 +168,8 @@ def test_some_pictures_and_some_classes_are_withheld_from_a_generator() -> None:
     assert 0.08 < float((classes == 0).float().mean()) < 0.22
     assert not (blank & (classes == 0)).any()  # from nothing at all nothing is to be learned
     assert not hints[blank].any()
-    told = classes > 0
-    assert torch.equal(classes[told], pairs.labels[told] + 1)
+    labelled = classes > 0
+    assert torch.equal(classes[labelled], pairs.labels[labelled] + 1)
 
 
 @pytest.mark.slow
@@ -347,7 +347,7 @@ def test_fit_from_pictures_to_an_enhancer_with_its_card(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Fit, "recipes", recipes)
     monkeypatch.setattr(fitting, "VICTIMS", 1)
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     source = some_source()
     out = tmp_path / "out" / "mine.safetensors"
     plan = Fit(
@@ -360,10 +360,10 @@ def test_fit_from_pictures_to_an_enhancer_with_its_card(tmp_path: Path, monkeypa
         size=32,
         licence="made here",
     )
-    card = fit(plan, lambda what, done, total, scores: told.append((what, done, total)))
-    assert told[0] == ("pairs of 12 pictures of pictures", 0, 2)
-    assert ("pairs of 12 pictures of pictures", 2, 2) in told
-    assert told[-1] == ("training", 8, 8)
+    card = fit(plan, lambda what, done, total, scores: reported.append((what, done, total)))
+    assert reported[0] == ("pairs of 12 pictures of pictures", 0, 2)
+    assert ("pairs of 12 pictures of pictures", 2, 2) in reported
+    assert reported[-1] == ("training", 8, 8)
     enhancer = Learned("mine", out)
     assert enhancer.card["licence"] == "made here"
     assert len(enhancer.seen) == 12

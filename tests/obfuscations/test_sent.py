@@ -185,15 +185,15 @@ def test_the_step_of_l2_norms_is_told_from_the_values_alone(
     stage = QSGD(levels=levels, bucket=bucket)
     x = torch.randn(size, generator=seeded(number))
     y = stage(Update({"a": x}), generator=seeded(number + 1)).tensors["a"]
-    told = stage._steps(Update({"a": y}))["a"].expand(size)
+    steps = stage._steps(Update({"a": y}))["a"].expand(size)
     for first in range(0, size, bucket or size):
         part = slice(first, first + (bucket or size))
         n, step = len(x[part]), float(x[part].norm()) / (levels - 1)
         if bool(y[part].any()):
             off = 1e-4 if n >= 16 else 4 * math.sqrt(n) / (levels - 1)
-            assert float(told[part][0]) == pytest.approx(step, rel=off)
+            assert float(steps[part][0]) == pytest.approx(step, rel=off)
         else:
-            assert not told[part].any()
+            assert not steps[part].any()
 
 
 def test_the_step_that_travels_is_used_where_it_cannot_be_told() -> None:
@@ -203,9 +203,9 @@ def test_the_step_that_travels_is_used_where_it_cannot_be_told() -> None:
     received = next(
         r for r in (obfuscation(Update({"a": x}), generator=seeded(s)) for s in range(20)) if not r.masks()["a"][0]
     )
-    told = obfuscation.misfit(received)
+    misfit = obfuscation.misfit(received)
     wrong = x + 0.15 * (received.tensors["a"] - x).sign()
-    assert float(told({"a": wrong})) > 2 * float(told({"a": x}))
+    assert float(misfit({"a": wrong})) > 2 * float(misfit({"a": x}))
 
 
 def test_two_equal_stages_are_two_stages() -> None:

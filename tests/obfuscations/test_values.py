@@ -150,8 +150,8 @@ def test_every_tensor_passes_every_channel_and_is_judged_by_a_number(kind: str, 
         for name, t in tensors.items():
             y = received.tensors[name]
             assert (y.dtype, y.shape) == (t.dtype, t.shape), (obfuscation, name)
-        for told in (received, Update(received.tensors)):  # with and without what travelled beside the values
-            assert math.isfinite(float(obfuscation.misfit(told)(half))), obfuscation
+        for sent in (received, Update(received.tensors)):  # with and without what travelled beside the values
+            assert math.isfinite(float(obfuscation.misfit(sent)(half))), obfuscation
 
 
 @pytest.mark.parametrize("kind", ["large", "small"])

@@ -24,10 +24,10 @@ DID = Enhancement(misfit_before=2.0, misfit_after=1.0, share=1.0)
 
 
 def enhanced(
-    make: MakeTrial, *, psnr: list[float], before: list[float], told: Enhancement = DID, **options: Any
+    make: MakeTrial, *, psnr: list[float], before: list[float], enhancement: Enhancement = DID, **options: Any
 ) -> Trial:
     """A trial with an enhancer, and what it was before."""
-    return make(psnr=psnr, before=before, enhancer="mine", enhancement=told, **options)
+    return make(psnr=psnr, before=before, enhancer="mine", enhancement=enhancement, **options)
 
 
 def test_the_gain_is_paired_by_picture_and_averaged_over_the_seeds(trial: MakeTrial) -> None:
@@ -47,7 +47,7 @@ def test_no_enhancer_adds_nothing_and_says_nothing(trial: MakeTrial) -> None:
 
 def test_an_exact_misfit_before_is_no_division_by_zero(trial: MakeTrial) -> None:
     exact = dataclasses.replace(DID, misfit_before=0.0, misfit_after=0.0)
-    found = enhancer_gain([enhanced(trial, psnr=[25.0, 28.0], before=[24.0, 26.0], told=exact)])
+    found = enhancer_gain([enhanced(trial, psnr=[25.0, 28.0], before=[24.0, 26.0], enhancement=exact)])
     assert found.misfit == 1.0
 
 
@@ -77,7 +77,7 @@ def test_the_page_says_what_was_added_what_was_given_back_and_shows_what_labels_
 ) -> None:
     files = ["images/00.png", "images/01.png"]
     half = dataclasses.replace(DID, share=0.5, prior_only=files)
-    page = render(folder, [enhanced(trial, psnr=[25.0, 28.0], before=[24.0, 26.0], told=half, pictures=True)])
+    page = render(folder, [enhanced(trial, psnr=[25.0, 28.0], before=[24.0, 26.0], enhancement=half, pictures=True)])
     assert "the enhancer adds +1.50 dB [+1.00, +2.00]" in page
     assert "0.5 times what it was before" in page
     assert "50% of the change was kept" in page
@@ -90,9 +90,9 @@ def test_the_page_says_what_was_added_what_was_given_back_and_shows_what_labels_
 
 def test_what_other_labels_draw_stands_below_each_obfuscation(trial: MakeTrial, folder: Path) -> None:
     def drawn(obfuscation: str, *files: int) -> Trial:
-        told = dataclasses.replace(DID, prior_only=[f"images/0{file}.png" for file in files])
+        enhancement = dataclasses.replace(DID, prior_only=[f"images/0{file}.png" for file in files])
         scores = {"psnr": [25.0, 28.0], "before": [24.0, 26.0]}
-        return enhanced(trial, told=told, obfuscation=obfuscation, pictures=True, **scores)
+        return enhanced(trial, enhancement=enhancement, obfuscation=obfuscation, pictures=True, **scores)
 
     same = render(folder, [drawn("none", 0, 1), drawn("sign", 0, 1)])
     assert (same.count(">Prior only, no update<"), same.count(">prior only<")) == (1, 0)

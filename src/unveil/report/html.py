@@ -187,8 +187,8 @@ def _metrics(rows: Sequence[Row]) -> list[tuple[str, MetricFacts]]:
     found = dict.fromkeys(name for row in rows for name in row.scores)
     known = [name for name in FACTS if name in found]
     names = [*known, *(name for name in found if name not in FACTS)]
-    told = set(names) - ALWAYS or any(row.above for row in rows)
-    return [(name, facts_of(name)) for name in names] if told else []
+    needs_table = set(names) - ALWAYS or any(row.above for row in rows)
+    return [(name, facts_of(name)) for name in names] if needs_table else []
 
 
 def _controls(rows: Sequence[Row]) -> list[str]:

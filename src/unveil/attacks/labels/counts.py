@@ -47,12 +47,12 @@ def likeliest_counts(
     """
     means, variances = likelihood.means(chance), likelihood.variances(signals, chance)
     # Where a class does not occur, or once, its signal alone tells the factor.
-    told = torch.cat([(signals.told / means[:, k]) for k in (0, 1)])
-    told = (told[signals.known.repeat(2) & (told > 0)].log() - middle) / width
-    told = told[told.abs() < REACH].sort().values
+    ratios = torch.cat([(signals.values / means[:, k]) for k in (0, 1)])
+    ratios = (ratios[signals.known.repeat(2) & (ratios > 0)].log() - middle) / width
+    ratios = ratios[ratios.abs() < REACH].sort().values
     many = means.numel() * num_images <= MANY
-    some = torch.linspace(0, len(told) - 1, min(len(told), 16 if many else 4)).long()
-    steps = torch.linspace(-REACH, REACH, 13 if many else 5).tolist() + told[some].tolist()
+    some = torch.linspace(0, len(ratios) - 1, min(len(ratios), 16 if many else 4)).long()
+    steps = torch.linspace(-REACH, REACH, 13 if many else 5).tolist() + ratios[some].tolist()
     prior = PRIOR * torch.lgamma(torch.arange(num_images + 1) + 1.0)
     for _ in range(2):
         step, sharp = torch.cartesian_prod(torch.tensor(steps).double(), torch.arange(len(SHARPNESS)).double()).T
@@ -69,7 +69,7 @@ def likeliest_counts(
         for at in total.argsort()[:4].tolist():  # once more with the factors that fit these counts best
             mean, variance = (t.gather(1, counts[at][:, None]).squeeze(1) for t in (means, variances))
             weight = signals.known / variance
-            fit = float((weight * mean * signals.told).sum() / (weight * mean.square()).sum().clamp_min(1e-300))
+            fit = float((weight * mean * signals.values).sum() / (weight * mean.square()).sum().clamp_min(1e-300))
             steps += [float(step[at])] + ([(math.log(fit) - middle) / width] if fit > 0 else [])
     at = int(total.argmin())
     return Counts(counts[at], float(total[at]), margin(costs[at], counts[at]))

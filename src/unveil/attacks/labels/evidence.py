@@ -120,11 +120,11 @@ def class_signals(slopes: Slopes, reading: Reading, size: float) -> Signals:
         weights = mean / (noise + slopes.rest + slopes.spread.square().sum(0) + floor)
     share = (weights * mean).sum(1, keepdim=True)
     weights = torch.where(share > 0, weights / share.clamp_min(1e-300), 0.0)
-    told = (weights * reading.rows.double()).sum(1)
+    values = (weights * reading.rows.double()).sum(1)
     noise = torch.where(weights != 0, weights.square() * reading.noise.double(), 0.0).sum(1)
-    share = share.squeeze(1).expand_as(told)
+    share = share.squeeze(1).expand_as(values)
     variance = torch.where(share > 0, size / share.clamp_min(1e-300), torch.inf)
-    return Signals(told, variance, noise.expand_as(told))
+    return Signals(values, variance, noise.expand_as(values))
 
 
 def _solved(slopes: Slopes, diagonal: Tensor) -> Tensor:

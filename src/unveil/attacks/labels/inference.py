@@ -181,11 +181,11 @@ class _Inference:
 
         chances = pool.scores.softmax(1).double().cpu()[:, : self.classes]
         chance = Chance(chances.mean(0) - chances.mean(), chances.var(0))
-        told = [signals(update) for update in arrived]
-        likelihood = learn(told, [k[: self.classes] for k in counts], chance, self.n)
+        rehearsed = [signals(update) for update in arrived]
+        likelihood = learn(rehearsed, [k[: self.classes] for k in counts], chance, self.n)
         received = signals(self.received)
-        usual = torch.stack([s.told.abs().max() for s in told]).median()
-        longer = math.log(max(float(received.told.abs().max()), 1e-300) / max(float(usual), 1e-300))
+        usual = torch.stack([s.values.abs().max() for s in rehearsed]).median()
+        longer = math.log(max(float(received.values.abs().max()), 1e-300) / max(float(usual), 1e-300))
         # Where no obfuscation is known, there may be none; else the update's own length is all there is to go by.
         sizes = [(0.0, LIKENESS)] if self.scaled else [(longer, UNLIKE)]
         sizes += [(longer, UNLIKE)] if self.scaled and self.knowledge.obfuscation is None else []

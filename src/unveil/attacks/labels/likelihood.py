@@ -19,12 +19,12 @@ class Signals:
     """One number a class, told from its row.
 
     Args:
-        told: The signals.
+        values: The signals.
         variance: Their variance as their own weights tell it; infinite where nothing was sent.
         noise: The part of it that is the obfuscation's.
     """
 
-    told: Float[Tensor, " classes"]
+    values: Float[Tensor, " classes"]
     variance: Float[Tensor, " classes"]
     noise: Float[Tensor, " classes"]
 
@@ -35,7 +35,7 @@ class Signals:
 
     def first(self, classes: int) -> Signals:
         """Those of the first classes, on the processor."""
-        return Signals(*(t[:classes].cpu() for t in (self.told, self.variance, self.noise)))
+        return Signals(*(t[:classes].cpu() for t in (self.values, self.variance, self.noise)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class Likelihood:
         longer = factors[:, None, None]
         variance = (longer / sharpness[:, None, None]).square() * self.variances(signals, chance)
         variance = torch.maximum(variance, signals.noise.where(signals.known, 0.0)[:, None])
-        off = signals.told[:, None] - longer * self.means(chance)
+        off = signals.values[:, None] - longer * self.means(chance)
         costs = (TAIL + 1) / 2 * torch.log1p(off.square() / (TAIL * variance))
         return (costs + variance.log() / 2) * signals.known[:, None]
 
@@ -104,7 +104,7 @@ def learn(signals: list[Signals], counts: list[Tensor], chance: Chance, num_imag
         num_images: Pictures a round.
     """
     known = torch.cat([round_.known for round_ in signals])
-    s, q = (torch.cat([getattr(r, name) for r in signals])[known] for name in ("told", "variance"))
+    s, q = (torch.cat([getattr(r, name) for r in signals])[known] for name in ("values", "variance"))
     k = torch.cat(counts)[known].double()
     p = chance.mean.repeat(len(signals))[known]
     if not len(s):
