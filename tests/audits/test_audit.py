@@ -117,8 +117,8 @@ def test_run_tells_how_far_it_is(client: Client, tmp_path: Path) -> None:
     seen: list[AuditProgress] = []
     audit = Audit(clients=[client], obfuscations=parsed("none", "sign"), attacks=[parse_attack("rog:steps=2")])
     run(audit, tmp_path, seen.append)
-    reported = [(s.done, s.total, s.settings["obfuscation"], s.progress.step if s.progress else None) for s in seen]
+    reported = [(s.done, s.total, s.settings["obfuscation"], s.step.step if s.step else None) for s in seen]
     starts_and_ends = [item for item in reported if item[3] is None]
     assert starts_and_ends == [(0, 2, "none", None), (1, 2, "none", None), (1, 2, "sign", None), (2, 2, "sign", None)]
     assert sum(item[3] is not None for item in reported) == 4
-    assert [s.trial is not None for s in seen if s.progress is None] == [False, True, False, True]
+    assert [s.trial is not None for s in seen if s.step is None] == [False, True, False, True]

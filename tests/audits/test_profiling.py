@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unveil.audits import profiling as meter
+from unveil.audits import profiling
 from unveil.audits.profiling import Profiler
 from unveil.core.types import Progress
 
@@ -16,7 +16,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(meter.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(profiling.time, "perf_counter", lambda: self.now)
 
     def move(self, seconds: float) -> None:
         self.now += seconds
@@ -45,21 +45,21 @@ def test_no_watch_stays_no_watch() -> None:
         assert measured.unmetered(None) is None
 
 
-@pytest.mark.skipif(not meter.RESET.exists(), reason="the system does not tell the peak of a part of a run")
+@pytest.mark.skipif(not profiling.RESET.exists(), reason="the system does not tell the peak of a part of a run")
 def test_peak_is_that_of_the_block_alone() -> None:
-    big = torch.ones(64 * meter.MIB)  # 256 MiB, gone again before the block
+    big = torch.ones(64 * profiling.MIB)  # 256 MiB, gone again before the block
     del big
     with Profiler(CPU) as small:
         pass
     with Profiler(CPU) as large:
-        torch.ones(64 * meter.MIB)
+        torch.ones(64 * profiling.MIB)
     assert small.peak_mib is not None
     assert large.peak_mib is not None
     assert large.peak_mib > small.peak_mib + 200
 
 
 def test_no_peak_rather_than_a_wrong_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(meter, "RESET", tmp_path / "absent" / "clear_refs")
+    monkeypatch.setattr(profiling, "RESET", tmp_path / "absent" / "clear_refs")
     with Profiler(CPU) as measured:
         pass
     assert measured.peak_mib is None

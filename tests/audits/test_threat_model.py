@@ -1,4 +1,4 @@
-"""The ladder of knowledge: words for it, and that what is withheld is really not handed over."""
+"""Threat models: their words, and that what is withheld is really not handed over."""
 
 from __future__ import annotations
 
@@ -131,12 +131,12 @@ def test_what_the_network_drew_by_chance_is_known_only_where_it_is_granted(
     assert ThreatModel.parse("draws known").is_another(client) is drops
 
 
-def test_an_audit_runs_the_ladder_and_leaves_out_what_is_no_rung() -> None:
-    ladder = [ThreatModel(), ThreatModel.parse("labels unknown"), ThreatModel.parse("order unknown")]
+def test_an_audit_runs_every_threat_model_but_those_that_change_nothing() -> None:
+    granted = [ThreatModel(), ThreatModel.parse("labels unknown"), ThreatModel.parse("order unknown")]
     small, plain = made(MINI), replace(made(FedSGD()), name="b")
-    audit = Audit(clients=[small, plain], obfuscations=[], attacks=[parse_attack("rog")], threat_models=ladder)
-    rungs = [(client.name, str(threat_model)) for client, threat_model, *_ in audit.trials()]
-    assert rungs == [
+    audit = Audit(clients=[small, plain], obfuscations=[], attacks=[parse_attack("rog")], threat_models=granted)
+    run = [(client.name, str(threat_model)) for client, threat_model, *_ in audit.trials()]
+    assert run == [
         ("a", "everything known"),
         ("a", "labels unknown"),
         ("a", "order unknown"),

@@ -11,8 +11,8 @@ SETTINGS = {"client": "client", "training": "fedsgd", "obfuscation": "sign [x]",
 
 
 def at(done: int, *, step: int | None = None, trial: Trial | None = None) -> AuditProgress:
-    progress = None if step is None else Progress(step=step, steps=8, loss=1.0, images=lambda: None)
-    return AuditProgress(done=done, total=4, settings=SETTINGS, seed=7, progress=progress, trial=trial)
+    attack = None if step is None else Progress(step=step, steps=8, loss=1.0, images=lambda: None)
+    return AuditProgress(done=done, total=4, settings=SETTINGS, seed=7, step=attack, trial=trial)
 
 
 TRIAL = Trial(

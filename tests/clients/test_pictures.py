@@ -270,7 +270,7 @@ def test_every_suffix_that_is_taken_for_a_picture_is_of_a_format_that_is_read(tm
 
 
 def claiming(width, height):
-    """A PNG whose head says so many pixels, and which has nearly none."""
+    """A PNG whose header gives this size, and which has nearly no pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

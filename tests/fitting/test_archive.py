@@ -29,7 +29,7 @@ def encoded(side: int = SIDE, wide: int | None = None, seed: int = 0) -> bytes:
 
 
 def claiming(side: int) -> bytes:
-    """A PNG whose head says so many pixels a side, and which has none."""
+    """A PNG whose header gives this side, and which has no pixels."""
     head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + b"\0\0\0\0IDAT"
 

@@ -16,7 +16,7 @@ from unveil.report.enhancer_gain import enhancer_gain
 from unveil.report.html import render
 from unveil.report.levels import Level
 from unveil.report.table import print_table
-from unveil.report.threat_models import ladders
+from unveil.report.threat_models import threat_model_charts
 
 MakeTrial = Callable[..., Trial]
 
@@ -69,7 +69,7 @@ def test_an_enhancer_that_spoils_pictures_makes_no_obfuscation_look_safer(trial:
 def test_each_enhancer_has_a_ladder_of_its_own(trial: MakeTrial) -> None:
     rungs = ("everything known", "labels unknown")
     rows = summarise([enhanced(trial, psnr=[25.0] * 8, before=[24.0] * 8, threat_model=rung) for rung in rungs])
-    assert [ladder.enhancer for ladder in ladders(rows)] == ["", "mine"]
+    assert [chart.enhancer for chart in threat_model_charts(rows)] == ["", "mine"]
 
 
 def test_the_page_says_what_was_added_what_was_given_back_and_shows_what_labels_alone_give(

@@ -261,7 +261,7 @@ def test_the_attacks_own_confidence_is_compared_with_the_truth(folder: Path, tri
     assert "rank correlation" not in page.text
 
 
-def test_several_attackers_are_a_ladder(folder: Path, trial: MakeTrial) -> None:
+def test_several_threat_models_have_a_chart(folder: Path, trial: MakeTrial) -> None:
     page, _ = read(folder, [trial(), trial(threat_model="labels unknown")])
     assert "What the attacker must know" in page.text
     page, _ = read(folder, [trial()])

@@ -1,4 +1,4 @@
-"""The audit: clients x attackers x obfuscations x attacks x seeds, the un-obfuscated control always among them."""
+"""The audit: clients x threat models x obfuscations x attacks x seeds, always with the baseline."""
 
 from __future__ import annotations
 
@@ -28,18 +28,22 @@ from unveil.obfuscations import parse as parse_obfuscation
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Everything that is to be tried; the baseline, an update as it is, is put first where it is missing.
+    """Everything that is to be tried. The baseline, `none`, is put first where it is missing.
 
     Args:
-        clients: Who trains on what; their names differ.
+        clients: The clients, each with a name of its own.
         obfuscations: The obfuscations to compare.
         attacks: The attacks to run on each of them.
-        seeds: One run of everything for each; whole numbers of at least 0.
-        threat_models: How much the attackers are granted, one run of everything for each. One who is no other than
-            somebody who knows everything, for a client, is left out there.
+        seeds: Whole numbers of at least 0; everything is run once for each.
+        threat_models: What attackers are granted; everything is run once for each. A threat model that changes nothing
+            for a client is skipped for that client.
         metrics: What reconstructions are scored with.
-        controls: Updates that know nothing of the pictures, on which every attack is run too; see `controls.py`.
-        enhancer: What is made of every attack's pictures; None to score them as they are.
+        controls: Names of updates of other pictures, on which every attack is run too; see `controls.CONTROLS`.
+        enhancer: The network that changes every attack's pictures afterwards; None for none.
+
+    Raises:
+        UsageError: A list is empty or names something twice, a seed is negative, a control is unknown, or a threat
+            model changes nothing for any client.
     """
 
     clients: Sequence[Client]
@@ -76,14 +80,14 @@ class Audit:
         return sum(1 for _ in self.trials())
 
     def trials(self) -> Iterator[tuple[Client, ThreatModel, Obfuscation, Attack, int]]:
-        """What is to be run, in order."""
+        """The trials in the order in which they are run."""
         for client, threat_model in itertools.product(self.clients, self.threat_models):
             if threat_model.is_another(client):
                 for rest in itertools.product(self.obfuscations, self.attacks, self.seeds):
                     yield client, threat_model, *rest
 
     def settings(self) -> dict[str, Any]:
-        """All that the results depend on, as plain JSON: two audits with equal settings may share a folder."""
+        """Everything that the results depend on, as plain JSON. Audits with equal settings may share a folder."""
         return {
             "clients": [
                 {
@@ -105,7 +109,7 @@ class Audit:
             "threat_models": [str(threat_model) for threat_model in self.threat_models],
             "metrics": self.metrics.settings,
             "controls": list(self.controls),
-            "arithmetic": sorted({arithmetic_of(a, s.batch.images.device) for a in self.attacks for s in self.clients}),
+            "arithmetic": sorted({arithmetic_of(a, c.batch.images.device) for a in self.attacks for c in self.clients}),
             **({} if self.enhancer is None else {"enhancer": str(self.enhancer)}),
         }
 
@@ -116,49 +120,52 @@ class Audit:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditProgress:
-    """How far an audit is; sent when a trial starts, after each step of its attack, and when it ends.
+    """How far an audit is. Sent when a trial starts, after each step of its attack, and when the trial ends.
 
     Args:
-        done: Trials finished, those of an earlier run included.
-        total: Trials in the audit.
-        settings: The settings of the trial this is about.
-        seed: Its seed.
-        progress: The attack's last step, None before the first.
-        trial: The finished trial, None until then.
+        done: Number of finished trials, those of an earlier run included.
+        total: Number of trials in the audit.
+        settings: The settings of the present trial.
+        seed: The seed of the present trial.
+        step: The last step of its attack; None before the first.
+        trial: The finished trial; None until it has ended.
     """
 
     done: int
     total: int
     settings: Mapping[str, str]
     seed: int
-    progress: Progress | None = None
+    step: Progress | None = None
     trial: Trial | None = None
 
 
 def run(audit: Audit, folder: Path, on_progress: Callable[[AuditProgress], None] | None = None) -> list[Trial]:
-    """Run what the folder does not hold yet, keep each trial as soon as it ends, and return all of them in order.
+    """Run the trials that the folder does not hold yet, and append each to the folder as soon as it ends.
 
     Args:
         audit: What to try.
         folder: The results folder, new or of an earlier run with the same settings.
-        on_progress: Called with every `AuditProgress`.
+        on_progress: Called with every `AuditProgress`; None for no reports.
+
+    Returns:
+        All trials of the audit in its order, those of an earlier run included.
 
     Raises:
-        UsageError: The folder or something in the audit cannot be used; what was finished is kept.
+        UsageError: The folder or a component cannot be used; finished trials are kept.
     """
     prepare(folder, audit.settings())
     kept = {trial_key(trial.settings, trial.seed): trial for trial in read_trials(folder)}
     keys = []
-    by_client: dict[str, Mapping[str, Metric]] = {}  # the metrics of a client are made when its first trial is run
+    by_client: dict[str, Mapping[str, Metric]] = {}  # built at a client's first trial: loading networks takes seconds
     for client, threat_model, obfuscation, attack, seed in audit.trials():
         settings = settings_of(client, obfuscation, attack, threat_model, audit.enhancer)
         keys.append(trial_key(settings, seed))
         if keys[-1] in kept:
             continue
 
-        standing = AuditProgress(done=len(kept), total=len(audit), settings=settings, seed=seed)
-        tell = on_progress or (lambda standing: None)
-        tell(standing)
+        progress = AuditProgress(done=len(kept), total=len(audit), settings=settings, seed=seed)
+        report = on_progress or (lambda progress: None)
+        report(progress)
         if client.name not in by_client:
             by_client[client.name] = audit.metrics(client)
         trial = run_trial(
@@ -170,20 +177,21 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[AuditProgress], None]
             metrics=by_client[client.name],
             controls=audit.controls,
             enhancer=audit.enhancer,
-            watch=_watch(tell, standing) if on_progress else None,
+            watch=_watch(report, progress) if on_progress else None,
         )
         trial = append(folder, trial)
         kept[keys[-1]] = trial
-        tell(dataclasses.replace(standing, done=len(kept), trial=trial))
+        report(dataclasses.replace(progress, done=len(kept), trial=trial))
     return [kept[key] for key in keys]
 
 
-def _watch(tell: Callable[[AuditProgress], None], standing: AuditProgress) -> Watch:
-    return lambda progress: tell(dataclasses.replace(standing, progress=progress))
+def _watch(report: Callable[[AuditProgress], None], progress: AuditProgress) -> Watch:
+    """A watch that reports each step of an attack as the progress of the audit."""
+    return lambda step: report(dataclasses.replace(progress, step=step))
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
-    """Twelve characters that change when a picture or a weight does."""
+    """The first 12 hexadecimal digits of the SHA-256 of the tensors' bytes."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -191,6 +199,7 @@ def _digest(tensors: Iterable[Tensor]) -> str:
 
 
 def _check_list(name: str, values: list[Any]) -> None:
+    """Raise a `UsageError` if the list is empty or holds a value twice."""
     if not values:
         raise UsageError(f"audit: expected at least one of {name}, got none; add one")
     for i, value in enumerate(values):

@@ -1,8 +1,8 @@
 """Controls: what the same attack, at the same price, scores where the update knows nothing of these pictures.
 
 Without them a score means nothing: a reconstruction that merely looks like a photograph is also a little like the
-private one. Two more controls need no run of their own: no update at all is the blind guess, and the un-obfuscated
-update is the row `none` of every audit.
+private one. Two more comparisons need no run of their own: the blind guess, which needs no update, and the baseline,
+which is the row `none` of every audit.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class MetricSelection:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As plain JSON; where somebody keeps weights is nobody's business, that they are LPIPS's is checked."""
+        """As plain JSON. The path of the LPIPS weights is left out: their checksum is verified when they are read."""
         kept = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         named = self.classifier.name if isinstance(self.classifier, Classifier) else self.classifier
         if named is not None and named.startswith("cifar10:"):

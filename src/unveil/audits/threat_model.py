@@ -1,4 +1,4 @@
-"""Who attacks: how much of what the client knows is granted. Several of them are a ladder of knowledge."""
+"""The threat model: which facts about the client the attacker is granted."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class ThreatModel:
         return words + AND + DRAWS if self.draws else words
 
     def knowledge(self, client: Client, obfuscation: Obfuscation, *, draws: int = 0) -> Knowledge:
-        """What this attacker is granted of a client and a channel.
+        """The facts that this attacker is granted about a client and an obfuscation.
 
         Args:
             client: The client.
-            obfuscation: The channel.
+            obfuscation: The obfuscation of the update.
             draws: Seed of what the client's network drew by chance; withheld unless `self.draws`.
         """
         granted = client.knowledge(None if "obfuscation" in self.unknown else obfuscation)

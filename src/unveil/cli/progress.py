@@ -21,22 +21,22 @@ from unveil.audits.audit import AuditProgress
 
 @contextmanager
 def shown(console: Console) -> Iterator[Callable[[AuditProgress], None]]:
-    """Give a listener for `audit.run` that shows every standing on the console."""
+    """Give a listener for `audit.run` that shows every `AuditProgress` on the console."""
     if not console.is_terminal:
-        yield lambda standing: _line(standing, console)
+        yield lambda progress: _line(progress, console)
         return
     with _bar(console) as bar:
         tasks: list[TaskID] = []
 
-        def show(standing: AuditProgress) -> None:
-            step = standing.progress
+        def show(progress: AuditProgress) -> None:
+            step = progress.step
             part = 0.0 if step is None else min(step.step / max(step.steps, 1), 1.0)
-            trials = standing.done if standing.trial else min(standing.done + part, standing.total)
-            name = standing.settings["obfuscation"]
+            trials = progress.done if progress.trial else min(progress.done + part, progress.total)
+            name = progress.settings["obfuscation"]
             at = "trials" if step is None else f"trials  step {step.step}/{step.steps}"
             if not tasks:
                 # Trials of an earlier run are where this one starts, or the time left would be far too short.
-                tasks.append(bar.add_task("", total=standing.total, completed=standing.done, name=name, step=at))
+                tasks.append(bar.add_task("", total=progress.total, completed=progress.done, name=name, step=at))
             bar.update(tasks[0], completed=trials, name=name, step=at)
 
         yield show
@@ -86,15 +86,15 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _line(standing: AuditProgress, console: Console) -> None:
-    trial = standing.trial
+def _line(progress: AuditProgress, console: Console) -> None:
+    trial = progress.trial
     if trial is None:
         return
     psnr = trial.scores.get("psnr", [])
     score = f"{sum(psnr) / len(psnr):.1f} dB, " if psnr else ""
     what = ", ".join(trial.settings[key] for key in ("client", "training", "obfuscation", "attack"))
     console.print(
-        f"[{standing.done}/{standing.total}] {what}, seed {trial.seed}: {score}{trial.final.seconds:.1f} s",
+        f"[{progress.done}/{progress.total}] {what}, seed {trial.seed}: {score}{trial.final.seconds:.1f} s",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -182,7 +182,7 @@ def parse(text: str) -> LocalTraining:
 
 
 def shortened(training: LocalTraining, pictures: int) -> LocalTraining:
-    """The same local training for an epoch at most, on so many pictures: as much of it as it takes to try it."""
+    """The same local training for at most one epoch on `pictures` pictures, which is enough to try it."""
     return training.shortened(pictures) if isinstance(training, MayBeShortened) else training
 
 

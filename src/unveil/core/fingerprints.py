@@ -12,7 +12,7 @@ from unveil.core.types import Images
 SIDE = 16
 BYTES = SIDE * SIDE // 8
 ALIKE = 12  # bits of 256 by which two saved copies of one picture may differ
-SHARE = 4  # and of the bits set, or of those not set, one in so many: a line on black has few, and so has any other
+SHARE = 4  # at most 1/4 of the rarer bit value may differ, else pictures with few bits set match each other
 FLAT = 0.02  # standard deviation below which a picture has no fingerprint
 FAINT = 1 / 255  # a difference below is none: it would not survive being saved again
 

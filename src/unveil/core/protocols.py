@@ -137,7 +137,7 @@ class HasEntryModels(Protocol):
     """An obfuscation after which some entries say more than others; all others leave every entry equally certain."""
 
     def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
-        """One belief for each matrix of what was received, by name."""
+        """One entry model for each matrix of what was received, by name."""
         ...
 
 

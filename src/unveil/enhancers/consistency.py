@@ -24,7 +24,7 @@ STEPS = 6
 """Steps by which each of them is led back to the features that the update gives."""
 
 LAST, NEARLY = 3, 1.02
-"""Steps by which it is then led back to the update as a whole, where the misfit is at most so many times too high."""
+"""Steps of a last correction towards the whole update, taken only if the misfit is at most 1.02 times the attack's."""
 
 EXACT, MOST = 0.005, 0.3
 """Where the update gives the features this exactly, it knows better than a prior: so much is tried at most."""

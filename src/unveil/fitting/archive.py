@@ -51,7 +51,7 @@ def read_archive(path: Path) -> Archive:
 
     Args:
         path: An .npz with `data` (the bytes of all pictures' files), `offsets` (where each begins, and the end of the
-            last), `labels` and `classes`; `sheet` where each file is a sheet of so many by so many pictures, a class
+            last), `labels` and `classes`; `sheet` where each file is a sheet of `sheet` x `sheet` pictures, a class
             after the other; `split` and `full_class` as in `Archive`.
 
     Raises:

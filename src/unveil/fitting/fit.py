@@ -101,7 +101,7 @@ class Fit:
         Training(steps=self.steps, lr=self.lr, seed=self.seed)
 
     def recipes(self, side: int) -> Sequence[Recipe]:
-        """What clients are simulated on pictures of so many pixels a side; each is of one of them."""
+        """Recipes of simulated clients for pictures of `side` x `side` pixels; each client follows one of them."""
         return (replace(DESTRUCTION, sizes=(side,)),) if self.setting == "semantic" else RESTORATION
 
 

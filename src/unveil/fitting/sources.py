@@ -24,7 +24,7 @@ from unveil.core.types import Images
 from unveil.fitting.archive import LEAST, MOST, read_archive
 
 PART = 256  # pictures fingerprinted at once
-HELD_OUT = 20  # one picture in so many, and one client in so many, is for validation
+HELD_OUT = 20  # one picture in 20, and one client in 20, is for validation
 Pixels = npt.NDArray[np.uint8]
 
 

@@ -1,4 +1,4 @@
-"""No obfuscation: the control that every audit runs beside the rest."""
+"""No obfuscation: the baseline that every audit runs beside the rest."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _believed(
     expected: Tensor,
     block: Block,
 ) -> tuple[Tensor, Tensor]:
-    """What was sent as the inner belief has it, or else exact; the rest below the threshold, or else unknown."""
+    """What was sent as the inner entry model has it, or else exact; the rest below the threshold, or else unknown."""
     expected = expected * gain
     y = received[block]
     target, weight = inner(expected, block) if inner is not None else (y, torch.ones_like(y))

@@ -75,7 +75,7 @@ class QSGD:
         return stepped(received, stochastic_penalty, self._steps(received), sent_only=sent_only)
 
     def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
-        """Rounding adds the variance ``f (1 - f) step^2`` at fraction f of a step; see `Telling`."""
+        """Rounding adds the variance ``f (1 - f) step^2`` at fraction f of a step; see `HasEntryModels`."""
         steps = self._steps(received)
         return {n: partial(rounded_belief, y, steps[n]) for n, y in received.tensors.items() if y.dim() == 2}
 

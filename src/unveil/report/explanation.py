@@ -36,7 +36,7 @@ def _named(control: str) -> str:
 
 
 def bound(row: Row) -> str:
-    """What so many pictures allow to say where none came back."""
+    """What a batch of this size allows to say where no picture came back."""
     share = wilson(came_back(row), row.pictures).high
     pictures = formatting.count(row.pictures, "picture")
     return f"with {pictures}, up to {share:.0%} of such pictures may still come back (95 %)"

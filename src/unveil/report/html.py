@@ -26,7 +26,7 @@ from unveil.report.pooling import summarise
 from unveil.report.rate_leakage import families
 from unveil.report.rows import Picture, Row
 from unveil.report.significance import ALPHA, NO_UPDATE
-from unveil.report.threat_models import ladders
+from unveil.report.threat_models import threat_model_charts
 
 NAME = "report.html"
 SETTINGS = "audit.json"
@@ -137,7 +137,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         title=formatting.plain(headline(rows)).partition(". ")[0],
         recommendation=recommendation(rows),
         facts=_facts(rows, trials),
-        ladders=ladders(rows),
+        threat_model_charts=threat_model_charts(rows),
         families=families(rows),
         agreement=agreed,
         overlooked=_looked_at(folder, agreed),

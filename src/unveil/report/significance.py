@@ -1,4 +1,4 @@
-"""Leakage above the prior: what the update added to what the same attack scores without knowing the pictures."""
+"""Leakage above the controls: how much better the attack scores with the client's update than without it."""
 
 from __future__ import annotations
 

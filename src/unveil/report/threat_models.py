@@ -1,4 +1,4 @@
-"""The ladder of knowledge: how much comes back to attackers who know more or less, as one SVG chart a client."""
+"""How much comes back under each threat model, as one SVG chart for each client."""
 
 from __future__ import annotations
 
@@ -28,45 +28,50 @@ from unveil.report.svg_layout import Box, Scale, spread
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """One client, training, attack and enhancer under several attackers."""
+class ThreatModelChart:
+    """One client, training, attack and enhancer under several threat models.
+
+    Args:
+        client, training, attack, enhancer: As in `Row`.
+        svg: The chart.
+    """
 
     client: str
     training: str
     attack: str
     enhancer: str
-    chart: Markup
+    svg: Markup
 
 
-def ladders(rows: Sequence[Row]) -> list[Ladder]:
-    """A ladder for each client, training, attack and enhancer that was tried with more than one knowledge."""
+def threat_model_charts(rows: Sequence[Row]) -> list[ThreatModelChart]:
+    """One chart for each client, training, attack and enhancer that was tried under at least two threat models."""
     groups: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         if "psnr" in row.scores:
             groups.setdefault((row.client, row.training, row.attack, row.enhancer), []).append(row)
     return [
-        Ladder(*key, Markup(_chart(members)))
+        ThreatModelChart(*key, Markup(_chart(members)))
         for key, members in groups.items()
         if len({row.threat_model for row in members}) > 1
     ]
 
 
 def _chart(rows: Sequence[Row]) -> str:
-    """Mean PSNR with its interval, a column for each attacker and a line for each obfuscation."""
-    rungs = list(dict.fromkeys(row.threat_model for row in rows))
+    """Mean PSNR in dB with its interval: a column for each threat model and a line for each obfuscation."""
+    models = list(dict.fromkeys(row.threat_model for row in rows))
     names = list(dict.fromkeys(row.obfuscation for row in rows))
     labels = [spec_lines(name) for name in names]
     means = [row.scores["psnr"].mean for row in rows]
-    floors = [row.scores["psnr"].blind for row in rows if row.scores["psnr"].blind is not None]
-    low, high = min([*(mean.low for mean in means), *floors]), max(mean.high for mean in means)
+    blinds = [row.scores["psnr"].blind for row in rows if row.scores["psnr"].blind is not None]
+    low, high = min([*(mean.low for mean in means), *blinds]), max(mean.high for mean in means)
     pad = max(1.0, 0.08 * (high - low))
     right = WIDTH - min(max(len(line) for lines in labels for line in lines) * CHARACTER + 34, 260)
     y = Scale(low - pad, high + pad, HEIGHT - BOTTOM, TOP)
-    column = (right - LEFT) / len(rungs)
-    places = {rung: LEFT + column * (index + 0.5) for index, rung in enumerate(rungs)}
+    column = (right - LEFT) / len(models)
+    places = {model: LEFT + column * (index + 0.5) for index, model in enumerate(models)}
     parts = [_frame(y, right, places, column)]
-    if floors:
-        at = y(sum(floors) / len(floors))
+    if blinds:
+        at = y(sum(blinds) / len(blinds))
         parts.append(
             f'<g class="floor"><title>blind guess</title>'
             f'<line x1="{LEFT}" x2="{right:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
@@ -78,13 +83,13 @@ def _chart(rows: Sequence[Row]) -> str:
         # Side by side within a column, so that bars of equal height do not cover one another.
         shift = (index - (len(names) - 1) / 2) * min(9.0, 0.6 * column / len(names))
         points = [
-            (places[rung] + shift, y(found[rung].scores["psnr"].mean.mean), found[rung])
-            for rung in rungs
-            if rung in found
+            (places[model] + shift, y(found[model].scores["psnr"].mean.mean), found[model])
+            for model in models
+            if model in found
         ]
         line = "L".join(f"{px:.1f} {py:.1f}" for px, py, _ in points)
         parts.append(f'<g class="{series_class(index)}"><path class="curve" d="M{line}"/>')
-        parts += [_rung(px, py, row, y) for px, py, row in points]
+        parts += [_point(px, py, row, y) for px, py, row in points]
         parts.append("</g>")
         ends.append((points[-1][0], points[-1][1]))
     gap = max(map(len, labels)) * LINE + 3
@@ -95,10 +100,11 @@ def _chart(rows: Sequence[Row]) -> str:
             f'<path class="leader {series_class(index)}" d="M{px + 6:.1f} {py:.1f}L{right + 6:.1f} {moved:.1f}"/>'
             + label_text(lines, Box(right + 10, moved - half, WIDTH, moved + half))
         )
-    return svg("What attackers of different knowledge get back", HEIGHT, parts)
+    return svg("What comes back under each threat model", HEIGHT, parts)
 
 
-def _rung(px: float, py: float, row: Row, y: Scale) -> str:
+def _point(px: float, py: float, row: Row, y: Scale) -> str:
+    """A marker at (px, py) with a bar for its interval and a tip with its numbers."""
     mean = row.scores["psnr"].mean
     tip = f"{row.obfuscation}, {row.threat_model}: {formatting.decibels(mean.mean)} {formatting.bounds(mean, 1)}"
     return (
@@ -109,13 +115,13 @@ def _rung(px: float, py: float, row: Row, y: Scale) -> str:
 
 
 def _frame(y: Scale, right: float, places: dict[str, float], column: float) -> str:
-    """Grid, the attackers' names below, the decibels beside."""
+    """Grid lines, threat models below them, decibels on the left."""
     grid = "".join(f'<line x1="{LEFT}" x2="{right:.1f}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>' for t in y.ticks())
     beside = "".join(f'<text class="end" x="{LEFT - 8}" y="{y(t) + 4:.1f}">{t:g}</text>' for t in y.ticks())
     below = ""
-    for rung, px in places.items():
-        named, _, last = rung.rpartition(" ")
-        lines = [named, last] if len(rung) * CHARACTER > column else [rung]
+    for model, px in places.items():
+        named, _, last = model.rpartition(" ")
+        lines = [named, last] if len(model) * CHARACTER > column else [model]
         below += "".join(
             f'<text class="middle" x="{px:.1f}" y="{y.start + 18 + LINE * i:.1f}">{escape(line)}</text>'
             for i, line in enumerate(lines)

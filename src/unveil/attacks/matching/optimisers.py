@@ -20,7 +20,7 @@ class Optimiser(Protocol):
     """Settings of an optimiser."""
 
     def start(self, variables: list[Tensor], steps: int) -> Step:
-        """Begin a run of so many steps on these variables."""
+        """Begin a run of `steps` steps on these variables."""
         ...
 
 

@@ -68,7 +68,7 @@ class ColourVariation:
 class NearRestored:
     """``weight / 2 * sum over pixels of |x - pictures|^2 / expected^2``: a learned restorer knows about where it lies.
 
-    With weight 1 and independent errors this would be the log-density of the restorer's belief. Its errors go together
+    With weight 1 and independent errors this would be the log-density of the restored picture. Its errors go together
     over many pixels, and it has already used what the update says: a smaller weight counts the evidence once.
 
     Args:

@@ -53,7 +53,7 @@ class Unveil:
 
     Args:
         steps: Steps of the search, over all its stages.
-        smoothness: Weight of the prior beside the update's log-likelihood, in nats a unit of slope; eased by noise.
+        smoothness: Weight of the regulariser beside the update's log-likelihood, in nats a unit of slope.
         starts: Starts that are tried where updates are matched; the one that explains the update best goes on.
 
     Reference:

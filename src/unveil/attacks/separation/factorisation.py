@@ -70,7 +70,7 @@ def separate(
     Args:
         errors: D with the gain in it.
         gradient: What was received for the weight.
-        guess: Features of the current pictures; the obfuscation's beliefs depend on what is expected.
+        guess: Features of the current pictures; entry models depend on what is expected.
         entry_model: None where all entries are equally certain.
         ridge: In units of the mean eigenvalue of ``D D^T``.
     """

@@ -26,7 +26,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, mean: Any, std: Any, *, channels: int) -> Normalisation:
-        """From numbers or lists of them, as a file gives them, checked for pictures of so many channels.
+        """From numbers or lists of them, as a file gives them, checked for pictures of `channels` channels.
 
         Raises:
             UsageError: Another number of values, or values that no pictures in [0, 1] have.
