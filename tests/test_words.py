@@ -1,12 +1,22 @@
 """One word for each thing: the glossary names what exists, and no file uses a word that it retired."""
 
+import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from unveil.attacks.labels import likelihood
+from unveil.audits import audit
+from unveil.audits.threat_model import ThreatModel
+from unveil.audits.trial import LABEL_ALONE, LABEL_MATCHED, settings_of
+from unveil.cli.schema import RENAMED as OLD_KEYS
+from unveil.cli.schema import AuditTable
+from unveil.core import protocols, records, types
+from unveil.fitting import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
@@ -130,3 +140,39 @@ def test_every_module_that_a_page_names_is_there(page: Path) -> None:
     made_up = {"src/unveil/obfuscations/threshold.py"}  # CONTRIBUTING has the reader write it
     for name in set(re.findall(r"`([a-z_/0-9]+\.py)`", text)) - made_up:
         assert any(ROOT.glob(name)) or any((ROOT / "src" / "unveil").rglob(name)), f"{page.name} names {name}"
+
+
+RENAMED = table(CHANGES, "[Unreleased]")
+IN_CODE = {"package", "module", "class", "function", "constant"}
+
+
+def after(kind: str) -> list[str]:
+    return [name for row in RENAMED if row[0] == kind for name in re.findall(r"`([^`]+)`", row[2])]
+
+
+@pytest.mark.parametrize("name", [name for kind in sorted(IN_CODE) for name in after(kind)])
+def test_every_new_name_of_the_changelog_is_in_the_code(name: str) -> None:
+    assert resolved(name) is not None
+
+
+@pytest.mark.parametrize("name", after("field"))
+def test_every_new_field_of_the_changelog_is_in_its_class(name: str) -> None:
+    owner, _, member = name.partition(".")
+    homes = (records, types, protocols, audit, likelihood, recipes)
+    cls = next(getattr(home, owner) for home in homes if hasattr(home, owner))
+    assert member in getattr(cls, "__dataclass_fields__", {}) or hasattr(cls, member)
+
+
+def test_the_new_words_of_the_changelog_are_those_that_the_program_takes() -> None:
+    assert set(after("audit file")) <= {item.name for item in fields(AuditTable)}
+    assert [row[1].strip("`") for row in RENAMED if row[0] == "audit file"] == list(OLD_KEYS)
+    assert all(str(ThreatModel.parse(words)) == words for words in after("threat model"))
+    assert after("control") == [LABEL_ALONE, LABEL_MATCHED]
+    assert set(after("setting of a trial")) <= set(inspect.getsource(settings_of).split('"'))
+    assert {row[0] for row in RENAMED} == IN_CODE | {
+        "field",
+        "audit file",
+        "threat model",
+        "control",
+        "setting of a trial",
+    }
