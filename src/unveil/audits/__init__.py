@@ -1,1 +1,1 @@
-"""From the straight line of one trial to whole audits, and where their results are kept."""
+"""Trials: one run of the whole line, a whole audit of them, and the folder that keeps their results."""

@@ -1,8 +1,8 @@
-"""Controls: what the same attack, at the same price, scores where the update knows nothing of these pictures.
+"""Controls: the same attack with the same budget on an update of other pictures.
 
-Without them a score means nothing: a reconstruction that merely looks like a photograph is also a little like the
-private one. Two more comparisons need no run of their own: the blind guess, which needs no update, and the baseline,
-which is the row `none` of every audit.
+A score means nothing without them: any reconstruction that looks like a photograph resembles the private one a little.
+Two more comparisons need no run of their own: the blind guess, which needs no update, and the baseline, which is the
+row `none` of every audit.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ from unveil.core.types import Batch
 
 ANOTHER, LABELS = "another client", "labels only"
 CONTROLS = (ANOTHER, LABELS)
-"""`another client`: as many other pictures of the same source. `labels only`: dead leaves under the batch's labels."""
+"""`another client`: other pictures of the same source, as many. `labels only`: dead leaves with the batch's labels."""
 
 
 def checked(names: Sequence[str]) -> None:
-    """Raise a `UsageError` unless every name is a control's."""
+    """Raise a `UsageError` unless every name is in `CONTROLS`."""
     for name in names:
         if name not in CONTROLS:
             raise UsageError(f"controls: there is no {name!r}; {nearest(name, list(CONTROLS))}")
 
 
 def control_batch(name: str, client: Client, *, generator: Generator) -> Batch | None:
-    """Another batch for the client to train on; None where the client has too few other pictures.
+    """The batch that the client trains on for a control.
 
     Args:
         name: One of `CONTROLS`.
         client: The client.
         generator: Randomness of the dead leaves.
+
+    Returns:
+        As many pictures as the client's batch, of the same shape; None where the client has too few other pictures.
     """
     n, device = len(client.batch), client.batch.images.device
     if name == LABELS:

@@ -17,23 +17,23 @@ from unveil.core.usercode import running_others
 from unveil.enhancers.consistency import enhance
 
 EVERYTHING = ThreatModel()
-"""An attacker who knows all that can be granted but what the client's network drew by chance."""
+"""The attacker who knows everything that can be granted, except the random draws of the client's network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one update; its pictures are in the attack's order and not yet rounded to 8 bits.
+    """Everything that came of one update. Pictures are in the attack's order and not yet rounded to 8 bits.
 
     Args:
         received: What the server received.
         knowledge: What the attacker was granted.
         attack: What the attack rebuilt.
-        enhanced: The same after the enhancer; None without one.
+        enhanced: The enhancer's pictures; None without an enhancer.
         enhancement: What the enhancer did; None without one.
         raw_bits: Size of the update with every entry written in full, in bits.
-        seconds: Wall time of the attack.
-        enhancing_seconds: Wall time of the enhancer, 0 without one.
-        peak_mib: Peak memory of the process during both, MiB; None where it cannot be measured.
+        seconds: Wall time of the attack, in seconds.
+        enhancing_seconds: Wall time of the enhancer, in seconds; 0 without one.
+        peak_mib: Peak memory of the process during attack and enhancer, in MiB; None where it cannot be measured.
     """
 
     received: Update
@@ -62,16 +62,19 @@ def play(
     enhancer: Enhancer | None = None,
     watch: Watch | None = None,
 ) -> Outcome:
-    """From the client's batch to the attacker's pictures. Writes nothing and leaves every global random state alone.
+    """Play one update from the client's batch to the attacker's pictures.
+
+    Nothing is written, and the global random states stay as they are.
 
     Args:
-        client: Who trains on what.
-        obfuscation: What happens to the update on its way.
+        client: The client.
+        obfuscation: What changes the update on its way to the server.
         attack: The attack; it gets the model, the received update and the knowledge, never the batch.
-        threat_model: How much the attacker is granted.
-        seed: Seed of the client's noise, the obfuscation and the attack, each with a generator of its own.
-        enhancer: What is made of the attack's pictures; None to keep them as they are.
-        watch: Called after each step of the attack; its time does not count.
+        threat_model: Which facts the attacker is granted.
+        seed: A whole number of at least 0. The client's noise, the obfuscation and the attack each have a generator
+            derived from it.
+        enhancer: The network that changes the attack's pictures afterwards; None for none.
+        watch: Called after each step of the attack; its time does not count as the attack's.
 
     Raises:
         UsageError: The update is all zeros or not finite, or a component cannot work with this client.

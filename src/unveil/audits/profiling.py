@@ -1,4 +1,4 @@
-"""Wall time and peak memory of one block of work, without the time its audience takes to look at it."""
+"""Wall time and peak memory of one block of work, without the time that watches take."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Profiler:
     """Measure what happens inside a `with` block.
 
     Args:
-        device: Where the work is done: on CUDA the peak is that of the device's allocator, elsewhere the process's.
+        device: Where the work is done. On CUDA the peak is the allocator's, elsewhere that of the process.
 
     Attributes:
-        seconds: Wall time of the block less the time spent in `unmetered` watches.
-        peak_mib: Peak memory during the block, MiB; None where the system cannot tell.
+        seconds: Wall time of the block in seconds, less the time spent in `unmetered` watches.
+        peak_mib: Peak memory during the block in MiB; None where the system cannot tell.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class Profiler:
         self.peak_mib = _peak_mib(self._device) if self._can_measure else None
 
     def unmetered(self, watch: Watch | None) -> Watch | None:
-        """The same watch, its time not counted."""
+        """The same watch, whose time does not count."""
         if watch is None:
             return None
 
@@ -54,14 +54,14 @@ class Profiler:
         return timed
 
     def _now(self) -> float:
-        # CUDA runs behind Python's back: without this the clock would stop before the work does.
+        # CUDA works asynchronously: without this the clock would stop before the work does.
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
 
 def _reset_peak(device: torch.device) -> bool:
-    """Start a new peak; False where that is not possible, for an old peak would be someone else's."""
+    """Set the recorded peak to the present memory. False where the system cannot: an old peak is of earlier work."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -73,6 +73,7 @@ def _reset_peak(device: torch.device) -> bool:
 
 
 def _peak_mib(device: torch.device) -> float | None:
+    """Peak memory since the reset, in MiB; None where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
     for line in STATUS.read_text().splitlines():

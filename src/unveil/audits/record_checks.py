@@ -1,4 +1,4 @@
-"""Whether a trial that was read from a file can be one: a file may have been changed, and its types say only half."""
+"""Checks of a trial that was read from a file: its types may fit although its numbers are nonsense."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from unveil.core.records import ATTACK, ENHANCED, ScoredOutcome, Trial
 
 LARGEST_COUNT = 2**63  # bits, steps
-LARGEST_NUMBER = 1e15  # scores, seconds, MiB; sums of squares of it are far from what a float holds
+LARGEST_NUMBER = 1e15  # scores, seconds, MiB: sums of their squares do not overflow a float
 LONGEST_LIST = 100_000
 LONGEST_TEXT = 2**20
-MOST_DIGITS = 15  # after the point
+MOST_DIGITS = 15  # decimals of a metric
 
 
 def refuse_nonsense(trial: Trial) -> None:
-    """Look at what a report computes with.
+    """Check every value that a report computes with.
 
     Raises:
-        ValueError: A number that no trial has, or lists of one trial that do not go together; its message names it.
+        ValueError: A number is out of range, or two lists have different lengths; the message names the field.
     """
     if trial.seed < 0:
         raise ValueError(f"seed is {trial.seed}, not a number of at least 0")

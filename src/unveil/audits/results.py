@@ -1,7 +1,7 @@
-"""The results folder: one JSON line a trial, its pictures, and the settings that all of them share.
+"""The results folder: one JSON line for each trial, its pictures, and the settings that all trials share.
 
-DIR/audit.json              the resolved settings; a run with other settings is refused
-DIR/results.jsonl           one trial a line, on disk before the next trial starts
+DIR/audit.json              the resolved settings; an audit with other settings is refused
+DIR/results.jsonl           one line for each trial, on disk before the next trial starts
 DIR/images/<trial>/*.png    originals and reconstructions
 """
 
@@ -30,23 +30,23 @@ from unveil.core.types import Images
 SETTINGS = "audit.json"
 RESULTS = "results.jsonl"
 IMAGES = "images"
-LARGEST = 2048 * MIB  # of a file of results; a trial of 64 pictures has some ten kilobytes
+LARGEST = 2048 * MIB  # of results.jsonl; a trial of 64 pictures takes about 10 kB
 
 log = logging.getLogger(__name__)
 _TRIAL = TypeAdapter(Trial)
 
 
 def trial_key(settings: Mapping[str, str], seed: int) -> str:
-    """The twelve characters that stand for one trial: a hash of its settings and seed."""
+    """The key of a trial: the first 12 hexadecimal digits of a hash of its settings and seed."""
     text = json.dumps([dict(settings), seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder ready for an audit, new or continued.
+    """Make the folder ready for a new audit or for one that goes on.
 
     Args:
-        folder: Where the results go; created if missing.
+        folder: The results folder; created if missing.
         settings: The audit's resolved settings, plain JSON.
 
     Raises:
@@ -66,7 +66,7 @@ def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def append(folder: Path, trial: Trial) -> Trial:
-    """Add one trial to the folder, its pictures first; when this returns, its line is on the disk.
+    """Write one trial to the folder: its pictures, then its line, which is on the disk when this returns.
 
     Args:
         folder: The results folder, made ready by `prepare`.
@@ -87,7 +87,7 @@ def append(folder: Path, trial: Trial) -> Trial:
 
 
 def _saved(folder: Path, trial: Trial) -> Trial:
-    """The trial with its pictures on the disk and their paths in the record."""
+    """Write the pictures of a trial, and return the trial with their paths instead."""
     if not trial.pictures:
         return trial
     key = trial_key(trial.settings, trial.seed)
@@ -102,10 +102,13 @@ def _saved(folder: Path, trial: Trial) -> Trial:
 
 
 def read_trials(folder: Path) -> list[Trial]:
-    """Read every finished trial, oldest first; a last line cut short by a crash is dropped with a warning.
+    """Read every finished trial, oldest first. A last line that a crash cut short is skipped with a warning.
+
+    Args:
+        folder: The results folder.
 
     Raises:
-        UsageError: The folder is not a results folder, or a line of it cannot be understood.
+        UsageError: The folder is not a results folder, or a line of it is not a trial of this version.
     """
     path = folder / RESULTS
     if not os.path.lexists(path):
@@ -128,9 +131,12 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str
 
     Args:
         folder: The results folder.
-        key: The trial's key, which names their sub-folder.
+        key: The trial's key, the name of the sub-folder.
         stem: Start of each file name, such as `original`.
-        images: n x 3 x h x w (or one channel) in [0, 1].
+        images: n x c x h x w in [0, 1]; c is 3, or 1 for grey.
+
+    Returns:
+        One path for each picture, in order.
 
     Raises:
         UsageError: The disk is full or the folder cannot be written.
@@ -146,6 +152,7 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str
 
 
 def _parse(path: Path, number: int, line: bytes) -> Trial:
+    """The trial of one line of `path`, counted from 1; raises a `UsageError` that names the line."""
     where = f"{shown(path)}, line {number}"
     fix = "repair or delete that line, or delete the folder"
     known = [item.name for item in dataclasses.fields(Trial) if item.name != "pictures"]
@@ -168,7 +175,7 @@ def _parse(path: Path, number: int, line: bytes) -> Trial:
     except ValueError as error:
         raise UsageError(f"{where}: {shown(str(error))}; {fix}") from None
     for picture in _named_pictures(trial):
-        # The report embeds these files, so a results file must not be able to point it at anything else.
+        # The report embeds these files: a results file must not make it embed others.
         parts = PurePosixPath(picture).parts
         if not parts or parts[0] != IMAGES or ".." in parts or "\\" in picture:
             raise UsageError(f"{where}: picture {quoted(picture)} is not inside {IMAGES}/; {fix}")
@@ -191,6 +198,7 @@ def _refuse_other_format(where: str, record: Any) -> None:
 
 
 def _named_pictures(trial: Trial) -> Iterator[str]:
+    """The paths of all pictures of a trial."""
     yield from trial.originals
     for outcome in trial.outcomes.values():
         yield from outcome.images
@@ -199,7 +207,7 @@ def _named_pictures(trial: Trial) -> Iterator[str]:
 
 
 def _split(path: Path) -> tuple[list[bytes], bytes]:
-    """The whole lines, and whatever follows the last line end."""
+    """The complete lines, and the rest after the last line end."""
     *lines, tail = read_bytes(path, "", fix="give the --out folder of an audit", most=LARGEST).split(b"\n")
     return lines, tail
 
@@ -221,6 +229,7 @@ def _mend_last_line(path: Path) -> None:
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise a `UsageError` that names the first setting in which the folder's `audit.json` differs."""
     path = folder / SETTINGS
     fix = f"delete {shown(folder)}, or choose another with --out"
     try:

@@ -27,16 +27,20 @@ Distance = Literal["pixels", "lpips", "features"]
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSelection:
-    """What reconstructions are scored with. Pixel scores need nothing and are always taken.
+    """Which metrics score the reconstructions of an audit. Those of `metrics.CATALOGUE` are always among them.
 
     Args:
-        lpips_weights: A file with LPIPS's weights, or `download`; None leaves LPIPS out.
-        classifier: A classifier or its SPEC (see `build_classifier`), for what pictures mean; None leaves it out.
-        top: Labels that count for a picture at most.
-        probability: Least probability of a label that counts.
-        decoys: Other pictures of the client's source among which the original is looked for; 0 leaves it out.
-        distance: What looking alike means there: `pixels` (correlation), `lpips`, or the classifier's `features`.
-        others: Metrics that are not unveil's, or their SPECs (`package.module:METRIC`).
+        lpips_weights: A file of LPIPS weights, or `download`; None leaves LPIPS out.
+        classifier: A classifier or its SPEC (see `build_classifier`) for the semantic metrics; None leaves them out.
+        top: Most labels that a picture has, at least 1.
+        probability: Least probability of a label, in [0, 1).
+        decoys: Number of other pictures among which re-identification looks for the original; 0 leaves it out.
+        distance: How re-identification compares pictures: `pixels` (correlation), `lpips`, or the classifier's
+            `features`.
+        others: Metrics of other packages, or their SPECs (`package.module:METRIC`).
+
+    Raises:
+        UsageError: A number is out of range, a distance lacks its weights or classifier, or two metrics share a name.
     """
 
     lpips_weights: str | None = None
@@ -62,6 +66,9 @@ class MetricSelection:
 
     def __call__(self, client: Client) -> Mapping[str, Metric]:
         """The metrics of one client, by name.
+
+        Args:
+            client: Its class names decide whether `true_class` can be scored, its source gives the decoys.
 
         Raises:
             UsageError: An extra is not installed, weights are missing or wrong, or the client has too few pictures.
@@ -92,13 +99,14 @@ class MetricSelection:
         return {**kept, "lpips_weights": self.lpips_weights is not None, "classifier": named}
 
     def _others(self) -> list[Metric]:
-        """The metrics that are not unveil's."""
+        """The metrics of other packages."""
         return [
             parse(other) if isinstance(other, str) else checked(other, f"metric {other.name!r}")
             for other in self.others
         ]
 
     def _embed(self) -> Embed:
+        """The function that turns pictures into the vectors which re-identification compares."""
         if self.distance == "lpips" and self.lpips_weights is not None:
             return _embedding(self.lpips_weights)
         if self.distance == "features" and self.classifier is not None:
@@ -112,10 +120,13 @@ _built = cache(build_classifier)
 
 
 def _classifier(given: str | Classifier) -> Classifier:
+    """The classifier itself, or the one that a SPEC names."""
     return _built(given) if isinstance(given, str) else given
 
 
 def _features(classifier: Classifier) -> Callable[[Images], Float[Tensor, "n f"]]:
+    """The classifier's features of each picture, of length 1."""
+
     def embed(images: Images) -> Float[Tensor, "n f"]:
         features = classifier(images).features
         if features is None:
@@ -126,12 +137,13 @@ def _features(classifier: Classifier) -> Callable[[Images], Float[Tensor, "n f"]
 
 
 def _names(client: Client) -> list[str]:
-    """The class name of each picture, as far as there are names."""
+    """The class name of each picture; empty where a label has no name."""
     named = [int(label) for label in client.batch.labels if int(label) < len(client.class_names)]
     return [client.class_names[label] for label in named] if len(named) == len(client.batch) else []
 
 
 def _decoys(client: Client, wanted: int) -> Images:
+    """The first `wanted` decoys of the client; raises a `UsageError` where there are fewer."""
     decoys = client.evaluation.decoys
     there = 0 if decoys is None else len(decoys)
     if decoys is None or there < wanted:

@@ -12,13 +12,13 @@ Record = dict[str, str | int | float | bool | None]
 
 
 def results(source: Path | str | Sequence[Trial]) -> list[Record]:
-    """One record for each picture of each outcome: `pandas.DataFrame(uv.results("audits/audit"))` is a table.
+    """One record for each picture of each outcome, as in `pandas.DataFrame(uv.results("audits/audit"))`.
 
     Args:
         source: A results folder, or trials.
 
     Returns:
-        Records with the same keys throughout: the settings of a trial, `seed`, `family`, `wire_bits`, `raw_bits`,
+        Records that all have the same keys: the settings of a trial, `seed`, `family`, `wire_bits`, `raw_bits`,
         `iterations`, `stop`; `outcome` (`attack` or `enhanced`), `seconds`; `picture` (its place in the batch, from 0),
         `label` (the attack's), `confidence`, `original` and `reconstruction` (paths in the folder); each metric under
         its name, under `blind NAME` for a mid-grey picture and under `CONTROL NAME` for each control. None where a
@@ -34,6 +34,7 @@ def results(source: Path | str | Sequence[Trial]) -> list[Record]:
 
 
 def _records(trial: Trial) -> Iterator[Record]:
+    """The records of one trial."""
     for name, outcome in trial.outcomes.items():
         tables = {"": outcome.scores, "blind ": trial.blind}
         tables |= {f"{control} ": scores for control, scores in outcome.controls.items()}
@@ -62,4 +63,5 @@ def _records(trial: Trial) -> Iterator[Record]:
 
 
 def _at(values: Sequence[str] | Sequence[int] | Sequence[float], place: int) -> str | int | float | None:
+    """The value at a place from 0; None where the list is shorter."""
     return values[place] if place < len(values) else None

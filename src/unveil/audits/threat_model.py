@@ -10,7 +10,7 @@ from unveil.core.errors import UsageError, nearest
 from unveil.core.protocols import HasOrder, Knowledge, LocalTraining, Obfuscation
 
 PARTS = ("obfuscation", "labels", "training", "order")
-"""What can be withheld: the obfuscation; the labels; learning rate and steps; the order of the mini-batches."""
+"""Facts that can be withheld: the obfuscation, the labels, learning rate and local steps, the order of mini-batches."""
 
 RENAMED = {"channel": "obfuscation"}
 """A part's name in audit files of old versions -> its name now."""
@@ -22,12 +22,12 @@ AND = " and "
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """An attacker who knows the model, the update and all but some parts of the rest.
+    """Which facts the attacker is granted beside the model and the update.
 
     Args:
-        unknown: What is withheld, of `PARTS`, in that order.
-        draws: Whether what the client's network drew by chance (dropout masks) is granted; nobody outside the client
-            has it, so that "everything known" does not include it.
+        unknown: The withheld facts, a subset of `PARTS` in its order.
+        draws: Whether the random draws of the client's network (dropout masks) are granted. Nobody outside the client
+            has them, so "everything known" does not include them.
     """
 
     unknown: tuple[str, ...] = ()
@@ -35,10 +35,10 @@ class ThreatModel:
 
     @classmethod
     def parse(cls, text: str) -> ThreatModel:
-        """From words such as `everything known`, `labels unknown`, `obfuscation+labels unknown and draws known`.
+        """Read words such as `everything known`, `labels unknown`, `obfuscation+labels unknown and draws known`.
 
         Raises:
-            UsageError: Other words.
+            UsageError: The words name no threat model.
         """
         words = " ".join(text.split())
         if words == DRAWS:
@@ -73,7 +73,7 @@ class ThreatModel:
         Args:
             client: The client.
             obfuscation: The obfuscation of the update.
-            draws: Seed of what the client's network drew by chance; withheld unless `self.draws`.
+            draws: Seed of the random draws of the client's network; withheld unless `self.draws`.
         """
         granted = client.knowledge(None if "obfuscation" in self.unknown else obfuscation)
         if self.draws:
@@ -81,14 +81,14 @@ class ThreatModel:
         if "labels" in self.unknown:
             granted = replace(granted, labels=None)
         if "training" in self.unknown:
-            # One gradient is the natural guess: an update of few small steps is nearly a multiple of it.
+            # The attacker assumes one gradient: an update of a few small steps is nearly a multiple of it.
             return replace(granted, training=FedSGD(mode=client.training.mode), scale=False)
         if "order" in self.unknown:
             granted = replace(granted, training=reordered(client.training, len(client.batch)) or client.training)
         return granted
 
     def is_another(self, client: Client) -> bool:
-        """Whether withholding changes anything for this client: an order does only where a step has fewer pictures."""
+        """Whether this threat model changes anything for the client; an order does only with several mini-batches."""
         if self.draws and client.stochastic:
             return True
         if self.draws and not self.unknown:
@@ -97,5 +97,5 @@ class ThreatModel:
 
 
 def reordered(training: LocalTraining, pictures: int) -> LocalTraining | None:
-    """The same local training with mini-batches that are not the client's; None where a step has all pictures."""
+    """The same local training with other mini-batches than the client's; None where every step takes all pictures."""
     return training.reordered(pictures) if isinstance(training, HasOrder) else None

@@ -1,4 +1,4 @@
-"""One trial: `play` the line, play it again on each control, and score everything against the same originals."""
+"""One trial: play the line for the client and for each control, and score everything against the same originals."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from unveil.enhancers.consistency import from_labels, refuse_seen
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.alignment import align
 
-CURVE = 200  # points of a loss curve that are kept
-LABEL_ALONE, LABEL_MATCHED = "prior only", "prior only, matched"  # the controls of an enhancer that draws by labels
+CURVE = 200  # most points of a loss curve in a record
+LABEL_ALONE, LABEL_MATCHED = "prior only", "prior only, matched"  # controls of an enhancer that uses labels
 
 Scores = dict[str, list[float]]
 
@@ -43,28 +43,29 @@ def run_trial(
     enhancer: Enhancer | None = None,
     watch: Watch | None = None,
 ) -> Trial:
-    """One client, one obfuscation, one attack, one seed, from the client's training to the scores, in memory.
+    """Run one trial in memory, from the client's training to the scores.
 
     Args:
         client: The client.
-        obfuscation: What happens to its update.
+        obfuscation: What changes the update on its way to the server.
         attack: The attack.
-        seed: Seed of the client's noise, the obfuscation and the attack, each with a generator of its own.
-        threat_model: How much the attacker is granted.
-        metrics: What the reconstructions are scored with, by name.
-        controls: Names of `CONTROLS`; the same attack is run on each, and scored against the same originals.
-        enhancer: What is made of the attack's pictures, the controls' too; None to score them as they are.
-        watch: Called after each step of the attack; its time does not count.
+        seed: A whole number of at least 0; see `play`.
+        threat_model: Which facts the attacker is granted.
+        metrics: The metrics by name.
+        controls: Names of `CONTROLS`; the same attack is run on each, and scored against the client's pictures.
+        enhancer: The network that changes the pictures of the attack and of the controls; None for none.
+        watch: Called after each step of the attacks; its time does not count as the attack's.
 
     Raises:
-        UsageError: The update is all zeros or not finite, or a component cannot work with this client.
+        UsageError: The update is all zeros or not finite, a component cannot work with this client, or an enhancer was
+            trained on its pictures.
     """
     originals = client.batch.images
     learned = attack.prior if isinstance(attack, UsesLearnedPrior) else None
     for prior in (enhancer, learned):
         if prior is not None:
             refuse_seen(prior, originals)
-    blind = _scores(metrics, originals, torch.full_like(originals, GREY))  # refuses unfit pictures before the attack
+    blind = _scores(metrics, originals, torch.full_like(originals, GREY))  # first: a metric may refuse them
 
     others = {name: other for name in controls if (other := _control(name, client, seed)) is not None}
     runs = len(others) + 1
@@ -111,7 +112,8 @@ def run_trial(
             drawn = _as_saved(
                 dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=client.class_names))
             )
-            # In the attack's order it has the right classes, matched anew the most similar pixels: both must be beaten.
+            # In the attack's order each picture has the right class; matched anew, the most similar pixels.
+            # Leakage must exceed both.
             extra[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
             extra[LABEL_MATCHED] = _scores(metrics, originals, align(originals, drawn).images)
             pictures[PRIOR_ONLY] = drawn.images
@@ -141,7 +143,7 @@ def run_trial(
 
 
 def _control(name: str, client: Client, seed: int) -> Client | None:
-    """The client with a control's batch, drawn from the seed; None where its source has too few pictures."""
+    """The client with the batch of a control; None where its source has too few pictures."""
     number = int(np.random.SeedSequence([seed, CONTROLS.index(name) + 1]).generate_state(1, np.uint64)[0])
     batch = control_batch(name, client, generator=Generator().manual_seed(number))
     return None if batch is None else client.holding(batch)
@@ -155,8 +157,8 @@ def _part_of(watch: Watch | None, number: int, runs: int) -> Watch | None:
 
 
 def _as_saved(guess: Reconstruction) -> Reconstruction:
-    """The reconstruction with the pictures that a reader sees, which are those that are scored."""
-    # A diverged attack may hand back NaN, which no picture can show and no matching can order.
+    """The reconstruction with pictures rounded to 8 bits: the scored pictures are those that a reader sees."""
+    # Rounding also replaces the NaN of a diverged attack, which cannot be matched.
     return dataclasses.replace(guess, images=eight_bit(guess.images))
 
 
@@ -167,7 +169,7 @@ def settings_of(
     threat_model: ThreatModel,
     enhancer: Enhancer | None = None,
 ) -> dict[str, str]:
-    """The settings of one trial, which together with its seed are its identity."""
+    """The settings of one trial by name. Together with its seed they identify it."""
     return {
         "client": client.name,
         "model": client.model_name,
@@ -184,26 +186,29 @@ def settings_of(
 
 
 def arithmetic_of(attack: Attack, device: torch.device) -> str:
-    """What the attack's roughest steps are computed in; float32 for one that has none."""
+    """The type in which the attack takes its rough steps: `bfloat16` or `float32`."""
     return arithmetic_on(device) if isinstance(attack, TakesRoughSteps) and attack.is_rough else "float32"
 
 
 def shape_of(batch: Batch) -> str:
-    """Images, channels, height and width, as results name a batch."""
+    """Images x channels x height x width, as text."""
     return " x ".join(map(str, batch.images.shape))
 
 
 def _scores(metrics: Mapping[str, Metric], originals: Images, guess: Images) -> Scores:
+    """One value for each picture, by metric."""
     return {name: metric.score(originals, guess).tolist() for name, metric in metrics.items()}
 
 
 def _thinned(losses: Sequence[float]) -> list[float]:
+    """At most `CURVE` points of the curve, at equal distances, the first and the last among them."""
     if len(losses) <= CURVE:
         return [float(loss) for loss in losses]
     return [float(losses[round(i * (len(losses) - 1) / (CURVE - 1))]) for i in range(CURVE)]
 
 
 def _versions(device: torch.device) -> dict[str, str]:
+    """Versions of the packages that decide numbers, and what the machine is."""
     packages = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
     own = {"unveil": __version__, "python": platform.python_version()}
     return {**own, **packages, "device": str(device), **machine(device)}
