@@ -191,7 +191,7 @@ def _watch(report: Callable[[AuditProgress], None], progress: AuditProgress) -> 
     return lambda step: report(dataclasses.replace(progress, step=step))
 
 
-def _digest(tensors: Iterable[Shaped[Tensor, "..."]]) -> str:
+def _digest(tensors: Iterable[Shaped[Tensor, ...]]) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of the tensors' bytes."""
     digest = hashlib.sha256()
     for tensor in tensors:
