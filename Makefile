@@ -4,7 +4,7 @@
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: demo test fast check bench clean
+.PHONY: demo test fast check docs bench clean
 
 demo: .venv/.installed  ## run the demo and say where its report is
 	$(BIN)/unveil demo
@@ -19,6 +19,9 @@ check: .venv/.installed-dev  ## style and types only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/.installed-dev  ## the documentation as a site, in build/site; a warning is an error
+	$(BIN)/properdocs build --strict
 
 bench: .venv/.installed-dev  ## measure the figures of the README again
 	$(BIN)/python -m benchmarks run published
