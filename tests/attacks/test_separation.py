@@ -27,6 +27,7 @@ from unveil.attacks.separation.factorisation import (
 from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
 from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.stages import noise_adapted_weight
+from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
@@ -77,8 +78,19 @@ def test_separation_is_exact_without_obfuscation(layers: int, most: float, bias:
     for seed in range(7):
         head, truth, batch, update = client(net(layers, bias=bias, seed=seed), [3, 11, 7, 0], seed=seed)
         gradients = [update.tensors[name] for name in head.weights]
-        features, errors = first_guess(head, gradients, batch.labels, gain=1.0, rounds=4, generator=rng(seed))
-        features, _ = refine(head, gradients, features, errors, batch.labels, gain=1.0, rounds=30, ridge=1e-9)
+        features, errors = first_guess(
+            head, gradients, batch.labels, gain=1.0, tuning=FactorisationTuning(), generator=rng(seed)
+        )
+        features, _ = refine(
+            head,
+            gradients,
+            features,
+            errors,
+            batch.labels,
+            gain=1.0,
+            rounds=30,
+            tuning=FactorisationTuning(first_ridge=1e-9),
+        )
         assert len(head.weights) == layers
         off.append(float((features - truth).norm() / truth.norm()))
     assert median(off) < most
@@ -138,7 +150,7 @@ def test_images_of_one_class_are_told_apart_by_their_gates() -> None:
     model = net(2, bias=False)
     head, truth, batch, update = client(model, [3, 3, 3, 9])
     opened = head.layers(truth, batch.labels)[1].pulls[0]
-    gates = find_patterns(update.tensors[head.weights[0]], opened, 3, 4, generator=rng())
+    gates = find_patterns(update.tensors[head.weights[0]], opened, 3, 4, tuning=FactorisationTuning(), generator=rng())
     right = (head.layers(truth, batch.labels)[0].errors[:3] != 0).to(gates.dtype)
     agree = (gates[:, None] == right[None]).double().mean(2)
     assert len(gates) == 3
@@ -219,8 +231,9 @@ def test_colour_edges_cost_more_than_edges_of_light_and_flat_pictures_nothing() 
 
 
 def test_the_prior_is_eased_by_noise_and_never_gone() -> None:
-    assert noise_adapted_weight(0) == 1
-    assert 0.3 < noise_adapted_weight(10) < noise_adapted_weight(0.3) < noise_adapted_weight(0.01) < 1
+    tuning = SearchTuning(noisy_weight=0.25, noise_response=4)
+    weights = [noise_adapted_weight(noise, tuning=tuning) for noise in (0, 0.25, 1, 1e9)]
+    assert weights == pytest.approx([1, 0.25 + 0.75 / 2, 0.25 + 0.75 / 5, 0.25])
 
 
 def test_expectation_decides_where_reading_is_noisy() -> None:
@@ -233,9 +246,11 @@ def test_expectation_decides_where_reading_is_noisy() -> None:
     def wrong(errors: Tensor) -> float:
         return float(((errors != 0) != (truth != 0)).double().mean())
 
-    assert wrong(decide_patterns(truth, opened, -believed)) == 0  # an exact reading overrules any expectation
+    assert (
+        wrong(decide_patterns(truth, opened, -believed, drive_log_odds=3)) == 0
+    )  # an exact reading overrules any expectation
     noisy = truth + 1.5 * noise
-    together = wrong(decide_patterns(noisy, opened, believed))
+    together = wrong(decide_patterns(noisy, opened, believed, drive_log_odds=3))
     assert together < wrong(round_patterns(noisy, opened))
     assert together < wrong(opened * (believed > 0))
 
@@ -246,9 +261,9 @@ def test_a_mean_that_no_equation_holds_is_told_by_relu() -> None:
     hidden[0, hidden.amin(0) > 0] = 0
     errors = (0.1 - torch.eye(10, dtype=torch.float64)) / 10  # every class once: the rows add up to nothing
     centred = hidden - hidden.mean(0)
-    assert torch.allclose(lift(centred, errors), hidden)
+    assert torch.allclose(lift(centred, errors, weak_equation=0.05), hidden)
     apart = torch.eye(10, dtype=torch.float64)
-    assert torch.equal(lift(centred, apart), centred)  # every equation says something
+    assert torch.equal(lift(centred, apart, weak_equation=0.05), centred)  # every equation says something
 
 
 @pytest.mark.slow

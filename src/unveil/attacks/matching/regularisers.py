@@ -10,8 +10,6 @@ from torch import Tensor
 
 from unveil.core.types import Images
 
-EDGE = 1e-5  # added under the root: below about 0.003 a difference counts by its square, so that flat regions settle
-
 
 @dataclass(frozen=True, kw_only=True)
 class TotalVariation:
@@ -43,6 +41,8 @@ class ColourVariation:
     Args:
         weight: At least 0; 0 switches it off. A log-density's: it stands beside the update's log-likelihood.
         chroma: How much more a slope of colour costs than one of light.
+        softness: Added under the root, in squared pixel values: a slope below its root, about 0.003, counts by its
+            square, so that flat regions settle.
 
     Reference:
         Blomgren and Chan, Color TV: Total Variation Methods for Restoration of Vector-Valued Images, IEEE Transactions
@@ -51,6 +51,7 @@ class ColourVariation:
 
     weight: float
     chroma: float = 5.0
+    softness: float = 1e-5
 
     def __call__(self, images: Images) -> Float[Tensor, ""]:
         """The penalty of a batch."""
@@ -61,7 +62,7 @@ class ColourVariation:
             images = torch.einsum("kc,nchw->nkhw", axes, images)
         across = images[..., :-1, 1:] - images[..., :-1, :-1]
         down = images[..., 1:, :-1] - images[..., :-1, :-1]
-        return self.weight * ((across.square() + down.square()).sum(1) + EDGE).sqrt().sum()
+        return self.weight * ((across.square() + down.square()).sum(1) + self.softness).sqrt().sum()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

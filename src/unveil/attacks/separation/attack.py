@@ -6,7 +6,7 @@ docs/method.md has the equations and says whose idea is what.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -21,14 +21,13 @@ from unveil.attacks.separation.heads.head import NoHeadError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, Stage, State
+from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.bounds import not_negative, whole
 from unveil.core.objectives import checked
 from unveil.core.protocols import Knowledge
-from unveil.core.registry import spec_of
+from unveil.core.registry import IN_PYTHON_ONLY, spec_of
 from unveil.core.types import Reconstruction, Update, Watch
-
-SCHEDULE = ((0.03, 0.2), (0.025, 0.1), (0.02, 0.05), (0.015, 0.05), (0.01, 0.05))  # learning rate, floor of each stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +54,8 @@ class Unveil:
         steps: Steps of the search, over all its stages.
         smoothness: Weight of the regulariser beside the update's log-likelihood, in nats a unit of slope.
         starts: Starts that are tried where updates are matched; the one that explains the update best goes on.
+        factorisation: Constants of the separation. Set in Python only.
+        search: Constants of the search. Set in Python only.
 
     Reference:
         docs/method.md; the separation after Geng et al., Towards General Deep Leakage in Federated Learning, 2021.
@@ -65,6 +66,8 @@ class Unveil:
     steps: int = 100
     smoothness: float = 12.0
     starts: int = 1
+    factorisation: FactorisationTuning = field(default=FactorisationTuning(), metadata=IN_PYTHON_ONLY)
+    search: SearchTuning = field(default=SearchTuning(), metadata=IN_PYTHON_ONLY)
 
     def __post_init__(self) -> None:
         whole("Unveil", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
@@ -74,8 +77,10 @@ class Unveil:
     @property
     def schedule(self) -> Schedule:
         """Its stages."""
-        stages = shared_out(SCHEDULE, steps=self.steps, smoothness=self.smoothness)
-        return scheduled(stages, steps=self.steps, smoothness=self.smoothness, starts=self.starts)
+        parts = zip(self.search.learning_rates, self.search.feature_floors, strict=True)
+        stages = shared_out(tuple(parts), steps=self.steps, smoothness=self.smoothness, tuning=self.search)
+        matched = MatchUpdates.of(self.search, steps=self.steps, smoothness=self.smoothness, starts=self.starts)
+        return scheduled(SeparateBatch(factorisation=self.factorisation, search=self.search), stages, matched)
 
     def __call__(
         self,
@@ -92,38 +97,37 @@ class Unveil:
     __str__ = spec_of
 
 
-def shared_out(parts: Sequence[tuple[float, float]], *, steps: int, smoothness: float) -> tuple[MatchFeatures, ...]:
+def shared_out(
+    parts: Sequence[tuple[float, float]], *, steps: int, smoothness: float, tuning: SearchTuning
+) -> tuple[MatchFeatures, ...]:
     """Stages of about equally many steps; those that get none are left out.
 
     Args:
         parts: Learning rate and floor of each stage.
         steps: Steps of all together.
         smoothness: Of each.
+        tuning: Of each.
     """
     ends = [steps * k // len(parts) for k in range(len(parts) + 1)]
     return tuple(
-        MatchFeatures(steps=end - start, lr=lr, floor=floor, smoothness=smoothness)
+        MatchFeatures(steps=end - start, lr=lr, floor=floor, smoothness=smoothness, tuning=tuning)
         for (lr, floor), (start, end) in zip(parts, pairwise(ends), strict=True)
         if end > start
     )
 
 
-def scheduled(stages: Sequence[MatchFeatures], *, steps: int, smoothness: float, starts: int = 1) -> Schedule:
-    """The schedule with these stages of features: the gain is estimated again between them.
+def scheduled(separate: SeparateBatch, stages: Sequence[MatchFeatures], matched: MatchUpdates) -> Schedule:
+    """The schedule with these stages: the gain is estimated again between those that match features.
 
     Args:
-        stages: For a batch that can be separated.
-        steps: Steps of the search where it cannot.
-        smoothness: Weight of the regulariser, in nats a unit of slope; a hundredth of it where updates are matched.
-        starts: Starts that are tried there.
+        separate: The first stage for a batch that can be separated.
+        stages: Those behind it.
+        matched: The only stage for a batch that cannot.
     """
     between = [
         stage for number, match in enumerate(stages) for stage in ((EstimateGain(), match) if number else (match,))
     ]
-    return Schedule(
-        separated=(SeparateBatch(), *between),
-        matched=(MatchUpdates(steps=steps, lr=0.02, smoothness=smoothness / 100, starts=starts),),
-    )
+    return Schedule(separated=(separate, *between), matched=(matched,))
 
 
 def run_schedule(

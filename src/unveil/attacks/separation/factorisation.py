@@ -20,19 +20,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.relu_patterns import find_patterns
+from unveil.attacks.separation.tuning import FactorisationTuning
 from unveil.attacks.separation.weighted_lstsq import COLUMNS, explained, ridged, solve, solve_weighted
 from unveil.core.factored import Factored
 from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
-
-WEAK = 1e-3  # ridge of a first solve, in units of the mean eigenvalue: errors are rough and images of a class alike
-TRUST = 3.0  # log-odds that a drive of one standard deviation gives its gate, before the update is read
-OPEN = 0.05  # an equation counts as saying nothing below this share of the mean eigenvalue
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,26 +127,37 @@ def round_patterns(read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"]) 
 
 
 def decide_patterns(
-    read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"], drive: Float[Tensor, "n out"]
+    read: Float[Tensor, "n out"],
+    open_: Float[Tensor, "n out"],
+    drive: Float[Tensor, "n out"],
+    *,
+    drive_log_odds: float,
 ) -> Float[Tensor, "n out"]:
     """The same with what is expected of each gate beside what was read of it, where reading is noisy.
 
     Log-odds of an open gate: those of the reading under Gaussian noise, whose variance is told from what rounding
-    leaves, plus `TRUST` times what drives the gate in units of its spread. Without noise the reading decides.
+    leaves, plus `drive_log_odds` times what drives the gate in units of its spread. Without noise the reading decides.
 
     Args:
         read: Errors read from the update.
         open_: What they are behind open gates.
         drive: What goes into the activation, as far as the guess knows it.
+        drive_log_odds: See `FactorisationTuning`.
     """
     tiny = torch.finfo(read.dtype).tiny
     variance = (read - round_patterns(read, open_)).square().mean().clamp_min(tiny)
     evidence = (read * open_ - 0.5 * open_.square()) / variance
-    return open_ * (evidence + TRUST * drive / drive.std().clamp_min(tiny) > 0)
+    return open_ * (evidence + drive_log_odds * drive / drive.std().clamp_min(tiny) > 0)
 
 
 def first_guess(
-    head: Head, gradients: list[Tensor], labels: Tensor, *, gain: float, rounds: int, generator: Generator
+    head: Head,
+    gradients: list[Tensor],
+    labels: Int[Tensor, " n"],
+    *,
+    gain: float,
+    tuning: FactorisationTuning,
+    generator: Generator,
 ) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
     """Features without any picture: down the head from equal probabilities, then round and round self-consistently.
 
@@ -158,31 +166,31 @@ def first_guess(
         gradients: What was received for each of its weights, first to last.
         labels: One class an image.
         gain: How much larger the update is than one gradient.
-        rounds: Times that errors are computed from the features and the features from the errors.
+        tuning: Of the factorisation.
         generator: Randomness of the search for what tells images of one class apart.
 
     Returns:
         The features, and the errors with the gain in them.
     """
-    n, classes = len(labels), gradients[-1].shape[0]
+    n, classes, ridge, rounds = len(labels), gradients[-1].shape[0], tuning.first_ridge, tuning.first_rounds
     hot = torch.nn.functional.one_hot(labels, classes).to(gradients[0].dtype)
-    errors, opened = descend_head(head, gradients, (1 / classes - hot) / n, gain=gain, ridge=WEAK)
+    errors, opened = descend_head(head, gradients, (1 / classes - hot) / n, gain=gain, tuning=tuning)
     if opened is not None and len(gradients) == 2 and head.is_gated:
         for label in torch.unique(labels):
             rows = (labels == label).nonzero()[:, 0]
             if len(rows) > 1:
                 row = opened[rows[0]] * head.open_slope(1)
-                gates = find_patterns(gradients[0], row, len(rows), n, generator=generator)
+                gates = find_patterns(gradients[0], row, len(rows), n, tuning=tuning, generator=generator)
                 errors[rows[: len(gates)]] = row * gates
                 rounds = 0  # gates found together are better than those of features found one by one
     if head.is_guessed:
         rounds = 0  # each layer's own gradient tells which of its inputs were dropped, features do not
-    features = solve(errors * gain, gradients[0], WEAK)
-    return refine(head, gradients, features, errors * gain, labels, gain=gain, rounds=rounds, ridge=WEAK)
+    features = solve(errors * gain, gradients[0], ridge)
+    return refine(head, gradients, features, errors * gain, labels, gain=gain, rounds=rounds, tuning=tuning)
 
 
 def descend_head(
-    head: Head, gradients: list[Tensor], errors: Float[Tensor, "n classes"], *, gain: float, ridge: float
+    head: Head, gradients: list[Tensor], errors: Float[Tensor, "n classes"], *, gain: float, tuning: FactorisationTuning
 ) -> tuple[Float[Tensor, "n out"], Float[Tensor, "n out"] | None]:
     """Errors of the first Linear layer from those of the last, the inputs of each layer on the way from its gradient.
 
@@ -191,15 +199,17 @@ def descend_head(
     """
     opened = None
     for layer in range(len(gradients) - 1, 0, -1):
-        inputs = solve(errors, gradients[layer] / gain, ridge)
+        inputs = solve(errors, gradients[layer] / gain, tuning.first_ridge)
         if head.is_gated:
-            inputs = lift(inputs, errors)
+            inputs = lift(inputs, errors, weak_equation=tuning.weak_equation)
         opened = errors @ head.weight(layer)
         errors = opened * head.slope_of(layer, inputs)
     return errors, opened
 
 
-def lift(inputs: Float[Tensor, "n inside"], errors: Float[Tensor, "n out"]) -> Float[Tensor, "n inside"]:
+def lift(
+    inputs: Float[Tensor, "n inside"], errors: Float[Tensor, "n out"], *, weak_equation: float
+) -> Float[Tensor, "n inside"]:
     """Inputs behind ReLU, with what equations that say nearly nothing left open: each unit's smallest value is zero.
 
     Where every class is in the batch about equally often, errors from equal probabilities add up to nothing, so a
@@ -207,7 +217,7 @@ def lift(inputs: Float[Tensor, "n inside"], errors: Float[Tensor, "n out"]) -> F
     """
     values, vectors = torch.linalg.eigh(errors @ errors.T)
     direction = vectors[:, 0] * vectors[:, 0].sum().sign()
-    if values[0] > OPEN * values.mean() or float(direction.min()) <= 0:
+    if values[0] > weak_equation * values.mean() or float(direction.min()) <= 0:
         return inputs
     lifted: Tensor = inputs + direction[:, None] * (-inputs / direction[:, None]).amax(0)
     return lifted
@@ -222,7 +232,7 @@ def refine(
     *,
     gain: float,
     rounds: int,
-    ridge: float,
+    tuning: FactorisationTuning,
 ) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
     """Errors from features and features from errors, `rounds` times; exact in the end where nothing was obfuscated.
 
@@ -233,10 +243,10 @@ def refine(
         layers = head.layers(head.allowed(features), labels)
         errors = layers[0].errors
         if len(layers) > 2:
-            downwards, _opened = descend_head(head, gradients, layers[-1].errors, gain=gain, ridge=ridge)
+            downwards, _opened = descend_head(head, gradients, layers[-1].errors, gain=gain, tuning=tuning)
             errors = max((errors, downwards), key=lambda d: explained(d, gradients[0]))
         errors = errors * gain
-        features = solve(errors, gradients[0], ridge)
+        features = solve(errors, gradients[0], tuning.first_ridge)
     return features, errors
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from unveil.attacks.separation.factorisation import FeatureEstimate, decide_patterns, read_errors, separate
 from unveil.attacks.separation.heads.head import Head
+from unveil.attacks.separation.tuning import FactorisationTuning
 from unveil.attacks.separation.weighted_lstsq import explained, weighted_misfit
 from unveil.core.protocols import EntryModel, LocalTraining
 from unveil.core.types import Images
 
 INCOMPLETE = 0.02  # share of an exact gradient above which a separation counts as one in part
-ROUGH = 1e-3  # ridge, in units of the mean eigenvalue, while the errors are still rough
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +31,7 @@ class FeatureRefiner:
         gain: How much longer the update is than what `training` gives.
         once: How much longer what `training` gives is than one gradient.
         estimated: Whether the gain was estimated.
+        tuning: Of the factorisation.
         exact: Whether the attacker takes every entry of the update for exact.
         patterns: Which units the last errors had open, images x out; None where that was not read from the update.
         errors: The last errors, without the gain; None before the first.
@@ -45,6 +46,7 @@ class FeatureRefiner:
     gain: float
     once: float
     estimated: bool
+    tuning: FactorisationTuning
     exact: bool = False
     patterns: Bool[Tensor, "n out"] | None = None
     errors: Float[Tensor, "n out"] | None = None
@@ -58,17 +60,17 @@ class FeatureRefiner:
         separated = separate(errors, self.gradient, guess=guess, entry_model=self.entry_model)
         return replace(refiner, residual=separated.residual), separated
 
-    def reread(self, separated: FeatureEstimate, *, rounds: int) -> tuple[FeatureRefiner, FeatureEstimate]:
+    def reread(self, separated: FeatureEstimate) -> tuple[FeatureRefiner, FeatureEstimate]:
         """ReLU patterns and features in turns without any picture, as long as the errors explain more of the update."""
         refiner = self
         best = self._misfit(separated.errors, self.head.allowed(separated.features))
-        for _ in range(rounds):
+        for _ in range(self.tuning.reread_rounds):
             guess = self.head.allowed(separated.features)
             refiner, errors = refiner._with_errors(guess, None)
             misfit = self._misfit(errors, guess)
             if misfit >= best:
                 break
-            best, separated = misfit, separate(errors, self.gradient, ridge=ROUGH)
+            best, separated = misfit, separate(errors, self.gradient, ridge=self.tuning.reread_ridge)
         return replace(refiner, errors=separated.errors / self.gain), separated
 
     def _with_errors(
@@ -94,7 +96,7 @@ class FeatureRefiner:
             opened = share * layers[1].pulls * self.head.open_slope(1)
             read = read_errors(guess, self.gradient, entry_model=entry_model, expected=computed)
             drive = layers[0].outputs.abs() * torch.where(once == 0, -1.0, 1.0)
-            candidates.append(decide_patterns(read, opened, drive))
+            candidates.append(decide_patterns(read, opened, drive, drive_log_odds=self.tuning.drive_log_odds))
             if self.patterns is not None:
                 candidates.append(opened * self.patterns)
         if self.errors is not None:

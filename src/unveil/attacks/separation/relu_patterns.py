@@ -18,10 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-TRIES = 1000
-ROUNDS = 60
-FEWEST = 0.1  # a pattern with a smaller share of open gates fits anything
-ALIKE = 0.97  # share of gates that two copies of one pattern agree on
+from unveil.attacks.separation.tuning import FactorisationTuning
 
 
 def find_patterns(
@@ -30,6 +27,7 @@ def find_patterns(
     count: int,
     rank: int,
     *,
+    tuning: FactorisationTuning,
     generator: Generator,
 ) -> Float[Tensor, "count out"]:
     """The open gates of the images of one class.
@@ -39,6 +37,7 @@ def find_patterns(
         opened: The errors of this class behind open gates.
         count: Images of the class.
         rank: Images of the batch.
+        tuning: Of the factorisation.
         generator: Randomness of the first patterns.
 
     Returns:
@@ -51,9 +50,11 @@ def find_patterns(
     # Gates of large errors are told more surely: least squares in the gradient's own units.
     weighted = size[:, None] * basis
     project = torch.linalg.pinv(weighted)
-    patterns = torch.rand((len(opened), TRIES), generator=generator, device=generator.device).to(gradient.device)
+    patterns = torch.rand((len(opened), tuning.pattern_tries), generator=generator, device=generator.device).to(
+        gradient.device
+    )
     patterns = (patterns > 0.5).double()
-    for _ in range(ROUNDS):
+    for _ in range(tuning.pattern_rounds):
         rounded = (basis @ (project @ (size[:, None] * patterns)) > 0.5).double()
         if torch.equal(rounded, patterns):
             break
@@ -61,13 +62,13 @@ def find_patterns(
     off = size[:, None] * (basis @ (project @ (size[:, None] * patterns)) - patterns)
     left = off.norm(dim=0) / (size[:, None] * patterns).norm(dim=0).clamp_min(1e-30)
     share = patterns.mean(0)
-    left[(share < FEWEST) | (share > 1 - FEWEST / 10)] = torch.inf
+    left[(share < tuning.fewest_open) | (share > 1 - tuning.fewest_open / 10)] = torch.inf
     found: list[Tensor] = []
     for index in left.argsort():
         pattern = patterns[:, index]
         if len(found) == count or not bool(left[index].isfinite()):
             break
-        if all(float((pattern == other).double().mean()) < ALIKE for other in found):
+        if all(float((pattern == other).double().mean()) < tuning.same_pattern for other in found):
             found.append(pattern)
     chosen = torch.stack(found) if found else patterns.new_zeros((0, len(opened)))
     return chosen.to(gradient.dtype)

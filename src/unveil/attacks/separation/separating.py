@@ -12,20 +12,26 @@ from unveil.attacks.separation.gain.estimation import first_estimate
 from unveil.attacks.separation.gain.levels import level
 from unveil.attacks.separation.gain.likelihood import first_gain, is_known
 from unveil.attacks.separation.heads.head import NoHeadError, read_head
-from unveil.attacks.separation.refinement import ROUGH, FeatureRefiner
+from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.stages import feature_sensitivity_of
 from unveil.attacks.separation.state import Problem, State
+from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.core.protocols import EntryModel, HasEntryModels
 from unveil.core.types import Images
-
-ROUNDS = 4  # alternations of errors and features before the first pictures
-REREADS = 2  # times that ReLU patterns are read from the update with those features
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeparateBatch:
-    """Separate the batch behind its Linear layers and decode first pictures: one step."""
+    """Separate the batch behind its Linear layers and decode first pictures: one step.
 
+    Args:
+        factorisation: Constants of the separation.
+        search: Constants of the search, for the network's sensitivity.
+        steps: Counted for the watcher.
+    """
+
+    factorisation: FactorisationTuning
+    search: SearchTuning
     steps: int = 1
 
     def __call__(self, problem: Problem, state: State) -> State:
@@ -56,9 +62,9 @@ class SeparateBatch:
             )
             gradients = [levelled.tensors[name].to(head.kind) for name in head.weights]
         leaves = dead_leaves(2, knowledge.image_shape, generator=generator).to(gradients[0].device)
-        sensitivity = feature_sensitivity_of(head, leaves, generator=generator)
+        sensitivity = feature_sensitivity_of(head, leaves, tuning=self.search, generator=generator)
         gain, factor = first_gain(head, knowledge, gradients, labels, decoder.examples, known=levelled is None)
-        _, errors = first_guess(head, gradients, labels, gain=gain, rounds=ROUNDS, generator=generator)
+        _, errors = first_guess(head, gradients, labels, gain=gain, tuning=self.factorisation, generator=generator)
         sent = replace(problem.update, tensors={name: tensor.to(head.kind) for name, tensor in received.items()})
         entry_models: Mapping[str, EntryModel] = (
             obfuscation.entry_models(sent) if isinstance(obfuscation, HasEntryModels) else {}
@@ -73,8 +79,9 @@ class SeparateBatch:
             once=gain / factor,
             estimated=levelled is not None,
             exact=levelled is None and obfuscation is not None and obfuscation.family == "none",
+            tuning=self.factorisation,
         )
-        refiner, separated = refiner.reread(separate(errors, gradients[0], ridge=ROUGH), rounds=REREADS)
+        refiner, separated = refiner.reread(separate(errors, gradients[0], ridge=self.factorisation.reread_ridge))
         features = head.allowed(separated.features)
         state = replace(
             state,

@@ -11,12 +11,10 @@ from unveil.attacks.matching.regularisers import ColourVariation, NearRestored
 from unveil.attacks.separation.factorisation import with_certainty
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.state import Problem, State, descend
+from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.types import FeatureFit, Images
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.learned import Learned
-
-LENET = 10.9  # squared slope of LeNet's features in one pixel, in units of their variance
-EXACT = 1e-4  # features are not taken to be surer than this, in units of their spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +27,11 @@ class MatchFeatures:
 
     Args:
         steps: Steps of Adam.
-        lr: Its learning rate at the start; a cosine takes it to a tenth.
+        lr: Its learning rate at the start; a cosine takes it down.
         floor: What the features may be off by in any case, relative to their spread.
         smoothness: Weight of the regulariser where the features are exact; see `noise_adapted_weight` and
             `feature_sensitivity_of`.
+        tuning: Of the search.
         restorer: Restores the pictures first, and holds each pixel near its restored value, by as much as it expects
             to be off there, in place of the smoothness; None for none.
         trust: Weight of the restorer.
@@ -42,6 +41,7 @@ class MatchFeatures:
     lr: float
     floor: float
     smoothness: float
+    tuning: SearchTuning
     restorer: Learned | None = None
     trust: float = 0.0
 
@@ -57,8 +57,12 @@ class MatchFeatures:
         refiner, separated = refiner(state.pictures)
         target, head = separated.features, refiner.head
         precision = with_certainty(separated, self.floor)
-        adapted = noise_adapted_weight(separated.noise / float(target.var()))
-        regulariser = near or ColourVariation(weight=self.smoothness * state.feature_sensitivity * adapted)
+        adapted = noise_adapted_weight(separated.noise / float(target.var()), tuning=self.tuning)
+        regulariser = near or ColourVariation(
+            weight=self.smoothness * state.feature_sensitivity * adapted,
+            chroma=self.tuning.colour_weight,
+            softness=self.tuning.edge_softness,
+        )
 
         def loss(images: Images) -> Tensor:
             off = head.features(images, rough=True) - target
@@ -66,11 +70,13 @@ class MatchFeatures:
             weighted = precision[0] @ off if shared else torch.bmm(precision, off.T[..., None])[..., 0].T
             return 0.5 * (off * weighted).sum() + regulariser(images)
 
-        state = descend(problem, replace(state, refiner=refiner), loss, steps=self.steps, lr=self.lr)
+        state = descend(
+            problem, replace(state, refiner=refiner), loss, steps=self.steps, lr=self.lr, tuning=self.tuning
+        )
         with torch.no_grad():
             missed = (head.features(state.pictures) - target).square().mean(1)
         spread, variance = target.var(), separated.covariance.diagonal(dim1=-2, dim2=-1)
-        least = EXACT**2 * spread
+        least = self.tuning.least_error**2 * spread
 
         def chi_squared(images: Images) -> Tensor:
             return ((head.features(images) - target).square() / variance.T.clamp_min(least)).mean(1)
@@ -87,25 +93,34 @@ def restore(restorer: Learned, state: State, *, trust: float) -> NearRestored:
     return NearRestored(weight=trust, pictures=pictures, expected=expected)
 
 
-def noise_adapted_weight(noise: float) -> float:
-    """Share of the regulariser's weight that is kept at a noise, in units of the features' variance: from 1 to 0.3.
+def noise_adapted_weight(noise: float, *, tuning: SearchTuning) -> float:
+    """Share of the regulariser's weight that is kept at a noise, from 1 down to `tuning.noisy_weight`.
 
     With exact features the regulariser fills what the body lost, and speeds the search up. With noisy ones the most
     probable picture under a total variation is flatter than those that are likely: a smaller weight is nearer to their
-    mean. Chosen on the published batch between 0 and 0.4.
+    mean.
+
+    Args:
+        noise: Mean variance of a feature's error, in units of the features' variance.
+        tuning: Of the search.
     """
-    return 0.3 + 0.7 / (1 + 20 * noise)
+    return tuning.noisy_weight + (1 - tuning.noisy_weight) / (1 + tuning.noise_response * noise)
 
 
-def feature_sensitivity_of(head: Head, pictures: Images, *, generator: Generator) -> float:
-    """Cube root of the mean squared slope of the features in one pixel, relative to LeNet at 128 px.
+def feature_sensitivity_of(head: Head, pictures: Images, *, tuning: SearchTuning, generator: Generator) -> float:
+    """A power of the mean squared slope of the features in one pixel, relative to LeNet at 128 px.
 
-    A deep body's features say less of a pixel: the same regulariser would outweigh them. The root was chosen between
-    LeNet and the paper's ResNet-18, whose best weight is about a third at a fifteenth of the curvature.
+    A deep body's features say less of a pixel: the same regulariser would outweigh them.
+
+    Args:
+        head: The network.
+        pictures: Pictures on which the slopes are taken.
+        tuning: Of the search: the reference and the exponent.
+        generator: Randomness of the direction in which features are differentiated.
     """
     images = pictures.detach().requires_grad_()
     features = head.as_maps(head.features(images))
     direction = torch.randn(features.shape, generator=generator, device=generator.device).to(features)
     (slope,) = torch.autograd.grad((features * direction).sum(), images)
     curvature = slope.square().mean() / features.detach().var().clamp_min(torch.finfo(slope.dtype).tiny)
-    return float((curvature / LENET) ** (1 / 3))
+    return float((curvature / tuning.reference_sensitivity) ** tuning.sensitivity_exponent)

@@ -16,11 +16,9 @@ from unveil.attacks.matching.latents import Pyramid
 from unveil.attacks.matching.optimisers import Adam
 from unveil.attacks.separation.gain.likelihood import GainLikelihood
 from unveil.attacks.separation.refinement import FeatureRefiner
+from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.protocols import Knowledge
 from unveil.core.types import FeatureFit, Images, Stop, Update, Watch
-
-SETTLED = 1e-3  # a stage ends where its loss changes by less than this share in the loop's patience
-OUTSIDE = 1e3  # price of a squared step out of [0, 1], in nats; the pictures themselves are clamped
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +88,13 @@ class Stage(Protocol):
 
 
 def descend(
-    problem: Problem, state: State, loss: Callable[[Images], Float[Tensor, ""]], *, steps: int, lr: float
+    problem: Problem,
+    state: State,
+    loss: Callable[[Images], Float[Tensor, ""]],
+    *,
+    steps: int,
+    lr: float,
+    tuning: SearchTuning,
 ) -> State:
     """Lower a loss of the pictures by Adam on a pyramid.
 
@@ -99,7 +103,8 @@ def descend(
         state: Gives the pictures to start from.
         loss: Differentiable; is given pictures in [0, 1].
         steps: Steps of Adam.
-        lr: Learning rate of the first step; a cosine takes it to a tenth.
+        lr: Learning rate of the first step; a cosine takes it down, see `SearchTuning`.
+        tuning: Of the search.
     """
     latent, shape, base = Pyramid(), problem.knowledge.image_shape, state.pictures
     z = latent.init(len(base), shape, generator=problem.generator).to(base).requires_grad_()
@@ -107,14 +112,14 @@ def descend(
     def closure() -> Tensor:
         free = base + latent.decode(z, shape)
         images = free.clamp(0, 1)
-        total = loss(images) + OUTSIDE * (free - images.detach()).square().sum()
+        total = loss(images) + tuning.outside_price * (free - images.detach()).square().sum()
         (z.grad,) = torch.autograd.grad(total, z)
         return total.detach()
 
     def pictures() -> Images:
         return (base + latent.decode(z, shape)).detach().clamp(0, 1)
 
-    adam = Adam(lr=lr, decay="cosine", final_lr=lr / 10, memory=0.99)
+    adam = Adam(lr=lr, decay="cosine", final_lr=lr / tuning.final_divisor, memory=tuning.adam_memory)
     losses, stop = minimise(
         z,
         closure,
@@ -123,6 +128,6 @@ def descend(
         project=latent.project,
         images=pictures,
         report=problem.report(len(state.losses)),
-        tolerance=SETTLED,
+        tolerance=tuning.settled,
     )
     return replace(state, pictures=pictures(), losses=(*state.losses, *losses), stop=stop)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from unveil.attacks.matching.regularisers import ColourVariation
 from unveil.attacks.separation.state import Problem, State, descend
+from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.protocols import HasEntryModels
 from unveil.core.types import Batch, Images
@@ -26,15 +27,24 @@ class MatchUpdates:
 
     Args:
         steps: Steps of Adam, each a gradient of a gradient, over all starts.
-        lr: Its learning rate at the start; a cosine takes it to a tenth.
+        lr: Its learning rate at the start; a cosine takes it down.
         smoothness: Weight of the regulariser's mean over pixels.
-        starts: Starts that are tried, the present pictures the first of them, with a fifth of the steps together.
+        tuning: Of the search.
+        starts: Starts that are tried, the present pictures the first of them; they share the steps divided by
+            `start_divisor`.
     """
 
     steps: int
     lr: float
     smoothness: float
+    tuning: SearchTuning
     starts: int = 1
+
+    @classmethod
+    def of(cls, tuning: SearchTuning, *, steps: int, smoothness: float, starts: int = 1) -> MatchUpdates:
+        """The stage with the tuning's learning rate and its share of the attack's smoothness."""
+        smoothness /= tuning.matched_divisor
+        return cls(steps=steps, lr=tuning.matched_learning_rate, smoothness=smoothness, starts=starts, tuning=tuning)
 
     def __call__(self, problem: Problem, state: State) -> State:
         """Improve the pictures; see `Stage`."""
@@ -42,25 +52,29 @@ class MatchUpdates:
         name = "misfit" if isinstance(knowledge.obfuscation, HasEntryModels) else "cosine"
         misfit = OBJECTIVES[name](problem.update, knowledge)
         pixels = len(state.pictures) * state.pictures.shape[2] * state.pictures.shape[3]
-        regulariser = ColourVariation(weight=self.smoothness / pixels)
+        regulariser = ColourVariation(
+            weight=self.smoothness / pixels, chroma=self.tuning.colour_weight, softness=self.tuning.edge_softness
+        )
 
         def loss(images: Images) -> Tensor:
             simulated = knowledge.simulate(problem.model, Batch(images, problem.labels))
             return misfit(simulated) + regulariser(images)
 
-        trial = self.steps // 5 // self.starts if self.starts > 1 else 0
+        trial = self.steps // self.tuning.start_divisor // self.starts if self.starts > 1 else 0
         if trial:
             first = state.pictures
             others = [clouds(first, generator=problem.generator) for _ in range(1, self.starts)]
             tried: list[tuple[float, Images]] = []
             for start in (first, *others):
                 before = len(state.losses)
-                state = descend(problem, replace(state, pictures=start), loss, steps=trial, lr=self.lr)
+                state = descend(
+                    problem, replace(state, pictures=start), loss, steps=trial, lr=self.lr, tuning=self.tuning
+                )
                 # A start that diverged in its first step has no loss of its own.
                 last = state.losses[-1] if len(state.losses) > before else math.inf
                 tried.append((last, state.pictures))
             state = replace(state, pictures=min(tried, key=lambda pair: pair[0])[1])
-        return descend(problem, state, loss, steps=self.steps - trial * self.starts, lr=self.lr)
+        return descend(problem, state, loss, steps=self.steps - trial * self.starts, lr=self.lr, tuning=self.tuning)
 
 
 def clouds(like: Images, *, generator: Generator) -> Images:

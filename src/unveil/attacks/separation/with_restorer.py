@@ -8,14 +8,15 @@ from typing import ClassVar
 from torch import Generator
 from torch.nn import Module
 
-from unveil.attacks.separation.attack import SCHEDULE, Schedule, run_schedule, scheduled, shared_out
+from unveil.attacks.separation.attack import Schedule, run_schedule, scheduled, shared_out
+from unveil.attacks.separation.separating import SeparateBatch
+from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
+from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.protocols import Knowledge
 from unveil.core.registry import IN_PYTHON_ONLY, spec_of
 from unveil.core.types import Reconstruction, Update, Watch
 from unveil.enhancers.learned import FAITHFUL, Learned
-
-LAST = (0.005, 0.05)  # learning rate and floor of the stage behind the restoration; a second one takes decibels away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class UnveilPlus:
         smoothness: As in `unveil`, for the stages before the learned prior.
         trust: Weight of the learned prior; see `NearRestored`.
         prior: The learned prior, a restorer; see `UsesLearnedPrior`. Set in Python only.
+        factorisation: Constants of the separation. Set in Python only.
+        search: Constants of the search. Set in Python only.
 
     Reference:
         docs/priors.md; taking turns after Venkatakrishnan, Bouman and Wohlberg, Plug-and-Play Priors, GlobalSIP 2013.
@@ -41,6 +44,8 @@ class UnveilPlus:
     smoothness: float = 12.0
     trust: float = 3.0
     prior: Learned = field(default=FAITHFUL, metadata=IN_PYTHON_ONLY)
+    factorisation: FactorisationTuning = field(default=FactorisationTuning(), metadata=IN_PYTHON_ONLY)
+    search: SearchTuning = field(default=SearchTuning(), metadata=IN_PYTHON_ONLY)
 
     def __post_init__(self) -> None:
         whole("UnveilPlus", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
@@ -50,9 +55,15 @@ class UnveilPlus:
     @property
     def schedule(self) -> Schedule:
         """Its stages."""
-        *first, last = shared_out((*SCHEDULE, LAST), steps=self.steps, smoothness=self.smoothness)
+        tuning = self.search
+        parts = (
+            *zip(tuning.learning_rates, tuning.feature_floors, strict=True),
+            (tuning.restored_learning_rate, tuning.restored_feature_floor),
+        )
+        *first, last = shared_out(parts, steps=self.steps, smoothness=self.smoothness, tuning=tuning)
         stages = (*first, replace(last, restorer=self.prior, trust=self.trust))
-        return scheduled(stages, steps=self.steps, smoothness=self.smoothness)
+        matched = MatchUpdates.of(tuning, steps=self.steps, smoothness=self.smoothness)
+        return scheduled(SeparateBatch(factorisation=self.factorisation, search=tuning), stages, matched)
 
     def __call__(
         self,
