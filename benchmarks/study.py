@@ -25,7 +25,7 @@ from unveil.core.files import write_whole
 from unveil.metrics import facts_of
 from unveil.report import summarise
 from unveil.report.metric_agreement import agreement
-from unveil.report.rate_leakage import families
+from unveil.report.rate_leakage import rate_leakage
 from unveil.report.rows import Row
 
 SHOWN = ("psnr", "ssim", "lpips", "semantic_jaccard", "true_class", "reid_top1")
@@ -90,7 +90,7 @@ def contradictions(rows: Sequence[Row]) -> dict[str, str]:
 
 def chart(rows: Sequence[Row]) -> None:
     """Claim 2: the report's curves, as a file of its own; and the taus, printed."""
-    found = families(rows)
+    found = rate_leakage(rows)
     if found is None:
         return
     hues = {"none": "#111", "quantise": "#1f5fae", "sparsify": "#b5500b", "perturb": "#1c7a43"}

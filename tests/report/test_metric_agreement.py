@@ -16,7 +16,7 @@ from unveil.core.records import Trial
 from unveil.report import summarise
 from unveil.report.html import render
 from unveil.report.metric_agreement import agreement
-from unveil.report.rate_leakage import families, points
+from unveil.report.rate_leakage import points, rate_leakage
 from unveil.report.statistics import kendall_tau
 
 MakeTrial = Callable[..., Trial]
@@ -112,7 +112,7 @@ def test_the_curves_take_the_attack_that_got_most_and_the_mean_of_the_scenes(tri
     assert [(p.obfuscation, p.value) for p in points(rows, "psnr")] == [
         (spec, 21.0 - 2 * place) for place, spec in enumerate(SPECS)
     ]
-    found = families(rows)
+    found = rate_leakage(rows)
     assert found is not None
     assert dict(found.taus)["psnr"] == pytest.approx(1)  # fewer bits, less leakage, always
     assert (found.clients, found.attacks) == (2, 2)
@@ -121,7 +121,7 @@ def test_the_curves_take_the_attack_that_got_most_and_the_mean_of_the_scenes(tri
 
 
 def test_one_family_is_no_comparison(trial: MakeTrial) -> None:
-    assert families(summarise([trial(obfuscation=spec) for spec in SPECS[:3]])) is None
+    assert rate_leakage(summarise([trial(obfuscation=spec) for spec in SPECS[:3]])) is None
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Trials to something a person can read: rows, verdicts, one self-contained HTML file, a table in the terminal."""
+"""From trials to rows, verdicts, one self-contained HTML file and a table in the terminal."""
 
 from unveil.report.conclusion import headline, recommendation
 from unveil.report.html import write_report

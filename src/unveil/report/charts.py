@@ -1,6 +1,6 @@
-"""The charts of one section, as SVG text that goes straight into the page.
+"""The charts of one section, as SVG text for the page.
 
-Colours come from the page's CSS (`.family-quantise`, `.series-0`), so that one chart serves light, dark and print.
+The page's CSS gives the colours (`.family-quantise`, `.series-0`), so one chart serves light mode, dark mode and print.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LABEL_SIZE = 11.5
 CHARACTER = 0.61 * LABEL_SIZE
 LINE = LABEL_SIZE * 1.25
 SERIES = 8
-"""Line colours in the style sheet; further lines take them again with another dash."""
+"""Number of line colours in the style sheet; further lines repeat them dashed."""
 
 MARKERS = {
     "none": "M-5.5 0a5.5 5.5 0 1 0 11 0a5.5 5.5 0 1 0 -11 0z",
@@ -31,7 +31,7 @@ MARKERS = {
     "low-rank": "M-6.5 -3h13v6h-13z",
     "other": "M0 6.5L6.2 -4.8h-12.4z",
 }
-"""Outlines around (0, 0), so that families differ without colour too."""
+"""SVG outline of each family's marker around (0, 0): families differ without colour too."""
 
 FAMILY_NAMES = {
     "none": "no obfuscation",
@@ -45,7 +45,7 @@ FAMILY_NAMES = {
 
 
 def leakage_chart(rows: Sequence[Row]) -> str:
-    """Mean PSNR with its interval against bits on the wire, one marker a row, and the blind guess as a line.
+    """Mean PSNR in dB with its interval against bits on the wire: a marker for each row, a line for the blind guess.
 
     Args:
         rows: The rows of one section.
@@ -57,10 +57,10 @@ def leakage_chart(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     means = [row.scores["psnr"].mean for row in rows]
-    floors = [row.scores["psnr"].blind for row in rows if row.scores["psnr"].blind is not None]
-    floor = sum(floors) / len(floors) if floors else None
-    lowest = min([interval.low for interval in means] + ([] if floor is None else [floor]))
-    highest = max([interval.high for interval in means] + ([] if floor is None else [floor]))
+    blinds = [row.scores["psnr"].blind for row in rows if row.scores["psnr"].blind is not None]
+    blind = sum(blinds) / len(blinds) if blinds else None
+    lowest = min([interval.low for interval in means] + ([] if blind is None else [blind]))
+    highest = max([interval.high for interval in means] + ([] if blind is None else [blind]))
     pad = max(1.0, 0.1 * (highest - lowest))
     sizes = [row.wire_bits for row in rows]
     x = Scale(min(sizes) / 1.8, max(sizes) * 1.8, LEFT, WIDTH - RIGHT, log=True)
@@ -75,8 +75,8 @@ def leakage_chart(rows: Sequence[Row]) -> str:
     parts = [
         axes(x, y, "size of the update on the wire (log scale)", "PSNR, dB (higher: more came back)", formatting.bits)
     ]
-    if floor is not None:
-        line, label = _floor(floor, x, y, obstacles)
+    if blind is not None:
+        line, label = _blind_line(blind, x, y, obstacles)
         parts.append(line)
         obstacles.append(label)
     boxes = place_labels(
@@ -95,9 +95,9 @@ def leakage_chart(rows: Sequence[Row]) -> str:
 
 
 def loss_chart(rows: Sequence[Row]) -> str:
-    """The attack's loss after each step on a logarithmic scale, one line a run and one label an obfuscation.
+    """The attack's loss after each step, on a logarithmic scale: a line for each run, a label for each obfuscation.
 
-    What is NaN, infinite or nearly, zero or negative cannot be drawn on such a scale and leaves a gap.
+    Values outside (1e-306, 1e306) and NaN leave a gap.
 
     Args:
         rows: The rows of one section.
@@ -147,23 +147,23 @@ def legend(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 
 def _drawable(value: float) -> bool:
-    return 1e-306 < value < 1e306  # and what is beyond has no room for a margin
+    return 1e-306 < value < 1e306  # beyond, the margin of the axis would overflow a float
 
 
 def series_class(index: int) -> str:
-    """The CSS classes of a line: a colour, and a dash where the colours are used up."""
+    """The CSS classes of a line: its colour, and `again` where the colours repeat."""
     return f"series-{index % SERIES}" + (" again" if index >= SERIES else "")
 
 
 def _path(curve: Curve, iterations: float, x: Scale, y: Scale) -> str:
-    """Moves and lines; a value that cannot be drawn breaks the line."""
+    """The commands of an SVG path; a value that cannot be drawn breaks the line."""
     commands, pen = [], "M"
     for index, value in enumerate(curve):
         if not _drawable(value):
             pen = "M"
             continue
         at = f"{x(iterations * (index + 1) / len(curve)):.1f} {y(value):.1f}"
-        # A lone point is a line of no length, which round caps show as a dot.
+        # `h0` draws a lone point as a dot, by the round cap of a line of length 0.
         commands.append(f"{pen}{at}h0" if pen == "M" else f"{pen}{at}")
         pen = "L"
     return "".join(commands)
@@ -184,9 +184,9 @@ def _mark(family: str, point: tuple[float, float], bar: tuple[float, float], tip
     )
 
 
-def _floor(floor: float, x: Scale, y: Scale, obstacles: Sequence[Box]) -> tuple[str, Box]:
-    """The blind guess as a line, and its name where nothing else stands."""
-    text, at = f"blind guess {formatting.decibels(floor)}", y(floor)
+def _blind_line(blind: float, x: Scale, y: Scale, obstacles: Sequence[Box]) -> tuple[str, Box]:
+    """The blind guess as a line, and the box of its label where it covers least."""
+    text, at = f"blind guess {formatting.decibels(blind)}", y(blind)
     width = len(text) * CHARACTER
     boxes = [
         Box(left, top, left + width, top + LINE)
@@ -203,7 +203,7 @@ def _floor(floor: float, x: Scale, y: Scale, obstacles: Sequence[Box]) -> tuple[
 
 
 def _label(lines: list[str], box: Box, point: tuple[float, float]) -> str:
-    """The label, with a thin line to its point where it had to be moved away from it."""
+    """The label, and a thin line to its point if the label is more than 18 px away."""
     near_x, near_y = min(max(point[0], box.left), box.right), min(max(point[1], box.top), box.bottom)
     leader = ""
     if math.dist(point, (near_x, near_y)) > 18:
@@ -212,7 +212,7 @@ def _label(lines: list[str], box: Box, point: tuple[float, float]) -> str:
 
 
 def label_text(lines: list[str], box: Box) -> str:
-    """Lines of text, the first at the top of the box."""
+    """Lines of text, starting at the top of the box."""
     spans = "".join(
         f'<tspan x="{box.left:.1f}" y="{box.top + LINE * (index + 0.8):.1f}">{escape(line)}</tspan>'
         for index, line in enumerate(lines)
@@ -221,15 +221,15 @@ def label_text(lines: list[str], box: Box) -> str:
 
 
 def axes(x: Scale, y: Scale, across: str, up: str, written: Callable[[float], str], *, beside_at: float = 14) -> str:
-    """Grid, tick labels and the two names.
+    """Grid lines, tick labels and the names of both axes.
 
     Args:
         x: The horizontal scale.
-        y: The vertical one.
+        y: The vertical scale.
         across: Name of the horizontal axis.
-        up: Name of the vertical one, which stands at `beside_at`.
-        written: Writes the ticks of the horizontal axis.
-        beside_at: Horizontal place of the vertical axis's name, in pixels.
+        up: Name of the vertical axis.
+        written: Formats a tick of the horizontal axis.
+        beside_at: Horizontal position of the name of the vertical axis, in pixels.
     """
     left, right, bottom, top = x.start, x.end, max(y.start, y.end), min(y.start, y.end)
     lines = "".join(
@@ -251,7 +251,7 @@ def axes(x: Scale, y: Scale, across: str, up: str, written: Callable[[float], st
 
 
 def svg(title: str, height: int, parts: list[str]) -> str:
-    """The parts as one SVG element with a title for those who cannot see it."""
+    """The parts as one SVG element with a title for screen readers; its height is in pixels."""
     return (
         f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {height}" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"

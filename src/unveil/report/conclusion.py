@@ -1,4 +1,4 @@
-"""What the whole audit comes to: one headline, at most one recommendation, and what none of it proves."""
+"""The conclusion of an audit: one headline, at most one recommendation, and what the audit does not prove."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPENINGS = {
 }
 
 NOTHING_LOST_DB = 0.5
-"""An obfuscation that costs the attacker less than this, at the upper end of the interval, hid nothing measurable."""
+"""An obfuscation hid nothing measurable if the upper end of its cost to the attacker is below this, in dB."""
 
 NOT_PROVED = (
     "A failed attack is a lower bound on what an update gives away, never a proof that it gives nothing away. "
@@ -36,11 +36,11 @@ NOT_PROVED = (
     "training.",
     "None of this is a statement about differential privacy or about any law.",
 )
-"""Printed in every report, whatever was found."""
+"""Limits that every report prints."""
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """The whole audit in one or two sentences; names stand in backticks."""
+    """The whole audit in one or two sentences. Backticks mark names."""
     tested = [row for row in rows if not row.is_baseline]
     if not rows:
         return "Nothing was audited: the results hold no trial."
@@ -66,7 +66,7 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def recommendation(rows: Sequence[Row]) -> str:
-    """What to do, where the evidence supports a word on it; else an empty string."""
+    """Advice in one or two sentences; empty where the results support none. Backticks mark names."""
     tested = [row for row in rows if not row.is_baseline]
     levels: dict[str, set[Level]] = {}
     for row in tested:
@@ -110,7 +110,7 @@ def _only_baselines(rows: Sequence[Row]) -> str:
 
 
 def _most(rows: Sequence[Row]) -> str:
-    """The case that a reader must know: the obfuscation behind which most came back."""
+    """A sentence on the obfuscation behind which most came back."""
     row = max(rows, key=lambda row: (row.cost is not None, _gain(row)))
     sends = f"sends {formatting.ratio(row.compression)} fewer bits" if row.compression > 1.05 else "saves no bits"
     reached = formatting.decibels(_psnr(row))

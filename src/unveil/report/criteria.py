@@ -1,4 +1,4 @@
-"""Which pictures came back, and whether a row shows it: predicates on the numbers of one row."""
+"""Predicates on the numbers of one row: which pictures came back, and whether the row leaks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from unveil.report.significance import ALPHA, can_tell
 
 
 def came_back(row: Row) -> int:
-    """How many pictures meet the conditions of LEAKS by themselves."""
+    """Number of pictures that meet the conditions of LEAKS singly."""
     return sum(came_back_at(row, position) for position in range(row.pictures))
 
 
 def came_back_at(row: Row, position: int) -> bool:
-    """Whether one picture meets the conditions of LEAKS by itself: PSNR and SSIM say that it came back."""
+    """Whether the picture at this position, from 0, meets the conditions of LEAKS singly, by PSNR and SSIM."""
     psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
     if psnr is None or position not in psnr.by_picture:
         return False
@@ -32,17 +32,18 @@ def came_back_at(row: Row, position: int) -> bool:
 
 
 def _similar(ssim: Score, position: int) -> bool:
+    """Whether the picture's SSIM meets the conditions of LEAKS."""
     value, null = ssim.by_picture.get(position, -1.0), ssim.null_best.get(position, 0.0)
     return value >= LEAK_SSIM and value - null >= LEAK_SSIM_GAIN
 
 
 def unmeasured(row: Row) -> bool:
-    """Whether PSNR, or the blind guess beside it, is missing."""
+    """Whether PSNR or its blind guess is missing."""
     return "psnr" not in row.scores or row.scores["psnr"].gain is None
 
 
 def leaks(row: Row) -> bool:
-    """Whether the pictures came back, on the whole or half of them one by one."""
+    """Whether the pictures came back, by the means or by half of the pictures singly."""
     gain, ssim = row.scores["psnr"].gain, row.scores.get("ssim")
     if came_back(row) >= LEAK_SHARE * row.pictures:
         return True
@@ -54,12 +55,12 @@ def leaks(row: Row) -> bool:
 
 
 def significant(row: Row) -> list[str]:
-    """The metrics in which more came back than in every control, by more than chance explains."""
+    """The metrics whose corrected p-value against every control is at most `ALPHA`."""
     return [name for name, p in row.above.items() if p <= ALPHA]
 
 
 def partly_leaks(row: Row) -> bool:
-    """Whether something came back: more in one metric than chance explains, or one picture."""
+    """Whether something came back: one metric is significant, or one picture came back singly."""
     if can_tell(row.pictures, len(row.above)):
         return bool(significant(row)) or came_back(row) > 0
     gain, ssim = row.scores["psnr"].gain, row.scores.get("ssim")
@@ -73,10 +74,10 @@ def partly_leaks(row: Row) -> bool:
 
 
 def found_something(row: Row) -> bool:
-    """Whether the attack brought anything back at all, whatever the baseline did."""
+    """Whether the row leaks or partly leaks, whatever the baseline did."""
     return not unmeasured(row) and (leaks(row) or partly_leaks(row))
 
 
 def all_diverged(row: Row) -> bool:
-    """Whether not one run came to an end."""
+    """Whether every run diverged."""
     return all(stop is Stop.DIVERGED for stop in row.stops)

@@ -1,4 +1,4 @@
-"""What an enhancer added to an attack's pictures, and how far the update agrees with it."""
+"""What an enhancer added to an attack's pictures, and whether the update agrees."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from unveil.report.statistics import Interval, bootstrap_mean
 
 @dataclass(frozen=True, kw_only=True)
 class EnhancerGain:
-    """Over all runs of one row.
+    """Means over all runs of one row.
 
     Args:
-        before: PSNR of the attack's own pictures in dB; None if it was not measured.
-        gain: PSNR with the enhancer minus that, paired by picture, each first averaged over the seeds.
-        misfit: How badly the pictures explain the update, after the enhancer, in units of what it was before.
-        share: Mean share of the enhancer's change that was kept, 0 to 1.
+        before: PSNR of the attack's pictures in dB; None if it was not measured.
+        gain: PSNR with the enhancer minus `before` in dB, mean over the seeds, paired by picture; None likewise.
+        misfit: Misfit after the enhancer divided by the misfit before it.
+        share: Share of the enhancer's change that was kept, 0 to 1.
     """
 
     before: float | None
@@ -28,7 +28,7 @@ class EnhancerGain:
 
     @property
     def sentence(self) -> str:
-        """The same for a reader."""
+        """The numbers as one sentence of a report."""
         parts = []
         if self.gain is not None and self.before is not None:
             low, high = self.gain.low, self.gain.high
@@ -43,7 +43,11 @@ class EnhancerGain:
 
 
 def enhancer_gain(trials: Sequence[Trial]) -> EnhancerGain:
-    """What the enhancer added in trials that all have one."""
+    """What the enhancer added.
+
+    Args:
+        trials: The trials of one row; each has the outcomes `attack` and `enhanced`.
+    """
     outcomes = [(trial.outcomes[ATTACK], trial.outcomes[ENHANCED]) for trial in trials]
     runs = [(a.scores["psnr"], e.scores["psnr"]) for a, e in outcomes if "psnr" in a.scores and "psnr" in e.scores]
     by_run = [[after - before for before, after in zip(*run, strict=True)] for run in runs]

@@ -1,4 +1,4 @@
-"""The sentences of a verdict: its numbers, what it rests on and what weakens it."""
+"""The sentences of a verdict: its numbers, its reasons and its caveats."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CONTROLS = {
     "prior only": "for what is drawn from the label alone",
     "prior only, matched": "for the same matched to the originals",
 }
-"""How a sentence names a control, where it is not the update of what its name says."""
+"""How a sentence names a control whose name is not the owner of an update."""
 
 
 def numbers(row: Row) -> str:
-    """PSNR of the row, of its best picture, of every control and of a blind guess."""
+    """PSNR in dB of the row, of its best picture, of every control and of the blind guess."""
     psnr = row.scores["psnr"]
     text = formatting.decibels(psnr.mean.mean)
     if len(psnr.by_picture) > 1:
@@ -32,30 +32,31 @@ def numbers(row: Row) -> str:
 
 
 def _named(control: str) -> str:
+    """A control as a sentence about a score names it."""
     return CONTROLS.get(control, f"for the update of {control}")
 
 
 def bound(row: Row) -> str:
-    """What a batch of this size allows to say where no picture came back."""
+    """The largest share of pictures that may still come back, given how many were tested."""
     share = wilson(came_back(row), row.pictures).high
     pictures = formatting.count(row.pictures, "picture")
     return f"with {pictures}, up to {share:.0%} of such pictures may still come back (95 %)"
 
 
 def shown_by(row: Row) -> str:
-    """The metrics that show it, where they were tested."""
+    """The significant metrics, as the end of a sentence; empty where there are none."""
     found = [facts_of(name).heading for name in significant(row)]
     return f", seen in {formatting.listed(found)}" if found else ""
 
 
 def single(row: Row) -> str:
-    """Says so where some pictures came back and some did not."""
+    """How many pictures came back singly, where some did and some did not; else empty."""
     number = came_back(row)
     return f"; counted singly, {number} of {row.pictures} came back" if 0 < number < row.pictures else ""
 
 
 def reasons(row: Row) -> tuple[str, ...]:
-    """What the verdict rests on, a sentence each."""
+    """The numbers that the verdict rests on, one sentence each."""
     found: list[str] = []
     psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
     if psnr is not None and psnr.gain is not None:
@@ -86,11 +87,12 @@ def reasons(row: Row) -> tuple[str, ...]:
 
 
 def _bar(row: Row) -> str:
+    """What the gain in PSNR is measured against."""
     return "the best control of each picture" if row.scores["psnr"].contrasts else "a blind guess"
 
 
 def _contrast(row: Row, name: str) -> str:
-    """One metric against the control that explains most of it away."""
+    """One metric against the control that scores nearest to the row."""
     shown, least, p = facts_of(name), row.scores[name].contrasts[0], row.above[name]
     says = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     return (
@@ -100,7 +102,7 @@ def _contrast(row: Row, name: str) -> str:
 
 
 def caveats(row: Row) -> tuple[str, ...]:
-    """Each with its condition; only those that hold are said."""
+    """What weakens the verdict, one sentence for each condition that holds."""
     diverged = sum(stop is Stop.DIVERGED for stop in row.stops)
     weak = row.baseline is not None and not found_something(row.baseline)
     conditions = (

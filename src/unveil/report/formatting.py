@@ -1,4 +1,4 @@
-"""How numbers are written, the same in the report, in its charts and in the terminal."""
+"""How reports, charts and the terminal write numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def decibels(value: float) -> str:
 
 
 def bounds(interval: Interval, digits: int) -> str:
-    """The interval without its mean: `[21.9, 22.8]`."""
+    """An interval without its mean: `[21.9, 22.8]`."""
     return f"[{interval.low:z.{digits}f}, {interval.high:z.{digits}f}]"
 
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML file: no script, no font, no picture and no style from anywhere else."""
+"""The report as one self-contained HTML file: no script, and no font, picture or style from another file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.levels import Level
 from unveil.report.metric_agreement import Agreement, Overlooked, agreement
 from unveil.report.pooling import summarise
-from unveil.report.rate_leakage import families
+from unveil.report.rate_leakage import rate_leakage
 from unveil.report.rows import Picture, Row
 from unveil.report.significance import ALPHA, NO_UPDATE
 from unveil.report.threat_models import threat_model_charts
@@ -32,23 +32,28 @@ NAME = "report.html"
 SETTINGS = "audit.json"
 TEMPLATE = "report.html.j2"
 BAND = 8
-"""Pictures beside one another; originals stand again above the next band, so that every pair is close."""
+"""Pictures in a row of the wall; the originals are repeated above each band, so that every pair is close."""
 
 WALL = 32
-"""Pictures of a batch that are shown; the scores are of all of them."""
+"""Most pictures of a batch that the page shows; scores are means over all pictures."""
 
 ALWAYS = {"psnr", "ssim", "ssim_global", "correlation", "lpips"}
-"""Metrics that do not call for a table of their own."""
+"""Metrics that the first table shows; a table of all metrics appears only if there are others."""
 
-PICTURE, SHOWN = 32 * MIB, 4 * MIB  # of a picture, and of the settings, that the page takes in
+PICTURE, SHOWN = 32 * MIB, 4 * MIB  # largest picture file and settings file that the page embeds
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in the page: its data URI (None where the file is missing), its alternative text and its caption.
+    """A picture in the page.
 
-    `scores` is what a reader sees who points at it.
+    Args:
+        uri: The data URI; None where the file is missing.
+        alt: The alternative text.
+        caption: The text below it.
+        coarse: Whether it is small enough to be enlarged without smoothing.
+        scores: The text that a pointer over the picture shows.
     """
 
     uri: str | None
@@ -60,7 +65,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Strip:
-    """A line of pictures; `row` is None for the originals; `is_result` marks the row's own pictures."""
+    """A line of pictures.
+
+    Args:
+        name: What the line is called.
+        row: The row of the pictures; None for originals.
+        pictures: The pictures, in the order of the band.
+        is_result: Whether they are the row's reconstructions.
+    """
 
     name: str
     row: Row | None
@@ -70,7 +82,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Section:
-    """All that is said about one client, training, attack, enhancer and threat model."""
+    """The part of the page about one client, training, attack, enhancer and threat model."""
 
     anchor: str
     rows: Sequence[Row]
@@ -89,10 +101,10 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
     """Write `report.html` into the results folder, whole or not at all.
 
     Args:
-        folder: The results folder, to which the trials' pictures are relative.
-        trials: What to report; they need not be complete.
-        reproduce: The command that ran the audit, for the reader to repeat it.
-        settings: The resolved settings as text; without it the folder's `audit.json` is shown, if there is one.
+        folder: The results folder; paths of pictures are relative to it.
+        trials: The trials to report; an audit need not be finished.
+        reproduce: The command that ran the audit, shown to the reader.
+        settings: The resolved settings as text; if empty, the folder's `audit.json` is shown where there is one.
 
     Returns:
         The path of the report.
@@ -111,9 +123,9 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
 
 
 def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "") -> str:
-    """The page as text; arguments as in `write_report`."""
+    """The page as HTML text; arguments as in `write_report`."""
     rows = summarise(trials)
-    # Of an audit with an enhancer one result a trial, or every picture would count twice.
+    # With an enhancer each trial has two outcomes: only one may count, or every picture would count twice.
     agreed = agreement([row for row in rows if row.enhancer] or rows)
     sections = [list(members) for _, members in groupby(rows, key=lambda row: row.section)]
     environment = Environment(
@@ -138,7 +150,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         recommendation=recommendation(rows),
         facts=_facts(rows, trials),
         threat_model_charts=threat_model_charts(rows),
-        families=families(rows),
+        rate_leakage=rate_leakage(rows),
         agreement=agreed,
         overlooked=_looked_at(folder, agreed),
         sections=[_section(folder, index, members) for index, members in enumerate(sections, start=1)],
@@ -183,7 +195,7 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
 
 
 def _metrics(rows: Sequence[Row]) -> list[tuple[str, MetricFacts]]:
-    """All that was measured, in the report's order; none where the first table already says it all."""
+    """The measured metrics in the report's order; none where the first table shows all of them."""
     found = dict.fromkeys(name for row in rows for name in row.scores)
     known = [name for name in FACTS if name in found]
     names = [*known, *(name for name in found if name not in FACTS)]
@@ -197,7 +209,7 @@ def _controls(rows: Sequence[Row]) -> list[str]:
 
 
 def _bands(folder: Path, rows: list[Row]) -> list[list[Strip]]:
-    """The picture wall: the originals, and below them what came back through each obfuscation."""
+    """The picture wall: originals, and below them the reconstructions behind each obfuscation."""
     size = min(max((len(row.first) for row in rows), default=0), WALL)
     longest = max((row.first for row in rows), key=len)
     order = _worst_first(rows, len(longest))[:size]
@@ -208,7 +220,8 @@ def _bands(folder: Path, rows: list[Row]) -> list[list[Strip]]:
         named = [_shown(folder, p.original, f"original {p.position + 1}", str(p.position + 1)) for p in originals]
         strips = [Strip("Original", None, named)]
         alone = [_drawn_alone(folder, row, part) for row in rows]
-        is_same = len({tuple(shown.uri for shown in drawn) for drawn in alone}) == 1  # labels may be inferred
+        # Inferred labels differ between obfuscations, and so do the pictures drawn from them.
+        is_same = len({tuple(shown.uri for shown in drawn) for drawn in alone}) == 1
         for row, drawn in zip(rows, alone, strict=True):
             there = [row.first[i] for i in part if i < len(row.first)]
             rebuilt = [_rebuilt(folder, p, row) for p in there]
@@ -225,7 +238,7 @@ def _bands(folder: Path, rows: list[Row]) -> list[list[Strip]]:
 
 
 def _drawn_alone(folder: Path, row: Row, part: Sequence[int]) -> list[Shown]:
-    """What the enhancer drew from the labels alone; empty where it uses none."""
+    """The pictures that the enhancer drew from the labels alone; empty where it uses no labels."""
     there = [row.first[i] for i in part if i < len(row.first)]
     drawn = [p for p in there if p.prior_only]
     return [_shown(folder, p.prior_only, f"picture {p.position + 1} drawn from its label alone") for p in drawn]
@@ -238,7 +251,7 @@ def _rebuilt(folder: Path, picture: Picture, row: Row) -> Shown:
 
 
 def _worst_first(rows: Sequence[Row], count: int) -> list[int]:
-    """Positions in the batch, those first of which most came back, over all obfuscations."""
+    """Positions in the batch by falling PSNR, mean over the obfuscations: the worst leak first."""
 
     def came_back(position: int) -> float:
         values = [row.first[position].psnr for row in rows if position < len(row.first)]
@@ -249,13 +262,13 @@ def _worst_first(rows: Sequence[Row], count: int) -> list[int]:
 
 
 def _own_scores(picture: Picture) -> str:
-    """The scores of one picture, a line each."""
+    """The scores of one picture, one line each."""
     lines = [f"{facts_of(name).heading}: {value:.{facts_of(name).digits}f}" for name, value in picture.scores.items()]
     return "\n".join([f"Picture {picture.position + 1}, seed {picture.seed}", *lines])
 
 
 def _shown(folder: Path, path: str, alt: str, caption: str = "") -> Shown:
-    """Embed one PNG; anything else, and anything outside the folder, counts as missing."""
+    """One embedded PNG; another file type, and a file outside the folder, counts as missing."""
     content = _own(folder, path, PICTURE)
     if not content.startswith(PNG):
         return Shown(None, alt, caption, False)
@@ -265,7 +278,7 @@ def _shown(folder: Path, path: str, alt: str, caption: str = "") -> Shown:
 
 
 def _facts(rows: Sequence[Row], trials: Sequence[Trial]) -> list[tuple[str, str]]:
-    """What the audit consisted of, for the head of the page."""
+    """Names and values for the head of the page."""
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
     tested = {row.obfuscation for row in rows if not row.is_baseline}
     baseline = any(row.is_baseline for row in rows)
@@ -295,21 +308,21 @@ def _kept_settings(folder: Path) -> str:
 
 
 def _own(folder: Path, path: str, most: int) -> bytes:
-    """A file of the folder; nothing where it is missing, too large, no regular file, or outside behind a link.
+    """The content of a file of the folder; empty if it is missing, over `most` bytes, no regular file, or outside.
 
-    A folder may come from somebody else, and what is in the report is passed on.
+    The folder may come from somebody else, and a report is passed on: a link must not embed a file from elsewhere.
     """
     try:
         file = (folder / path).resolve()
         if path and file.is_relative_to(folder.resolve()):
             return read_bytes(file, "", fix="", most=most)
-    except (OSError, ValueError, RuntimeError):  # UsageError among them; what cannot be a path; links in a circle
+    except (OSError, ValueError, RuntimeError):  # a UsageError is a ValueError; a null character; a circle of links
         pass
     return b""
 
 
 def _spec(text: str) -> Markup:
-    """A SPEC that may be broken after its punctuation."""
+    """A SPEC in which a line may break after punctuation."""
     return Markup(re.sub(r"([:,+])", r"\1<wbr>", str(escape(text))))
 
 

@@ -1,10 +1,10 @@
-"""How much was found, as levels with their thresholds.
+"""Levels of leakage and their thresholds.
 
-A leak that was measured is a fact. That nothing was found is only a fact about the attack, and no fact at all where the
-same attack fails on the bare update. So the levels say what came back; none of them is a promise of privacy.
+A measured leak is a fact about the obfuscation. Finding nothing is a fact about the attack only, and says nothing where
+the same attack fails without obfuscation. So the levels say what came back, and none of them promises privacy.
 
 The thresholds are conventions, set by eye on scikit-image's pictures at 64 px under blur and noise. They sort results
-for a reader; they are not measured limits of what a person can recognise.
+for a reader; they are not measured limits of what a person recognises.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from enum import Enum
 from unveil.report.significance import ALPHA
 
 LEAK_GAIN_DB = 6.0
-"""Pictures came back if PSNR lies this far above the blind guess: a quarter of its squared error or less."""
+"""Pictures came back if PSNR exceeds the best control by this many dB, a quarter of its squared error or less."""
 
 LEAK_SSIM = 0.3
-"""... and if SSIM is at least this ..."""
+"""... and SSIM is at least this ..."""
 
 LEAK_SSIM_GAIN = 0.1
-"""... and this far above the blind guess, which scores high by itself on pictures with large flat areas."""
+"""... and exceeds the best control by this: a grey picture has a high SSIM where a picture is flat."""
 
 TRACE_GAIN_DB = 2.0
-"""Something came back if mean PSNR lies this far above the blind guess, and the whole interval above it.
+"""Something came back if mean PSNR exceeds the best control by this many dB and the whole interval lies above it.
 
-Not the lower end alone: with few pictures the interval is wide, and doubt must not read as `NO LEAK FOUND`.
+The mean counts, not the lower end: with few pictures the interval is wide, and doubt must not read `NO LEAK FOUND`.
 """
 
 TRACE_SSIM_GAIN = 0.1
-"""... or SSIM lies this far above the blind guess."""
+"""... or SSIM exceeds the best control by this ..."""
 
 TRACE_CORRELATION = 0.4
-"""... or the pictures correlate this much with the originals, which a wrong brightness or contrast does not hide."""
+"""... or pictures and originals correlate by this, which wrong brightness or contrast does not change ..."""
 
 ONE_CORRELATION = 0.6
-"""... or one picture alone this much: a mean hides one recovered picture among many lost ones.
+"""... or one picture correlates by this: a mean hides one recovered picture among many lost ones.
 
-The highest of 840 pictures that were rebuilt from another client's update correlate 0.52 with the originals.
+Of 840 pictures rebuilt from another client's update the highest correlation with the originals is 0.52.
 """
 
 LEAK_SHARE = 0.5
-"""Pictures came back, too, if this share of them meets all three conditions one by one, whatever the means are."""
+"""Pictures also came back if this share of them meets all three conditions of LEAKS singly, whatever the means are."""
 
 FEW_PICTURES = 8
-"""With fewer pictures than this the interval is rough and nothing is recommended."""
+"""With fewer pictures than this a verdict warns of a rough interval, and a report recommends nothing."""
 
 
 class Level(Enum):
-    """How much was found; the value is what the reader sees."""
+    """How much came back; the value is the word in reports."""
 
     LEAKS = "LEAKS"
     PARTLY = "PARTLY LEAKS"
@@ -58,7 +58,7 @@ class Level(Enum):
 
     @property
     def meaning(self) -> str:
-        """What the level stands for, with its thresholds."""
+        """The conditions of the level, with their thresholds."""
         return MEANINGS[self]
 
 
@@ -90,13 +90,13 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said about one row.
+    """The verdict on one row.
 
     Args:
-        level: How much was found.
+        level: How much came back.
         sentence: The verdict in one sentence.
-        reasons: What it rests on, a sentence each.
-        caveats: What weakens it, a sentence each.
+        reasons: The numbers that it rests on, one sentence each.
+        caveats: What weakens it, one sentence each.
     """
 
     level: Level

@@ -17,10 +17,10 @@ from unveil.report.significance import TESTED
 from unveil.report.statistics import Interval, kendall_tau
 
 FEWEST = 30
-"""Scored pictures, each obfuscation's counted, below which nothing is said of agreement."""
+"""Fewest scored pictures, summed over the rows, for a statement on agreement."""
 
 TELLING = {"reid_top1": "identity", "same_top1": "meaning", "true_class": "meaning"}
-"""Metrics that say yes or no of one picture, and what it is that they say leaked."""
+"""Metrics that are 1 or 0 for a picture -> what leaked where they are 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ class Pair:
 
     Args:
         one, other: Their names.
-        overall: Kendall's tau over the pictures of all rows, 1 where both see leakage in the same order; its interval
+        overall: Kendall's tau in [-1, 1] over the pictures of all rows, 1 where both rank leakage alike; its interval
             is the jackknife's over the originals.
-        within: Mean over the rows of tau among the pictures of one row; None where no row has one.
+        within: Tau over the pictures of one row, mean over the rows; None where no row has one.
     """
 
     one: str
@@ -42,16 +42,17 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Hidden:
-    """What pixels miss behind one obfuscation: counts of pictures that, by PSNR and SSIM, did not come back.
+    """What pixel metrics miss behind one obfuscation: counts of pictures that did not come back by PSNR and SSIM.
 
     Args:
         obfuscation: The obfuscation.
-        safe: How many such pictures there are, over all clients and attacks.
-        scored: Out of how many.
-        found: What leaked -> of the safe pictures, those where it did and no control shows the same by chance.
-        chance: What leaked -> the reverse, those where only a control shows it: as many are expected among `found`
-            where nothing leaks.
-        missed: What leaked -> of the other pictures, which came back by PSNR and SSIM, those where this was not found.
+        safe: Number of such pictures, over all clients and attacks.
+        scored: Number of all scored pictures.
+        found: What leaked -> number of safe pictures whose reconstruction shows it while no control does.
+        chance: What leaked -> number of safe pictures where only a control shows it: the number that `found` is
+            expected to have where nothing leaks.
+        missed: What leaked -> number of pictures that came back by PSNR and SSIM and whose reconstruction does not
+            show it.
     """
 
     obfuscation: str
@@ -64,10 +65,10 @@ class Hidden:
 
 @dataclass(frozen=True, kw_only=True)
 class Overlooked:
-    """A picture that pixels call safe and another metric does not.
+    """A picture that did not come back by pixels, but by another metric.
 
     Args:
-        row: Where it is from.
+        row: The row of the picture.
         picture: The picture.
         leaked: What leaked: `identity`, `meaning` or both.
     """
@@ -79,14 +80,14 @@ class Overlooked:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """What the page says.
+    """The content of the page on agreement.
 
     Args:
-        names: Metrics that are compared.
+        names: The compared metrics.
         pairs: Every two of them.
-        pictures: Scored pictures, each obfuscation's and attack's counted.
-        hidden: A line for each obfuscation; empty where neither meaning nor identity was measured.
-        overlooked: Pictures to look at, those first in which more leaked and whose PSNR is lowest.
+        pictures: Number of scored pictures, summed over obfuscations and attacks.
+        hidden: One entry for each obfuscation; empty where neither meaning nor identity was measured.
+        overlooked: Pictures to look at: first those in which more leaked, then those of lowest PSNR.
     """
 
     names: tuple[str, ...]
@@ -96,16 +97,16 @@ class Agreement:
     overlooked: Sequence[Overlooked]
 
     def pair(self, one: str, other: str) -> Pair | None:
-        """The pair of two metrics, in whatever order."""
+        """The pair of two metrics, in either order; None where it could not be computed."""
         return next((pair for pair in self.pairs if {pair.one, pair.other} == {one, other}), None)
 
 
 def agreement(rows: Sequence[Row], *, shown: int = 12) -> Agreement | None:
-    """What the metrics say of one another; None where there are fewer than three of them or too few pictures.
+    """Compare the metrics of an audit; None where fewer than three are tested or fewer than `FEWEST` pictures scored.
 
     Args:
         rows: All rows of an audit.
-        shown: Overlooked pictures to name at most, as even over the obfuscations as can be.
+        shown: Most overlooked pictures to list, spread evenly over the obfuscations.
     """
     names = tuple(name for name in TESTED if rows and all(name in row.scores for row in rows))
     scored = sum(len(row.scores[names[0]].by_picture) for row in rows) if names else 0
@@ -119,14 +120,14 @@ def agreement(rows: Sequence[Row], *, shown: int = 12) -> Agreement | None:
 
 
 def _oriented(name: str, row: Row) -> dict[int, float]:
-    """Values that rise with leakage."""
+    """Position in the batch -> score, with the sign that makes it rise with leakage."""
     sign = 1 if facts_of(name).leak == "high" else -1
     return {position: sign * value for position, value in row.scores[name].by_picture.items()}
 
 
 def _pair(one: str, other: str, rows: Sequence[Row]) -> Pair | None:
     by_row = [(row, _oriented(one, row), _oriented(other, row)) for row in rows]
-    # An original is seen through every obfuscation by every attack: it is drawn as a whole.
+    # The scores of one original under all obfuscations and attacks are one group: they are not independent.
     originals: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for row, first, second in by_row:
         for position in first.keys() & second.keys():
@@ -135,7 +136,7 @@ def _pair(one: str, other: str, rows: Sequence[Row]) -> Pair | None:
     tau = _tau(groups)
     if tau is None or len(groups) < 2:
         return None
-    # Leaving each original out, not drawing anew: an original drawn twice is tied with itself, and moves tau up.
+    # A jackknife, not a bootstrap: an original drawn twice is tied with itself, which moves tau up.
     without = [_tau(groups[:i] + groups[i + 1 :]) for i in range(len(groups))]
     known = [value for value in without if value is not None] or [tau]
     half = 1.96 * ((len(known) - 1) / len(known) * sum((value - fmean(known)) ** 2 for value in known)) ** 0.5
@@ -159,7 +160,7 @@ def _tau(groups: Sequence[Sequence[tuple[float, float]]]) -> float | None:
 
 
 def _leaked(row: Row, position: int, *, by_control: bool = False) -> tuple[str, ...]:
-    """What leaked of one picture where no control shows it, or, the other way round, where only a control shows it."""
+    """What leaked of one picture while no control shows it; with `by_control`, what only a control shows."""
     found = []
     for name, what in TELLING.items():
         score = row.scores.get(name)
@@ -168,7 +169,7 @@ def _leaked(row: Row, position: int, *, by_control: bool = False) -> tuple[str, 
         value, bar = score.by_picture[position], score.null_best.get(position, 0.0)
         if by_control:
             value, bar = bar, value
-        # Under several seeds a picture is found if most of them find it.
+        # The score is a mean over the seeds: the picture counts as found if most seeds find it.
         if value > 0.5 >= bar:
             found.append(what)
     return tuple(dict.fromkeys(found))
@@ -207,7 +208,7 @@ def _hidden(rows: Sequence[Row], leaks: Sequence[Overlooked]) -> list[Hidden]:
 
 
 def _chosen(leaks: Sequence[Overlooked], shown: int) -> list[Overlooked]:
-    """The most telling ones: of each obfuscation in turn, and each original once while others are left."""
+    """Take from each obfuscation in turn, and each original once before any is taken twice."""
     ranked = sorted(leaks, key=lambda leak: (-len(leak.leaked), leak.picture.psnr or 0.0))
     seen: dict[tuple[str, int], int] = {}
     turns: dict[str, int] = {}

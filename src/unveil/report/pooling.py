@@ -1,8 +1,8 @@
-"""Trials to rows: what came back through one obfuscation, over all its seeds.
+"""From trials to rows: pool the scores of one obfuscation over its seeds and pictures.
 
-A picture's score is first averaged over the seeds, then the pictures are averaged: scores of one picture under several
-seeds are not independent, and an interval that counted them as such would be too narrow. PSNR is never pooled over the
-pixels of a batch.
+Scores are averaged over the seeds first, then over the pictures: the scores of one picture under several seeds are not
+independent, and counting them as independent would make the interval too narrow. PSNR is never pooled over the pixels
+of a batch.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from unveil.report.statistics import Interval, bootstrap_mean, rank_correlation,
 from unveil.report.verdict import judge
 
 CEILING = {"psnr": -10 * math.log10(ROUNDING)}
-"""Results of other tools may hold an infinite PSNR; it counts as the metric here counts an exact copy."""
+"""Largest value of a metric in a mean: an infinite PSNR counts as that of 8-bit rounding."""
 
 SETTINGS = ("client", "training", "attack", "threat_model", "obfuscation")
-"""Settings that tell rows apart, with the enhancer."""
+"""Settings that rows differ in, beside the enhancer."""
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One outcome of one trial, which is one run of a row."""
+    """One outcome of one trial: one run of a row."""
 
     trial: Trial
     outcome: ScoredOutcome
@@ -50,13 +50,13 @@ class _Run:
 
 
 def summarise(trials: Sequence[Trial]) -> list[Row]:
-    """One row for each client, training, obfuscation, attack, enhancer and threat model, baselines first in a section.
+    """One row for each client, training, obfuscation, attack, enhancer and threat model, each with its verdict.
 
-    A trial with an enhancer gives two rows: an enhancer that spoils the attack's pictures must not make an obfuscation
-    look safer than it is.
+    The baseline is the first row of its section. A trial with an enhancer gives two rows, so that an enhancer which
+    makes pictures worse does not make an obfuscation look safer.
 
     Args:
-        trials: In any order; seeds of the same settings are pooled.
+        trials: In any order; trials that differ only in their seed are pooled.
 
     Raises:
         UsageError: Trials of the same settings disagree about the number of pictures.
@@ -79,7 +79,7 @@ def _judged(row: Row) -> Row:
 
 
 def _beside(row: Row, baseline: Row | None) -> Row:
-    """The same row with its baseline, where there is one, and its verdict."""
+    """The row with its baseline, if there is one, and its verdict."""
     cost = None
     if baseline is not None and "psnr" in row.scores and "psnr" in baseline.scores:
         cost = _paired(baseline.scores["psnr"].by_picture, row.scores["psnr"].by_picture)
@@ -134,7 +134,7 @@ def _row(runs: list[_Run]) -> Row:
 
 
 def _score(name: str, runs: list[_Run]) -> Score | None:
-    """The pooled score, or None where not one picture has a number."""
+    """The pooled score of one metric; None where no picture has a finite score."""
     values = _by_picture(name, [run.scores[name] for run in runs if name in run.scores])
     blind = _by_picture(name, [run.trial.blind[name] for run in runs if name in run.trial.blind])
     if not values:
@@ -155,7 +155,7 @@ def _score(name: str, runs: list[_Run]) -> Score | None:
 
 
 def _controls(name: str, runs: list[_Run]) -> dict[str, dict[int, float]]:
-    """Control -> position in the batch -> the metric there, mean over the seeds; controls that all runs have."""
+    """Control -> position in the batch -> score, mean over the seeds; only controls that every run has."""
     tables = [run.outcome.controls for run in runs]
     common = [control for control in tables[0] if all(control in table for table in tables)]
     by_control = {c: _by_picture(name, [t[c][name] for t in tables if name in t[c]]) for c in common}
@@ -163,14 +163,14 @@ def _controls(name: str, runs: list[_Run]) -> dict[str, dict[int, float]]:
 
 
 def _confidence_rank(runs: list[_Run]) -> float | None:
-    """Mean over the runs of the rank correlation of confidence and PSNR; three pictures are the fewest to rank."""
+    """Rank correlation of confidence and PSNR, mean over the runs; None where no run has three pictures to rank."""
     ranks = [rank_correlation(run.outcome.confidence, run.scores["psnr"]) for run in runs if "psnr" in run.scores]
     numbers = [rank for rank in ranks if rank is not None]
     return fmean(numbers) if numbers else None
 
 
 def _by_picture(name: str, runs: list[list[float]]) -> dict[int, float]:
-    """Each picture's mean over the runs."""
+    """Position in the batch -> mean over the runs of the finite scores."""
     values: dict[int, list[float]] = {}
     for run in runs:
         for position, value in enumerate(run):
@@ -211,9 +211,10 @@ def _pictures(trial: Trial, outcome: ScoredOutcome) -> list[Picture]:
 
 
 def _path(paths: Sequence[str], position: int) -> str:
+    """The path at a position; empty where there is none."""
     return paths[position] if position < len(paths) else ""
 
 
 def _family(family: str) -> str:
-    """The family that the trial names, if charts have a marker for it."""
+    """The family if charts have a marker for it, else `other`."""
     return family if family in FAMILIES else OTHER

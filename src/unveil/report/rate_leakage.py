@@ -1,4 +1,4 @@
-"""Is privacy a by-product of compression? Leakage against bits on the wire, a line for each family of obfuscations."""
+"""Do fewer bits mean less leakage? Leakage against bits on the wire, one line for each family of obfuscations."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from unveil.report.svg_layout import Scale
 
 DRAWN = ("psnr", "ssim", "lpips", "semantic_jaccard", "feature_similarity", "reid_top1")
 PANEL, GAP = 250, 58
-"""Height of a chart and the room below it, in pixels."""
+"""Height of a chart and of the gap below it, in pixels."""
 
 LEFT, RIGHT, TOP = 58, 14, 26
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One obfuscation and one metric: what the attack that got most got, mean over the clients.
+    """One obfuscation and one metric.
 
     Args:
-        obfuscation, family: What it is.
-        compression: How many times smaller than with every entry in full the update was sent, mean over the clients.
-        value: The metric.
+        obfuscation, family: As in `Row`.
+        compression: Size as float32 divided by the size sent, mean over the clients.
+        value: Score of the attack that got most, in the metric's unit, mean over the clients.
     """
 
     obfuscation: str
@@ -40,16 +40,16 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Families:
-    """The charts and what they come to.
+class RateLeakage:
+    """The charts of leakage against bits, and their correlations.
 
     Args:
-        chart: All panels, one metric each.
-        taus: Metric -> Kendall's tau between bits sent and leakage over the obfuscations: 1 where fewer bits always
-            mean less leakage; None where it cannot be said.
-        families: Family, its marker's outline and its name, for the legend.
-        clients: How many clients and attackers the means are over.
-        attacks: How many attacks were tried on each.
+        chart: All panels as one SVG, one panel for each metric.
+        taus: Metric and Kendall's tau in [-1, 1] between bits sent and leakage over the obfuscations, 1 where fewer
+            bits always mean less leakage; None where tau is not defined.
+        families: Family, outline of its marker and its name, for the legend.
+        clients: Number of clients, trainings and threat models that the means are over.
+        attacks: Number of attacks.
     """
 
     chart: Markup
@@ -59,8 +59,8 @@ class Families:
     attacks: int
 
 
-def families(rows: Sequence[Row]) -> Families | None:
-    """The charts of an audit; None unless two families besides `none` were each tried at two strengths."""
+def rate_leakage(rows: Sequence[Row]) -> RateLeakage | None:
+    """The charts of an audit; None unless two families beside `none` were each tried at two strengths or more."""
     strengths: dict[str, set[str]] = {}
     for row in rows:
         strengths.setdefault(row.family, set()).add(row.obfuscation)
@@ -69,7 +69,7 @@ def families(rows: Sequence[Row]) -> Families | None:
     names = [name for name in DRAWN if all(name in row.scores for row in rows)]
     panels = [(name, points(rows, name)) for name in names]
     present = {point.family for _, found in panels for point in found}
-    return Families(
+    return RateLeakage(
         chart=Markup(_panels(panels)),
         taus=[(name, _tau(name, found)) for name, found in panels],
         families=[(family, MARKERS[family], FAMILY_NAMES[family]) for family in MARKERS if family in present],
@@ -79,7 +79,12 @@ def families(rows: Sequence[Row]) -> Families | None:
 
 
 def points(rows: Sequence[Row], name: str) -> list[Point]:
-    """One point for each obfuscation that was tried on every client, in order of size."""
+    """One point for each obfuscation that every client was tried with, the least compressed first.
+
+    Args:
+        rows: All rows of an audit; each has the metric.
+        name: Name of the metric.
+    """
     high = facts_of(name).leak == "high"
     clients = dict.fromkeys(_client(row) for row in rows)
     found = []
@@ -101,6 +106,7 @@ def points(rows: Sequence[Row], name: str) -> list[Point]:
 
 
 def _client(row: Row) -> tuple[str, str, str]:
+    """What a mean over clients counts as one."""
     return row.client, row.training, row.threat_model
 
 
@@ -110,7 +116,7 @@ def _tau(name: str, found: Sequence[Point]) -> float | None:
 
 
 def _panels(panels: Sequence[tuple[str, Sequence[Point]]]) -> str:
-    """Two beside one another."""
+    """Panels in two columns."""
     width = WIDTH / 2
     parts = []
     for index, (name, found) in enumerate(panels):
@@ -120,13 +126,14 @@ def _panels(panels: Sequence[tuple[str, Sequence[Point]]]) -> str:
 
 
 def _panel(name: str, found: Sequence[Point], left: float, top: float, right: float, bottom: float) -> str:
+    """One metric; the edges are in pixels."""
     shown = facts_of(name)
     values = [point.value for point in found]
     pad = max(0.08 * (max(values) - min(values)), 0.02)
     sizes = [point.compression for point in found]
     x = Scale(min(sizes) / 1.5, max(sizes) * 1.5, left + LEFT, right - RIGHT, log=True)
     y = Scale(min(values) - pad, max(values) + pad, bottom, top)
-    if shown.leak == "low":  # up is more leakage in every panel
+    if shown.leak == "low":  # more leakage is up in every panel
         y = Scale(y.low, y.high, y.end, y.start)
     title = f"{shown.heading} ({'higher' if shown.leak == 'high' else 'lower, here upwards'}: more came back)"
     parts = [axes(x, y, "times smaller (log scale)", "", lambda value: f"{value:g}", beside_at=left + 12)]
@@ -134,7 +141,7 @@ def _panel(name: str, found: Sequence[Point], left: float, top: float, right: fl
     bare = [point for point in found if point.family == "none"]
     for family in MARKERS:
         of = [point for point in found if point.family == family]
-        # Every line starts at the bare update, of which each family is a weakened form.
+        # Every line starts at the baseline, which each family is a weakened form of.
         ordered = sorted([*bare, *of], key=lambda p: (p.compression, -p.value if shown.leak == "high" else p.value))
         if family != "none" and len(of) > 0:
             line = "L".join(f"{x(p.compression):.1f} {y(p.value):.1f}" for p in ordered)

@@ -1,4 +1,4 @@
-"""What the report says about one obfuscation, over all its seeds; `pooling` makes it of trials."""
+"""A row: what a report says about one obfuscation, over all its seeds. `pooling` makes rows from trials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unveil.report.significance import Contrast
 from unveil.report.statistics import Interval
 
 FAMILIES, OTHER = ("none", "quantise", "sparsify", "low-rank", "perturb", "pipeline"), "other"
-"""Families of obfuscations that charts tell apart, and what every other one is drawn as."""
+"""Families of obfuscations that have a marker of their own in charts, and the family that all others are drawn as."""
 
 Curve = Sequence[float]
 
@@ -24,13 +24,12 @@ class Score:
     """One metric of one row.
 
     Args:
-        mean: Mean over the pictures, with its interval.
-        blind: The same mean for a blind guess that never saw the update; None if it was not measured.
-        gain: Score minus what was scored without knowing the picture, by the blind guess or the best of the controls,
-            paired by picture; above zero where more came back than from nothing.
-        by_picture: Position in the batch -> mean over the seeds; what is NaN is left out.
-        null_best: The same for the blind guess or, where it is better, a control.
-        contrasts: The metric against every control, that which explains most of it away first.
+        mean: Mean over the pictures in the metric's unit, with its interval.
+        blind: The same mean for the blind guess; None if it was not measured.
+        gain: Mean difference to `null_best`, paired by picture, in the metric's unit; above zero where more came back.
+        by_picture: Position in the batch, from 0 -> mean over the seeds; positions whose score is NaN are left out.
+        null_best: Position in the batch -> the best score without the update: the blind guess's or a control's.
+        contrasts: The metric against every control, the one that scores nearest to the row first.
     """
 
     mean: Interval
@@ -43,7 +42,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An original beside what one run rebuilt of it.
+    """An original and the picture that one run rebuilt of it.
 
     Args:
         position: Place in the batch, from 0.
@@ -52,8 +51,8 @@ class Picture:
         rebuilt: Path of the reconstruction, likewise.
         psnr: Its PSNR in dB; None if it was not measured.
         scores: All its scores that are numbers, by metric.
-        prior_only: Path of what the enhancer drew from the label alone, likewise; empty if it uses no labels.
-        unenhanced: The same picture before the enhancer; None without one.
+        prior_only: Path of the picture that the enhancer drew from the label alone, likewise; empty if it uses none.
+        unenhanced: The same picture before the enhancer; None without an enhancer.
     """
 
     position: int
@@ -68,7 +67,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One client, training, obfuscation, attack, enhancer and threat model: everything the report says about it.
+    """Everything that a report says about one client, training, obfuscation, attack, enhancer and threat model.
 
     Args:
         client, model, batch, training, obfuscation, attack, threat_model: As in `Trial.settings`.
@@ -77,25 +76,25 @@ class Row:
         pictures: Number of pictures in the batch.
         scores: Metric name -> score.
         wire_bits: Mean size of what was sent, in bits.
-        raw_bits: Mean size of the same as plain float32, in bits.
-        seconds: Mean wall time until the pictures were there, enhancer included.
+        raw_bits: Mean size of the same update as plain float32, in bits.
+        seconds: Mean wall time of attack and enhancer, in seconds.
         iterations: Mean number of optimisation steps.
-        peak_mib: Highest peak memory of any run, MiB; None if it was not measured.
+        peak_mib: Highest peak memory of any run, in MiB; None if it was not measured.
         stops: Why each run ended.
         curves: Seed and loss curve of each run.
         first: The pictures of the first seed, in batch order.
         most, least: The picture of any run with the highest and with the lowest PSNR; None without PSNR.
-        assumptions: What was granted to the attacker, a sentence each.
-        notes: What else a reader must know, a sentence each.
-        confidence_rank: Rank correlation of the attack's own confidence with the PSNR, over pictures, mean over the
-            seeds; None where the attack gave none or there are too few pictures.
-        above: Metric -> p-value of as much above every control by chance, corrected for the number of metrics;
-            empty without controls.
-        enhancer: As in `Trial.settings`; empty for the attack's own pictures.
-        enhancer_gain: What the enhancer added; None for the attack's own pictures.
-        baseline: The row of the same attack on the bare update; None if there is none, and for the baseline itself.
-        cost: PSNR of the baseline minus PSNR of this row, paired by picture, in dB; None without a baseline.
-        verdict: What may be said about the row; `summarise` sets it last, from everything above.
+        assumptions: Facts that the attacker was granted, one sentence each.
+        notes: What else a reader must know, one sentence each.
+        confidence_rank: Rank correlation in [-1, 1] of the attack's confidence with PSNR over the pictures, mean over
+            the seeds; None where the attack gives no confidence or there are fewer than three pictures.
+        above: Metric -> p-value in [0, 1] of the difference to the nearest control, corrected for the number of
+            metrics; empty without controls.
+        enhancer: As in `Trial.settings`; empty for the attack's pictures.
+        enhancer_gain: What the enhancer added; None for the attack's pictures.
+        baseline: The row of the same attack without obfuscation; None if there is none, and for the baseline itself.
+        cost: PSNR of the baseline minus PSNR of this row in dB, paired by picture; None without a baseline.
+        verdict: The verdict; `summarise` sets it last, from the other fields.
     """
 
     client: str
@@ -131,12 +130,12 @@ class Row:
 
     @property
     def section(self) -> tuple[str, ...]:
-        """What rows must share to be compared with one another."""
+        """The settings that rows of one section share; only such rows are compared."""
         return (self.client, self.training, self.attack, self.enhancer, self.threat_model)
 
     @property
     def is_baseline(self) -> bool:
-        """Whether this is the attack on the bare update."""
+        """Whether this is the attack without obfuscation."""
         return self.obfuscation == BASELINE
 
     @property

@@ -10,10 +10,10 @@ from unveil.report.statistics import Interval, bootstrap_mean, holm, sign_flip_t
 
 NO_UPDATE = "no update"
 ALPHA = 0.05
-"""A verdict rests on p-values up to this, after Holm's correction over the metrics of a row."""
+"""Largest p-value that counts as leakage, after Holm's correction over the metrics of a row."""
 
 TESTED = ("psnr", "ssim", "correlation", "lpips", "semantic_jaccard", "feature_similarity", "reid_rank")
-"""One metric for each thing that may leak; more would only make each of them weaker."""
+"""The tested metrics, one for each kind of leakage: Holm's correction makes every further test weaken the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,10 @@ class Contrast:
 
     Args:
         control: The control's name.
-        value: Mean of the metric there.
-        above: By how much more came back than there, paired by picture; above zero where the update leaks.
-        p: Of a mean difference as large by chance: sign flips over the pictures, one-sided.
+        value: Mean of the metric over the control's pictures, in its unit.
+        above: Mean difference to the control, paired by picture, in the metric's unit; above zero where the update
+            leaks.
+        p: One-sided p-value in [0, 1] of the mean difference, by sign flips over the pictures.
     """
 
     control: str
@@ -34,12 +35,12 @@ class Contrast:
 
 
 def contrasts(name: str, values: Mapping[int, float], controls: Mapping[str, Mapping[int, float]]) -> list[Contrast]:
-    """A metric against every control that has it, the one that explains most of it away first.
+    """A metric against every control that has it, the control with the largest p-value first.
 
     Args:
-        name: The metric.
-        values: Position in the batch -> its value.
-        controls: Control -> the same for it.
+        name: Name of the metric.
+        values: Position in the batch -> score.
+        controls: Control -> position in the batch -> score.
     """
     sign = 1 if facts_of(name).leak == "high" else -1
     found = []
@@ -58,15 +59,15 @@ def contrasts(name: str, values: Mapping[int, float], controls: Mapping[str, Map
 
 
 def adjusted(found: Mapping[str, list[Contrast]]) -> dict[str, float]:
-    """P-value of each tested metric, corrected for their number; the control that it beats least decides.
+    """Corrected p-value of each tested metric against the control that scores nearest.
 
-    Only where another control than the blind guess was run: against a grey picture alone, merely looking like a
-    photograph would count as a leak.
+    Empty where no control but the blind guess was run: against a grey picture, anything that looks like a photograph
+    would count as a leak.
     """
     tested = [name for name in TESTED if any(contrast.control != NO_UPDATE for contrast in found.get(name, []))]
     return dict(zip(tested, holm([found[name][0].p for name in tested]), strict=True))
 
 
 def can_tell(pictures: int, tests: int) -> bool:
-    """Whether so few pictures could give a p-value of `ALPHA` at all: the smallest is one in ``2^pictures``."""
+    """Whether this number of pictures can give a p-value of `ALPHA`: the smallest possible one is ``2^-pictures``."""
     return tests > 0 and tests * 0.5**pictures <= ALPHA

@@ -1,4 +1,4 @@
-"""How sure a mean over images is."""
+"""Confidence intervals, tests and rank correlations of scores."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def bootstrap_mean(
 ) -> Interval:
     """Mean of the values with its percentile bootstrap interval.
 
-    One value gives an interval of no width: it says nothing of the spread, not that there is none.
+    One value gives an interval of width 0: the spread is then unknown, not zero.
 
     Args:
-        values: One value an image; at least one.
-        confidence: Share of intervals meant to hold the true mean, in (0, 1).
-        resamples: Times the values are drawn anew, at least 1.
+        values: One value for each picture, at least one.
+        confidence: Share of such intervals that contain the true mean, in (0, 1).
+        resamples: Number of bootstrap samples, at least 1.
         seed: Seed of the draws.
 
     Raises:
@@ -52,7 +52,7 @@ def bootstrap_mean(
     if resamples < 1:
         raise UsageError(f"bootstrap_mean: expected resamples >= 1, got {resamples}; 2000 is usual")
     mean = float(np.mean(values))
-    if min(values) == max(values):  # nothing to resample, and rounding must not give the interval a width
+    if min(values) == max(values):  # without this, rounding errors would give the interval a width
         return Interval(mean=mean, low=mean, high=mean)
     ends = bootstrap(
         (np.asarray(values),),
@@ -66,12 +66,12 @@ def bootstrap_mean(
 
 
 def wilson(hits: float, tries: int, *, confidence: float = 0.95) -> Interval:
-    """A rate and its Wilson interval, which stays in [0, 1] and has a width also where nothing or everything was hit.
+    """A rate and its Wilson interval, which stays in [0, 1] and has a width for rates of 0 and 1 too.
 
     Args:
-        hits: How often it happened, from 0 to `tries`.
-        tries: How often it could have, at least 1.
-        confidence: Share of intervals meant to hold the true rate, in (0, 1).
+        hits: Number of successes, 0 to `tries`.
+        tries: Number of trials, at least 1.
+        confidence: Share of such intervals that contain the true rate, in (0, 1).
 
     Raises:
         UsageError: A number out of range.
@@ -92,13 +92,13 @@ def wilson(hits: float, tries: int, *, confidence: float = 0.95) -> Interval:
 
 
 def sign_flip_test(differences: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> float:
-    """One-sided p-value of a mean above zero: how often as large a mean comes about with random signs.
+    """One-sided p-value of a mean above zero: the share of random sign patterns that give a mean at least as large.
 
-    Exact where all sign patterns are fewer than `resamples`, which with n values is never below ``2^-n``.
+    With n values the p-value is at least ``2^-n``. It is exact if there are at most `resamples` sign patterns.
 
     Args:
-        differences: Paired differences, which would be as likely of either sign if there were no effect.
-        resamples: Sign patterns tried where there are more than that, at least 1.
+        differences: Paired differences; without an effect both signs are equally likely.
+        resamples: Number of random sign patterns otherwise, at least 1.
         seed: Seed of the patterns.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where things go in a chart: scales, their ticks, and labels that do not cover one another."""
+"""The layout of charts: scales, ticks, and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Scale:
     """A map from values to pixels.
 
     Args:
-        low, high: Values at the two ends; on a logarithmic scale both above zero.
-        start, end: Their pixels.
-        log: Whether equal ratios, rather than equal differences, are equally long.
+        low, high: Values at the two ends; both above 0 on a logarithmic scale.
+        start, end: Pixels of the two ends.
+        log: Whether the scale is logarithmic.
     """
 
     low: float
@@ -29,7 +29,7 @@ class Scale:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values from end to end, about five of them."""
+        """About five round values between the ends."""
         return _log_ticks(self.low, self.high) if self.log else _linear_ticks(self.low, self.high)
 
 
@@ -50,7 +50,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Box:
-    """An upright rectangle in pixels."""
+    """A rectangle, its edges in pixels; `top` is less than `bottom`."""
 
     left: float
     top: float
@@ -58,13 +58,13 @@ class Box:
     bottom: float
 
     def overlap(self, other: Box) -> float:
-        """The area that both cover."""
+        """Area that both boxes cover, in square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0.0) * max(height, 0.0)
 
     def outside(self, frame: Box) -> float:
-        """The area that lies outside the frame."""
+        """Area of this box outside the frame, in square pixels."""
         return (self.right - self.left) * (self.bottom - self.top) - self.overlap(frame)
 
 
@@ -78,13 +78,13 @@ def place_labels(
     frame: Box,
     obstacles: Sequence[Box],
 ) -> list[Box]:
-    """A place for each point's label: the nearest that covers nothing, one label after the other.
+    """A box for the label of each point: the nearest of several that covers least, one label after the other.
 
     Args:
-        points: Pixels of the points.
-        sizes: Width and height of each label.
-        frame: Where labels may be.
-        obstacles: What they must not cover, such as markers and error bars.
+        points: Horizontal and vertical pixel of each point.
+        sizes: Width and height of each label, in pixels.
+        frame: The area for labels.
+        obstacles: Boxes that labels should not cover, such as markers and error bars.
     """
     taken = list(obstacles)
     placed = []
@@ -109,7 +109,7 @@ def _beside(point: tuple[float, float], size: tuple[float, float], distance: flo
 
 
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Heights moved apart to at least `gap`, in their order, between `low` and `high` where there is room."""
+    """Move heights apart to at least `gap` pixels, keep their order, and stay in [`low`, `high`] if there is room."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     moved = list(heights)
     for before, index in zip([None, *order], order, strict=False):

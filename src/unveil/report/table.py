@@ -1,4 +1,4 @@
-"""The rows of the report for the terminal."""
+"""The rows of a report as tables in the terminal."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ STYLES = {
     Level.NONE: "blue",
     Level.INCONCLUSIVE: "dim",
 }
-"""No level is green: that no leakage was found is no promise."""
+"""No level is green, because finding no leakage promises nothing."""
 
 
 def print_table(trials: Sequence[Trial], console: Console) -> None:
-    """Print the headline and one table a section; fits 100 columns."""
+    """Print the headline and one table for each section, at most 100 columns wide.
+
+    Args:
+        trials: The trials of an audit.
+        console: Where to print.
+    """
     rows = summarise(trials)
     console.print(Text(formatting.plain(headline(rows)), style="bold"))
     enhanced = any(row.enhancer for row in rows)
@@ -51,7 +56,7 @@ def _table(rows: Sequence[Row]) -> Table:
         level = row.verdict.level
         psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
         table.add_row(
-            # Text, so that a name with square brackets is not taken for markup.
+            # `Text` keeps square brackets in a name from being read as markup.
             Text(row.obfuscation),
             Text(level.value, style=STYLES[level]),
             _mean(psnr, 1),

@@ -13,12 +13,12 @@ from unveil.report.rows import Row
 
 @dataclass(frozen=True)
 class Rule:
-    """A verdict and when it holds; the first rule that holds is taken.
+    """A verdict and its condition.
 
     Args:
-        level: The verdict's level.
-        holds: Whether the row meets it.
-        sentence: The verdict's words, given the row.
+        level: The level of the verdict.
+        holds: Whether a row meets the condition.
+        sentence: The sentence of the verdict for a row.
     """
 
     level: Level
@@ -27,7 +27,7 @@ class Rule:
 
 
 def judge(row: Row) -> Verdict:
-    """The verdict on one row."""
+    """The verdict on one row: that of the first rule in `RULES` that holds."""
     rule = next(rule for rule in RULES if rule.holds(row))
     return Verdict(rule.level, rule.sentence(row), reasons(row), caveats(row))
 
@@ -65,4 +65,4 @@ RULES: tuple[Rule, ...] = (
         lambda row: f"No leakage found by an attack that works here: {numbers(row)}; {bound(row)}.",
     ),
 )
-"""In order of precedence: what was found comes before every doubt about what was not."""
+"""In order of precedence: a found leak comes before every doubt about the attack."""
