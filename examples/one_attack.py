@@ -9,7 +9,7 @@ import unveil as uv
 
 client = uv.make_client(name="demo", model="lenet", images="builtin", size=64, batch=4, training=uv.FedSGD())
 quantised = uv.obfuscations.QSGD(levels=16, norm="max")
-outcome = uv.play(client, quantised, uv.attacks.Unveil(), seed=0)
+outcome = uv.play(client, quantised, uv.attacks.FeatureInversion(), seed=0)
 for name, values in uv.score(client.images, outcome.attack).items():
     print(f"{name:12}", *(f"{value:7.2f}" for value in values))
 

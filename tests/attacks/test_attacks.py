@@ -166,7 +166,7 @@ def test_unknown_labels_are_noted_and_the_channel_may_be_unknown() -> None:
         ("rog:lr=0", "expected lr > 0"),
         ("rog:objective=cosine", "objective=cosine does not fit"),
         ("inverting_gradients:tv=-1", "expected tv >= 0"),
-        ("unveil:starts=0", "Unveil: expected starts >= 1, got 0"),
+        ("unveil:starts=0", "FeatureInversion: expected starts >= 1, got 0"),
         ("rogg", "did you mean 'rog'"),
         ("dlg:stpes=3", "did you mean 'steps'"),
     ],

@@ -12,9 +12,9 @@ from torch import nn
 from seeds import seeded
 from unveil import obfuscations
 from unveil.attacks import parse
-from unveil.attacks.separation.attack import Unveil
+from unveil.attacks.separation.attack import FeatureInversion
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
-from unveil.attacks.separation.with_restorer import UnveilPlus
+from unveil.attacks.separation.with_restorer import RestoredFeatureInversion
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
@@ -46,20 +46,22 @@ def received(network: str, obfuscation: str, labels: tuple[int, ...]) -> tuple[n
             nn.Conv2d(3, 8, 3, padding=1), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
         ),
     }[network]()
-    channel = obfuscations.parse(obfuscation)
+    through = obfuscations.parse(obfuscation)
     knowledge = Knowledge(
         training=FedSGD(),
         image_shape=(3, SIDE, SIDE),
         num_images=3,
         classes=10,
         labels=batch.labels,
-        obfuscation=channel,
+        obfuscation=through,
     )
-    return model, channel(Update(FedSGD()(model, batch)), generator=seeded(1)), knowledge
+    return model, through(Update(FedSGD()(model, batch)), generator=seeded(1)), knowledge
 
 
 @cache
-def pictures(attack: Unveil | UnveilPlus, network: str, obfuscation: str, labels: tuple[int, ...]) -> Images:
+def pictures(
+    attack: FeatureInversion | RestoredFeatureInversion, network: str, obfuscation: str, labels: tuple[int, ...]
+) -> Images:
     model, update, knowledge = received(network, obfuscation, labels)
     return attack(model, update, knowledge, generator=seeded(0)).images
 
@@ -115,20 +117,22 @@ def test_each_field_changes_the_pictures_and_is_named_in_results(name: str) -> N
     (part,) = (part for part, kind in TUNINGS.items() if name in kind.__dataclass_fields__)
     labels = (1, 1, 2) if name in ("pattern_tries", "pattern_rounds", "fewest_open", "same_pattern") else (1, 3, 2)
     settings: dict[str, Any] = {"steps": 150 if name == "settled" else 6, "starts": 2 if network == "pooled" else 1}
-    attack = Unveil(**settings, **{part: TUNINGS[part](**{name: value})})
+    attack = FeatureInversion(**settings, **{part: TUNINGS[part](**{name: value})})
     assert str(attack).endswith(f"@{part}=({name}={value})")
     with pytest.raises(UsageError):
         parse(str(attack))  # a SPEC cannot say it
-    usual = pictures(Unveil(**settings), network, obfuscation, labels)
+    usual = pictures(FeatureInversion(**settings), network, obfuscation, labels)
     assert not torch.equal(pictures(attack, network, obfuscation, labels), usual)
 
 
 def test_the_stage_behind_the_restorer_has_constants_of_its_own() -> None:
-    usual = UnveilPlus().schedule.separated[-1]
-    other = UnveilPlus(search=SearchTuning(restored_learning_rate=0.5, restored_feature_floor=0.25)).schedule
+    usual = RestoredFeatureInversion().schedule.separated[-1]
+    other = RestoredFeatureInversion(
+        search=SearchTuning(restored_learning_rate=0.5, restored_feature_floor=0.25)
+    ).schedule
     assert (usual.lr, usual.floor) == (0.005, 0.05)  # type: ignore[attr-defined]
     assert (other.separated[-1].lr, other.separated[-1].floor) == (0.5, 0.25)  # type: ignore[attr-defined]
-    assert other.separated[:-1] == UnveilPlus(search=other.separated[-1].tuning).schedule.separated[:-1]  # type: ignore[attr-defined]
+    assert other.separated[:-1] == RestoredFeatureInversion(search=other.separated[-1].tuning).schedule.separated[:-1]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from generated import tried
 from unveil import enhancers, obfuscations
 from unveil.attacks import presets
-from unveil.attacks.separation.with_restorer import UnveilPlus
+from unveil.attacks.separation.with_restorer import RestoredFeatureInversion
 from unveil.audits.threat_model import ThreatModel
 from unveil.clients import training
 from unveil.core.errors import UsageError
@@ -146,7 +146,7 @@ def test_counts_that_no_computer_reaches_are_refused(spec: str, digits: int, sig
 
 
 def test_what_is_set_in_python_only_is_printed_and_refused_in_a_spec() -> None:
-    assert str(UnveilPlus(steps=7)) == "unveil+:steps=7"
+    assert str(RestoredFeatureInversion(steps=7)) == "unveil+:steps=7"
     with pytest.raises(UsageError, match="has no setting 'prior'"):
         presets.parse("unveil+:prior=faithful")
     with pytest.raises(UsageError):

@@ -12,7 +12,7 @@ from fakes import Towards, small_client
 from seeds import seeded, shifted
 from unveil import obfuscations
 from unveil.attacks import parse as parse_attack
-from unveil.attacks.separation.with_restorer import UnveilPlus
+from unveil.attacks.separation.with_restorer import RestoredFeatureInversion
 from unveil.audits.controls import LABELS
 from unveil.audits.results import append, prepare, read_trials
 from unveil.audits.trial import LABEL_ALONE, LABEL_MATCHED, run_trial
@@ -216,7 +216,7 @@ def test_so_are_pictures_that_an_attacks_own_prior_knows(client: Client, tmp_pat
     seen = fingerprints(client.batch.images[:1])
     prior = weights(tmp_path / "p.safetensors", Restorer(widths=(4, 6), blocks=1), seen)
     with pytest.raises(UsageError, match="1 of the 3 pictures"):
-        run_trial(client, obfuscations.parse("none"), UnveilPlus(steps=2, prior=prior), seed=0)
+        run_trial(client, obfuscations.parse("none"), RestoredFeatureInversion(steps=2, prior=prior), seed=0)
 
 
 def test_the_attack_restores_with_the_prior_that_is_checked(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_attack_restores_with_the_prior_that_is_checked(tmp_path: Path) -> N
             network.body.last.bias[:12] = brighter  # 3 colours x 2 x 2 pixels
             network.body.last.bias[12:] = -3  # sure of each pixel to about 1e-4
         prior = weights(tmp_path / f"{brighter}.safetensors", network)
-        attack = UnveilPlus(steps=12, prior=prior)
+        attack = RestoredFeatureInversion(steps=12, prior=prior)
         assert str(attack) == f"unveil+:steps=12@prior={prior}"
         guess = attack(model, Update(FedSGD()(model, batch)), knowledge, generator=seeded(0))
         means.append(float(guess.images.mean()))

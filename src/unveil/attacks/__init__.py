@@ -4,7 +4,19 @@ To add one: write its class (settings in the constructor, `Attack`'s call) and a
 """
 
 from unveil.attacks.presets import CATALOGUE, DLG, IDLG, ROG, InvertingGradients, parse
-from unveil.attacks.separation.attack import Unveil
-from unveil.attacks.separation.with_restorer import UnveilPlus
+from unveil.attacks.separation.attack import FeatureInversion
+from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
+from unveil.attacks.separation.with_restorer import RestoredFeatureInversion
 
-__all__ = ["CATALOGUE", "DLG", "IDLG", "ROG", "InvertingGradients", "Unveil", "UnveilPlus", "parse"]
+__all__ = [
+    "CATALOGUE",
+    "DLG",
+    "IDLG",
+    "ROG",
+    "FactorisationTuning",
+    "FeatureInversion",
+    "InvertingGradients",
+    "RestoredFeatureInversion",
+    "SearchTuning",
+    "parse",
+]

@@ -13,8 +13,8 @@ from unveil.attacks.matching.latents import Code, Pixels
 from unveil.attacks.matching.loop import Matching
 from unveil.attacks.matching.optimisers import LBFGS, Adam
 from unveil.attacks.matching.regularisers import TotalVariation
-from unveil.attacks.separation.attack import Unveil
-from unveil.attacks.separation.with_restorer import UnveilPlus
+from unveil.attacks.separation.attack import FeatureInversion
+from unveil.attacks.separation.with_restorer import RestoredFeatureInversion
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Knowledge
@@ -188,7 +188,9 @@ class IDLG:
     __str__ = spec_of
 
 
-CATALOGUE: Mapping[str, type] = {cls.name: cls for cls in (Unveil, UnveilPlus, ROG, InvertingGradients, DLG, IDLG)}
+CATALOGUE: Mapping[str, type] = {
+    cls.name: cls for cls in (FeatureInversion, RestoredFeatureInversion, ROG, InvertingGradients, DLG, IDLG)
+}
 
 
 def parse(text: str) -> Attack:

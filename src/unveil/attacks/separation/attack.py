@@ -44,7 +44,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unveil:
+class FeatureInversion:
     """Separate the batch behind its Linear layers, then rebuild each image from its own features.
 
     Where the batch cannot be separated (pooled features, more images than equations, no Linear layer) it says so and
@@ -70,9 +70,9 @@ class Unveil:
     search: SearchTuning = field(default=SearchTuning(), metadata=IN_PYTHON_ONLY)
 
     def __post_init__(self) -> None:
-        whole("Unveil", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
-        not_negative("Unveil", "smoothness", self.smoothness, "0 switches it off")
-        whole("Unveil", "starts", self.starts, 1, 1_000_000, "1 begins with the grey picture alone")
+        whole("FeatureInversion", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
+        not_negative("FeatureInversion", "smoothness", self.smoothness, "0 switches it off")
+        whole("FeatureInversion", "starts", self.starts, 1, 1_000_000, "1 begins with the grey picture alone")
 
     @property
     def schedule(self) -> Schedule:

@@ -20,7 +20,7 @@ from unveil.enhancers.learned import FAITHFUL, Learned
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnveilPlus:
+class RestoredFeatureInversion:
     """unveil's attack; then the learned prior restores its pictures, and the features are matched once more near them.
 
     It ends with matching, so that what the prior did is held to what the update says of each picture. Where the batch
@@ -48,9 +48,9 @@ class UnveilPlus:
     search: SearchTuning = field(default=SearchTuning(), metadata=IN_PYTHON_ONLY)
 
     def __post_init__(self) -> None:
-        whole("UnveilPlus", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
-        not_negative("UnveilPlus", "smoothness", self.smoothness, "0 switches it off")
-        positive("UnveilPlus", "trust", self.trust, "preset unveil has no learned prior")
+        whole("RestoredFeatureInversion", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
+        not_negative("RestoredFeatureInversion", "smoothness", self.smoothness, "0 switches it off")
+        positive("RestoredFeatureInversion", "trust", self.trust, "preset unveil has no learned prior")
 
     @property
     def schedule(self) -> Schedule:
