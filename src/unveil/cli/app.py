@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that `unveil --help` answers at once."""
+"""The commands. Each imports what it needs when it runs, so that `unveil --help` takes a fraction of a second."""
 
 from __future__ import annotations
 
@@ -9,30 +9,26 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from unveil import __version__
+from unveil.cli.presenting import INTERRUPTED, named_device, named_enhancer, present, run_and_present
 from unveil.core.errors import UsageError, one_line
 from unveil.core.files import write_new
 from unveil.core.usercode import is_users, one_line_of
 
-if TYPE_CHECKING:
-    import torch
-
-    from unveil.audits.audit import Audit
-    from unveil.core.protocols import Enhancer
-    from unveil.core.records import Trial
-
 KINDS = ("models", "trainings", "obfuscations", "attacks", "enhancers", "metrics")
 TEMPLATE = Path(__file__).with_name("template.toml")
-PAGE = 110  # columns of a table that goes into a file or a pipe
-USAGE, INTERNAL, NOTHING, INTERRUPTED = 2, 3, 5, 130
+USAGE, INTERNAL = 2, 3
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and leave with its exit code.
+    """Run the command line and exit.
+
+    The exit code is 0, 2 for a mistake of the user's or of the user's network, 3 for a bug in unveil, 5 for an audit
+    without trials, 130 after an interrupt.
 
     Args:
         args: The arguments; None for those of the process.
@@ -68,7 +64,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _blamed(error: BaseException) -> int:
-    """Say that a user's own network failed in the middle of an audit, and where."""
+    """Say where the user's own network failed during an audit; return the exit code."""
     click.echo(
         f"Error: the model failed during the audit, {one_line(one_line_of(error))}; correct it and run the same "
         "command again, finished trials are kept",
@@ -102,7 +98,7 @@ def demo(out: Path, float32: bool) -> None:
     from unveil.core.arithmetic import using
 
     with using("float32" if float32 else None):
-        _run(demo_audit(), out, as_json=False)
+        run_and_present(demo_audit(), out, as_json=False)
 
 
 @unveil.command()
@@ -140,18 +136,18 @@ def audit(
     from unveil.cli.config import load
     from unveil.core.arithmetic import using
 
-    with redirect_stdout(sys.stderr):  # a user's model may print, and results are what stands on standard output
+    with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
         described = load(file, overrides, variant=variant)
     if lpips_weights is not None:
         metrics = dataclasses.replace(described.metrics, lpips_weights=lpips_weights)
         described = dataclasses.replace(described, metrics=metrics)
     if enhancer is not None:
-        described = dataclasses.replace(described, enhancer=_enhancer(enhancer))
+        described = dataclasses.replace(described, enhancer=named_enhancer(enhancer))
     name = "-".join(part for part in (file.stem, variant, enhancer and Path(enhancer).stem) if part)
     with using("float32" if float32 else None):
-        with redirect_stdout(sys.stderr):  # moving a client to a device tries its model
-            described = described.to(_device(device))
-        _run(described, out or Path("audits", name), as_json=as_json)
+        with redirect_stdout(sys.stderr):  # a client tries its model on the new device
+            described = described.to(named_device(device))
+        run_and_present(described, out or Path("audits", name), as_json=as_json)
 
 
 @unveil.command()
@@ -216,7 +212,7 @@ def report(folder: Path) -> None:
     """
     from unveil.audits.results import read_trials
 
-    _present(folder, read_trials(folder), as_json=False)
+    present(folder, read_trials(folder), as_json=False)
 
 
 @unveil.command("list")
@@ -263,75 +259,3 @@ def init(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; give a path that can be written") from None
     click.echo(f"Wrote {path}. Run it with: unveil audit {path}")
-
-
-def _run(audit: Audit, folder: Path, *, as_json: bool) -> None:
-    from rich.console import Console
-
-    from unveil.audits.audit import run
-    from unveil.cli.progress import shown
-
-    try:
-        with shown(Console(stderr=True)) as listener, redirect_stdout(sys.stderr):
-            trials = run(audit, folder, listener)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted: {_kept(folder)} of {len(audit)} trials are kept in {folder}; "
-            "run the same command again to go on.",
-            err=True,
-        )
-        sys.exit(INTERRUPTED)
-    _present(folder, trials, as_json=as_json, reproduce=shlex.join(["unveil", *sys.argv[1:]]))
-
-
-def _kept(folder: Path) -> int:
-    from unveil.audits.results import read_trials
-
-    try:
-        return len(read_trials(folder))
-    except UsageError:  # interrupted before the folder was there
-        return 0
-
-
-def _present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str = "") -> None:
-    """Write the report, then print the results and where it is."""
-    import dataclasses
-
-    from pydantic_core import to_json
-    from rich.console import Console
-
-    from unveil.report import print_table, write_report
-
-    if not trials:
-        click.echo(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
-        sys.exit(NOTHING)
-    path = write_report(folder, trials, reproduce=reproduce)
-    if as_json:
-        folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
-        results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}
-        click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
-    else:
-        console = Console()
-        print_table(trials, console if console.is_terminal else Console(width=PAGE))
-        click.echo(f"Report: {path}")
-
-
-def _enhancer(name: str) -> Enhancer | None:
-    from unveil.enhancers import parse
-
-    try:
-        return parse(name)
-    except UsageError as error:
-        raise UsageError(f"--enhancer {name}: {error}") from None
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise UsageError(f"--device {name} cannot be used: {reason}; use cpu") from None
-    return device

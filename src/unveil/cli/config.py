@@ -63,6 +63,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """The file as TOML."""
     absent = f"write one to start from with `unveil init {shown(path)}`"
     content = read_bytes(path, "", fix="give a TOML file", absent=absent, most=LARGEST)
     try:
@@ -72,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _chosen(path: Path, variants: Any, name: str) -> dict[str, Any]:
-    """The overrides of a variant."""
+    """The overrides of the variant `name`."""
     there = variants if isinstance(variants, dict) else {}
     if not isinstance(there.get(name), dict):
         wanted = nearest(name, list(there)) if there else "it has none; drop --variant"
@@ -82,6 +83,7 @@ def _chosen(path: Path, variants: Any, name: str) -> dict[str, Any]:
 
 
 def _override(data: dict[str, Any], text: str) -> None:
+    """Apply one `KEY=VALUE` of `--set` in place."""
     key, equals, raw = text.partition("=")
     if any("\ud800" <= letter <= "\udfff" for letter in text):  # the command line held bytes that are not UTF-8
         raise UsageError(f"--set {shown(text)}: expected UTF-8; rename the file or the value")
@@ -116,6 +118,7 @@ def _number(part: str) -> int:
 
 
 def _attack(number: int, table: dict[str, Any]) -> Attack:
+    """The attack of table `number`, counted from 0; settings of the table win over those of the SPEC."""
     settings = dict(table)
     name = settings.pop("name", None)
     if not isinstance(name, str):
@@ -126,11 +129,13 @@ def _attack(number: int, table: dict[str, Any]) -> Attack:
 
 
 def _enhancer(name: str, folder: Path) -> Enhancer | None:
+    """The enhancer by name, or from a file relative to the folder of the audit file."""
     named = name == enhancers.NONE or name in enhancers.CATALOGUE
     return enhancers.parse(name if named or not is_regular(folder / name) else _beside(folder, name))
 
 
 def _metrics(table: MetricsTable, folder: Path) -> MetricSelection:
+    """The selection of metrics; files are relative to the folder of the audit file."""
     settings = {item.name: getattr(table, item.name) for item in dataclasses.fields(table)}
     if table.lpips_weights not in (None, DOWNLOAD):
         settings["lpips_weights"] = _beside(folder, str(table.lpips_weights))
@@ -142,6 +147,7 @@ def _metrics(table: MetricsTable, folder: Path) -> MetricSelection:
 
 
 def _client(number: int, table: ClientTable, folder: Path, audit: AuditTable) -> Client:
+    """The client of table `number`, counted from 0; files are relative to the folder of the audit file."""
     where = f"client.{number}"
     client = make_client(
         name=table.name,
@@ -165,6 +171,7 @@ def _client(number: int, table: ClientTable, folder: Path, audit: AuditTable) ->
 
 
 def _model(where: str, given: Any) -> ModelName:
+    """A model's name and arguments, from a string or from a table."""
     if isinstance(given, str):
         return ModelName.parse(given)
     arguments = dict(given) if isinstance(given, dict) else {}
@@ -183,6 +190,7 @@ def _model(where: str, given: Any) -> ModelName:
 
 
 def _size(where: str, given: Any) -> int | tuple[int, int]:
+    """Height and width in pixels, from one number or a list of two."""
     sides = given if isinstance(given, list) and len(given) == 2 else [given]
     if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides):
         raise UsageError(
@@ -192,6 +200,7 @@ def _size(where: str, given: Any) -> int | tuple[int, int]:
 
 
 def _normalisation(where: str, given: Any, channels: int) -> Normalisation | None:
+    """The normalisation of a table with `mean` and `std`; None for none."""
     if given is None:
         return None
     if not isinstance(given, dict) or set(given) != {"mean", "std"}:
@@ -203,6 +212,7 @@ def _normalisation(where: str, given: Any, channels: int) -> Normalisation | Non
 
 
 def _beside(folder: Path, path: str) -> str:
+    """A path of the audit file, relative to its folder."""
     try:
         found = Path(path).expanduser()
     except RuntimeError as error:

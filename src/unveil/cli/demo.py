@@ -1,4 +1,4 @@
-"""`unveil demo`: the whole story on built-in pictures, in under a minute on two cores and without a download."""
+"""`unveil demo`: an audit of built-in pictures, in under a minute on two cores and without a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `unveil list` shows: every component that a string can name, from its own catalogue and docstring."""
+"""The entries of `unveil list`: every component that a string can name, from its catalogue and docstring."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Entry:
     """One component.
 
     Args:
-        kind: The catalogue it is in, such as `obfuscations`.
-        name: What strings call it.
+        kind: The name of its catalogue, such as `obfuscations`.
+        name: Its name in strings.
         summary: The first sentence of its documentation.
-        settings: Setting -> its default as a SPEC writes it, None for one that must be given.
+        settings: Setting -> its default as in a SPEC; None for a setting without a default.
     """
 
     kind: str
@@ -42,10 +42,13 @@ CATALOGUES: Mapping[str, Mapping[str, Any]] = {
 
 
 def entries(kind: str | None = None) -> list[Entry]:
-    """Everything of one kind, or of all kinds, with what other installed packages bring.
+    """The components of one kind, or of all, those of other installed packages included.
+
+    Args:
+        kind: A key of `CATALOGUES`; None for all.
 
     Raises:
-        UsageError: A package brings a name that is taken, or something that cannot be imported.
+        UsageError: A package declares a name that is taken, or a component that cannot be imported.
     """
     catalogues = {group: {**own, **_others(group, own)} for group, own in CATALOGUES.items() if kind in (None, group)}
     return [
@@ -68,18 +71,21 @@ def _others(group: str, own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _summary(component: type | Callable[..., Any]) -> str:
+    """The first sentence of the docstring."""
     first, _, _ = (inspect.getdoc(component) or "").partition("\n\n")
     sentence, _, _ = " ".join(first.split()).partition(". ")
     return sentence.rstrip(".") + "."
 
 
 def _settings(component: Any) -> dict[str, str | None]:
+    """Setting -> default; empty for a component that is no dataclass."""
     if not dataclasses.is_dataclass(component):
         return {}
     return {item.name: _default(item) for item in settings_of(component) if item.init}
 
 
 def _default(item: dataclasses.Field[Any]) -> str | None:
+    """The default as a SPEC writes it; None where there is none."""
     if item.default_factory is not dataclasses.MISSING:
         return str(item.default_factory())
     if item.default is dataclasses.MISSING:

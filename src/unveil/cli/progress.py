@@ -1,4 +1,4 @@
-"""How an audit goes, for whoever waits: a bar with the time left on a terminal, a line a trial anywhere else."""
+"""Progress of audits and trainings: a bar with the time left on a terminal, else one line for each trial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unveil.audits.audit import AuditProgress
 
 @contextmanager
 def shown(console: Console) -> Iterator[Callable[[AuditProgress], None]]:
-    """Give a listener for `audit.run` that shows every `AuditProgress` on the console."""
+    """A listener for `audit.run` that shows every `AuditProgress` on the console."""
     if not console.is_terminal:
         yield lambda progress: _line(progress, console)
         return
@@ -35,7 +35,7 @@ def shown(console: Console) -> Iterator[Callable[[AuditProgress], None]]:
             name = progress.settings["obfuscation"]
             at = "trials" if step is None else f"trials  step {step.step}/{step.steps}"
             if not tasks:
-                # Trials of an earlier run are where this one starts, or the time left would be far too short.
+                # The bar starts after the trials of an earlier run, or it would show too little time left.
                 tasks.append(bar.add_task("", total=progress.total, completed=progress.done, name=name, step=at))
             bar.update(tasks[0], completed=trials, name=name, step=at)
 
@@ -44,7 +44,7 @@ def shown(console: Console) -> Iterator[Callable[[AuditProgress], None]]:
 
 @contextmanager
 def fitting_shown(console: Console) -> Iterator[Callable[[str, int, int, Mapping[str, float]], None]]:
-    """The same for `unveil fit`: pairs and training steps, with the scores of the last look."""
+    """A listener for `fit` that shows pairs and training steps on the console, with the last validation scores."""
     if not console.is_terminal:
         yield lambda what, done, total, scores: _fitting_line(what, done, total, scores, console)
         return
@@ -55,7 +55,7 @@ def fitting_shown(console: Console) -> Iterator[Callable[[str, int, int, Mapping
             if what not in tasks:
                 for task in tasks.values():
                     bar.remove_task(task)
-                # What an earlier run has done is where this one starts, or the time left would be far too short.
+                # The bar starts after the steps of an earlier run, or it would show too little time left.
                 tasks[what] = bar.add_task("", total=total, completed=done, name=what, step="")
             found = ", ".join(f"{name} {value:.2f}" for name, value in list(scores.items())[:3])
             bar.update(tasks[what], completed=done, step=found)
@@ -71,6 +71,7 @@ def _fitting_line(what: str, done: int, total: int, scores: Mapping[str, float],
 
 
 def _bar(console: Console) -> Progress:
+    """A bar with the name, the count, the time taken and the time left."""
     return Progress(
         TextColumn("{task.fields[name]}", markup=False),
         BarColumn(bar_width=24),
@@ -87,6 +88,7 @@ def _bar(console: Console) -> Progress:
 
 
 def _line(progress: AuditProgress, console: Console) -> None:
+    """Print the settings, PSNR in dB and seconds of a finished trial."""
     trial = progress.trial
     if trial is None:
         return

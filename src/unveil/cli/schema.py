@@ -133,10 +133,12 @@ def refuse_renamed(keys: Sequence[str]) -> None:
 
 
 def _name(example: str) -> str:
+    """The key in an example of how to write it."""
     return example.partition(" ")[0].strip("[]")
 
 
 def _explain(error: ErrorDetails) -> str:
+    """One sentence on an error of pydantic, with the fix."""
     if not error["loc"]:  # pydantic names no key where the file nests too deep
         return f"it cannot be understood ({error['msg'].lower()}); correct it there"
     *parents, key = map(str, error["loc"])

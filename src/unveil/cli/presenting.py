@@ -1,0 +1,113 @@
+"""What the commands share: run an audit and present its results, and the components that options name."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unveil.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from unveil.audits.audit import Audit
+    from unveil.core.protocols import Enhancer
+    from unveil.core.records import Trial
+
+PAGE = 110  # columns of a table that goes into a file or a pipe
+NOTHING, INTERRUPTED = 5, 130  # exit codes
+
+
+def run_and_present(audit: Audit, folder: Path, *, as_json: bool) -> None:
+    """Run an audit with its progress on standard error, then present its trials; exits with 130 if interrupted.
+
+    Args:
+        audit: The audit.
+        folder: Its results folder.
+        as_json: Whether to print one JSON object instead of tables.
+    """
+    from rich.console import Console
+
+    from unveil.audits.audit import run
+    from unveil.cli.progress import shown
+
+    try:
+        with shown(Console(stderr=True)) as listener, redirect_stdout(sys.stderr):
+            trials = run(audit, folder, listener)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted: {_kept(folder)} of {len(audit)} trials are kept in {folder}; "
+            "run the same command again to go on.",
+            err=True,
+        )
+        sys.exit(INTERRUPTED)
+    present(folder, trials, as_json=as_json, reproduce=shlex.join(["unveil", *sys.argv[1:]]))
+
+
+def _kept(folder: Path) -> int:
+    """Number of finished trials in the folder."""
+    from unveil.audits.results import read_trials
+
+    try:
+        return len(read_trials(folder))
+    except UsageError:  # interrupted before the folder was made
+        return 0
+
+
+def present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str = "") -> None:
+    """Write the report, then print the results and the path of the report; exits with 5 if there are no trials.
+
+    Args:
+        folder: The results folder.
+        trials: The trials to report.
+        as_json: Whether to print one JSON object instead of tables.
+        reproduce: The command that ran the audit, shown in the report.
+    """
+    import dataclasses
+
+    from pydantic_core import to_json
+    from rich.console import Console
+
+    from unveil.report import print_table, write_report
+
+    if not trials:
+        click.echo(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
+        sys.exit(NOTHING)
+    path = write_report(folder, trials, reproduce=reproduce)
+    if as_json:
+        folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
+        results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}
+        click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
+    else:
+        console = Console()
+        print_table(trials, console if console.is_terminal else Console(width=PAGE))
+        click.echo(f"Report: {path}")
+
+
+def named_enhancer(name: str) -> Enhancer | None:
+    """The enhancer that `--enhancer` names; raises a `UsageError` that names the option."""
+    from unveil.enhancers import parse
+
+    try:
+        return parse(name)
+    except UsageError as error:
+        raise UsageError(f"--enhancer {name}: {error}") from None
+
+
+def named_device(name: str) -> torch.device:
+    """The device that `--device` names; raises a `UsageError` if torch cannot compute on it."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises an AssertionError
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise UsageError(f"--device {name} cannot be used: {reason}; use cpu") from None
+    return device
