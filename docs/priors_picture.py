@@ -1,4 +1,4 @@
-"""Write docs/priors.png: built-in pictures, rebuilt, and what the shipped enhancers make of them.
+"""Write docs/priors.webp: built-in pictures, rebuilt, and what the shipped enhancers make of them.
 
 python docs/priors_picture.py
 """
@@ -9,15 +9,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
-from torch import Generator
 
 from unveil import attacks, enhancers, obfuscations
-from unveil.audits.threat_model import ThreatModel
+from unveil.audits.pipeline import play
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
-from unveil.clients.training import FedSGD
-from unveil.core.types import Images, Update
+from unveil.core.pixels import to_bytes
+from unveil.core.types import Images
 from unveil.enhancers.consistency import enhance, from_labels
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
@@ -32,31 +31,26 @@ def rows() -> list[tuple[str, Images]]:
     """A name and pictures for each row."""
     pictures = load_pictures("builtin", count=COUNT, size=SIDE)
     model = build_model("lenet", image_shape=(3, SIDE, SIDE), classes=100, seed=0)
-    client = Client(
-        name="built in",
-        model_name="lenet",
-        model=model,
-        images=pictures.images,
-        labels=torch.arange(COUNT),
-        classes=100,
-        training=FedSGD(),
-        source="builtin",
-    )
+    client = Client(model, pictures.images, torch.arange(COUNT))
     found = [("original", client.images)]
     for spec in OBFUSCATIONS:
-        obfuscation = obfuscations.parse(spec)
-        received = obfuscation(Update(client.training(model, client.batch)), generator=Generator().manual_seed(1))
-        knowledge = ThreatModel().knowledge(client, obfuscation)
-        guess = attacks.parse("unveil")(model, received, knowledge, generator=Generator().manual_seed(2))
+        outcome = play(client, obfuscations.parse(spec), attacks.FeatureInversion())
         for name in (enhancers.NONE, *SHOWN):
-            enhancer, done = enhancers.parse(name), guess
+            enhancer, done = enhancers.parse(name), outcome.attack
             if enhancer is not None:
-                done, _ = enhance(enhancer, guess, model=model, update=received, knowledge=knowledge, class_names=NAMES)
+                done, _ = enhance(
+                    enhancer,
+                    outcome.attack,
+                    model=model,
+                    update=outcome.received,
+                    knowledge=outcome.knowledge,
+                    class_names=NAMES,
+                )
             images = align(client.images, done).images
             decibels = float(psnr(client.images, images).mean())
             found.append((f"{spec}\n{name}, {decibels:.1f} dB", images))
             if enhancer is not None and enhancer.uses_labels and spec == OBFUSCATIONS[-1]:
-                alone = from_labels(enhancer, align(client.images, guess), class_names=NAMES)
+                alone = from_labels(enhancer, align(client.images, outcome.attack), class_names=NAMES)
                 found.append((f"{name},\nfrom the label alone", alone))
     return found
 
@@ -70,9 +64,8 @@ def main() -> None:
         top = i * (SIDE + GAP)
         draw.text((4, top + SIDE // 2 - 16), name, fill="black", font_size=14)
         for j, image in enumerate(images):
-            pixels = image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-            sheet.paste(Image.fromarray(pixels), (LABEL + j * (SIDE + GAP), top))
-    sheet.save(Path(__file__).with_name("priors.png"))
+            sheet.paste(Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()), (LABEL + j * (SIDE + GAP), top))
+    sheet.save(Path(__file__).with_name("priors.webp"), quality=85, method=6)
 
 
 if __name__ == "__main__":
