@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import zoo
 from seeds import seeded, shifted
 from unveil.attacks.labels.counts import cheapest_counts, margin
-from unveil.attacks.labels.inference import alone, infer_labels
+from unveil.attacks.labels.inference import idlg_label, infer_labels
 from unveil.attacks.labels.public import public_pictures
 from unveil.attacks.labels.rows import read_rows
 from unveil.attacks.presets import parse as attack_of
@@ -106,8 +106,8 @@ def test_idlgs_criterion_names_the_class_of_any_single_picture_and_none_in_noise
     generator = seeded(seed)
     label = int(torch.randint(classes, (1,), generator=generator))
     errors = (torch.randn(classes, generator=generator)).softmax(0) - F.one_hot(torch.tensor(label), classes)
-    assert alone(errors[:, None] * torch.randn((1, inside), generator=generator)) == label
-    assert alone(torch.randn((classes, 50), generator=generator)) is None
+    assert idlg_label(errors[:, None] * torch.randn((1, inside), generator=generator)) == label
+    assert idlg_label(torch.randn((classes, 50), generator=generator)) is None
 
 
 @pytest.mark.slow

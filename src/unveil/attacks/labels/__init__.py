@@ -1,1 +1,1 @@
-"""Labels of a batch, told from its update."""
+"""Label inference: how often each class occurs in a batch, computed from the update."""

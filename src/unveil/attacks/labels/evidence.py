@@ -1,14 +1,16 @@
-"""What each row of the last layer's update says of how often its class occurs, in one number a class.
+"""Class signals: one number for each class that says how often the class occurs, computed from its row of the update.
 
-The row of class c is ``g sum_i (p_ic - [y_i = c]) / n h_i + noise``, with h_i the slopes of its score (the features,
-and 1 for the bias). Of all weighted sums of its entries with the right mean, generalised least squares takes the
-surest:
+The row of class c is ``g sum_i (p_ic - [y_i = c]) / n h_i + noise``. Here g is the gain, p_ic the probability that the
+model gives class c for picture i, y_i the label of picture i, and h_i the slopes of the score of class c (the features,
+and 1 for the bias). The signal is the weighted sum of the row's entries that has the right mean and the smallest
+variance, by generalised least squares:
 
     s_c = w . row_c     w = (S + V_c)^-1 m / (m^T (S + V_c)^-1 m)
 
-m is the mean slope on public pictures, S how much it varies between them, V_c what the obfuscation adds to each entry.
-So nothing depends on the sign of the features; the bias, which varies with no picture, decides where the obfuscation
-left it exact, and counts for nothing where it was not sent.
+m is the mean slope on public pictures, S the covariance of the slopes between pictures, and V_c the variance that the
+obfuscation adds to each entry. The signal therefore does not depend on the sign of the features. The slope of the bias
+is 1 for every picture, so the bias gets nearly all of the weight if the obfuscation left it exact, and no weight if it
+was not sent.
 """
 
 from __future__ import annotations
@@ -25,32 +27,34 @@ from unveil.attacks.labels.rows import ClassRows
 from unveil.core.protocols import HasEntryModels, Obfuscation
 from unveil.core.types import Update
 
-COMPONENTS = 16  # directions in which slopes vary that are taken for themselves; the rest counts entry by entry
-UNSEEN = 1.0  # variance of real pictures' slopes that synthetic ones do not show, in their tensor's mean variance
-EXACT = 1e-8  # variance of an exact entry, in squares of its mean slope: rounding
+COMPONENTS = 16  # principal directions of the slopes that S holds exactly; of the others it holds the variances only
+UNSEEN = 1.0  # variance of slopes that only real pictures have, in units of the tensor's mean variance
+EXACT = 1e-8  # variance of an exact entry by rounding, in units of the squared mean slope
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """An update's rows as the obfuscation's output tells them.
+    """The rows that were sent, estimated from the received update, with the variance of each estimate.
 
     Args:
-        rows: The entries; zero where nothing is known.
-        noise: Variance of their errors; infinity where nothing is known. One line may stand for all classes.
+        rows: The estimated entries, in the unit of the update; zero where the update gives no information.
+        noise: Variance of the errors of the entries, in the squared unit of the update; infinite where the update gives
+            no information. There is one line for all classes if their variances are equal.
     """
 
-    rows: Float[Tensor, "outputs entries"]
+    rows: Float[Tensor, "out entries"]
     noise: Float[Tensor, "lines entries"]
 
 
 def read(rows: ClassRows, update: Update, obfuscation: Obfuscation | None, noise: Mapping[str, float]) -> Reading:
-    """What was received of the rows, and how firmly.
+    """Estimate the rows that were sent, and the variance of each entry's error.
 
     Args:
         rows: The last layer.
-        update: What was received.
-        obfuscation: The obfuscation, or None if it is not known.
-        noise: For each tensor, variance of the obfuscation's error in an entry that was sent.
+        update: The received update.
+        obfuscation: The obfuscation, or None if the attacker does not know it.
+        noise: Name of each tensor -> variance of the obfuscation's error in a sent entry, in the squared unit of the
+            update.
     """
     matrices = rows.split(rows.of(update.tensors))
     silent, targets = dict.fromkeys(matrices, False), dict(matrices)
@@ -60,7 +64,7 @@ def read(rows: ClassRows, update: Update, obfuscation: Obfuscation | None, noise
             y = matrices[name]
             target, weight = entry_model(torch.zeros_like(y), (slice(None), slice(None)))
             targets[name] = target
-            silent[name] = bool((weight[y == 0] == 0).any())  # what was not sent was not chosen by its size either
+            silent[name] = bool((weight[y == 0] == 0).any())  # unsent entries were not chosen by size
     if not update.coding.sparse:
         lines = [y.new_full((1, y.shape[1]), noise[name]) for name, y in targets.items()]
         return Reading(torch.cat(list(targets.values()), 1), torch.cat(lines, 1))
@@ -68,19 +72,21 @@ def read(rows: ClassRows, update: Update, obfuscation: Obfuscation | None, noise
     for name, y in targets.items():
         unsent = y == 0
         least = y[~unsent].abs().min() if not bool(unsent.all()) else y.new_tensor(torch.inf)
-        small = y.new_tensor(torch.inf) if silent[name] else least.square() / 3  # anything between minus and plus least
+        small = y.new_tensor(torch.inf) if silent[name] else least.square() / 3  # uniform between -least and least
         variances.append(torch.where(unsent, small, noise[name]))
     return Reading(torch.cat(list(targets.values()), 1), torch.cat(variances, 1))
 
 
 @dataclass(frozen=True, eq=False)
 class Slopes:
-    """Mean slope of the class scores with respect to the rows, and how it varies from picture to picture.
+    """Mean and covariance of the slopes of the class scores with respect to the rows, over public pictures.
+
+    The covariance is ``spread^T spread + diag(rest)``.
 
     Args:
-        mean: One line for each class, or one for all.
-        spread: Directions in which it varies, each as long as its standard deviation.
-        rest: Variance of each entry beside that.
+        mean: The mean slope: one line for each class score, or one for all.
+        spread: Principal directions of the slopes, each multiplied by its standard deviation.
+        rest: Variance of each entry that the principal directions do not hold.
     """
 
     mean: Float[Tensor, "lines entries"]
@@ -89,34 +95,35 @@ class Slopes:
 
 
 def slopes_of(rows: ClassRows) -> Slopes:
-    """Statistics of the slopes on the public pictures."""
+    """Compute the mean and the covariance of the slopes over the public pictures."""
     slopes = rows.slopes.double()
     mean = slopes.mean(0)
     off = (slopes - mean) / len(slopes) ** 0.5
-    own = off.square().sum(0)
+    variance = off.square().sum(0)
     flat = off.flatten(1)
     _, vectors = torch.linalg.eigh(flat @ flat.T)
     keep = vectors[:, -COMPONENTS:].T
     spread = (keep @ flat).reshape(-1, *mean.shape)
-    unseen = [part.mean().expand_as(part) for part in rows.split(own).values()]
-    rest = (own - spread.square().sum(0)).clamp_min(0) + UNSEEN * torch.cat(unseen, 1)
+    unseen = [part.mean().expand_as(part) for part in rows.split(variance).values()]
+    rest = (variance - spread.square().sum(0)).clamp_min(0) + UNSEEN * torch.cat(unseen, 1)
     return Slopes(mean, spread, rest)
 
 
 def class_signals(slopes: Slopes, reading: Reading, size: float) -> Signals:
-    """``s_c`` of each class.
+    """Compute the signal ``s_c`` of each class, its variance and its noise.
 
     Args:
-        slopes: The statistics of the slopes.
-        reading: What was received.
-        size: Variance of the row's own coefficient, in the units of the update: how much the spread counts.
+        slopes: Mean and covariance of the slopes.
+        reading: The estimated rows.
+        size: Variance of the factor by which a slope is multiplied in a row, in the squared unit of the update. It
+            scales the covariance of the slopes.
     """
     mean = slopes.mean
     noise = reading.noise.double() / size
     floor = EXACT * mean.square() + EXACT * mean.square().mean()
     if reading.noise.shape[0] == 1:
         weights = _solved(slopes, noise + slopes.rest + floor)
-    else:  # each class has its own entries: the spread counts entry by entry
+    else:  # the classes differ in their noise: only the variances of the spread are used
         weights = mean / (noise + slopes.rest + slopes.spread.square().sum(0) + floor)
     share = (weights * mean).sum(1, keepdim=True)
     weights = torch.where(share > 0, weights / share.clamp_min(1e-300), 0.0)
@@ -127,8 +134,8 @@ def class_signals(slopes: Slopes, reading: Reading, size: float) -> Signals:
     return Signals(values, variance, noise.expand_as(values))
 
 
-def _solved(slopes: Slopes, diagonal: Tensor) -> Tensor:
-    """``(F^T F + diagonal)^-1 mean`` for each line, by the matrix inversion lemma."""
+def _solved(slopes: Slopes, diagonal: Float[Tensor, "lines entries"]) -> Float[Tensor, "lines entries"]:
+    """Compute ``(spread^T spread + diagonal)^-1 mean`` for each line, by the matrix inversion lemma."""
     factors = slopes.spread.transpose(0, 1)  # lines x directions x entries
     scaled = factors / diagonal[:, None]
     small = torch.eye(factors.shape[1], dtype=factors.dtype, device=factors.device) + scaled @ factors.mT

@@ -1,11 +1,11 @@
-"""Which labels a batch had, read off the update of the last layer."""
+"""Label inference: the labels of a batch, computed from the update of the last layer."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import Module
 
@@ -21,38 +21,39 @@ from unveil.core.factored import dense
 from unveil.core.protocols import Knowledge, MayRescale
 from unveil.core.types import Batch, Images, Update
 
-BOOSTS = (1.5, 3.0, 5.0)  # by how much a trained model may favour the true class, in logits
-LIKENESS = 0.3  # standard deviation of the logarithm of the size of real pictures' features beside synthetic ones'
-UNLIKE = 1.0  # the same of the update's length, where nothing else is known of it
-UNDECIDED = 0.95  # share of the largest entropy above which a model's guesses are those of one that was never trained
-ROUNDS = 12  # rehearsals of one assumption
-ENTRIES = 1 << 23  # entries of the last layer that are rehearsed for one assumption, which bounds the rounds
-EXACT = 1e-3  # share of the rows' length that their sum may have where the obfuscation added nothing
+BOOSTS = (1.5, 3.0, 5.0)  # logits by which a trained model may prefer the true class; all are tried
+LIKENESS = 0.3  # standard deviation of log(size of real pictures' features / size of synthetic pictures' features)
+UNLIKE = 1.0  # standard deviation of the logarithm of the update's length if the attacker does not know its scale
+UNDECIDED = 0.95  # a model whose predictions have more than this share of the largest entropy counts as untrained
+ROUNDS = 12  # rehearsals for each assumption about the model
+ENTRIES = 1 << 23  # entries of the last layer that are rehearsed for each assumption; more entries mean fewer rounds
+EXACT = 1e-3  # if |sum of the rows| / |rows| is at most this, the obfuscation counts as exact
 
 
-def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[Tensor, str]:
+def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[Int[Tensor, " n"], str]:
     """Infer how often each class occurs in the batch.
 
-    The slope of the loss with respect to class c's score is ``p_c - [y = c]`` for each picture, and every row of the
-    last layer's update is made of it: see `evidence` for how one number a class is read from weights and biases
-    together. What that number is for a class that occurs k times is learned from rehearsals (`rehearsal`,
-    `likelihood`): the last layer is trained on public pictures with labels that the attacker chose, and sent through
-    the obfuscation. The counts of highest likelihood that sum to n are the labels.
+    The slope of the loss with respect to the score of class c is ``p_c - [y = c]`` for each picture, and each row of
+    the last layer's update is a sum of such slopes times features. Module `evidence` computes one number for each class
+    from the row's weights and biases. The attacker learns from rehearsals which number a class has that occurs k times
+    (modules `rehearsal` and `likelihood`): it trains the last layer on public pictures with chosen labels, and sends
+    the result through the obfuscation. The labels are the counts with sum n that have the highest likelihood.
 
-    For one picture there is iDLG's criterion besides: the true class's is the only row whose inner products with all
-    others are negative, whatever the features' signs.
+    A batch of one picture is first tested with iDLG's criterion: only the row of the true class has negative inner
+    products with all other rows, whatever the signs of the features.
 
     Args:
-        model: The public model. Its last layer is found by differentiating its scores.
-        update: What was received: a gradient, or a weight difference.
-        knowledge: Tells the local training, the obfuscation if it is known, and the number of pictures and classes.
+        model: The public model. Its last layer is identified by differentiating its scores.
+        update: The received update: a gradient, or a difference of weights.
+        knowledge: What the attacker knows: the local training, the number of pictures and of classes, and the
+            obfuscation if it is known.
 
     Returns:
-        The n labels in ascending order (reconstructions are matched to the originals afterwards), and a sentence on
-        how they were found and how sure they are.
+        The n class indices in ascending order (reconstructions are matched to the originals later), and a sentence that
+        says how the labels were inferred and how certain they are.
 
     Raises:
-        UsageError: The model has no layer with a row for each class, or nothing of it was sent.
+        UsageError: The model has no layer with one row for each class, or the update holds no tensor of that layer.
 
     Reference:
         Zhao, Mopuri and Bilen, iDLG: Improved Deep Leakage from Gradients, 2020 (one picture);
@@ -69,9 +70,9 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[T
         return torch.arange(n, device=images.device).remainder(classes).sort().values, (
             f"Nothing arrived of the last layer ({used}), so the labels are guessed."
         )
-    found = alone(received[:classes]) if n == 1 else None
-    if found is not None:
-        return torch.tensor([found], device=images.device), (
+    label = idlg_label(received[:classes]) if n == 1 else None
+    if label is not None:
+        return torch.tensor([label], device=images.device), (
             f"The label was inferred from the update of the last layer ({used}): its row is the only one that points "
             "against all others, which is certain."
         )
@@ -84,12 +85,18 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[T
     )
 
 
-def alone(rows: Float[Tensor, "classes entries"]) -> int | None:
-    """IDLG's criterion for one picture: the class whose row's inner products with all others are negative.
+def idlg_label(rows: Float[Tensor, "classes entries"]) -> int | None:
+    """Apply iDLG's criterion for one picture: the row of its class has negative inner products with all other rows.
+
+    Args:
+        rows: The received rows of the last layer, one for each class.
 
     Returns:
-        The class, or None where the others' inner products among one another are not all positive, as noise may make
-        them, or where there are too few classes for that to be more than chance.
+        The class index. None if the inner products of the other rows with one another are not all positive, which noise
+        may cause, or if there are too few classes to rule out chance: fewer than 3 for exact rows, 6 for noisy ones.
+
+    Reference:
+        Zhao, Mopuri and Bilen, iDLG: Improved Deep Leakage from Gradients, 2020.
     """
     rows = rows.double()
     classes = len(rows)
@@ -106,7 +113,7 @@ def alone(rows: Float[Tensor, "classes entries"]) -> int | None:
 
 
 class _Inference:
-    """One inference: what was received, and the rehearsals that say what it means."""
+    """The state of one inference: the received rows, the last layer, and the settings of the rehearsals."""
 
     def __init__(
         self, model: Module, rows: ClassRows, images: Images, update: Update, knowledge: Knowledge, classes: int
@@ -125,12 +132,12 @@ class _Inference:
         self.factor = self._factor(model, images) if self.scaled else 1.0
 
     def counts(self) -> Counts:
-        """The likeliest, over how well the model may know its pictures already."""
+        """Return the counts of the highest likelihood over all assumed boosts of the true class."""
         plain = Pool(self.rows.slopes, self.rows.scores)
         best, pool = self._likeliest(plain, None), plain
         entropy = float(torch.special.entr(plain.scores.softmax(1)).sum(1).mean())
         for boost in BOOSTS if entropy < UNDECIDED * math.log(plain.scores.shape[1]) else ():
-            trained = plain.known(boost)
+            trained = plain.after_training(boost)
             other = self._likeliest(trained, None)
             if other.cost > best.cost:
                 break
@@ -138,7 +145,10 @@ class _Inference:
         return self._likeliest(pool, torch.repeat_interleave(torch.arange(self.classes), best.numbers))
 
     def _factor(self, model: Module, images: Images) -> float:
-        """How much larger the client's whole update of the rows is than a rehearsal's, which keeps the features."""
+        """Return the ratio of the rows' update in full local training to that in a rehearsal.
+
+        Full local training also changes the features, which a rehearsal keeps.
+        """
         generator = Generator().manual_seed(1)
         labels = next(shuffled_labels(self.n, self.classes, 1, near=None, generator=generator)).to(images.device)
         pictures = len(self.rows.scores)
@@ -147,15 +157,15 @@ class _Inference:
         sent = self.rows.of({name: dense(whole[name]).detach() for name in self.rows.shapes})
         pool = Pool(self.rows.slopes, self.rows.scores)
         training = self.knowledge.training
-        own = rehearse(training, self.rows, pool, labels, drawn, generator=generator)
-        return max(float((sent * own).sum() / own.square().sum().clamp_min(1e-30)), 1e-6)
+        rehearsed = rehearse(training, self.rows, pool, labels, drawn, generator=generator)
+        return max(float((sent * rehearsed).sum() / rehearsed.square().sum().clamp_min(1e-30)), 1e-6)
 
-    def _likeliest(self, pool: Pool, near: Tensor | None) -> Counts:
-        """The likeliest counts if the client's pictures are to the model what the pool's are.
+    def _likeliest(self, pool: Pool, near: Int[Tensor, " n"] | None) -> Counts:
+        """Return the counts of the highest likelihood, assuming that the client's pictures are like those of the pool.
 
         Args:
-            pool: Public pictures.
-            near: Labels to rehearse with others near them; None for labels of all kinds.
+            pool: The public pictures.
+            near: Labels to which the labels of the rehearsals are similar; None for labels of all kinds.
         """
         training, outputs = self.knowledge.training, self.rows.scores.shape[1]
         clean: list[Tensor] = []
@@ -165,7 +175,7 @@ class _Inference:
             labels = labels.to(self.rows.values.device)
             drawn = torch.randint(len(pool.scores), labels.shape, generator=self.generator)
             rows = rehearse(training, self.rows, pool, labels, drawn, generator=self.generator)
-            if self.noisy is not False:  # the first rehearsal tells whether the client adds noise in training
+            if self.noisy is not False:  # the first rehearsal shows whether the client adds noise in training
                 noised = rehearse(training, self.rows, pool, labels, drawn, generator=self.generator, noisy=True)
                 self.noisy = not torch.equal(rows, noised)
             clean.append(self.factor * rows)
@@ -186,17 +196,23 @@ class _Inference:
         received = signals(self.received)
         usual = torch.stack([s.values.abs().max() for s in rehearsed]).median()
         longer = math.log(max(float(received.values.abs().max()), 1e-300) / max(float(usual), 1e-300))
-        # Where no obfuscation is known, there may be none; else the update's own length is all there is to go by.
+        # If the attacker knows the scale, the update is about as long as a rehearsal. If not, only the update's length
+        # says how large the factor is. Both are tried if an unknown obfuscation may have changed the scale.
         sizes = [(0.0, LIKENESS)] if self.scaled else [(longer, UNLIKE)]
         sizes += [(longer, UNLIKE)] if self.scaled and self.knowledge.obfuscation is None else []
-        found = [
+        candidates = [
             likeliest_counts(likelihood, received, chance, num_images=self.n, middle=middle, width=width)
             for middle, width in sizes
         ]
-        return min(found, key=lambda counts: counts.cost)
+        return min(candidates, key=lambda counts: counts.cost)
 
-    def _size(self, clean: list[Tensor], counts: list[Tensor]) -> float:
-        """Variance of a row's coefficient: how strongly its class's pictures pull, picture by picture."""
+    def _size(self, clean: list[Float[Tensor, "out entries"]], counts: list[Int[Tensor, " out"]]) -> float:
+        """Estimate the variance of the factor by which a slope is multiplied in a row, in the squared update unit.
+
+        Args:
+            clean: The rows of each rehearsal before the obfuscation.
+            counts: How often each class occurred in each rehearsal.
+        """
         m = self.slopes.mean
         pulls = torch.stack([(rows.double() * m).sum(1) / m.square().sum(1).clamp_min(1e-300) for rows in clean])
         k = torch.stack(counts).to(pulls)
@@ -206,6 +222,7 @@ class _Inference:
 
 
 def _check(rows: ClassRows) -> None:
+    """Raise a `UsageError` if the update has no tensor with class rows."""
     if rows.shapes:
         return
     if rows.missing:

@@ -1,4 +1,4 @@
-"""What a class's signal costs for each number of its pictures, learned from rehearsals where the numbers are known."""
+"""The likelihood of a class's signal for each number of its pictures, fitted to rehearsals with known numbers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import nnls
 from torch import Tensor
 
-TAIL = 6.0  # degrees of freedom of the errors: real pictures stray further than synthetic ones
-TRUSTED = 4.0  # rehearsals of a number of pictures at which their own mean counts as much as the straight line
+TAIL = 6.0  # degrees of freedom of Student's t for the errors: signals of real pictures have more outliers
+TRUSTED = 4.0  # with this many signals of k pictures their mean weighs as much as the straight line through all signals
 
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """One number a class, told from its row.
+    """The signal of each class, computed from its row of the update; see `evidence`.
 
     Args:
-        values: The signals.
-        variance: Their variance as their own weights tell it; infinite where nothing was sent.
-        noise: The part of it that is the obfuscation's.
+        values: The signals, in the unit of the update.
+        variance: Variance of each signal that generalised least squares predicts; infinite where no entry of the row
+            was sent.
+        noise: The part of the variance that the obfuscation causes.
     """
 
     values: Float[Tensor, " classes"]
@@ -29,18 +30,23 @@ class Signals:
     noise: Float[Tensor, " classes"]
 
     @property
-    def known(self) -> Tensor:
-        """Of which classes anything was sent."""
+    def arrived(self) -> Bool[Tensor, " classes"]:
+        """Return for each class whether any entry of its row was sent."""
         return self.variance.isfinite()
 
     def first(self, classes: int) -> Signals:
-        """Those of the first classes, on the processor."""
+        """Return the signals of the first `classes` classes, on the CPU."""
         return Signals(*(t[:classes].cpu() for t in (self.values, self.variance, self.noise)))
 
 
 @dataclass(frozen=True, eq=False)
 class Chance:
-    """Expected probability of each class, less the mean over the classes, and its variance between pictures."""
+    """Probability of each class that the model gives for public pictures.
+
+    Args:
+        mean: Mean probability of each class over the pictures, minus the mean over all classes.
+        variance: Variance of each class's probability over the pictures.
+    """
 
     mean: Float[Tensor, " classes"]
     variance: Float[Tensor, " classes"]
@@ -48,12 +54,13 @@ class Chance:
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """Mean and variance of the signal of a class that occurs k times.
+    """Mean and variance of the signal of a class that occurs k times, for k = 0 to n.
 
     Args:
-        mean: For each k from 0 to n.
-        lean: How much more the signal of a class is whose expected probability is larger.
-        parts: Variance: a constant, a share of the variance that the signal's own weights tell, a share of k.
+        mean: Mean of the signal for each k, at a class probability of `Chance.mean` = 0.
+        lean: Slope of the signal's mean with respect to `Chance.mean`.
+        parts: The three coefficients of the variance: a constant, the coefficient of `Signals.variance`, and the
+            coefficient of k.
     """
 
     mean: Float[Tensor, " most"]
@@ -67,50 +74,51 @@ class Likelihood:
         factors: Float[Tensor, " cases"],
         sharpness: Float[Tensor, " cases"],
     ) -> Float[Tensor, "cases classes most"]:
-        """Negative log-likelihood of each number of pictures.
+        """Compute the negative log-likelihood of k pictures of each class, for k = 0 to n, in nats.
 
         Args:
-            signals: What was received.
-            chance: The expected probabilities.
-            factors: In each of several cases, how many times larger the update is than in rehearsal.
-            sharpness: In each of them, how many times less the batch's pictures differ than the public ones.
+            signals: The signals of the received update.
+            chance: The class probabilities on public pictures.
+            factors: For each case the ratio of the update's length to that of a rehearsal; more than 0.
+            sharpness: For each case the ratio of the standard deviation between public pictures to that between the
+                pictures of the batch; more than 0.
         """
         longer = factors[:, None, None]
         variance = (longer / sharpness[:, None, None]).square() * self.variances(signals, chance)
-        variance = torch.maximum(variance, signals.noise.where(signals.known, 0.0)[:, None])
+        variance = torch.maximum(variance, signals.noise.where(signals.arrived, 0.0)[:, None])
         off = signals.values[:, None] - longer * self.means(chance)
         costs = (TAIL + 1) / 2 * torch.log1p(off.square() / (TAIL * variance))
-        return (costs + variance.log() / 2) * signals.known[:, None]
+        return (costs + variance.log() / 2) * signals.arrived[:, None]
 
     def means(self, chance: Chance) -> Float[Tensor, "classes most"]:
-        """Mean of the signal of each class for each number of pictures, in rehearsal."""
+        """Return the mean of each class's signal in rehearsal, for each number of pictures."""
         return self.mean + self.lean * chance.mean[:, None]
 
     def variances(self, signals: Signals, chance: Chance) -> Float[Tensor, "classes most"]:
-        """Its variance."""
+        """Return the variance of each class's signal in rehearsal, for each number of pictures."""
         k = torch.arange(len(self.mean), dtype=self.mean.dtype)
-        constant, own, each = self.parts
-        alone = own * signals.variance.where(signals.known, 0.0) + self.lean**2 * chance.variance
-        return constant + alone[:, None] + each * k
+        constant, of_signal, each = self.parts
+        of_class = of_signal * signals.variance.where(signals.arrived, 0.0) + self.lean**2 * chance.variance
+        return constant + of_class[:, None] + each * k
 
 
-def learn(signals: list[Signals], counts: list[Tensor], chance: Chance, num_images: int) -> Likelihood:
-    """Fit mean and variance to rehearsals.
+def learn(signals: list[Signals], counts: list[Int[Tensor, " classes"]], chance: Chance, num_images: int) -> Likelihood:
+    """Fit the mean and the variance of the signals to rehearsals.
 
     Args:
-        signals: Those of each round.
-        counts: How often each class occurred.
-        chance: The expected probabilities.
-        num_images: Pictures a round.
+        signals: The signals of each rehearsal.
+        counts: How often each class occurred in each rehearsal.
+        chance: The class probabilities on public pictures.
+        num_images: Number of pictures in each rehearsal, n.
     """
-    known = torch.cat([round_.known for round_ in signals])
-    s, q = (torch.cat([getattr(r, name) for r in signals])[known] for name in ("values", "variance"))
-    k = torch.cat(counts)[known].double()
-    p = chance.mean.repeat(len(signals))[known]
+    arrived = torch.cat([round_.arrived for round_ in signals])
+    s, q = (torch.cat([getattr(r, name) for r in signals])[arrived] for name in ("values", "variance"))
+    k = torch.cat(counts)[arrived].double()
+    p = chance.mean.repeat(len(signals))[arrived]
     if not len(s):
         return Likelihood(mean=torch.zeros(num_images + 1, dtype=torch.double), lean=0.0, parts=(1.0, 0.0, 0.0))
     sure = 2 / (1 + q / q.median().clamp_min(1e-300))
-    weight = sure / (1 + k)  # duplicates vary more
+    weight = sure / (1 + k)  # the signal of a class with more pictures has a larger variance
     design = torch.stack([torch.ones_like(s), k, p], 1)
     root = weight.sqrt()[:, None]
     line = torch.linalg.lstsq(design * root, s[:, None] * root, driver="gelsd").solution.squeeze(1)
@@ -125,10 +133,10 @@ def learn(signals: list[Signals], counts: list[Tensor], chance: Chance, num_imag
     floor = float(line[1].square()) * 1e-6 + 1e-300
     terms = torch.stack([torch.ones_like(k), q, k], 1)
     parts = torch.tensor([float(rest.mean()) + floor, 0.0, 0.0], dtype=torch.double)
-    for _ in range(4):  # a squared error varies as much as the variance itself
+    for _ in range(4):  # the standard deviation of a squared error is proportional to the variance: reweight and repeat
         scale = 1 / (terms @ parts).clamp_min(floor)
-        found, _ = nnls((terms * scale[:, None]).numpy(), (rest * scale).numpy())
-        parts = torch.from_numpy(found)
+        coefficients, _ = nnls((terms * scale[:, None]).numpy(), (rest * scale).numpy())
+        parts = torch.from_numpy(coefficients)
         parts[0] += floor
-    constant, own, each = parts.tolist()
-    return Likelihood(mean=mean, lean=float(line[2]), parts=(constant, own, each))
+    constant, of_signal, each = parts.tolist()
+    return Likelihood(mean=mean, lean=float(line[2]), parts=(constant, of_signal, each))

@@ -1,4 +1,4 @@
-"""Rehearse the client's last layer: what it would send of it for labels that the attacker chose, on public pictures."""
+"""Rehearsals: the update of the last layer that the client would send for public pictures and chosen labels."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from unveil.core.types import Batch
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Public pictures as the last layer sees them.
+    """The slopes and the scores that the last layer has for each public picture.
 
     Args:
         slopes: Slopes of the class scores with respect to the rows, as in `ClassRows`.
-        scores: The class scores.
-        boost: What is added to the score of a picture's own class: 0 for a model that knows nothing of its pictures.
+        scores: The class scores, in logits.
+        boost: Logits that are added to the score of a picture's label: 0 for an untrained model.
     """
 
     slopes: Float[Tensor, "pictures lines entries"]
-    scores: Float[Tensor, "pictures outputs"]
+    scores: Float[Tensor, "pictures out"]
     boost: float = 0.0
 
-    def known(self, boost: float) -> Pool:
-        """The same for a model that was trained: no class is preferred, and a picture's own class is by `boost`.
+    def after_training(self, boost: float) -> Pool:
+        """Return the pool for a trained model: it prefers no class on average, but each picture's label by `boost`.
 
-        Synthetic pictures are of no class, and a trained model takes all of them for the same few.
+        The scores must be changed because synthetic pictures belong to no class, and a trained model assigns all of
+        them to the same few classes.
+
+        Args:
+            boost: By how many logits the model prefers a picture's label.
         """
         return replace(self, scores=self.scores - self.scores.mean(0), boost=boost)
 
@@ -47,17 +51,22 @@ def rehearse(
     *,
     generator: Generator,
     noisy: bool = False,
-) -> Float[Tensor, "outputs entries"]:
-    """The client's update of the rows for these labels, on pictures of the pool, whose features stay as they are.
+) -> Float[Tensor, "out entries"]:
+    """Compute the client's update of the rows for these labels, on pictures of the pool.
+
+    Only the last layer is trained, so the features of the pictures do not change.
 
     Args:
         training: The local training.
         rows: The last layer.
-        pool: The pictures.
-        labels: The labels.
-        drawn: Which picture each label goes with.
-        generator: The client's noise.
-        noisy: With the noise that the client adds in training.
+        pool: The public pictures.
+        labels: A class index for each picture of the rehearsed batch.
+        drawn: For each label the index of its picture in the pool.
+        generator: Randomness of the noise that the client adds in training.
+        noisy: Whether the client adds that noise.
+
+    Returns:
+        The update, one line for each class score, in the unit of the client's update.
     """
     drawn = drawn.to(labels.device)
     slopes, scores = pool.slopes[drawn], pool.scores[drawn].clone()
@@ -70,24 +79,27 @@ def rehearse(
 
 
 def shuffled_labels(
-    num_images: int, classes: int, rounds: int, *, near: Tensor | None, generator: Generator
+    num_images: int, classes: int, rounds: int, *, near: Int[Tensor, " n"] | None, generator: Generator
 ) -> Iterator[Int[Tensor, " n"]]:
-    """Labels to rehearse with: batches of one class, of all, and what is between; or near labels found before.
+    """Draw labels for the rehearsals: from few classes or many, or similar to given labels.
 
     Args:
-        num_images: Labels a round.
+        num_images: Number of labels in each round, n.
         classes: Number of classes.
-        rounds: How many.
-        near: Labels, three quarters of which stay in each round; None for none.
-        generator: Their randomness.
+        rounds: Number of rounds.
+        near: Labels of which about three quarters are kept in each round; None to draw all labels anew.
+        generator: Randomness of the labels.
+
+    Yields:
+        A class index for each of n pictures, one tensor for each round.
     """
     for number in range(rounds):
         if near is None:
-            # The fewer classes may occur, the more duplicates there are.
-            some = max(1, round(classes ** ((number % 4 + 1) / 4)))
-            allowed = torch.randperm(classes, generator=generator)[:some]
-            labels = allowed[torch.randint(some, (num_images,), generator=generator)]
-            if some == classes and number % 8 == 3:
+            # Labels drawn from fewer classes have more duplicates; the rehearsals need rounds with many and with few.
+            num_allowed = max(1, round(classes ** ((number % 4 + 1) / 4)))
+            allowed = torch.randperm(classes, generator=generator)[:num_allowed]
+            labels = allowed[torch.randint(num_allowed, (num_images,), generator=generator)]
+            if num_allowed == classes and number % 8 == 3:
                 labels = torch.randperm(classes, generator=generator).repeat(-(-num_images // classes))[:num_images]
         else:
             labels = near.cpu()[torch.randperm(num_images, generator=generator)]
@@ -102,22 +114,28 @@ def shuffled_labels(
 
 
 class _Tail(Module):
-    """The last layer as a network of its own. Its pictures are the places of their slopes."""
+    """The last layer as a separate network. A picture is the index of its slopes, as an n x 1 x 1 x 1 tensor."""
 
-    def __init__(self, rows: Tensor, slopes: Tensor, scores: Tensor) -> None:
+    def __init__(
+        self,
+        rows: Float[Tensor, "out entries"],
+        slopes: Float[Tensor, "n lines entries"],
+        scores: Float[Tensor, "n out"],
+    ) -> None:
         super().__init__()
         self.rows = Parameter(rows)
         self.register_buffer("slopes", slopes, persistent=False)
         self.register_buffer("rest", scores - _product(slopes, rows), persistent=False)
 
-    def forward(self, places: Tensor) -> Tensor:
-        """Class scores."""
+    def forward(self, places: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n out"]:
+        """Return the class scores of the pictures with these indices."""
         at = places.flatten().long()
         slopes, rest = self.get_buffer("slopes"), self.get_buffer("rest")
         return _product(slopes[at], self.rows) + rest[at]
 
 
-def _product(slopes: Tensor, rows: Tensor) -> Tensor:
+def _product(slopes: Float[Tensor, "n lines entries"], rows: Float[Tensor, "out entries"]) -> Float[Tensor, "n out"]:
+    """Multiply each class's row by its slopes; one line of slopes stands for all classes."""
     if slopes.shape[1] == 1:
         return slopes[:, 0] @ rows.T
     return torch.einsum("nce,ce->nc", slopes, rows)
