@@ -1,4 +1,4 @@
-"""The published attacks, each a handful of settings of the one loop in `matching`."""
+"""The published attacks, each a few settings of the loop in `matching`, and the catalogue of all attacks."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from unveil.core.types import Reconstruction, Update, Watch
 
 @runtime_checkable
 class Preset(Protocol):
-    """Settings that say how the loop is to run."""
+    """The settings of a published attack."""
 
     def matching(self) -> Matching:
-        """The settings as those of the loop."""
+        """Return the settings of the loop that runs this attack."""
         ...
 
 
@@ -46,15 +46,18 @@ def _run(
 
 @dataclass(frozen=True, kw_only=True)
 class ROG:
-    """Search a small code, match updates by squared error: stages 1 and 2 of the published method.
+    """Search a code that is smaller than the picture, by squared error: stages 1 and 2 of the published method.
 
     Args:
-        steps: Adam steps; 100 as published, 1000 for `sign`.
-        factor: The code is this much smaller than the picture a side; 4 as published.
-        objective: `squared` as published and blind to the obfuscation, or `misfit`: its observation model,
-            which the paper's section 3.2 suggests and its release lacks.
-        lr: Learning rate at the start.
-        final_lr: Learning rate at the end of the cosine.
+        steps: Steps of Adam, 1 to 1,000,000; the paper takes 100, and 1000 for `sign`.
+        factor: Ratio of the picture's side to the code's, 1 to 1e6; the paper takes 4.
+        objective: `squared`, as in the paper, which takes no account of the obfuscation; or `misfit`, the obfuscation's
+            observation model, which section 3.2 of the paper suggests and its release does not have.
+        lr: Learning rate of the first step, in pixel values a step; more than 0.
+        final_lr: Learning rate at the end of the cosine, in pixel values a step; at least 0.
+
+    Raises:
+        UsageError: A value outside its range.
 
     Reference:
         Yue et al., Gradient Obfuscation Gives a False Sense of Security in Federated Learning, USENIX Security 2023.
@@ -75,7 +78,7 @@ class ROG:
             raise UsageError(f"ROG: expected {bound}, got {self.factor:g}; 4 is the published value")
 
     def matching(self) -> Matching:
-        """The settings as those of the loop."""
+        """Return the settings of the loop that runs this attack."""
         return Matching(
             latent=Code(factor=self.factor),
             objective=self.objective,
@@ -92,9 +95,13 @@ class InvertingGradients:
     """Search the pixels with signed Adam, cosine distance and total variation.
 
     Args:
-        steps: Adam steps.
-        lr: Learning rate at the start; times 0.1 after 3/8, 5/8 and 7/8 of the steps.
-        tv: Weight of the total variation.
+        steps: Steps of Adam, 1 to 1,000,000.
+        lr: Learning rate of the first step, in pixel values a step; more than 0. It is multiplied by 0.1 after 3/8, 5/8
+            and 7/8 of the steps.
+        tv: Weight of the total variation, at least 0; 0 switches it off.
+
+    Raises:
+        UsageError: A value outside its range.
 
     Reference:
         Geiping et al., Inverting Gradients - How Easy Is It to Break Privacy in Federated Learning?, NeurIPS 2020.
@@ -110,7 +117,7 @@ class InvertingGradients:
         not_negative("InvertingGradients", "tv", self.tv, "0 switches it off")
 
     def matching(self) -> Matching:
-        """The settings as those of the loop."""
+        """Return the settings of the loop that runs this attack."""
         return Matching(
             latent=Pixels(start="normal", box=True),
             objective="cosine",
@@ -125,11 +132,14 @@ class InvertingGradients:
 
 @dataclass(frozen=True, kw_only=True)
 class DLG:
-    """Search pixels, and unknown labels with them, by L-BFGS on the squared error.
+    """Search the pixels, and the labels where they are not known, by L-BFGS on the squared error.
 
     Args:
-        steps: L-BFGS steps, each of up to 20 evaluations.
-        lr: Length of each move.
+        steps: Steps of L-BFGS, 1 to 1,000,000; each evaluates the loss at most 20 times.
+        lr: Factor of every move that L-BFGS proposes, more than 0.
+
+    Raises:
+        UsageError: A value outside its range.
 
     Reference:
         Zhu, Liu and Han, Deep Leakage from Gradients, NeurIPS 2019.
@@ -143,7 +153,7 @@ class DLG:
         _check("DLG", self.steps, self.lr)
 
     def matching(self) -> Matching:
-        """The settings as those of the loop."""
+        """Return the settings of the loop that runs this attack."""
         return Matching(
             latent=Pixels(start="normal"),
             objective="squared",
@@ -158,11 +168,14 @@ class DLG:
 
 @dataclass(frozen=True, kw_only=True)
 class IDLG:
-    """DLG with the labels read off the last layer's gradient first, where they are not known.
+    """DLG, except that labels which are not known are inferred from the last layer's gradient before the search.
 
     Args:
-        steps: L-BFGS steps, each of up to 20 evaluations.
-        lr: Length of each move.
+        steps: Steps of L-BFGS, 1 to 1,000,000; each evaluates the loss at most 20 times.
+        lr: Factor of every move that L-BFGS proposes, more than 0.
+
+    Raises:
+        UsageError: A value outside its range.
 
     Reference:
         Zhao, Mopuri and Bilen, iDLG: Improved Deep Leakage from Gradients, 2020.
@@ -176,7 +189,7 @@ class IDLG:
         _check("IDLG", self.steps, self.lr)
 
     def matching(self) -> Matching:
-        """The settings as those of the loop."""
+        """Return the settings of the loop that runs this attack."""
         return Matching(
             latent=Pixels(start="normal"),
             objective="squared",
@@ -194,11 +207,19 @@ CATALOGUE: Mapping[str, type] = {
 
 
 def parse(text: str) -> Attack:
-    """Build an attack from its SPEC, such as `rog:steps=50`."""
+    """Build an attack from its SPEC, such as `rog:steps=50`.
+
+    Args:
+        text: The SPEC: a name of the catalogue and settings, or `module:Class` and settings.
+
+    Raises:
+        UsageError: There is no such attack, or it has no such setting.
+    """
     attack: Attack = build("attack", CATALOGUE, text)
     return attack
 
 
 def _check(who: str, steps: int, lr: float) -> None:
+    """Raise a `UsageError` unless the steps and the learning rate are in their ranges."""
     whole(who, "steps", steps, 1, 1_000_000, "100 is a usual number")
     positive(who, "lr", lr, "leave it out for the published value")

@@ -1,4 +1,4 @@
-"""The one optimisation loop: every attack that searches, searches with it."""
+"""The optimisation loop of every attack that searches pictures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from unveil.attacks.matching.optimisers import Step
+from unveil.attacks.matching.optimisers import Closure, Step
 from unveil.core.types import Images, Progress, Stop, Watch
 
 PATIENCE = 25  # steps over which the loss may stay the same before a run counts as stalled
@@ -18,12 +19,12 @@ PATIENCE = 25  # steps over which the loss may stay the same before a run counts
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """Tells a watcher of each step, counted over all stages of an attack.
+    """Calls a watcher after each step, with the number of the step in the whole attack.
 
     Args:
         planned: Steps of the whole attack.
         done: Steps taken before the present stage.
-        watch: Who is told; None for nobody.
+        watch: The function to call; None for none.
     """
 
     planned: int
@@ -31,33 +32,43 @@ class StepReport:
     watch: Watch | None = None
 
     def __call__(self, number: int, loss: float, images: Callable[[], Images]) -> None:
-        """Report step `number` of the present stage, counted from 1."""
+        """Report a step.
+
+        Args:
+            number: Number of the step in the present stage, counted from 1.
+            loss: The loss before the step.
+            images: Returns the pictures after the step.
+        """
         if self.watch is not None:
             self.watch(Progress(self.done + number, self.planned, loss, images))
 
 
 def minimise(
-    z: Tensor,
-    closure: Callable[[], Tensor],
+    z: Float[Tensor, " ..."],
+    closure: Closure,
     step: Step,
     steps: int,
     *,
-    project: Callable[[Tensor], None],
+    project: Callable[[Float[Tensor, " ..."]], None],
     images: Callable[[], Images],
     report: StepReport,
     tolerance: float = 0.0,
 ) -> tuple[list[float], Stop]:
-    """Step, project, report, until the steps are taken, the loss stays the same or stops being a number.
+    """Minimise a loss: after each step of the optimiser, project the variable and report the step.
+
+    The run ends when all steps are taken, when the loss has stayed the same for `PATIENCE` steps, or when the loss or
+    the variable is no longer finite.
 
     Args:
-        z: What is searched, of any shape; changed in place. After a divergence it is back where the loss was lowest.
-        closure: Computes the loss and leaves its gradients in the variables.
-        step: The optimiser.
-        steps: Steps to take.
-        project: Brings z back to where it is allowed to be, in place.
-        images: The pictures that z stands for.
-        report: Is told of each step.
-        tolerance: The run has stalled once the loss changes by at most this share of itself in `PATIENCE` steps.
+        z: The variable that is searched, changed in place. After a divergence it has the value at which the loss was
+            lowest.
+        closure: Computes the loss and writes its gradients to the variables.
+        step: The step of the optimiser.
+        steps: Number of steps, at least 0.
+        project: Moves z back into the range that is allowed, in place.
+        images: Returns the pictures that z stands for.
+        report: Called after each step.
+        tolerance: Largest relative change of the loss over `PATIENCE` steps that counts as the same loss, at least 0.
 
     Returns:
         The loss before each step, and why the run ended.

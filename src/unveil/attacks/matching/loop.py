@@ -1,10 +1,11 @@
-"""Update matching: what every published preset is a setting of."""
+"""Update matching: the attack of which every published preset is a setting."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import Module
 
@@ -20,17 +21,18 @@ from unveil.core.types import Batch, Images, Reconstruction, Stop, Update, Watch
 
 @dataclass(frozen=True, kw_only=True)
 class Matching:
-    """Find the pictures whose simulated update looks like the received one.
+    """Find the pictures whose simulated update is nearest to the received one.
 
     Minimises ``objective(training(model, decode(z)), received) + prior(decode(z))`` over the code z.
 
     Args:
-        latent: What is searched.
-        objective: How far a candidate's update is from the received one.
-        optimiser: How the search walks.
-        steps: Steps it takes, at least 0.
-        prior: What is assumed of pictures.
-        soft_labels: Search the labels too, as class probabilities, where they are not known.
+        latent: The code that is searched.
+        objective: Name of the distance between a candidate's update and the received one.
+        optimiser: The optimiser of the search.
+        steps: Steps of the optimiser, at least 0.
+        prior: Regulariser of the pictures; None for none.
+        soft_labels: Whether labels that are not known are searched too, as class probabilities. If not, they are
+            inferred before the search.
     """
 
     latent: Latent
@@ -67,7 +69,7 @@ class Matching:
             logits = logits.to(device).requires_grad_()
             notes.append("The labels were searched together with the pictures, as class probabilities.")
 
-        def believed() -> Tensor:
+        def believed() -> Int[Tensor, " n"] | Float[Tensor, "n classes"]:
             return labels.to(device) if labels is not None else torch.as_tensor(logits).softmax(1)
 
         def pictures() -> Images:
@@ -76,7 +78,7 @@ class Matching:
         misfit = OBJECTIVES[self.objective](update, knowledge)
         variables = [z] if logits is None else [z, logits]
 
-        def closure() -> Tensor:
+        def closure() -> Float[Tensor, ""]:
             images = self.latent.decode(z, shape)
             loss = misfit(knowledge.simulate(model, Batch(images, believed())))
             if self.prior is not None:
@@ -105,7 +107,12 @@ class Matching:
 
 
 def blind_guess(knowledge: Knowledge, device: torch.device) -> Reconstruction:
-    """Mid-grey pictures: what one would answer without an update."""
+    """Return mid-grey pictures, the guess of an attacker who has no update.
+
+    Args:
+        knowledge: Gives the number and the shape of the pictures, and the labels; unknown labels are returned as 0.
+        device: Device of the pictures.
+    """
     n = knowledge.num_images
     labels = torch.zeros(n, dtype=torch.long, device=device) if knowledge.labels is None else knowledge.labels
     grey = torch.full((n, *knowledge.image_shape), 0.5, device=device)

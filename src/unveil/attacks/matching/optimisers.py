@@ -1,4 +1,4 @@
-"""How an attack walks: the optimisers and schedules of the published methods."""
+"""The optimisers of the published methods, with their schedules of the learning rate."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim import LBFGS as TorchLBFGS  # noqa: N811  (an abbreviation, not a constant)
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-Step = Callable[[Callable[[], Tensor]], Tensor]
-"""Takes a closure that computes the loss and its gradients, moves the variables, returns the loss before the move."""
+Closure = Callable[[], Float[Tensor, ""]]
+"""Computes the loss, writes its gradients to the variables, and returns the loss."""
+
+Step = Callable[[Closure], Float[Tensor, ""]]
+"""Calls the closure, changes the variables in place, and returns the loss before the change."""
 
 
 @runtime_checkable
 class Optimiser(Protocol):
-    """Settings of an optimiser."""
+    """The settings of an optimiser."""
 
-    def start(self, variables: list[Tensor], steps: int) -> Step:
-        """Begin a run of `steps` steps on these variables."""
+    def start(self, variables: list[Float[Tensor, " ..."]], steps: int) -> Step:
+        """Return the step function of a new run.
+
+        Args:
+            variables: The variables that are searched; they require gradients.
+            steps: Number of steps of the run, at least 0.
+        """
         ...
 
 
@@ -29,11 +38,15 @@ class Adam:
     """Adam with a decaying learning rate, on the gradient or on its sign.
 
     Args:
-        lr: Learning rate of the first step.
-        decay: `cosine`: down to `final_lr`; `steps`: times 0.1 after 3/8, 5/8 and 7/8 of the steps.
-        final_lr: Where the cosine ends.
-        signed: Use only the sign of each gradient entry.
-        memory: Decay of the mean square of the gradient; the lower, the sooner it follows.
+        lr: Learning rate of the first step, in the unit of the variables; more than 0.
+        decay: `cosine` lowers the learning rate to `final_lr`; `steps` multiplies it by 0.1 after 3/8, 5/8 and 7/8 of
+            the steps.
+        final_lr: Learning rate at the end of the cosine, in the unit of the variables; at least 0.
+        signed: Whether each entry of the gradient is replaced by its sign.
+        memory: Adam's beta 2, in [0, 1): the share of the running mean of the squared gradient that each step keeps.
+
+    Reference:
+        Kingma and Ba, Adam: A Method for Stochastic Optimization, ICLR 2015.
     """
 
     lr: float
@@ -42,8 +55,8 @@ class Adam:
     signed: bool = False
     memory: float = 0.999
 
-    def start(self, variables: list[Tensor], steps: int) -> Step:
-        """Begin a run; see `Optimiser`."""
+    def start(self, variables: list[Float[Tensor, " ..."]], steps: int) -> Step:
+        """Return the step function of a new run; see `Optimiser`."""
         adam = torch.optim.Adam(variables, lr=self.lr, betas=(0.9, self.memory))
         schedule: LRScheduler
         if self.decay == "cosine":
@@ -51,7 +64,7 @@ class Adam:
         else:
             schedule = MultiStepLR(adam, milestones=[steps * k // 8 for k in (3, 5, 7)], gamma=0.1)
 
-        def step(closure: Callable[[], Tensor]) -> Tensor:
+        def step(closure: Closure) -> Float[Tensor, ""]:
             loss = closure()
             if self.signed:
                 for variable in variables:
@@ -66,19 +79,22 @@ class Adam:
 
 @dataclass(frozen=True, kw_only=True)
 class LBFGS:
-    """L-BFGS as Deep Leakage from Gradients runs it; one step makes up to 20 evaluations.
+    """L-BFGS without a line search; each step evaluates the loss at most 20 times.
 
     Args:
-        lr: Length of each move.
+        lr: Factor of every move that L-BFGS proposes, more than 0.
+
+    Reference:
+        Zhu, Liu and Han, Deep Leakage from Gradients, NeurIPS 2019.
     """
 
     lr: float = 1.0
 
-    def start(self, variables: list[Tensor], steps: int) -> Step:
-        """Begin a run; see `Optimiser`."""
+    def start(self, variables: list[Float[Tensor, " ..."]], steps: int) -> Step:
+        """Return the step function of a new run; see `Optimiser`."""
         optimiser = TorchLBFGS(variables, lr=self.lr)
 
-        def step(closure: Callable[[], Tensor]) -> Tensor:
+        def step(closure: Closure) -> Float[Tensor, ""]:
             return torch.as_tensor(optimiser.step(closure))  # type: ignore[no-untyped-call]
 
         return step
