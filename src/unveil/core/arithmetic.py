@@ -1,8 +1,8 @@
-"""In which arithmetic a trial is computed, so that its results say so and can be had again on another machine.
+"""The number format in which a trial is computed: float32, or bfloat16 for the steps that need only three digits.
 
-Steps of a search that need only three digits are taken in bfloat16 where the processor computes in it, everything else
-in float32. One switch decides: `float32` never rounds further, on a CUDA device not to TF32 either; `bfloat16` takes
-the rough steps in it even where it has to be emulated; `auto` asks the processor.
+Results name the arithmetic, so that another machine can repeat them. One choice controls it. `float32` never rounds
+further, on a CUDA device not to TF32 either. `bfloat16` takes the rough steps in bfloat16 even if it is emulated.
+`auto` takes them in bfloat16 if the processor has instructions for it, and in float32 if not.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from contextvars import ContextVar
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 
 from unveil.core.errors import UsageError, nearest
+from unveil.core.types import Images
 
 VARIABLE = "UNVEIL_ARITHMETIC"
 
@@ -28,7 +28,7 @@ _chosen: ContextVar[Choice | None] = ContextVar("arithmetic", default=None)
 
 @contextmanager
 def using(choice: Choice | None) -> Iterator[None]:
-    """Decide for everything inside; None leaves it to the environment variable."""
+    """Set the choice for the code inside the `with` block; None leaves it to the environment variable."""
     before = _chosen.set(choice)
     try:
         yield
@@ -37,10 +37,10 @@ def using(choice: Choice | None) -> Iterator[None]:
 
 
 def choice() -> Choice:
-    """What was decided by `using`, else by the environment variable, else `auto`.
+    """Return the choice set by `using`, else that of the environment variable `VARIABLE`, else `auto`.
 
     Raises:
-        UsageError: The variable holds another word.
+        UsageError: The variable is set to an unknown word.
     """
     chosen = _chosen.get()
     if chosen is not None:
@@ -55,29 +55,32 @@ def choice() -> Choice:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether arithmetic in bfloat16 is the processor's own there, not emulated."""
+    """Return whether the device has instructions for bfloat16, so that it is not emulated."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def arithmetic_on(device: torch.device) -> Arithmetic:
-    """What rough steps are computed in there."""
+    """Return the arithmetic of rough steps on this device."""
     chosen = choice()
     if chosen == "auto":
         return "bfloat16" if has_bfloat16(device) else "float32"
     return chosen
 
 
-def rough_steps(images: Tensor) -> AbstractContextManager[object]:
-    """Computes on pictures as roughly as was decided; pictures of another type than float32 keep theirs."""
+def rough_steps(images: Images) -> AbstractContextManager[object]:
+    """Return a context in which torch computes in `arithmetic_on` the pictures' device.
+
+    Pictures of another type than float32 are computed in their own type.
+    """
     roughly = images.dtype == torch.float32 and arithmetic_on(images.device) == "bfloat16"
     return torch.autocast(images.device.type, torch.bfloat16, enabled=roughly)
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Where float32 was chosen, products inside are not rounded to TF32 or bfloat16, whatever torch was set to."""
+    """If `float32` was chosen, turn off the rounding of products to TF32 or bfloat16 inside the `with` block."""
     if choice() != "float32":
         yield
         return
@@ -94,7 +97,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What of the machine results may depend on in their last digits, as words for a trial's versions."""
+    """Return what the last digits of results depend on in this machine, in words; `Trial.versions` keeps them."""
     with full_precision(device):
         products = torch.get_float32_matmul_precision()
         found = {

@@ -1,7 +1,7 @@
-"""Operations that torch differentiates once only, done in a way that it differentiates twice.
+"""Second derivatives of operations that torch differentiates only once.
 
-An attack that matches updates needs the slope of a gradient. Torch 2 has no second derivative for two operations of
-common networks: the hard sigmoid of MobileNetV3, and fused attention.
+An attack that matches updates differentiates a gradient. Torch 2 has no second derivative for two operations of
+common networks: the hard sigmoid of MobileNetV3, and fused attention. Both are replaced by equal expressions that have.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Networks that run inside have a second derivative where they have a first; values change by rounding alone."""
+    """Give hard sigmoids and attention inside the `with` block second derivatives; values change only by rounding."""
     with sdpa_kernel(SDPBackend.MATH), _HardSigmoid():
         yield
 
 
 class _HardSigmoid(TorchFunctionMode):
-    """Puts clamp(x / 6 + 1 / 2, 0, 1) in the place of torch's own."""
+    """Replaces torch's hard sigmoid by ``clamp(x / 6 + 1 / 2, 0, 1)``."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

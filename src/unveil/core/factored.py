@@ -1,9 +1,9 @@
 """Gradients of Linear layers as the product of two thin matrices.
 
 The gradient of a Linear layer's weight is ``D^T A``: the errors ``D`` (rows x out) that come back to its output, times
-the features ``A`` (rows x in) that went into it. With 16 images and a layer of 65,536 x 512 the factors hold a million
-numbers, the product 34 million. `Factored` keeps the factors. What an attack needs of the product (its inner product
-with what was received, its norm, a penalty on every entry) is computed without ever building it.
+the features ``A`` (rows x in) that went into it. With 16 images and a layer of 65,536 x 512 the factors have a million
+entries, the product 34 million. `Factored` keeps the factors. The functions here compute what an attack needs of the
+product (its inner product with the received matrix, its norm, a penalty on every entry) without building the product.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-CHUNK = 1 << 20  # entries worked on at a time: 4 MiB of float32, which stays in the processor's cache
-WORTH_IT = 1 << 20  # a weight smaller than this is cheaper, and more exact, as a plain matrix
+CHUNK = 1 << 20  # entries of the product that are computed at a time: 4 MiB of float32, which fits a processor's cache
+WORTH_IT = 1 << 20  # entries; a weight with fewer is cheaper, and more exact, as a plain matrix
+
+Term = tuple[float | Float[Tensor, ""], Float[Tensor, "_ out"], Float[Tensor, "_ in"]]
+"""``(scale, left, right)``, which stands for ``scale * left^T right``; both factors have the same number of rows."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +28,28 @@ class Factored:
     """The matrix ``sum_k scale_k * left_k^T right_k``, never built.
 
     Args:
-        terms: One ``(scale, left, right)`` a backward pass: left is rows x out, right is rows x in, scale a number
-            or a 0-dimensional tensor.
+        terms: One ``(scale, left, right)`` for each backward pass: left is rows x out, right is rows x in, scale is a
+            number or a 0-dimensional tensor.
     """
 
-    terms: tuple[tuple[float | Tensor, Tensor, Tensor], ...]
+    terms: tuple[Term, ...]
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of the product: (out, in)."""
+        """The shape of the product, (out, in)."""
         _, left, right = self.terms[0]
         return torch.Size((left.shape[1], right.shape[1]))
 
-    def __mul__(self, factor: float | Tensor) -> Factored:
-        """Scale the matrix."""
+    def __mul__(self, factor: float | Float[Tensor, ""]) -> Factored:
+        """Multiply the matrix by a number."""
         return Factored(tuple((scale * factor, left, right) for scale, left, right in self.terms))
 
     def __add__(self, other: Factored) -> Factored:
-        """Add another matrix; terms that share their factors are merged, so that momentum does not pile them up."""
+        """Add another matrix of the same shape.
+
+        Terms with the same factors are merged. Without that, their number would grow as the square of the steps that
+        local training takes with momentum.
+        """
         merged = {(id(left), id(right)): (scale, left, right) for scale, left, right in self.terms}
         for scale, left, right in other.terms:
             key = (id(left), id(right))
@@ -50,31 +57,31 @@ class Factored:
         return Factored(tuple(merged.values()))
 
     def factors(self) -> tuple[Float[Tensor, "rows out"], Float[Tensor, "rows in"]]:
-        """The two thin matrices of the whole sum, scales folded into the left one."""
+        """Return two thin matrices whose product ``left^T right`` is the whole sum; the left one has the scales."""
         return torch.cat([scale * left for scale, left, _ in self.terms]), torch.cat([r for *_, r in self.terms])
 
     def times(self, features: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
-        """``features @ self^T``: what this matrix would add to a Linear layer's output."""
+        """Return ``features @ self^T``: the output of a Linear layer that has this matrix as its weight."""
         left, right = self.factors()
         return (features @ right.T) @ left
 
     def dense(self) -> Float[Tensor, "out in"]:
-        """Build the matrix."""
+        """Return the product as a plain matrix."""
         left, right = self.factors()
         return left.T @ right
 
 
-Candidate = Mapping[str, Tensor | Factored]
-"""What simulated local training would have sent, keyed by parameter name; large Linear weights stay thin."""
+Candidate = Mapping[str, Float[Tensor, " ..."] | Factored]
+"""The update that simulated local training gives, by parameter name; large Linear weights are factored."""
 
 
-def dense(value: Tensor | Factored) -> Tensor:
-    """The plain tensor, built if it was thin."""
+def dense(value: Float[Tensor, "*shape"] | Factored) -> Float[Tensor, "*shape"]:
+    """Return the plain tensor; a factored matrix is multiplied out."""
     return value.dense() if isinstance(value, Factored) else value
 
 
-def detached(value: Tensor | Factored, kind: torch.dtype) -> Tensor | Factored:
-    """The same numbers in another type, without their history."""
+def detached(value: Float[Tensor, "*shape"] | Factored, kind: torch.dtype) -> Float[Tensor, "*shape"] | Factored:
+    """Return the same values in the type `kind`, detached from the autograd graph."""
     if isinstance(value, Tensor):
         return value.detach().to(kind)
     return Factored(
@@ -82,46 +89,61 @@ def detached(value: Tensor | Factored, kind: torch.dtype) -> Tensor | Factored:
     )
 
 
-def scaled(candidate: Candidate, factor: float | Tensor) -> Candidate:
-    """Every tensor of the candidate times the factor."""
+def scaled(candidate: Candidate, factor: float | Float[Tensor, ""]) -> Candidate:
+    """Multiply every tensor of the candidate by the factor."""
     return {name: value * factor for name, value in candidate.items()}
 
 
-def inner(value: Tensor | Factored, received: Tensor) -> Float[Tensor, ""]:
-    """``<value, received>``: one pass over what was received, no large temporary."""
+def inner(value: Float[Tensor, "*shape"] | Factored, received: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Return the inner product ``<value, received>``; a factored matrix is not multiplied out for it."""
     if isinstance(value, Tensor):
         return (value * received).sum()
     left, right = value.factors()
     return ((left @ received) * right).sum()
 
 
-def square_norm(value: Tensor | Factored) -> Float[Tensor, ""]:
-    """``||value||^2``, for thin matrices from the two Gram matrices ``L L^T`` and ``R R^T``."""
+def square_norm(value: Float[Tensor, " ..."] | Factored) -> Float[Tensor, ""]:
+    """Return ``||value||^2``; for a factored matrix it is computed from the Gram matrices ``L L^T`` and ``R R^T``."""
     if isinstance(value, Tensor):
         return value.square().sum()
     left, right = value.factors()
     return ((left @ left.T) * (right @ right.T)).sum()
 
 
-def square_distance(value: Tensor | Factored, received: Tensor, received_square_norm: Tensor) -> Float[Tensor, ""]:
-    """``||value - received||^2``; the norm of what was received never changes, so the caller computes it once."""
+def square_distance(
+    value: Float[Tensor, "*shape"] | Factored,
+    received: Float[Tensor, "*shape"],
+    received_square_norm: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Return ``||value - received||^2``.
+
+    Args:
+        value: The candidate's tensor.
+        received: The received tensor.
+        received_square_norm: ``||received||^2``, which the caller computes once because it does not change.
+    """
     if isinstance(value, Tensor):
         return (value - received).square().sum()
     return square_norm(value) - 2 * inner(value, received) + received_square_norm
 
 
-Penalty = Callable[..., Tensor]
+Penalty = Callable[..., Float[Tensor, "*shape"]]
 """``penalty(x, y, *per_entry)``: a penalty for each entry x of a candidate, given the received y. Elementwise."""
 
 
-def entrywise(penalty: Penalty, value: Tensor | Factored, received: Tensor, *per_entry: Tensor) -> Float[Tensor, ""]:
-    """``sum_ij penalty(value_ij, received_ij, *per_entry_ij)``, for thin matrices a few rows at a time.
+def entrywise(
+    penalty: Penalty,
+    value: Float[Tensor, "*shape"] | Factored,
+    received: Float[Tensor, "*shape"],
+    *per_entry: Shaped[Tensor, "*shape"],
+) -> Float[Tensor, ""]:
+    """Return ``sum_ij penalty(value_ij, received_ij, *per_entry_ij)``; a factored matrix is built a few rows at a time.
 
     Args:
         penalty: Elementwise, differentiable in its first argument.
         value: The candidate's tensor.
-        received: What was received, of the same shape.
-        per_entry: More tensors of that shape which the penalty needs, such as a quantiser's step.
+        received: The received tensor.
+        per_entry: More tensors that the penalty needs, such as a quantiser's step for each entry.
     """
     if isinstance(value, Tensor):
         return penalty(value, received, *per_entry).sum()
@@ -131,12 +153,17 @@ def entrywise(penalty: Penalty, value: Tensor | Factored, received: Tensor, *per
 
 
 class _ThinEntrywise(torch.autograd.Function):
-    """Value and slopes in one pass over the rows: nothing after a misfit asks for its second derivative."""
+    """Computes the sum of penalties and its slopes in one pass over the rows; it has no second derivative."""
 
     @staticmethod
     def forward(
-        ctx: Any, left: Tensor, right: Tensor, penalty: Penalty, received: Tensor, *per_entry: Tensor
-    ) -> Tensor:
+        ctx: Any,
+        left: Float[Tensor, "rows out"],
+        right: Float[Tensor, "rows in"],
+        penalty: Penalty,
+        received: Float[Tensor, "out in"],
+        *per_entry: Shaped[Tensor, "out in"],
+    ) -> Float[Tensor, ""]:
         out, inside = left.shape[1], right.shape[1]
         rows = max(1, CHUNK // inside)
         left_slope, right_slope = torch.zeros_like(left), torch.zeros_like(right)
@@ -154,7 +181,7 @@ class _ThinEntrywise(torch.autograd.Function):
         return total.to(left.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Float[Tensor, ""]) -> tuple[Float[Tensor, "rows _"] | None, ...]:
         left_slope, right_slope = ctx.saved_tensors
         extras = (None,) * (len(ctx.needs_input_grad) - 2)
         return (grads[0] * left_slope, grads[0] * right_slope, *extras)

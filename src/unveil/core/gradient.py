@@ -1,8 +1,8 @@
-"""The gradient of a model's loss on a batch, with large Linear layers left as thin factors.
+"""The gradient of a model's loss on a batch, in which large Linear weights are factored.
 
-While the model runs, a tape notes what goes into each large Linear layer and what comes out of it. Differentiating with
-respect to that output instead of the weight gives the layer's errors D, and its gradient is D^T A without a matrix
-product of the weight's size, forward or backward. Nothing is hooked into the model.
+While the model runs, a tape records the input and the output of each large Linear layer. The slope of the loss with
+respect to the output is the layer's errors D. With its input, the features A, the gradient of the weight is D^T A, and
+no matrix of the weight's size is ever computed. No hooks are added to the model.
 """
 
 from __future__ import annotations
@@ -12,31 +12,41 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import Linear, Module
 from torch.overrides import TorchFunctionMode
 
 from unveil.core.errors import UsageError
 from unveil.core.factored import WORTH_IT, Candidate, Factored, dense
-from unveil.core.network import Draws, Mode, in_mode, run, users_code
+from unveil.core.network import Buffers, Draws, Mode, in_mode, run, users_code
 from unveil.core.types import Batch
 
-__all__ = ["Mode", "gradient", "in_mode", "thin_weights"]
+__all__ = ["Gradient", "Mode", "gradient", "in_mode", "thin_weights"]
+
+Gradient = dict[str, Float[Tensor, " ..."] | Factored]
+"""The slope of the loss with respect to each trained parameter, by name; large Linear weights are factored."""
 
 
-class NotThinError(BaseException):  # passes through the handlers of the user's own code
-    """A weight is used in a way that the factors do not cover; its plain gradient is taken instead."""
+class NotThinError(BaseException):  # not an `Exception`, so that no handler in the user's code catches it
+    """The model uses a weight in a way that two factors cannot express; `gradient` then computes its plain gradient.
+
+    The message is the name of the weight.
+    """
 
 
 def thin_weights(model: Module) -> frozenset[str]:
-    """Names of the Linear weights that are large, trained, not of half precision, and owned by one layer only."""
+    """Return the names of the Linear weights that are worth factoring.
+
+    They have at least `WORTH_IT` entries of float32 or float64, are trained, and belong to one layer only.
+    """
     owners: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     found = set()
     for prefix, module in model.named_modules():
         name = f"{prefix}.weight" if prefix else "weight"
-        # A weight that is computed (weight norm, pruning) is not a parameter of this name.
+        # A weight that is computed from others (weight norm, pruning) is no parameter of this name.
         own = type(module) is Linear and owners.get(id(module.weight)) == [name]
         exact = own and module.weight.dtype in (torch.float32, torch.float64)
         if exact and module.weight.numel() >= WORTH_IT and module.weight.requires_grad:
@@ -44,16 +54,24 @@ def thin_weights(model: Module) -> frozenset[str]:
     return frozenset(found)
 
 
-def linear_call(func: Any, args: Any, kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Input and weight of a call of `F.linear`, by position or by name; None for every other call."""
+def linear_call(
+    func: Any, args: Any, kwargs: Mapping[str, Any]
+) -> tuple[Float[Tensor, "*rows in"], Float[Tensor, "*out in"]] | None:
+    """Return the input and the weight of a call of `F.linear`; None for a call of any other function.
+
+    Args:
+        func: The function of torch that is called.
+        args: Its arguments by position.
+        kwargs: Its arguments by name.
+    """
     if func is not F.linear:
         return None
     given = dict(zip(("input", "weight"), args, strict=False)) | dict(kwargs)
     return given["input"], given["weight"]
 
 
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Every tensor among the arguments of a call, in lists and dictionaries too."""
+def tensors_in(values: Any) -> Iterator[Shaped[Tensor, " ..."]]:
+    """Yield every tensor among the arguments or results of a call, inside lists, tuples and dictionaries too."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, dict):
@@ -64,7 +82,12 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
 
 class _Tape(TorchFunctionMode):
-    """Notes the features and the output of each Linear layer whose weight is one of the given tensors."""
+    """Records the features and the output of each Linear layer whose weight is one of the given tensors.
+
+    Args:
+        names: `id` of each weight -> its name.
+        drift: Name of a weight -> how far it has moved from the given tensor, which the tape subtracts.
+    """
 
     def __init__(self, names: Mapping[int, str], drift: Mapping[str, Factored]) -> None:
         super().__init__()
@@ -101,11 +124,11 @@ class _Tape(TorchFunctionMode):
         if result.requires_grad:
             self.seen.append((name, features, result))
             self.versions.append(version)
-        return result.clone()  # an activation that works in place must not change what was noted
+        return result.clone()  # an activation that works in place must not change what was recorded
 
     @property
     def overwritten(self) -> str | None:
-        """A weight whose layer's input was changed in place after it was used; None where there is none."""
+        """Name of the first weight whose layer's input was changed in place after the layer ran; None if none was."""
         pairs = zip(self.seen, self.versions, strict=True)
         return next((name for (name, features, _), version in pairs if features._version != version), None)
 
@@ -117,26 +140,30 @@ def gradient(
     *,
     differentiable: bool,
     thin: frozenset[str],
-    buffers: dict[str, Tensor] | None = None,
+    buffers: Buffers | None = None,
     draws: Draws = 0,
-) -> dict[str, Tensor | Factored]:
-    """The gradient of the mean cross-entropy at ``weights - delta``.
+) -> Gradient:
+    """Compute the gradient of the mean cross-entropy at ``weights - delta``.
 
     Args:
-        model: Already in the client's mode (see `in_mode`); its parameters are only read.
+        model: The model in the client's mode (see `in_mode`); its parameters are only read.
         delta: How far each parameter has moved from the model's own value; empty at the start.
         batch: Images and labels (class indices, or rows of probabilities).
         differentiable: Keep the graph, so that the result can be differentiated with respect to the batch.
         thin: Names of the weights whose gradient should stay factored (see `thin_weights`).
-        buffers: Running statistics and the like, which become what the run leaves in them; None for fresh copies.
-        draws: Seed of what the network draws by chance, None for the mean of every draw; see `network.run`.
+        buffers: Running statistics and other buffers; the run replaces them by their new values. None for fresh copies.
+        draws: Seed of the network's random draws; None to replace every draw by its mean.
 
     Returns:
-        One entry for each trained parameter; zeros where the loss does not depend on it.
+        The slope of each trained parameter, in the model's order; zeros if the loss does not depend on it.
+
+    Raises:
+        UsageError: The model raised an error, its output is not one row of logits for each picture, or the output
+            depends on no trained parameter.
     """
     while True:
         try:
-            # A run that is left halfway must not have written to the caller's buffers.
+            # On a copy, because a run that ends in `NotThinError` must not change the caller's buffers.
             tried = {name: buffer.clone() for name, buffer in (buffers or dict(model.named_buffers())).items()}
             result = _gradient(model, delta, batch, differentiable, thin, tried, draws)
         except NotThinError as used_elsewhere:
@@ -153,9 +180,14 @@ def _gradient(
     batch: Batch,
     differentiable: bool,
     thin: frozenset[str],
-    buffers: dict[str, Tensor],
+    buffers: Buffers,
     draws: Draws,
-) -> dict[str, Tensor | Factored]:
+) -> Gradient:
+    """Compute the gradient as `gradient` does.
+
+    Raises:
+        NotThinError: A weight in `thin` must be left plain.
+    """
     weights: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         weight = parameter.detach()
@@ -183,7 +215,7 @@ def _gradient(
         grads = torch.autograd.grad(
             loss, wanted, create_graph=differentiable, allow_unused=True, materialize_grads=True
         )
-    result: dict[str, Tensor | Factored] = dict(zip(names, grads, strict=False))
+    result: Gradient = dict(zip(names, grads, strict=False))
     for (name, features, _), errors in zip(tape.seen, grads[len(names) :], strict=True):
         inside, out = features.shape[-1], errors.shape[-1]
         if not differentiable:
@@ -191,13 +223,17 @@ def _gradient(
         term = Factored(((1.0, errors.reshape(-1, out), features.reshape(-1, inside)),))
         earlier = result.get(name)
         result[name] = earlier + term if isinstance(earlier, Factored) else term
-    # In the model's order, whatever was left thin: names, and what an obfuscation draws, must not depend on that.
+    # In the model's order, because the random draws of an obfuscation must not depend on which weights are factored.
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     return {name: result[name] if name in result else torch.zeros_like(weights[name]) for name in trained}
 
 
-def check_logits(output: object, batch: Batch) -> Tensor:
-    """The model's output, once it is found to be n x classes with room for every label; a `UsageError` where not."""
+def check_logits(output: object, batch: Batch) -> Float[Tensor, "n classes"]:
+    """Return the model's output if it can be logits for the batch.
+
+    Raises:
+        UsageError: The output is no float tensor of shape n x classes, or a label is not below `classes`.
+    """
     expected = f"model: expected an output of {len(batch)} x classes for {len(batch)} images"
     if not isinstance(output, Tensor):
         raise UsageError(

@@ -1,8 +1,8 @@
 """Run a user's network and leave no trace: weights, buffers, mode and every global random state stay as they were.
 
-Every run of the network in unveil, the client's and the attacker's, goes through `run`. A network may draw by chance:
-dropout, stochastic depth, noise layers, in train mode or always. Such draws depend on a seed that the caller gives, and
-not on the global random state, which is put back.
+Every run of the network in unveil, the client's and the attacker's, goes through `run`. A network may draw random
+numbers: dropout, stochastic depth, noise layers, in train mode or always. These draws depend on a seed that the caller
+gives. They do not depend on the global random state, which is restored afterwards.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import copy
 import random
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import DataParallel, Module
@@ -25,21 +25,29 @@ from torch.overrides import TorchFunctionMode
 
 from unveil.core.double_backward import twice_differentiable
 from unveil.core.errors import UsageError
+from unveil.core.types import Images, Tensors
 from unveil.core.usercode import own_randomness, running
 
 Mode = Literal["eval", "train"]
 
 Draws = int | None
-"""Seed of what a network draws by chance; None to put the mean in the place of every draw."""
+"""Seed of a network's random draws; None to replace every draw by its mean."""
+
+Buffers = dict[str, Shaped[Tensor, " ..."]]
+"""Buffers of a network by name, such as running statistics (floats) and counters (integers)."""
 
 NO_CHECKPOINTS = "activation checkpointing is not supported; switch it off for the audit, which changes no result"
 
 
 def in_mode(model: Module, mode: Mode) -> Module:
-    """A copy of the module tree in the given mode, sharing every parameter and buffer: the model stays as it is.
+    """Return a copy of the module tree in the given mode; it shares every parameter and buffer with the model.
+
+    Args:
+        model: The user's network, which does not change.
+        mode: The mode of the copy.
 
     Raises:
-        UsageError: A network of TorchScript, whose weights cannot be replaced, or one that cannot be copied.
+        UsageError: The network is TorchScript, whose weights cannot be replaced, or it cannot be copied.
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise UsageError(
@@ -53,7 +61,7 @@ def in_mode(model: Module, mode: Mode) -> Module:
 
 
 class _Unwrapped(Module):
-    """Stands for a wrapper that spreads a batch over devices: one device is enough, and names stay as they are."""
+    """Replaces a wrapper that spreads a batch over devices: it runs on one device, and parameters keep their names."""
 
     def __init__(self, module: Module) -> None:
         super().__init__()
@@ -72,7 +80,7 @@ def _unwrapped(module: Module) -> Module:
 
 
 class _ComputedAreShared(TorchFunctionMode):
-    """Lets weights that were computed from others (weight norm, pruning) be copied with their module."""
+    """Shares weights that were computed from others (weight norm, pruning), which torch refuses to copy."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__deepcopy__ and not args[0].is_leaf:
@@ -82,24 +90,27 @@ class _ComputedAreShared(TorchFunctionMode):
 
 def run(
     client: Module,
-    images: Tensor,
-    weights: Mapping[str, Tensor],
-    buffers: dict[str, Tensor] | None = None,
+    images: Float[Tensor, "n ..."],
+    weights: Tensors,
+    buffers: Buffers | None = None,
     *,
     draws: Draws,
 ) -> Any:
-    """What the network makes of pictures, with other weights in the place of its own.
+    """Run a network on pictures, with the given weights instead of its own.
 
     Args:
-        client: In the client's mode; see `in_mode`.
-        images: The pictures, n x c x h x w; the network gets a copy in torch's usual memory layout.
-        weights: Parameters by name; those that are left out are the network's own.
-        buffers: Buffers by name, such as running statistics, which become what the run leaves in them; None for copies
-            of the network's own.
-        draws: Seed of what the network draws by chance; None to put the mean in the place of every draw.
+        client: The network in the client's mode; see `in_mode`.
+        images: The pictures, n x c x h x w, or whatever else the network takes, one row for each picture; it gets a
+            copy in torch's usual memory layout.
+        weights: Parameters by name; the network's own are used for names that are left out.
+        buffers: Buffers by name; the run replaces them by their new values. None for copies of the network's own.
+        draws: Seed of the network's random draws; None to replace every draw by its mean.
+
+    Returns:
+        What the network's `forward` returns; `gradient.check_logits` checks it.
 
     Raises:
-        UsageError: The network's code raised an error; its place is named.
+        UsageError: The network's code raised an error; the message says where.
     """
     own = fresh_buffers(client) if buffers is None else buffers
     given = {**weights, **own}
@@ -108,28 +119,28 @@ def run(
             stack.enter_context(_MeanOfDraws())
         if "torch._dynamo" in sys.modules:  # compiled parts cannot be watched, nor differentiated twice
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # A copy, for forwards that change their input in place. Hooks on saved tensors are what checkpoints are made
-        # of: these would run parts again when the weights are no longer in place, and their gradient would be lost.
+        # `as_taken` copies the pictures, because some forwards change their input in place. Activation checkpoints use
+        # hooks on saved tensors; they would run parts again after the weights were put back, and lose their gradient.
         stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(NO_CHECKPOINTS))
         output = functional_call(client, given, (as_taken(client, images),))
-    own.update({name: given[name].detach() for name in own})  # some are assigned anew, not written to
+    own.update({name: given[name].detach() for name in own})  # some layers assign a new tensor to a buffer
     return output
 
 
-def as_taken(client: Module, images: Tensor) -> Tensor:
-    """A copy of pictures in torch's usual memory layout; in double precision where all weights have it."""
+def as_taken(client: Module, images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return a copy of the pictures in torch's usual memory layout, in float64 if all weights of the network are."""
     copy = images.clone(memory_format=torch.contiguous_format)
     kinds = {parameter.dtype for parameter in client.parameters()}
     return copy.double() if kinds == {torch.float64} else copy
 
 
-def fresh_buffers(client: Module) -> dict[str, Tensor]:
-    """Copies of a network's buffers, such as running statistics, for layers to write to."""
+def fresh_buffers(client: Module) -> Buffers:
+    """Return copies of a network's buffers, to which its layers may write."""
     return {name: buffer.clone() for name, buffer in client.named_buffers()}
 
 
-def draws_by_chance(model: Module, images: Tensor, *, mode: Mode) -> bool:
-    """Whether a network's output for these pictures depends on chance in this mode.
+def draws_by_chance(model: Module, images: Images, *, mode: Mode) -> bool:
+    """Return whether a network draws random numbers for these pictures in this mode.
 
     Raises:
         UsageError: The network's code raised an error.
@@ -143,16 +154,17 @@ def draws_by_chance(model: Module, images: Tensor, *, mode: Mode) -> bool:
 
 
 def _one_draw_each() -> tuple[float, float, float]:
+    """Draw one number from each global generator: torch's, Python's and NumPy's."""
     return float(torch.rand(())), random.random(), float(np.random.random())
 
 
 def seed_of(draws: Draws, step: int = 0, example: int = 0) -> Draws:
-    """The seed of one local step and, under per-example clipping, of one example: no two share their draws."""
+    """Return the seed for one local step and, with per-example clipping, one example; each pair has another seed."""
     return None if draws is None else (draws + 1_000_003 * step + 998_244_353 * example) % 2**63
 
 
 class _MeanOfDraws(TorchFunctionMode):
-    """Puts the mean of what would be drawn in the place of every draw: dropout lets all pass, noise is zero."""
+    """Replaces every random draw by its mean: dropout keeps all values, and noise is zero."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -190,5 +202,5 @@ _DROPOUT = frozenset(
 
 
 def users_code(what: str) -> AbstractContextManager[None]:
-    """Turns an error of the user's own code into a `UsageError` that says what was raised and where."""
+    """Return a context that turns an error of the user's code into a `UsageError` that says what was raised, where."""
     return running(what, "correct it there, or try the model on these pictures in Python")

@@ -1,4 +1,4 @@
-"""Weights that somebody else has written: files of tensors by name, and no code, whatever is in them."""
+"""Reading files of weights that anybody may have written: tensors by name; no code in them is run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unveil.core.arrays import Array, bounded, read_npz
@@ -17,20 +18,20 @@ from unveil.core.errors import UsageError
 from unveil.core.files import MIB, amount, reason_of, regular, shown
 
 BYTES = 1024 * MIB
-"""Of one file of weights, and of what it unpacks to; the largest in use here, a whole AlexNet, has 233 MiB."""
+"""Most bytes of a file of weights, packed and unpacked; the largest in use here, a whole AlexNet, has 233 MiB."""
 
 
 def read_weights(path: Path, what: str, *, fix: str, absent: str | None = None) -> Mapping[str, Any]:
-    """What a file of weights holds by name: tensors, and whatever else is there.
+    """Read what a file of weights holds, by name: tensors, and other values, which the caller must check.
 
     Args:
-        path: An .npz, or what `torch.save` has written: a mapping, bare or under `state_dict`.
+        path: An .npz, or a file of `torch.save`: a mapping, bare or under `state_dict`.
         what: The start of every message, such as `lpips`.
         fix: The end of every message.
-        absent: The same where there is no such file; None for `fix`.
+        absent: The end of the message if there is no such file; None for `fix`.
 
     Raises:
-        UsageError: It is no regular file, too large, damaged, or holds no mapping from names.
+        UsageError: The file is not regular, too large, damaged, or holds no mapping from names.
     """
     regular(path, what, fix=fix, absent=absent, most=BYTES)
     if path.suffix == ".npz":
@@ -53,18 +54,18 @@ def read_weights(path: Path, what: str, *, fix: str, absent: str | None = None) 
     return named
 
 
-def take(found: Mapping[str, Any], name: str, shape: Sequence[int], where: str, *, fix: str) -> Tensor:
-    """One tensor of those that `read_weights` gives, as float32.
+def take(found: Mapping[str, Any], name: str, shape: Sequence[int], where: str, *, fix: str) -> Float[Tensor, " ..."]:
+    """Return one tensor that `read_weights` gave, in float32 and in the given shape.
 
     Args:
-        found: What the file holds.
+        found: The values that `read_weights` returned.
         name: The tensor's name.
-        shape: Its shape; axes of length 1 may be missing or too many.
-        where: The start of every message: what it is for, and the file.
+        shape: The shape of the result; the tensor in the file may have more or fewer axes of length 1.
+        where: The start of every message: what the tensor is for, and the file.
         fix: The end of every message.
 
     Raises:
-        UsageError: It is missing, of another shape, or anything but finite floating-point numbers.
+        UsageError: The tensor is missing, has another shape, or holds anything but finite floating-point numbers.
     """
     if name not in found:
         raise UsageError(f"{where} has no {name} of shape {tuple(shape)}; {fix}")
@@ -84,17 +85,24 @@ def take(found: Mapping[str, Any], name: str, shape: Sequence[int], where: str, 
 
 
 def _load(path: Path) -> Any:
+    """Load a file of `torch.save`, which may hold tensors and plain containers only.
+
+    Raises:
+        ValueError: The file unpacks to more than `BYTES`.
+        Exception: The file is damaged, or holds other objects.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in bounded(archive))
         if size > BYTES:
             raise ValueError(f"it unpacks to {amount(size)}, and at most {amount(BYTES)} are read")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of formats of former versions, which are read all the same
+        warnings.simplefilter("ignore")  # torch warns of formats of former versions, which it can read
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _tensor(array: Array) -> Tensor | Array:
+def _tensor(array: Array) -> Shaped[Tensor, " ..."] | Array:
+    """Return the array as a tensor that shares its memory; the array itself if torch has no such type."""
     try:
         return torch.from_numpy(array)
     except TypeError:  # texts, and numbers that torch has no type for
@@ -102,5 +110,6 @@ def _tensor(array: Array) -> Tensor | Array:
 
 
 def _kind(value: Any) -> str:
+    """Return the element type of an array or tensor, or the Python type of any other value, for a message."""
     kind = getattr(value, "dtype", None)
     return str(kind).removeprefix("torch.") if kind is not None else f"a {type(value).__name__}"

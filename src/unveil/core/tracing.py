@@ -1,10 +1,11 @@
-"""Watch a network run, leave it halfway, or put something in the place of what it made: no layer is named anywhere."""
+"""Modes of torch that watch a network run, leave it at a Linear layer, or replace that layer's input."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -12,17 +13,21 @@ from unveil.core.gradient import linear_call, tensors_in
 
 
 class Reached(BaseException):
-    """Leaves the body with what was about to go into the weight; no handler of the user's own code stops it."""
+    """Raised by `Cut` to leave a network; it is not an `Exception`, so that no handler in the user's code catches it.
 
-    def __init__(self, features: Tensor) -> None:
+    Args:
+        features: The input of the Linear layer that was about to run.
+    """
+
+    def __init__(self, features: Float[Tensor, "*rows in"]) -> None:
         super().__init__()
         self.features = features
 
 
 class Cut(TorchFunctionMode):
-    """Leaves the network where the given weight is about to be used by a Linear layer."""
+    """Raises `Reached` when a Linear layer is about to use the given weight."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Float[Tensor, "out in"]) -> None:
         super().__init__()
         self.weight = weight
 
@@ -34,15 +39,17 @@ class Cut(TorchFunctionMode):
 
 
 class Feed(TorchFunctionMode):
-    """Puts the given features in the place of what the body made.
+    """Replaces the input of a Linear layer by the given features.
 
     Args:
-        weight: Of the Linear layer that gets the features.
-        features: One row an image.
-        before: Called once, right before that layer runs.
+        weight: The weight of that layer.
+        features: One row for each picture.
+        before: Called each time right before that layer runs.
     """
 
-    def __init__(self, weight: Tensor, features: Tensor, before: Callable[[], None]) -> None:
+    def __init__(
+        self, weight: Float[Tensor, "out in"], features: Float[Tensor, "n in"], before: Callable[[], None]
+    ) -> None:
         super().__init__()
         self.weight = weight
         self.features = features
@@ -59,15 +66,15 @@ class Feed(TorchFunctionMode):
 
 
 class Tape(TorchFunctionMode):
-    """Notes what goes into and comes out of Linear layers.
+    """Records the inputs and outputs of Linear layers.
 
     Args:
-        names: id of a weight -> its name, for the weights that are watched.
+        names: `id` of a weight -> its name, for the watched weights.
 
     Attributes:
-        seen: (name, input, output) of every call with a watched weight.
-        linears: The same for every call, with None for a weight that is not watched.
-        elsewhere: Names of watched weights that were used in another way too.
+        seen: (name, input, output) of every call of `F.linear` with a watched weight.
+        linears: The same for every call of `F.linear`; the name is None if the weight is not watched.
+        elsewhere: Names of watched weights that other functions used too.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
@@ -90,4 +97,4 @@ class Tape(TorchFunctionMode):
         self.linears.append((name, call[0], result))
         if name is not None:
             self.seen.append((name, call[0], result))
-        return result.clone()  # an activation that works in place must not change what was noted
+        return result.clone()  # an activation that works in place must not change what was recorded

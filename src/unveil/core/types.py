@@ -14,8 +14,8 @@ from torch import Tensor
 
 from unveil.core.errors import UsageError
 
-Tensors = Mapping[str, Tensor]
-"""Tensors keyed by parameter name, never matched by position."""
+Tensors = Mapping[str, Float[Tensor, " ..."]]
+"""Tensors by parameter name; they are never matched by position."""
 
 
 Images = Float[Tensor, "n c h w"]
