@@ -1,4 +1,4 @@
-"""Trained weights from a file: tensors only, never code, and every one of them in its place."""
+"""Loading trained weights from a file: it may hold tensors only, no code, and must have every tensor of the model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn import Module
 
@@ -21,24 +22,27 @@ TORCH = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", ".npz", *TORCH)
 FIX = "save model.state_dict() alone, best as .safetensors"
 NESTS = ("state_dict", "model_state_dict", "model", "net", "weights", "params")
-"""Under which of its keys a checkpoint may keep the state of the network."""
+"""Keys under which a checkpoint may keep the weights of the network."""
 WRAPPERS = {"module", "_orig_mod"}
-"""Parts of names that come from DataParallel and torch.compile."""
-COUNTER = "num_batches_tracked"  # BatchNorm's: older files do not have it, and no result depends on it
+"""Parts of names that DataParallel and torch.compile add."""
+COUNTER = "num_batches_tracked"  # BatchNorm's buffer; older files do not have it, and no result depends on it
+
+State = Mapping[str, Shaped[Tensor, " ..."]]
+"""Parameters and buffers of a network by name; counters are integers, the rest are floats."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of a file.
+    """The weights in a file.
 
     Args:
         path: The file.
-        tensors: Name -> tensor.
-        checksum: The first 12 characters of the file's SHA-256.
+        tensors: Name -> tensor, as in the file.
+        checksum: The first 12 hexadecimal digits of the file's SHA-256.
     """
 
     path: Path
-    tensors: Mapping[str, Tensor]
+    tensors: State
     checksum: str
 
     def __str__(self) -> str:
@@ -49,7 +53,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a file of weights: .safetensors, .npz, or a state_dict saved by torch.
 
     Raises:
-        UsageError: No plain file, one that is too large, damaged, or holds something other than tensors.
+        UsageError: The file is not regular, too large or damaged, has another suffix, or holds no tensors by name.
     """
     file = Path(path)
     who = f"weights {quoted(file)}"
@@ -65,7 +69,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def load_into(model: Module, checkpoint: Checkpoint) -> None:
-    """Put the weights into a network, in place; names may differ by what DataParallel and the like put before them.
+    """Copy the weights into a network, in place; names may differ by a prefix, such as DataParallel's `module.`.
 
     Raises:
         UsageError: A tensor is missing, left over, of another shape or not finite.
@@ -97,18 +101,26 @@ def load_into(model: Module, checkpoint: Checkpoint) -> None:
         model.load_state_dict({**model.state_dict(), **state})
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
+def _read_safetensors(file: Path) -> State:
     from safetensors.torch import load_file
 
     regular(file, "weights", fix=FIX, absent="check the path", most=BYTES)
     try:
         return load_file(file)
-    except Exception as error:  # a damaged file, whatever its reader calls that
+    except Exception as error:  # the reader raises many kinds for a damaged file
         raise UsageError(f"weights: {shown(file)} cannot be read ({reason_of(error)}); {FIX}") from None
 
 
-def _state(who: str, found: Any) -> dict[str, Tensor]:
-    """The tensors by name, of a state_dict or of a checkpoint that keeps one."""
+def _state(who: str, found: Any) -> State:
+    """Return the tensors of a state_dict, or of a checkpoint that keeps one under a key of `NESTS`.
+
+    Args:
+        who: The start of every message.
+        found: What the file holds.
+
+    Raises:
+        UsageError: There are no tensors by name, or one of them is sparse, quantised or without values.
+    """
     if isinstance(found, Mapping):
         for nest in NESTS:
             if isinstance(found.get(nest), Mapping):
@@ -126,8 +138,15 @@ def _state(who: str, found: Any) -> dict[str, Tensor]:
     raise UsageError(f"{who}: expected tensors by name, got {kind[:100]}; save model.state_dict()")
 
 
-def _renamed(given: Mapping[str, Tensor], own: list[str]) -> dict[str, Tensor]:
-    """The tensors under the model's names, as far as they differ by wrappers and one prefix, here or there."""
+def _renamed(given: State, own: list[str]) -> State:
+    """Return the tensors under the model's names.
+
+    Names are matched without the parts in `WRAPPERS`, and with one prefix that either the file or the model has.
+
+    Args:
+        given: The tensors under the file's names.
+        own: The model's names.
+    """
     bare = {_bare(name): name for name in own}
     stripped = {_bare(name): tensor for name, tensor in given.items()}
     first_own, first_given = next(iter(bare), ""), next(iter(stripped), "")
@@ -140,14 +159,17 @@ def _renamed(given: Mapping[str, Tensor], own: list[str]) -> dict[str, Tensor]:
 
 
 def _bare(name: str) -> str:
+    """Return the name without the parts that wrappers add."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def _more(names: list[str]) -> str:
+    """Return ` and N more` for a message that shows the first of the names; nothing if there is only one."""
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    """Return the end of a message about a name that is not among the known ones."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1) or known[:1]

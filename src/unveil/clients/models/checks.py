@@ -1,8 +1,9 @@
-"""What a victim must be, each in a sentence: real numbers, trained, not TorchScript, one row of logits a picture."""
+"""Checks of a client's model: real weights, some of them trained, no TorchScript, one row of logits per picture."""
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
@@ -11,11 +12,11 @@ from unveil.core.errors import UsageError
 
 
 def check_kind(named: ModelName, model: Module) -> None:
-    """Raise a `UsageError` for a network whose weights cannot be replaced, or that attacks do not compute with.
+    """Raise a `UsageError` if a network is TorchScript, or if its weights are not real floating-point numbers.
 
     Args:
         named: The model's name.
-        model: The network; its lazy layers may be unfinished.
+        model: The network; its lazy layers may be uninitialised.
     """
     who = f"model {str(named)!r}"
     if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
@@ -33,7 +34,7 @@ def check_kind(named: ModelName, model: Module) -> None:
 
 
 def check_trained(named: ModelName, model: Module) -> None:
-    """Raise a `UsageError` unless some weight is trained."""
+    """Raise a `UsageError` unless at least one weight is trained."""
     who = f"model {str(named)!r}"
     parameters = list(model.parameters())
     if not parameters:
@@ -48,14 +49,15 @@ def check_trained(named: ModelName, model: Module) -> None:
 def check_outputs(
     named: ModelName, output: object, pictures: int, classes: int, *, classes_unknown: bool = False
 ) -> None:
-    """Raise a `UsageError` unless the output of a model is pictures x at least as many classes.
+    """Raise a `UsageError` unless the output of a model has a row for each picture and a column for each class.
 
     Args:
         named: The model's name.
-        output: What its `forward` returned.
-        pictures: Pictures that went in.
-        classes: Number of classes.
-        classes_unknown: The factory takes arguments that it does not name, so nobody told it the number of classes.
+        output: What the model's `forward` returned.
+        pictures: Number of pictures that it was given.
+        classes: Number of classes; the output may have more columns.
+        classes_unknown: The factory takes `**kwargs`, and its arguments do not give the number of classes; the message
+            then says how to give it.
     """
     if isinstance(output, Tensor) and output.ndim == 2 and len(output) == pictures and output.shape[1] >= classes:
         return
@@ -73,7 +75,7 @@ def check_outputs(
     )
 
 
-def looks_like_probabilities(logits: Tensor) -> bool:
-    """Whether every row is one of probabilities: nothing negative, and a sum of 1."""
+def looks_like_probabilities(logits: Float[Tensor, "n classes"]) -> bool:
+    """Return whether no value is negative and every row has sum 1; with one class, False."""
     values = logits.detach().double()
     return values.shape[1] > 1 and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-4).all())

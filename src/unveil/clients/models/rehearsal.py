@@ -1,7 +1,7 @@
-"""A rehearsal before any audit starts: the client trains once on its own batch, and the attacker simulates it once.
+"""A rehearsal before an audit: the client trains once on its batch, and the attacker simulates that once.
 
-What a user's network does only in train mode, for one batch size or when it is differentiated twice is found here and
-told with the user's own error, not in the middle of an attack.
+Some errors of a user's network occur only in train mode, at one batch size, or when it is differentiated twice. The
+rehearsal raises them before the audit starts, with the user's own message.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ from unveil.clients.models.factories import ModelName
 from unveil.core.errors import UsageError
 from unveil.core.factored import square_norm
 from unveil.core.protocols import LocalTraining
-from unveil.core.types import Batch
+from unveil.core.types import Batch, Tensors
 from unveil.core.usercode import running, unchanged
 
-FEW = 2  # pictures that are simulated: the second derivative of more costs memory and tells no more
+FEW = 2  # pictures that the attacker simulates; more cost memory for the second derivative and show nothing else
 ALONE = "Expected more than 1 value per channel"
-"""How torch refuses BatchNorm in train mode on a single picture."""
+"""Start of torch's message for BatchNorm in train mode on a single picture."""
 
 
 def rehearse(
     named: ModelName, model: Module, batch: Batch, classes: int, *, client: LocalTraining, attacker: LocalTraining
 ) -> tuple[str, ...]:
-    """Try the client and the attacker's simulation of it; what a reader must know of the model, a sentence each.
+    """Run the client's local training and the attacker's simulation of it once.
 
     Args:
         named: The model's name.
-        model: The model; it stays as it is.
+        model: The model; it does not change.
         batch: The client's batch.
         classes: Number of classes.
-        client: The client's local training, or as much of it as it takes to try it.
-        attacker: The same for the first pictures of the batch.
+        client: The client's local training, shortened to the steps that are enough to try it.
+        attacker: The same for the first `FEW` pictures of the batch.
+
+    Returns:
+        What a reader of the results must know of the model, a sentence each.
 
     Raises:
         UsageError: The model fails, returns no logits, or its update is all zeros or not finite.
@@ -65,7 +68,7 @@ def rehearse(
                 with _by_name(who):
                     sent = _sent(who, model, batch, client)
                     silent = _second_derivative(who, model, batch, attacker)
-            finally:  # what it switched is the reason of what fails after it
+            finally:  # also after an error, because the changed mode may be its cause
                 if torch.is_grad_enabled() != gradients or torch.get_default_dtype() != dtype:
                     raise UsageError(
                         f"{who}: its forward changes torch's gradient mode or default type for the whole process; "
@@ -78,7 +81,7 @@ def rehearse(
 
 @contextmanager
 def _by_name(who: str) -> Iterator[None]:
-    """Give a refusal that speaks of `model` the name of this one."""
+    """Replace `model` at the start of an error's message by the name of this model."""
     try:
         yield
     except UsageError as error:
@@ -87,8 +90,12 @@ def _by_name(who: str) -> Iterator[None]:
         raise UsageError(f"{who}: {str(error).removeprefix('model: ')}") from error.__cause__
 
 
-def _sent(who: str, model: Module, batch: Batch, client: LocalTraining) -> dict[str, Tensor]:
-    """What the client sends, if it can be used."""
+def _sent(who: str, model: Module, batch: Batch, client: LocalTraining) -> Tensors:
+    """Return the tensors that the client sends, by parameter name.
+
+    Raises:
+        UsageError: Local training fails, or its update is all zeros or not finite.
+    """
     mode = f"in {client.mode} mode"
     try:
         with running(f"{who}: training on the {len(batch)} pictures of the batch {mode}", "correct it there"):
@@ -115,7 +122,7 @@ def _sent(who: str, model: Module, batch: Batch, client: LocalTraining) -> dict[
 
 
 def _second_derivative(who: str, model: Module, batch: Batch, attacker: LocalTraining) -> bool:
-    """Whether what an attack descends along, the slope of the update in the pictures, is zero all over."""
+    """Return whether attacks that match updates cannot start: the update's slope in the pictures is 0 or not finite."""
     images = batch.images[:FEW].clone().requires_grad_()
     with (
         running(
@@ -130,7 +137,15 @@ def _second_derivative(who: str, model: Module, batch: Batch, attacker: LocalTra
     return slope is None or not bool(slope.any()) or not bool(torch.isfinite(slope).all())
 
 
-def _notes(model: Module, sent: dict[str, Tensor], *, silent: bool, probabilities: bool) -> list[str]:
+def _notes(model: Module, sent: Tensors, *, silent: bool, probabilities: bool) -> list[str]:
+    """Return a sentence for each fact that a reader must know of the model.
+
+    Args:
+        model: The model.
+        sent: What the client sends.
+        silent: The update has no usable slope in the pictures; see `_second_derivative`.
+        probabilities: The model's outputs look like probabilities.
+    """
     notes = []
     if probabilities:
         notes.append(

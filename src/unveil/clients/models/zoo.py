@@ -1,8 +1,7 @@
-"""The victims that unveil brings: the networks ROG attacks.
+"""The models that come with unveil: the networks that ROG attacks.
 
-All start from PyTorch's default initialisation and take pictures in [0, 1]; normalisation belongs to the
-model. No ReLU works in place: an attack differentiates through the client's gradient, which needs
-what it would overwrite.
+All start from PyTorch's default initialisation and take pictures in [0, 1]; normalisation belongs to the model. No ReLU
+works in place, because an attack differentiates through the client's gradient and needs the values before the ReLU.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Conv2d, Flatten, Identity, Linear, MaxPool2d, Module, ReLU, Sequential
 
@@ -107,7 +107,7 @@ class _Residual(Module):
         same = channels == out and stride == 1
         self.shortcut = Identity() if same else Conv2d(channels, out, 1, stride=stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n out a b"]:
         return torch.relu(self.branch(x) + self.shortcut(x))
 
 
