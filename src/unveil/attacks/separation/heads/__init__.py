@@ -1,1 +1,1 @@
-"""Where a network can be cut in two: a body that makes features, a head that turns them into logits."""
+"""Networks cut in two: a body that computes features from pictures, and a head that computes logits from features."""

@@ -1,10 +1,11 @@
-"""Find where a network can be cut in two, or the true reason why it cannot."""
+"""Find where a network can be cut in two, or why it cannot be cut."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
@@ -18,11 +19,11 @@ from unveil.core.types import Images
 
 __all__ = ["Head", "NoHeadError", "read_head"]
 
-SAME = 1e-3  # relative difference of logits below which a cut network counts as the whole one
+SAME = 1e-3  # largest relative difference between the logits of a cut network and those of the whole one
 
 
 class NoHeadError(Exception):
-    """Why the batch cannot be separated into single images behind this network; a sentence for the reader."""
+    """The batch cannot be separated into single images behind this network; the message says why."""
 
 
 def read_head(
@@ -38,12 +39,12 @@ def read_head(
     Args:
         model: The network.
         image_shape: (channels, height, width) of its pictures.
-        training: The client's local training, whose mode counts.
-        draws: Seed of what the network draws by chance, None for the mean of every draw.
-        sent: Names of the parameters that the update holds; None for all.
+        training: The client's local training, which gives the mode of the network.
+        draws: Seed of the network's random draws; None to take the mean of every draw.
+        sent: Names of the parameters in the update; None for all parameters.
 
     Raises:
-        NoHeadError: There are none, or what goes into them is not a flattened map.
+        NoHeadError: The network does not end in Linear layers, or their input is not a flattened map.
     """
     client = in_mode(model, training.mode)
     trained = {id(p): name for name, p in client.named_parameters() if p.requires_grad}
@@ -72,12 +73,20 @@ def read_head(
     )
 
 
-def _chain(tape: Tape, logits: Tensor, trained: set[str], sent: Collection[str] | None) -> list[str]:
-    """Names of the Linear weights at the end, each of which takes what the one before it gives; first to last."""
-    logits = logits if isinstance(logits, Tensor) else torch.zeros(0)
+def _chain(tape: Tape, logits: object, trained: set[str], sent: Collection[str] | None) -> list[str]:
+    """Return the names of the Linear weights at the end of the network, first to last.
+
+    The input of each layer has the shape of the output of the layer before it.
+
+    Args:
+        tape: The calls of Linear layers in a run of the network.
+        logits: The output of that run; no tensor in a network that cannot be used.
+        trained: Names of the parameters that are not frozen.
+        sent: Names of the parameters in the update; None for all parameters.
+    """
     names = [name for name, *_ in tape.linears]
     chain: list[str] = []
-    shape = logits.shape
+    shape = logits.shape if isinstance(logits, Tensor) else torch.Size([0])
     for name, inputs, output in reversed(tape.linears):
         if output.shape != shape or inputs.dim() != 2:
             reason = "The network does not end in a Linear layer on the features of whole images"
@@ -101,8 +110,15 @@ def _chain(tape: Tape, logits: Tensor, trained: set[str], sent: Collection[str] 
     return chain
 
 
-def _cut(client: Module, chain: list[str], images: Images, logits: Tensor) -> tuple[str, ...]:
-    """The longest end of the chain behind which nothing but its features counts."""
+def _cut(client: Module, chain: list[str], images: Images, logits: Float[Tensor, "rows classes"]) -> tuple[str, ...]:
+    """Return the longest end of the chain whose features alone determine the logits.
+
+    Args:
+        client: The network in the client's mode.
+        chain: Names of the Linear weights at the end, first to last.
+        images: Some pictures.
+        logits: The network's output for them, one row for each picture in a network that can be used.
+    """
     for start in range(len(chain)):
         features = _features(client, named(client, chain[start]), images)
         _, *shape = images.shape
@@ -117,7 +133,8 @@ def _cut(client: Module, chain: list[str], images: Images, logits: Tensor) -> tu
     )
 
 
-def _features(client: Module, weight: Tensor, images: Images) -> Tensor:
+def _features(client: Module, weight: Float[Tensor, "out features"], images: Images) -> Float[Tensor, "rows features"]:
+    """Return the input of the Linear layer that has this weight, one row for each picture."""
     try:
         with torch.no_grad(), Cut(weight):
             run(client, images, {}, draws=None)
@@ -127,6 +144,12 @@ def _features(client: Module, weight: Tensor, images: Images) -> Tensor:
 
 
 def _why_no_places(count: int, last: tuple[int, int, int] | None) -> str:
+    """Return a sentence that says why the features have no places in the picture.
+
+    Args:
+        count: Number of features of a picture.
+        last: (channels, height, width) of the last map of the network; None if it has no map.
+    """
     if last is not None and count <= last[0]:
         return (
             "The network pools its last map before its Linear layers, so an image's features are only "

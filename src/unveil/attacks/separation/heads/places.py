@@ -1,9 +1,9 @@
-"""Where in the picture each feature lies: the memory layout of a network's last map is read, not assumed.
+"""The place of each feature in the picture: which entry of the network's last map it is.
 
-The network is run twice. First the 4-dimensional maps that it makes are noted; those of which no other map is made are
-its last ones. Then each entry of the last maps is replaced by a number of its own, and what arrives at the Linear
-layers is looked at: flattening in any order, permuting, joining of branches and activations in between all leave the
-numbers readable. Pooling does not.
+The network is run twice. The first run notes all 4-dimensional maps; the last maps are those from which no other map is
+computed. The second run replaces each entry of the last maps by a different whole number, and reads the numbers that
+arrive at the Linear layers. The numbers survive flattening in any order, permuting, joining of branches, and
+activations. They do not survive pooling.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode
@@ -22,7 +22,7 @@ from unveil.core.network import run
 from unveil.core.tracing import Cut, Reached
 from unveil.core.types import Images
 
-LARGEST = 1 << 24  # whole numbers above are not exact in float32
+LARGEST = 1 << 24  # float32 does not represent all larger whole numbers exactly
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,24 +31,26 @@ class Places:
 
     Args:
         feature_map: (channels, height, width) of the map.
-        order: For each entry of the flattened map, which feature it is.
+        order: The index of the feature that each entry of the flattened map is.
     """
 
     feature_map: tuple[int, int, int]
     order: Int[Tensor, " entries"]
 
 
-def read_places(client: Module, weight: Tensor, images: Images) -> tuple[Places | None, tuple[int, int, int] | None]:
-    """The map that goes into a Linear weight, entry by entry.
+def read_places(
+    client: Module, weight: Float[Tensor, "out features"], images: Images
+) -> tuple[Places | None, tuple[int, int, int] | None]:
+    """Find the map whose entries are the inputs of a Linear layer.
 
     Args:
-        client: The network in the client's mode; only read.
-        weight: Of the first Linear layer behind the map; one of the network's own parameters.
+        client: The network in the client's mode; it is not changed.
+        weight: Weight of the first Linear layer behind the map; one of the network's own parameters.
         images: Some pictures, two or more.
 
     Returns:
-        The map, None where the features are not entries of one; and (channels, height, width) of the last map that the
-        network made, None where it made none.
+        The map, or None if the features are not the entries of a map; and (channels, height, width) of the last map of
+        the network, or None if the network has no map.
     """
     maps = _LastMaps(images)
     _reach(client, weight, images, maps)
@@ -63,7 +65,7 @@ def read_places(client: Module, weight: Tensor, images: Images) -> tuple[Places 
     arrived = _reach(client, weight, images, _Numbered(parts, images))
     if arrived is None:
         return None, last
-    # Which feature each number is; those that are no number are another part of the features.
+    # Which feature each number is. Features that hold no such number do not come from the last maps.
     feature = torch.full((total + 1,), -1, dtype=torch.long)
     row = arrived[0].cpu()
     whole = (row == row.round()) & (row >= 1) & (row <= total)
@@ -80,8 +82,20 @@ def read_places(client: Module, weight: Tensor, images: Images) -> tuple[Places 
     return Places((len(order) // (height * width), height, width), order.to(images.device)), last
 
 
-def _reach(client: Module, weight: Tensor, images: Images, mode: TorchFunctionMode) -> Tensor | None:
-    """Run to the weight with a mode that watches; what arrives there, if the mode knows it."""
+def _reach(
+    client: Module, weight: Float[Tensor, "out features"], images: Images, mode: TorchFunctionMode
+) -> Float[Tensor, "rows features"] | None:
+    """Run the network up to a Linear layer in a mode that watches the run.
+
+    Args:
+        client: The network in the client's mode.
+        weight: Weight of the Linear layer.
+        images: Some pictures.
+        mode: `_LastMaps` or `_Numbered`.
+
+    Returns:
+        The inputs of the layer, one row for each picture; None if the mode is `_Numbered` and they hold no numbers.
+    """
     start = mode.parts.get(0) if isinstance(mode, _Numbered) else None
     try:
         with torch.no_grad(), Cut(weight), mode:
@@ -96,18 +110,18 @@ def _reach(client: Module, weight: Tensor, images: Images, mode: TorchFunctionMo
 
 
 class _LastMaps(TorchFunctionMode):
-    """Notes the maps of which no other map was made, by the number of the call that made them; 0 is the pictures."""
+    """Notes the maps from which no other map was computed, by the number of the call; number 0 is the pictures."""
 
     def __init__(self, images: Images) -> None:
         super().__init__()
         self.calls = 0
         self.alive: dict[int, Tensor] = {0: images}
-        self.moved: dict[int, tuple[int, Tensor]] = {id(images): (0, images)}  # id -> the call that made the values
+        self.moved: dict[int, tuple[int, Tensor]] = {id(images): (0, images)}  # id -> number of the call, and the map
         self.largest: tuple[int, int, int] | None = None
 
     @property
     def last(self) -> dict[int, tuple[int, int, int]]:
-        """Call number -> (channels, height, width)."""
+        """Number of each last map's call -> (channels, height, width)."""
         return {number: (t.shape[1], t.shape[2], t.shape[3]) for number, t in self.alive.items()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -117,7 +131,7 @@ class _LastMaps(TorchFunctionMode):
         if not isinstance(result, Tensor) or result.dim() != 4 or linear_call(func, args, kwargs) is not None:
             return result
         sources = [tensor for tensor in tensors_in([*args, kwargs]) if id(tensor) in self.moved]
-        if len(sources) == 1 and _only_moved(sources[0], result):  # permuted: its axes are not a map's any more
+        if len(sources) == 1 and _only_moved(sources[0], result):  # axes may be permuted: this is not a new map
             self.moved[id(result)] = (self.moved[id(sources[0])][0], result)
             return result
         for tensor in sources:
@@ -130,28 +144,32 @@ class _LastMaps(TorchFunctionMode):
         return result
 
 
-def _only_moved(source: Tensor, result: Tensor) -> bool:
-    """Whether a tensor holds the values of another in another shape."""
+def _only_moved(source: Shaped[Tensor, " ..."], result: Shaped[Tensor, " ..."]) -> bool:
+    """Return whether two tensors hold the same values, in any order and shape."""
     if source.numel() != result.numel() or source.dtype != result.dtype:
         return False
     return torch.equal(source.flatten().sort().values, result.flatten().sort().values)
 
 
 class _Numbered(TorchFunctionMode):
-    """Replaces the results of some calls by numbers, and follows where the numbers go.
+    """Replaces the results of some calls by whole numbers, and follows the numbers through the network.
 
-    What only moves numbers is run. What changes them and keeps the shape (an activation, a normalisation, dropout) is
-    taken to keep each number where it is.
+    A call that only moves numbers is run. A call that changes them and keeps the shape (an activation, a normalisation,
+    dropout) is assumed to keep each number at its place.
+
+    Args:
+        parts: Number of a call -> the whole numbers for its result, one for each entry of a picture's map.
+        images: The pictures of the run.
     """
 
-    def __init__(self, parts: dict[int, Tensor], images: Images) -> None:
+    def __init__(self, parts: dict[int, Float[Tensor, " _"]], images: Images) -> None:
         super().__init__()
         self.parts = parts
         self.calls = 0
         self.marked: dict[int, Tensor] = {}
 
-    def mark(self, tensor: Tensor) -> Tensor:
-        """Remember a tensor of numbers; it is kept, so that its id stays its own."""
+    def mark(self, tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+        """Remember a tensor that holds numbers, and return it. It is kept alive, so no other tensor gets its id."""
         self.marked[id(tensor)] = tensor
         return tensor
 

@@ -1,10 +1,11 @@
-"""The head of a network as a network of its own, for training and watching it on features alone."""
+"""The head of a network as a network of its own, which can be trained and watched on features alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
@@ -13,17 +14,17 @@ from unveil.core.tracing import Feed
 
 
 class Tail(Module):
-    """Features -> logits: the body runs on a blank picture and what it makes is replaced by the features.
+    """Features -> logits: the body runs on blank pictures, and the features take the place of its output.
 
-    Layers behind the features run in the mode that this module is in. Those before them run in eval mode on one blank
-    picture, which is cheap, unless their draws count.
+    The layers behind the features run in the mode of this module. The layers before them run in eval mode on one blank
+    picture, which takes little time, unless `exact` is set.
 
     Args:
         model: The network.
         weight: Name of the first Linear weight behind the features.
-        image_shape: (channels, height, width) of its pictures.
-        exact: The body runs in the client's mode on as many pictures as there are features, so that the head draws the
-            same numbers by chance as in the client's own run.
+        image_shape: (channels, height, width) of the network's pictures.
+        exact: Whether the body runs in the mode of this module too, with one picture for each row of features. Then the
+            head makes the same random draws as in the client's own run.
     """
 
     def __init__(self, model: Module, weight: str, image_shape: tuple[int, int, int], *, exact: bool = False) -> None:
@@ -34,8 +35,12 @@ class Tail(Module):
         self.image_shape = image_shape
         self.exact = exact
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits of features."""
+    def forward(self, features: Float[Tensor, " n *features"]) -> Float[Tensor, " ..."]:
+        """Compute the logits of features: n x classes if the network can be cut here.
+
+        Args:
+            features: The features of each image, which are flattened to one row.
+        """
         modes = {module: module.training for module in self.model.modules()}
 
         def clients_mode() -> None:
@@ -55,8 +60,8 @@ class Tail(Module):
         return logits
 
 
-def named(model: Module, name: str) -> Tensor:
-    """A parameter by its dotted name, also while `functional_call` has put another tensor in its place."""
+def named(model: Module, name: str) -> Float[Tensor, "out inside"]:
+    """Return a Linear weight by its dotted name: the tensor that `functional_call` put in its place, if it did."""
     found: Any = model
     for part in name.split("."):
         found = getattr(found, part)
