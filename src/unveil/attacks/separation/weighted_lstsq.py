@@ -1,4 +1,4 @@
-"""Least squares for one of two factors of a matrix, every entry with the weight that the obfuscation gives it."""
+"""Least squares for one of the two factors of a matrix, each of whose entries has a weight from the obfuscation."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ from torch import Tensor
 from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
 
-COLUMNS = 4096  # features weighted at a time
-MANY = 32  # batches above this size share one covariance over all features: per-feature ones would not fit
+COLUMNS = 4096  # columns that are worked on at a time
+MANY = 32  # in larger batches all columns share one covariance, because one for each column needs too much memory
 
 
-def solve(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"], ridge: float) -> Tensor:
-    """Least squares for A in ``gradient = errors^T A``, with a ridge in units of the mean eigenvalue."""
+def solve(
+    errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"], ridge: float
+) -> Float[Tensor, "n features"]:
+    """Solve ``gradient = errors^T A`` for A by least squares.
+
+    Args:
+        errors: The errors, one row for each image.
+        gradient: The gradient of the weight.
+        ridge: Ridge of the solve, in units of the mean eigenvalue of ``errors errors^T``.
+    """
     solution: Tensor = torch.linalg.solve(ridged(errors @ errors.T, ridge), errors @ gradient)
     return solution
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Weighted least squares for every column of a matrix.
+    """The solution of a weighted least-squares problem, column by column.
 
     Args:
-        values: The solution.
-        grams: The matrix of each column's equations; one for all where there are many unknowns.
-        misfit: Mean weighted squared error in units of a weight of 1.
-        residual: Share of the weighted energy that is left.
+        values: The solution X.
+        grams: The matrix ``known weights known^T`` of each column's normal equations; their mean if n exceeds `MANY`.
+        misfit: Weighted mean of the squared errors, in the squared unit of Y.
+        residual: Share of the weighted energy of Y that the solution does not explain.
     """
 
     values: Float[Tensor, "n columns"]
@@ -46,19 +54,19 @@ def solve_weighted(
     ridge: float,
     chunk: int,
 ) -> Solution:
-    """Least squares for X in ``known^T X = Y``, each entry of Y a target with a weight.
+    """Solve ``known^T X = Y`` for X by least squares, where each entry of Y is a target with a weight.
 
     Args:
         known: The matrix on the left.
-        guess: What X is expected to be.
-        entry_model: Target and weight of some columns of Y, given what is expected there.
-        ridge: In units of the mean eigenvalue of each column's equations.
-        chunk: Columns worked on at a time.
+        guess: The expected X; a column of Y whose weights are all 0 keeps its expected solution.
+        entry_model: Returns target and weight of some columns of Y, given their expected values ``known^T guess``.
+        ridge: Ridge of the solve, in units of the mean eigenvalue of each column's equations.
+        chunk: Columns that are worked on at a time.
     """
     n, size = guess.shape
     upper = torch.triu_indices(n, n, device=known.device)
     shared = n > MANY
-    # M_f = sum_o w_of k_o k_o^T is linear in the weights: one product for all columns, pairs x rows.
+    # The matrix M_f = sum_o w_of k_o k_o^T is linear in the weights, so one product (pairs x rows) serves all columns.
     products = None if shared else known[upper[0]] * known[upper[1]]
     values = torch.empty_like(guess)
     grams = known.new_zeros((1 if shared else size, n, n))
@@ -67,7 +75,7 @@ def solve_weighted(
         part = slice(start, min(start + chunk, size))
         expected = known.T @ guess[:, part]
         target, weight = entry_model(expected, (slice(None), part))
-        if products is None:  # one step towards the weighted solution, with the columns' mean weights
+        if products is None:  # one step towards the weighted solution, with the mean weights over the columns
             gram = (known * weight.mean(1)) @ known.T
             grams += (gram * (part.stop - part.start) / size)[None]
             step = torch.linalg.solve(ridged(gram, ridge), known @ (weight * (target - expected)))
@@ -76,7 +84,7 @@ def solve_weighted(
             gram = known.new_empty((part.stop - part.start, n, n))
             gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = (products @ weight).T
             grams[part] = gram
-            # A column of which nothing was sent stays as expected: the step is solved for, not the value.
+            # The solve gives the step from the guess, so a column of which nothing was sent keeps its guess.
             right = known @ (weight * (target - expected))
             least = 1e-6 * known.square().mean() * known.shape[1] * torch.eye(n, dtype=known.dtype, device=known.device)
             step = torch.linalg.solve(ridged(gram, ridge) + least, right.T[..., None])[..., 0].T
@@ -89,7 +97,15 @@ def solve_weighted(
 
 
 def explained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"]) -> float:
-    """How much of a gradient's energy the best features could explain with these errors."""
+    """Return the energy of a gradient that the best features explain with these errors.
+
+    Args:
+        errors: The errors, one row for each image.
+        gradient: The gradient of the weight.
+
+    Returns:
+        A sum of squares, in the squared unit of the gradient.
+    """
     correlations = errors @ gradient
     inverse = torch.linalg.inv(ridged(errors @ errors.T, 1e-6).double())
     return float((inverse * (correlations @ correlations.T)).sum())
@@ -98,10 +114,21 @@ def explained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out featu
 def weighted_misfit(
     errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"], entry_model: EntryModel
 ) -> float:
-    """How badly the best features near a guess explain what was sent with these errors, told from some columns."""
+    """Return how badly the best features near a guess explain the update with these errors, on some of the columns.
+
+    Args:
+        errors: The errors, one row for each image.
+        guess: The expected features, one row for each image; at most `COLUMNS` of its columns are used.
+        entry_model: The entry model of the received gradient.
+
+    Returns:
+        The weighted mean of the squared errors, in the squared unit of the gradient.
+    """
     stride = -(-guess.shape[1] // COLUMNS)
 
-    def of_some(expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    def of_some(
+        expected: Float[Tensor, "rows columns"], block: Block
+    ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]:
         columns = block[1]
         return entry_model(expected, (block[0], slice(columns.start * stride, columns.stop * stride, stride)))
 
@@ -109,8 +136,8 @@ def weighted_misfit(
     return solve_weighted(errors, some, of_some, ridge=1e-6, chunk=COLUMNS).misfit
 
 
-def ridged(gram: Float[Tensor, "*columns n n"], ridge: float) -> Tensor:
-    """The matrix of equations with a ridge in units of its mean eigenvalue."""
+def ridged(gram: Float[Tensor, "*columns n n"], ridge: float) -> Float[Tensor, "*columns n n"]:
+    """Add a ridge to the diagonal of each matrix, in units of the matrix's mean eigenvalue."""
     mean = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(gram.dtype).tiny)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     return gram + ridge * mean[..., None, None] * eye

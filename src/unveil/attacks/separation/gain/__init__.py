@@ -1,1 +1,1 @@
-"""How much longer an update is than the assumed local training makes it."""
+"""The gain: the ratio of an update's length to the length that the assumed local training gives."""

@@ -1,7 +1,7 @@
-"""The gain of an update that arrived exactly: the only one at which the head explains its own gradient.
+"""The gain of an update that arrived exactly: the only gain at which the head's errors span its own gradient.
 
-Features of another size give other class probabilities, and so other errors, whose rows no longer span the gradient of
-the head's first weight. The difference is tiny, but without noise there is nothing else.
+At any other gain the features have another size, so the head computes other class probabilities and other errors, whose
+rows do not span the gradient of the head's first weight. The difference is tiny, and is seen only if there is no noise.
 """
 
 from __future__ import annotations
@@ -9,35 +9,45 @@ from __future__ import annotations
 from math import copysign, exp
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.weighted_lstsq import solve
 
-ROUNDS, AGAIN = 12, 3  # of errors from features and features from errors, at the first gain and at each other
-WIDTHS = (0.3, 0.1, 0.02, 0.005)  # in the gain's logarithm: parabolas, one after the other
-FURTHEST = 3.0  # widths that one parabola may lead away
-APART = 0.1  # how far from the best gain, in its logarithm, the gradient must be explained worse
-DEEP = 0.1  # share of what is unexplained there that may be left at the best gain
-HOPELESS = 0.1  # share of the energy beyond which noise or local steps hide the difference
+ROUNDS, AGAIN = 12, 3  # alternations of errors and features at the first gain, and at each other gain
+WIDTHS = (0.3, 0.1, 0.02, 0.005)  # distances of the outer points of each parabola, in the natural logarithm of the gain
+FURTHEST = 3.0  # a parabola moves the gain by at most this number of its widths
+APART = 0.1  # distance from the best gain, in its natural logarithm, at which the gradient is compared
+DEEP = 0.1  # the unexplained share of energy at the best gain is at most this share of that at the compared gains
+HOPELESS = 0.1  # unexplained share of energy from which on noise or local steps hide the best gain
 
 
-def consistent_gain(head: Head, gradient: Tensor, labels: Tensor, features: Tensor, gain: float) -> float | None:
-    """The gain near the given one at which features, errors and gradient agree; None where no gain stands out.
+def consistent_gain(
+    head: Head,
+    gradient: Float[Tensor, "out features"],
+    labels: Int[Tensor, " n"],
+    features: Float[Tensor, "n features"],
+    gain: float,
+) -> float | None:
+    """Find the gain near a given one at which features, errors and gradient agree.
 
     Args:
         head: The head.
-        gradient: What was received for its first weight, out x features.
-        labels: One class an image.
-        features: What was separated at the given gain, one row an image.
-        gain: How much longer the update is than one gradient, about.
+        gradient: The received gradient of the head's first weight.
+        labels: The class index of each image.
+        features: The features that were separated at the given gain, one row for each image.
+        gain: Approximate ratio of the update's length to that of one gradient; more than 0.
+
+    Returns:
+        That ratio; None if noise hides it, or if other gains explain the gradient about as well.
     """
     gram = gradient.double() @ gradient.double().T
     energy = float(gram.trace())
     agreed = features * gain
 
     def unexplained(step: float, rounds: int = AGAIN) -> float:
-        """Share of the energy that is left at a gain exp(step) times as large."""
+        """Return the unexplained share of the gradient's energy, 0 to 1, at a gain exp(step) times as large."""
         nonlocal agreed
         now = gain * exp(step)
         for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""The gain of an update whose length says nothing, estimated while the pictures of a search get better."""
+"""Estimates of an unknown gain, which are repeated as the pictures of a search improve."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unveil.attacks.separation.state import Problem, State
 from unveil.core.factored import Candidate
 from unveil.core.types import Batch, Images
 
-WIDELY = (1.0, 0.4, 0.1)  # decades to each side in which the gain is looked for when the first pictures are decoded
-NEARBY = (0.1,)  # and between the stages
-EXACT = 0.999  # cosine that an obfuscation leaves between what is sent and received, below which it is noise
+WIDELY = (1.0, 0.4, 0.1)  # decades of gain to each side that each round tries when the first pictures are decoded
+NEARBY = (0.1,)  # the same between two stages
+EXACT = 0.999  # cosine between a sent tensor and the received one from which on the obfuscation counts as exact
 
 
 def first_estimate(
@@ -28,14 +28,14 @@ def first_estimate(
     features: Float[Tensor, "n features"],
     pictures: Callable[[float], Images],
 ) -> State:
-    """The state with a gain told from pictures, and the pictures that go with it.
+    """Estimate the gain from decoded pictures, and put the pictures of that gain into the state.
 
     Args:
-        problem: The client is simulated on its model.
-        state: Its refiner has the first gain, told without pictures.
-        levelled: The update.
-        features: Separated at the first gain, one row an image.
-        pictures: (gain) -> the pictures that are decoded with it.
+        problem: Gives the model and the local training on which the client is simulated.
+        state: The state, whose refiner has the first gain, estimated without pictures.
+        levelled: The received update without the obfuscation's effect on lengths.
+        features: The features that were separated at the first gain, one row for each image.
+        pictures: Gain -> the pictures that are decoded at this gain.
     """
     assert state.refiner is not None
     first = state.refiner.gain
@@ -54,12 +54,16 @@ def first_estimate(
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateGain:
-    """Estimate the gain again by the present pictures, where it is not yet settled."""
+    """The stage that estimates the gain again from the present pictures, unless the gain is settled.
+
+    Args:
+        steps: Steps of the search that the stage takes.
+    """
 
     steps: int = 0
 
     def __call__(self, problem: Problem, state: State) -> State:
-        """Improve the gain, and the pictures' brightness with it; see `Stage`."""
+        """Estimate the gain, and scale the pictures to the new gain; see `Stage`."""
         if state.refiner is None or state.gain_likelihood is None:
             return state
         before, present = state.refiner.gain, state.pictures
@@ -77,11 +81,11 @@ class EstimateGain:
 
 
 def settle(state: State, features: Float[Tensor, "n features"]) -> State:
-    """Look for the gain at which the head explains its own gradient; where there is one, it is not estimated again.
+    """Find the gain at which the head explains its own gradient; if there is one, it is not estimated again.
 
     Args:
-        state: Its refiner has the gain near which the search begins.
-        features: Of the present pictures, or separated at the present gain.
+        state: The state, whose refiner has the gain at which the search begins.
+        features: Features of the present pictures, or those separated at the present gain, one row for each image.
     """
     refiner, judge = state.refiner, state.gain_likelihood
     if refiner is None or judge is None or judge.received.clear[refiner.head.weights[0]] < EXACT:
@@ -91,5 +95,6 @@ def settle(state: State, features: Float[Tensor, "n features"]) -> State:
 
 
 def _with_gain(state: State, gain: float) -> State:
+    """Return the state with another gain in its refiner."""
     assert state.refiner is not None
     return replace(state, refiner=replace(state.refiner, gain=gain))

@@ -1,7 +1,7 @@
-"""What an obfuscation does to the lengths of whole tensors, told from what it does to the update of dead leaves.
+"""The factors by which an obfuscation changes the lengths of whole tensors, measured on an update of dead leaves.
 
-Signs, for one, make the entries of every tensor equally large, so that lengths of two tensors cannot be compared before
-this is undone.
+For example, an obfuscation that sends signs makes the entries of all tensors equally large. The lengths of two tensors
+can be compared only after this is undone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Generator, Tensor
 from torch.nn import Module
 
@@ -18,18 +19,18 @@ from unveil.core.factored import dense
 from unveil.core.protocols import Knowledge
 from unveil.core.types import Batch, Tensors, Update
 
-LEAVES = 32  # dead leaves that stand for a batch's pictures, at most
-FAINT = 1e-3  # an obfuscation that leaves less of a tensor's own direction is not undone any further
+LEAVES = 32  # pictures of dead leaves that are drawn at most
+FAINT = 1e-3  # smaller cosines between a tensor before and after the obfuscation are raised to this one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Levelled:
-    """An update in which the obfuscation favours no tensor over another.
+    """A received update in which the obfuscation has changed all lengths by the same factor.
 
     Args:
-        tensors: Every tensor divided by the factor that the obfuscation has for its length, in units of the first head
-            weight's factor: that one stays as it was received.
-        clear: Cosine of each tensor before and after the obfuscation, in (0, 1]: 1 where the obfuscation is exact.
+        tensors: The tensors, each divided by the factor by which the obfuscation changes its length, and multiplied by
+            the factor of the head's first weight. That weight is therefore as it was received.
+        clear: Cosine between each tensor before and after the obfuscation, in (0, 1]; 1 for an exact obfuscation.
     """
 
     tensors: Tensors
@@ -37,17 +38,23 @@ class Levelled:
 
 
 def level(
-    model: Module, update: Update, knowledge: Knowledge, labels: Tensor, *, reference: str, generator: Generator
+    model: Module,
+    update: Update,
+    knowledge: Knowledge,
+    labels: Int[Tensor, " n"],
+    *,
+    reference: str,
+    generator: Generator,
 ) -> Levelled:
-    """Simulate client and obfuscation on dead leaves, and undo what it does to the lengths of whole tensors.
+    """Simulate client and obfuscation on dead leaves, and undo the obfuscation's effect on the lengths of tensors.
 
     Args:
         model: The public model.
-        update: What was received.
-        knowledge: The local training and the obfuscation are taken from it; an unknown obfuscation changes nothing.
-        labels: One class an image.
-        reference: Name of the tensor that stays as it is.
-        generator: Randomness of the leaves and of the obfuscation.
+        update: The received update.
+        knowledge: Gives the local training and the obfuscation; an unknown obfuscation is taken to change no length.
+        labels: The class index of each image.
+        reference: Name of the tensor that is not changed, which is the head's first weight.
+        generator: Randomness of the dead leaves and of the obfuscation.
     """
     obfuscation, received = knowledge.obfuscation, update.tensors
     if obfuscation is None:
@@ -56,7 +63,7 @@ def level(
     leaves = drawn.to(received[reference].device)[torch.arange(len(labels)) % len(drawn)]
     simulated = knowledge.simulate(model, Batch(leaves, labels))
     sent = {name: dense(simulated[name]).detach() for name in received}
-    if not knowledge.scale:  # noise, say, has a size of its own: ask about an update of this length
+    if not knowledge.scale:  # the effect of noise, for example, depends on the length: use that of the received update
         longer = received[reference].norm() / sent[reference].norm().clamp_min(torch.finfo(torch.float32).tiny)
         sent = {name: tensor * longer for name, tensor in sent.items()}
     arrived = obfuscation(Update(sent), generator=generator).tensors

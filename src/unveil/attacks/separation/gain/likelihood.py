@@ -1,9 +1,9 @@
-"""How much longer an update is than the assumed local training makes it: by its learning rate, steps or clipping.
+"""The likelihood of a gain, given pictures for each gain: unknown learning rates, steps and clipping change the gain.
 
-Behind the separation the features are known up to one factor, and the head alone cannot tell a longer update from
-brighter pictures. The rest of the network can: the gradient of a bias hardly grows with the picture, that of a weight
-does. So for each gain the pictures that go with it are made, the client is simulated on them, and every tensor is asked
-which way it points and how long it is, compared with what was received.
+After the separation the features are known up to one factor: to the head alone, a longer update looks like that of
+brighter pictures. The rest of the network differs: the gradient of a bias hardly grows with the brightness, that of a
+weight does. So for each gain the attack makes the pictures of that gain, simulates the client on them, and compares the
+direction and the length of each simulated tensor with those of the received tensor.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import log, log10
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unveil.attacks.separation.gain.levels import Levelled
@@ -21,16 +22,16 @@ from unveil.core.factored import Candidate, dense, inner, square_norm
 from unveil.core.protocols import Knowledge, MayRescale
 from unveil.core.types import Images
 
-UNLIKE = 0.2  # cosine below which two gradients of a last layer have too little in common to be compared
-SUREST = 0.3  # no tensor's length is taken to tell the logarithm of the gain more surely than this
-LENGTHS = 0.4  # weight of lengths beside directions: in a network they are wrong together
-ALIKE = 1e-4  # squared sine of an angle below which two tensors point the same way
-LEAST = 0.03  # of a cosine: below, a tensor says next to nothing
-GUESS = 1.0  # standard deviation of the logarithm of a first gain, told from pictures that are not the batch's
+UNLIKE = 0.2  # cosine between two gradients of a last layer up to which only their lengths are compared
+SUREST = 0.3  # smallest standard deviation of the logarithm of the gain that one tensor's length gives
+LENGTHS = 0.4  # weight of the lengths relative to the directions, because the errors of lengths are correlated
+ALIKE = 1e-4  # added to the squared sine of an angle before its logarithm: much smaller angles count as equal
+LEAST = 0.03  # smaller cosines are raised to this one
+GUESS = 1.0  # standard deviation of the logarithm of the first gain, which was estimated without pictures of the batch
 
 
 def is_known(knowledge: Knowledge) -> bool:
-    """Whether the received update is as long as the assumed local training makes it."""
+    """Return whether the attacker knows that the update is as long as the assumed local training makes it."""
     obfuscation = knowledge.obfuscation
     if not knowledge.scale or obfuscation is None:
         return False
@@ -38,21 +39,31 @@ def is_known(knowledge: Knowledge) -> bool:
 
 
 def first_gain(
-    head: Head, knowledge: Knowledge, gradients: Sequence[Tensor], labels: Tensor, examples: Tensor, *, known: bool
+    head: Head,
+    knowledge: Knowledge,
+    gradients: Sequence[Float[Tensor, "_ _"]],
+    labels: Int[Tensor, " n"],
+    examples: Float[Tensor, "examples features"],
+    *,
+    known: bool,
 ) -> tuple[float, float]:
-    """How much longer the update is than one gradient, and than what the assumed local training gives.
+    """Estimate the gain without pictures of the batch, from the last layer.
 
-    Told from the last layer, whose gradient is nearly the same for all pictures: the client is simulated on dead leaves
-    with the batch's labels, and compared with one gradient there and, where the gain is not known, with what was
-    received.
+    The gradient of the last layer depends little on the pictures. So the client is simulated on dead leaves with the
+    labels of the batch. If the gain is known the simulation stands for the received update; if not, the received
+    gradient of the last layer is compared with the simulation and with one gradient on the dead leaves.
 
     Args:
         head: The head.
-        knowledge: The local training is taken from it.
-        gradients: What was received for each of the head's weights, levelled.
-        labels: One class an image.
-        examples: Features of dead leaves, one row each.
+        knowledge: Gives the local training.
+        gradients: The received gradient of each of the head's weights, after `level`.
+        labels: The class index of each image.
+        examples: Features of dead leaves, one row for each picture.
         known: Whether the update is as long as the local training makes it.
+
+    Returns:
+        The ratio of the update's length to that of one gradient, and its ratio to the length that the assumed local
+        training gives; both are more than 0.
     """
     features = examples[torch.arange(len(labels), device=examples.device) % len(examples)]
     once = head.layers(features, labels)[-1]
@@ -60,11 +71,11 @@ def first_gain(
     simulated = dense(head.simulate(knowledge.training, features, labels)[head.weights[-1]])
     sent = simulated if known else gradients[-1]
 
-    def along(direction: Tensor) -> float:
+    def along(direction: Float[Tensor, "out inside"]) -> float:
         share = float((sent * direction).sum() / direction.square().sum())
         length = float(sent.norm() / direction.norm())
-        # Where every class is in the batch, what all pictures have in common cancels out, and other pictures' gradient
-        # points elsewhere: its length says more. Else the share, to which noise adds nothing.
+        # The projection is the better estimate, because noise does not lengthen it. But if every class is in the batch,
+        # the part that all pictures share cancels out, and the gradients of other pictures have other directions.
         return max(share if share > UNLIKE * length else length, 1e-12)
 
     return along(slope), along(simulated)
@@ -72,19 +83,20 @@ def first_gain(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GainLikelihood:
-    """Compares the received update with those simulated on pictures of several brightnesses, tensor by tensor.
+    """Compares the received update with updates simulated on pictures of several gains, tensor by tensor.
 
-    Two things are weighed in one negative log-likelihood. *Directions*: at the right gain every tensor points the way
-    that the received one does, so the logarithm of the squared sine of their angle counts, each tensor as much.
-    *Lengths*: the logarithm of received over simulated length is that of the gain, in every tensor, once the noise of
-    the obfuscation is taken out, which makes the received one longer by its own angle. It counts by how nearly the two
-    point the same way, its variance being the squared tangent of their angle, and less than its due: what is missing in
-    the pictures makes all lengths of a network wrong together.
+    The loss of a gain has three terms. *Directions*: at the true gain each simulated tensor has the direction of the
+    received one, so the term is the sum of the logarithms of the squared sines of their angles. *Lengths*: for each
+    tensor the logarithm of received over simulated length estimates that of the gain, once the lengthening by the
+    obfuscation's noise is subtracted, which is one over the cosine of the smallest angle found. The variance of this
+    estimate is the squared tangent of that angle plus ``SUREST**2``. The term has the weight `LENGTHS`, because details
+    that are missing in the pictures change all lengths of a network alike. *First gain*: the squared distance from it
+    in the logarithm, which decides in a network whose directions and lengths do not depend on the gain.
 
     Args:
-        received: The update, levelled.
-        simulate: (pictures) -> what the client would send for them.
-        first: The gain before there were pictures; all that is known in a network whose lengths tell nothing.
+        received: The received update without the obfuscation's effect on lengths.
+        simulate: Pictures -> the update that the client would send for them.
+        first: The gain that was estimated without pictures; more than 0.
     """
 
     received: Levelled
@@ -92,12 +104,13 @@ class GainLikelihood:
     first: float
 
     def best(self, pictures: Callable[[float], Images], *, start: float, widths: Sequence[float]) -> float:
-        """The likeliest gain, judged by the update of the pictures that go with it.
+        """Find the gain of the lowest loss: five gains in each round, then a parabola through the lowest three.
 
         Args:
-            pictures: (gain) -> the pictures that go with it: the larger the gain, the darker.
-            start: The gain in the middle of what is tried.
-            widths: Decades that are tried to each side, one round after the other.
+            pictures: Gain -> the pictures of this gain; they are darker for larger gains.
+            start: The gain in the middle of the first round; more than 0.
+            widths: Distance in decades of the outermost gains from the middle, for each round. The middle of a round is
+                the best gain so far.
         """
         at = log10(start)
         tried: dict[float, tuple[Tensor, Tensor]] = {}
@@ -113,8 +126,12 @@ class GainLikelihood:
             at = _lowest(*((x, losses[x]) for x in order[place - 1 : place + 2]))
         return float(10**at)
 
-    def _compare(self, images: Images) -> tuple[Tensor, Tensor]:
-        """For each tensor the logarithm of received over simulated length, and the cosine of the two."""
+    def _compare(self, images: Images) -> tuple[Float[Tensor, " tensors"], Float[Tensor, " tensors"]]:
+        """Compare the received tensors with those simulated on pictures.
+
+        Returns:
+            The natural logarithm of received over simulated length of each tensor, and the cosine between the two.
+        """
         simulated = self.simulate(images)
         ratios, cosines = [], []
         for name in self._names:
@@ -124,14 +141,20 @@ class GainLikelihood:
             cosines.append(float(inner(simulated[name], received).detach() / received.norm()) / length)
         return torch.tensor(ratios), torch.tensor(cosines).clamp(LEAST, 1.0)
 
-    def _losses(self, tried: dict[float, tuple[Tensor, Tensor]]) -> dict[float, float]:
-        """The negative log-likelihood of each gain, up to a constant."""
+    def _losses(
+        self, tried: dict[float, tuple[Float[Tensor, " tensors"], Float[Tensor, " tensors"]]]
+    ) -> dict[float, float]:
+        """Return the loss of each gain that was tried.
+
+        Args:
+            tried: Decadic logarithm of each gain -> the result of `_compare` for its pictures.
+        """
         nearest = torch.stack([cosine for _, cosine in tried.values()]).amax(0)
         clear = torch.tensor([self.received.clear[name] for name in self._names]).clamp_min(LEAST)
         longer = -torch.maximum(clear, nearest).log()
         variance = SUREST**2 + nearest**-2 - 1
 
-        def loss(gain: float, ratio: Tensor, cosine: Tensor) -> float:
+        def loss(gain: float, ratio: Float[Tensor, " tensors"], cosine: Float[Tensor, " tensors"]) -> float:
             directions = float((1 + ALIKE - cosine.square()).log().sum())
             lengths = float(((ratio - longer - gain).square() / variance).sum())
             return directions + LENGTHS * lengths + ((gain - log(self.first)) / GUESS) ** 2
@@ -140,11 +163,12 @@ class GainLikelihood:
 
     @property
     def _names(self) -> list[str]:
+        """Names of the received tensors that are not all zero."""
         return [name for name, tensor in self.received.tensors.items() if bool(tensor.any())]
 
 
 def _lowest(left: tuple[float, float], middle: tuple[float, float], right: tuple[float, float]) -> float:
-    """Where the parabola through three points is lowest; the middle one has the smallest value."""
+    """Return the place where a parabola through three points is lowest; the middle point has the smallest value."""
     (a, fa), (b, fb), (c, fc) = left, middle, right
     above, below = (b - a) ** 2 * (fb - fc) - (b - c) ** 2 * (fb - fa), (b - a) * (fb - fc) - (b - c) * (fb - fa)
     return b - 0.5 * above / below if below else b
