@@ -1,9 +1,9 @@
-"""A linear decoder from features to pictures, fitted in a second on dead leaves.
+"""A linear decoder from features to pictures, fitted to dead leaves in about a second.
 
-Each place of the feature map and its neighbours predict the patch of the picture beneath it, by ridge regression. With
-the features' noise added to the diagonal this is the Wiener filter of the network: what is uncertain is shrunk. It
-answers at once, where a search needs a hundred steps, and so gives the search a start and the separation its first
-pictures.
+The features at each place of the feature map and at its neighbours predict one patch of the picture, by ridge
+regression. The variance of the features' errors is added to the diagonal of the regression, which makes it the Wiener
+filter of the network: uncertain features count less. Decoding takes much less time than a search of a hundred steps, so
+the decoded pictures are those from which the search starts.
 
 Reference:
     Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, 1949; the amortised inversion of one
@@ -24,42 +24,45 @@ from unveil.attacks.dead_leaves import dead_leaves
 from unveil.attacks.separation.heads.head import Head
 from unveil.core.types import Images
 
-PICTURES = 32
-SAMPLES = 65_536  # places of feature maps to learn from, at most
-WIDEST = 1200  # inputs of the regression: beyond, a place is read without its neighbours
-RIDGE = 1e-3  # in units of a standardised feature's variance
+PICTURES = 32  # pictures of dead leaves to which a decoder is fitted
+SAMPLES = 65_536  # places of feature maps to which a decoder is fitted, at most
+WIDEST = 1200  # most inputs of the regression with neighbours; with more, each place is read without its neighbours
+RIDGE = 1e-3  # ridge of the regression, in units of a standardised feature's variance
 
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """The regression's moments; solved anew for each noise level.
+    """The second moments of a regression from features to patches, which is solved for each noise level.
 
     Args:
-        head: Whose features it reads.
-        reach: Places to each side that are read with a place.
-        mean: Of each feature channel.
-        scale: Standard deviation of all features about their channel's mean.
-        gram: Inputs' second moments.
-        cross: Inputs' moments with the patches.
-        patch: Pixels a side that one place stands for.
-        examples: Features of the dead leaves it was fitted on.
+        head: The head whose features are decoded.
+        reach: Number of neighbours to each side that are read with a place: 0 or 1.
+        mean: Mean of each feature channel.
+        scale: Standard deviation of all features about the means of their channels.
+        gram: Second moments of the inputs, which are standardised features and a one.
+        cross: Second moments of the inputs with the pixels of the patches.
+        patch: Side of a patch, in pixels.
+        examples: Features of the dead leaves to which the decoder was fitted, one row for each picture.
     """
 
     head: Head
     reach: int
-    mean: Tensor
+    mean: Float[Tensor, " channels"]
     scale: float
-    gram: Tensor
-    cross: Tensor
+    gram: Float[Tensor, "inputs inputs"]
+    cross: Float[Tensor, "inputs pixels"]
     patch: int
-    examples: Tensor
+    examples: Float[Tensor, "examples features"]
 
     def __call__(self, features: Float[Tensor, "n features"], noise: float) -> Images:
-        """Pictures of features.
+        """Decode features to pictures.
 
         Args:
-            features: One row an image.
-            noise: Variance of the features' errors.
+            features: The features, one row for each image.
+            noise: Variance of the features' errors, in the squared unit of the features; at least 0.
+
+        Returns:
+            The pictures, n x c x h x w in [0, 1].
         """
         size = self.gram.shape[0]
         extra = (RIDGE + noise / self.scale**2) * torch.eye(size - 1, device=self.gram.device)
@@ -67,7 +70,8 @@ class Decoder:
         gram[:-1, :-1] += extra
         weights = torch.linalg.solve(gram, self.cross)
         _, height, width = self.head.image_shape
-        patches = _windows(self._standardised(features), self.reach) @ weights
+        maps = _standardised(self.head.as_maps(features.float()), self.mean, self.scale)
+        patches = _windows(maps, self.reach) @ weights
         rows, columns = self.head.feature_map[1:]
         blocks = patches.reshape(len(features), rows, columns, -1).permute(0, 3, 1, 2)
         pictures = F.pixel_shuffle(blocks, self.patch)
@@ -75,13 +79,14 @@ class Decoder:
             pictures = F.interpolate(pictures, size=(height, width), mode="bilinear", align_corners=False)
         return pictures.clamp(0, 1)
 
-    def _standardised(self, features: Tensor) -> Tensor:
-        maps = self.head.as_maps(features.float())
-        return (maps - self.mean[:, None, None]) / self.scale
-
 
 def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
-    """Draw dead leaves, run the body on them, and gather the regression's moments."""
+    """Fit a decoder to the features that the body computes from dead leaves.
+
+    Args:
+        head: The head whose features are decoded.
+        generator: Randomness of the dead leaves and of the choice of places.
+    """
     leaves = dead_leaves(PICTURES, head.image_shape, generator=generator).to(head.weight(0).device)
     with torch.no_grad():
         features = torch.cat([head.without_draws().features(part) for part in torch.split(leaves, 16)])
@@ -95,8 +100,7 @@ def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
     if (rows * patch, columns * patch) != head.image_shape[1:]:
         target = F.interpolate(leaves, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False)
     blocks = F.pixel_unshuffle(target, patch).permute(0, 2, 3, 1).reshape(PICTURES * rows * columns, -1)
-    decoder = Decoder(head, reach, mean, scale, Tensor(), Tensor(), patch, features)
-    inputs = _windows(decoder._standardised(features), reach)
+    inputs = _windows(_standardised(maps, mean, scale), reach)
     if len(inputs) > SAMPLES:
         chosen = torch.randperm(len(inputs), generator=generator, device=generator.device)[:SAMPLES].to(inputs.device)
         inputs, blocks = inputs[chosen], blocks[chosen]
@@ -104,8 +108,20 @@ def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
     return Decoder(head, reach, mean, scale, gram, cross, patch, features)
 
 
-def _windows(maps: Tensor, reach: int) -> Tensor:
-    """Each place with its neighbours and a one, places x inputs."""
+def _standardised(
+    maps: Float[Tensor, "n channels h w"], mean: Float[Tensor, " channels"], scale: float
+) -> Float[Tensor, "n channels h w"]:
+    """Subtract each channel's mean and divide by the common standard deviation."""
+    return (maps - mean[:, None, None]) / scale
+
+
+def _windows(maps: Float[Tensor, "n channels h w"], reach: int) -> Float[Tensor, "places inputs"]:
+    """Return the inputs of the regression: for each place its features, those of its neighbours, and a one.
+
+    Args:
+        maps: Standardised feature maps.
+        reach: Number of neighbours to each side; beyond the border the outermost place is repeated.
+    """
     n, _, rows, columns = maps.shape
     if reach:
         padded = F.pad(maps, (reach,) * 4, mode="replicate")

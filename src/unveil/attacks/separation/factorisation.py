@@ -1,13 +1,13 @@
 """Separate a batch into the features of its single images, from the gradient of the Linear layer behind them.
 
-The gradient of the head's first weight is ``G = gain * D^T A``. Its errors D (images x out) follow from the features A
-(images x in) and the public head, so the two are found self-consistently:
+The gradient of the head's first weight is ``G = gain * D^T A``. The errors D (images x out) are computed from the
+features A (images x in) and the public head. So A and D are computed from each other in turns:
 
     A -> D = errors of the head at A -> A = (D D^T)^-1 D G / gain -> ...
 
-Every feature is averaged over as many equations as the layer has outputs, which is why quantisation and noise do not
-stop it. Once there are pictures, whose features A(x) are nearly right, D is better *read* from the update than
-computed from noisy features: ReLU's gates are zero or one, so what the least squares say of D needs only to be rounded.
+Each feature is a mean over as many equations as the layer has outputs, so the features have less noise than the update.
+Once there are pictures, whose features A(x) are nearly right, D is *read* from the update by least squares. That is
+more exact than computing D from noisy features, because ReLU's gates are zero or one: the result is only rounded.
 
 Reference:
     The two thin factors: Geng et al., Towards General Deep Leakage in Federated Learning, 2021; sparse errors of ReLU
@@ -34,13 +34,15 @@ from unveil.core.types import Block
 
 @dataclass(frozen=True, eq=False)
 class FeatureEstimate:
-    """The features of single images and how certain they are.
+    """The features of single images, with the covariance of their errors.
 
     Args:
-        features: One row an image.
-        errors: D with the gain in it, so that ``G = errors^T features``.
-        covariance: Of the errors that `features` have, for each feature: 1 or features x images x images.
-        residual: Share of the update's energy that the product does not explain, noise and wrong D together.
+        features: The estimated features, one row for each image.
+        errors: The errors D times the gain, so that ``G = errors^T features``.
+        covariance: Covariance between the images of the errors that `features` have: one matrix for each feature, or
+            one for all features.
+        residual: Share of the gradient's energy that the product does not explain, 0 to 1; noise and wrong errors
+            cause it.
     """
 
     features: Float[Tensor, "n features"]
@@ -62,21 +64,23 @@ def separate(
     entry_model: EntryModel | None = None,
     ridge: float = 1e-6,
 ) -> FeatureEstimate:
-    """Features from known errors, each entry weighted by what the obfuscation says of it.
+    """Estimate the features from known errors, by least squares with the weights of the obfuscation.
 
     Args:
-        errors: D with the gain in it.
-        gradient: What was received for the weight.
-        guess: Features of the current pictures; entry models depend on what is expected.
-        entry_model: None where all entries are equally certain.
-        ridge: In units of the mean eigenvalue of ``D D^T``.
+        errors: The errors D times the gain.
+        gradient: The received gradient of the head's first weight.
+        guess: Features of the present pictures, from which the entry model computes what it expects; None for none.
+        entry_model: The entry model of the gradient; None if all entries are equally certain.
+        ridge: Ridge of the solve, in units of the mean eigenvalue of ``D D^T``, which is weighted for each feature if
+            there is an entry model.
     """
     if entry_model is None or guess is None:
         return _evenly(errors, gradient, ridge)
-    return _weighted(errors, gradient, guess, entry_model, ridge)
+    return _weighted(errors, guess, entry_model, ridge)
 
 
-def _evenly(errors: Tensor, gradient: Tensor, ridge: float) -> FeatureEstimate:
+def _evenly(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"], ridge: float) -> FeatureEstimate:
+    """Estimate the features by least squares in which all entries of the gradient have the same weight."""
     gram = errors @ errors.T
     correlations = errors @ gradient
     features = torch.linalg.solve(ridged(gram, ridge), correlations)
@@ -90,8 +94,9 @@ def _evenly(errors: Tensor, gradient: Tensor, ridge: float) -> FeatureEstimate:
 
 
 def _weighted(
-    errors: Tensor, gradient: Tensor, guess: Tensor, entry_model: EntryModel, ridge: float
+    errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"], entry_model: EntryModel, ridge: float
 ) -> FeatureEstimate:
+    """Estimate the features by least squares with the targets and the weights of an entry model."""
     solution = solve_weighted(errors, guess, entry_model, ridge=ridge, chunk=COLUMNS)
     n, out = errors.shape
     variance = solution.misfit / max(1 - n / out, 1 / out)
@@ -102,18 +107,30 @@ def _weighted(
 
 def read_errors(
     features: Float[Tensor, "n features"],
-    gradient: Tensor | Factored,
+    gradient: Float[Tensor, "out features"] | Factored,
     *,
     entry_model: EntryModel | None = None,
     expected: Float[Tensor, "n out"] | None = None,
 ) -> Float[Tensor, "n out"]:
-    """Least squares for D in ``gradient = D^T features``: what the update itself says of the errors."""
+    """Solve ``gradient = D^T features`` for the errors D by least squares.
+
+    Args:
+        features: The features, one row for each image.
+        gradient: The gradient of the head's first weight, received or simulated.
+        entry_model: The entry model of the gradient; None if all entries are equally certain.
+        expected: The expected errors, from which the entry model computes what it expects; None for none.
+
+    Returns:
+        The errors times the gain of the gradient.
+    """
     if entry_model is None or expected is None:
         product = gradient.times(features) if isinstance(gradient, Factored) else features @ gradient.T
         read: Tensor = torch.linalg.solve(ridged(features @ features.T, 1e-4), product)
         return read
 
-    def transposed(entries: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    def transposed(
+        entries: Float[Tensor, "rows columns"], block: Block
+    ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]:
         target, weight = entry_model(entries.T, (block[1], block[0]))
         return target.T, weight.T
 
@@ -122,7 +139,12 @@ def read_errors(
 
 
 def round_patterns(read: Float[Tensor, "n out"], open_: Float[Tensor, "n out"]) -> Float[Tensor, "n out"]:
-    """Errors behind ReLU: each is the slope `open_` that reaches an open gate, or zero behind a closed one."""
+    """Round errors behind ReLU to the nearer of two values: `open_` behind an open gate, or 0 behind a closed one.
+
+    Args:
+        read: Errors that were read from the update, one row for each image.
+        open_: The errors if all gates were open.
+    """
     return open_ * (read * open_.sign() > 0.5 * open_.abs())
 
 
@@ -133,16 +155,20 @@ def decide_patterns(
     *,
     drive_log_odds: float,
 ) -> Float[Tensor, "n out"]:
-    """The same with what is expected of each gate beside what was read of it, where reading is noisy.
+    """Decide which gates of ReLU are open, from the errors that were read and from the expected input of each gate.
 
-    Log-odds of an open gate: those of the reading under Gaussian noise, whose variance is told from what rounding
-    leaves, plus `drive_log_odds` times what drives the gate in units of its spread. Without noise the reading decides.
+    A gate is open if the sum of two log-odds is positive. The first is that of the error that was read, with Gaussian
+    noise whose variance is the mean square of what `round_patterns` changes. The second is `drive_log_odds` times the
+    expected input of the activation in units of its standard deviation. If there is no noise the first decides.
 
     Args:
-        read: Errors read from the update.
-        open_: What they are behind open gates.
-        drive: What goes into the activation, as far as the guess knows it.
-        drive_log_odds: See `FactorisationTuning`.
+        read: Errors that were read from the update, one row for each image.
+        open_: The errors if all gates were open.
+        drive: The expected input of the activation.
+        drive_log_odds: Log-odds for an input of one standard deviation; see `FactorisationTuning`.
+
+    Returns:
+        The errors: `open_` behind open gates, 0 behind closed ones.
     """
     tiny = torch.finfo(read.dtype).tiny
     variance = (read - round_patterns(read, open_)).square().mean().clamp_min(tiny)
@@ -152,25 +178,28 @@ def decide_patterns(
 
 def first_guess(
     head: Head,
-    gradients: list[Tensor],
+    gradients: list[Float[Tensor, "_ _"]],
     labels: Int[Tensor, " n"],
     *,
     gain: float,
     tuning: FactorisationTuning,
     generator: Generator,
 ) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
-    """Features without any picture: down the head from equal probabilities, then round and round self-consistently.
+    """Estimate features and errors before there are pictures.
+
+    The errors of the last layer are those of equal class probabilities. `descend_head` computes those of the first
+    layer from them, and `refine` alternates features and errors.
 
     Args:
         head: The head.
-        gradients: What was received for each of its weights, first to last.
-        labels: One class an image.
-        gain: How much larger the update is than one gradient.
-        tuning: Of the factorisation.
-        generator: Randomness of the search for what tells images of one class apart.
+        gradients: The received gradient of each of the head's weights, first to last.
+        labels: The class index of each image.
+        gain: Ratio of the update's length to that of one gradient.
+        tuning: The constants of the factorisation.
+        generator: Randomness of the search for the gates of images of one class.
 
     Returns:
-        The features, and the errors with the gain in them.
+        The features, and the errors times the gain.
     """
     n, classes, ridge, rounds = len(labels), gradients[-1].shape[0], tuning.first_ridge, tuning.first_rounds
     hot = torch.nn.functional.one_hot(labels, classes).to(gradients[0].dtype)
@@ -182,20 +211,36 @@ def first_guess(
                 row = opened[rows[0]] * head.open_slope(1)
                 gates = find_patterns(gradients[0], row, len(rows), n, tuning=tuning, generator=generator)
                 errors[rows[: len(gates)]] = row * gates
-                rounds = 0  # gates found together are better than those of features found one by one
+                rounds = 0  # these gates are more exact than those computed from separated features
     if head.is_guessed:
-        rounds = 0  # each layer's own gradient tells which of its inputs were dropped, features do not
+        rounds = 0  # the gradient of each layer shows which inputs were dropped; the features do not
     features = solve(errors * gain, gradients[0], ridge)
     return refine(head, gradients, features, errors * gain, labels, gain=gain, rounds=rounds, tuning=tuning)
 
 
 def descend_head(
-    head: Head, gradients: list[Tensor], errors: Float[Tensor, "n classes"], *, gain: float, tuning: FactorisationTuning
+    head: Head,
+    gradients: list[Float[Tensor, "_ _"]],
+    errors: Float[Tensor, "n classes"],
+    *,
+    gain: float,
+    tuning: FactorisationTuning,
 ) -> tuple[Float[Tensor, "n out"], Float[Tensor, "n out"] | None]:
-    """Errors of the first Linear layer from those of the last, the inputs of each layer on the way from its gradient.
+    """Compute the errors of the first Linear layer from those of the last, layer by layer.
+
+    The slope of each activation on the way is that at the inputs of the layer behind it, which are solved for from the
+    gradient of that layer.
+
+    Args:
+        head: The head.
+        gradients: The received gradient of each of the head's weights, first to last.
+        errors: The errors of the last layer, without the gain.
+        gain: Ratio of the update's length to that of one gradient.
+        tuning: The constants of the factorisation.
 
     Returns:
-        The errors, and what they would be behind open gates; None for a head of one layer.
+        The errors of the first layer without the gain, and those if all gates were open; None instead of the latter for
+        a head of one layer.
     """
     opened = None
     for layer in range(len(gradients) - 1, 0, -1):
@@ -210,10 +255,20 @@ def descend_head(
 def lift(
     inputs: Float[Tensor, "n inside"], errors: Float[Tensor, "n out"], *, weak_equation: float
 ) -> Float[Tensor, "n inside"]:
-    """Inputs behind ReLU, with what equations that say nearly nothing left open: each unit's smallest value is zero.
+    """Add to inputs behind ReLU the part that the equations do not determine, so that each unit's smallest value is 0.
 
-    Where every class is in the batch about equally often, errors from equal probabilities add up to nothing, so a
-    unit's mean over the images is in no equation. But it is never negative, and seldom open for all images.
+    If every class is in the batch about equally often, errors from equal probabilities add up to about 0, so the
+    equations do not determine the mean of a unit over the images. But the outputs of ReLU are never negative, and a
+    unit is seldom open for all images.
+
+    Args:
+        inputs: The inputs of a Linear layer that were solved for from its gradient, one row for each image.
+        errors: The errors of this layer, which were known in the solve.
+        weak_equation: Ratio of the smallest eigenvalue to the mean one up to which an equation determines nothing.
+
+    Returns:
+        The inputs; unchanged if the equations determine them all, or if images have different signs in the part that
+        is not determined.
     """
     values, vectors = torch.linalg.eigh(errors @ errors.T)
     direction = vectors[:, 0] * vectors[:, 0].sum().sign()
@@ -225,19 +280,33 @@ def lift(
 
 def refine(
     head: Head,
-    gradients: list[Tensor],
+    gradients: list[Float[Tensor, "_ _"]],
     features: Float[Tensor, "n features"],
     errors: Float[Tensor, "n out"],
-    labels: Tensor,
+    labels: Int[Tensor, " n"],
     *,
     gain: float,
     rounds: int,
     tuning: FactorisationTuning,
 ) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
-    """Errors from features and features from errors, `rounds` times; exact in the end where nothing was obfuscated.
+    """Compute errors from features and features from errors, in turns.
 
-    In a deep head wrong gates can confirm themselves. There the errors are also computed downwards, from the
-    probabilities and each layer's own gradient, and those are taken that explain the update better.
+    Without obfuscation the result converges to the exact features. In a head of three layers or more, wrong gates may
+    reproduce themselves. There the errors are also computed by `descend_head`, and those that explain more of the
+    gradient are used.
+
+    Args:
+        head: The head.
+        gradients: The received gradient of each of the head's weights, first to last.
+        features: The first features, one row for each image.
+        errors: The first errors times the gain; they are returned if `rounds` is 0.
+        labels: The class index of each image.
+        gain: Ratio of the update's length to that of one gradient.
+        rounds: Number of alternations, at least 0.
+        tuning: The constants of the factorisation.
+
+    Returns:
+        The features, and the errors times the gain.
     """
     for _ in range(rounds):
         layers = head.layers(head.allowed(features), labels)
@@ -250,10 +319,15 @@ def refine(
     return features, errors
 
 
-def with_certainty(separated: FeatureEstimate, floor: float) -> Tensor:
-    """Inverse covariance of what features may be off by: the update's noise, and a floor relative to their spread.
+def with_certainty(separated: FeatureEstimate, floor: float) -> Float[Tensor, "one_or_features n n"]:
+    """Return the inverse covariance of the errors of separated features, with a floor added to the covariance.
 
-    The floor stands for what the pictures searched cannot express, and keeps the search well conditioned.
+    The floor stands for features that no searched picture has, and keeps the search well conditioned.
+
+    Args:
+        separated: The features, with the covariance of their errors.
+        floor: Standard deviation of an independent error that each feature has besides, relative to that of all
+            features.
     """
     n = separated.features.shape[0]
     spread = separated.features.var()

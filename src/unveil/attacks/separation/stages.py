@@ -1,10 +1,11 @@
-"""The stage that searches pictures by their features, and the stage that restores them first."""
+"""The stage that searches the pictures which have the separated features, after restoring them if it has a restorer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.attacks.matching.regularisers import ColourVariation, NearRestored
@@ -19,22 +20,23 @@ from unveil.enhancers.learned import Learned
 
 @dataclass(frozen=True, kw_only=True)
 class MatchFeatures:
-    """Separate with the present pictures, then search the pictures that have those features and are smooth.
+    """Separate the batch with the present pictures, then search smooth pictures that have the separated features.
 
     Minimises ``1/2 sum_f r_f^T P_f r_f + regulariser(x)`` over the pictures x, where ``r = features(x) - A`` and P is
-    the inverse covariance of A. With P from the errors D and the obfuscation's noise this *is* the update's likelihood
-    in the pictures, at the price of a first-order step through the body.
+    the inverse covariance of the errors of A. Because P is computed from the errors D and the obfuscation's noise, the
+    first term is the negative log-likelihood of the update. Its gradient takes one backward pass through the body.
 
     Args:
-        steps: Steps of Adam.
-        lr: Its learning rate at the start; a cosine takes it down.
-        floor: What the features may be off by in any case, relative to their spread.
-        smoothness: Weight of the regulariser where the features are exact; see `noise_adapted_weight` and
-            `feature_sensitivity_of`.
-        tuning: Of the search.
-        restorer: Restores the pictures first, and holds each pixel near its restored value, by as much as it expects
-            to be off there, in place of the smoothness; None for none.
-        trust: Weight of the restorer.
+        steps: Steps of Adam, at least 0.
+        lr: Learning rate of the first step, in pixel values a step; a cosine lowers it.
+        floor: Standard deviation of the features' errors that is assumed besides, relative to that of all features;
+            see `with_certainty`.
+        smoothness: Weight of the regulariser for exact features, in nats for a slope of one pixel value a pixel; see
+            `noise_adapted_weight` and `feature_sensitivity_of`.
+        tuning: The constants of the search.
+        restorer: Restores the pictures before the search; `NearRestored` is then the regulariser, and `smoothness` is
+            not used. None for no restorer.
+        trust: Weight of `NearRestored`, at least 0.
     """
 
     steps: int
@@ -46,7 +48,7 @@ class MatchFeatures:
     trust: float = 0.0
 
     def __call__(self, problem: Problem, state: State) -> State:
-        """Improve the pictures; see `Stage`."""
+        """Search the pictures; see `Stage`."""
         refiner = state.refiner
         if refiner is None:
             return state
@@ -64,7 +66,7 @@ class MatchFeatures:
             softness=self.tuning.edge_softness,
         )
 
-        def loss(images: Images) -> Tensor:
+        def loss(images: Images) -> Float[Tensor, ""]:
             off = head.features(images, rough=True) - target
             shared = len(precision) == 1
             weighted = precision[0] @ off if shared else torch.bmm(precision, off.T[..., None])[..., 0].T
@@ -78,7 +80,7 @@ class MatchFeatures:
         spread, variance = target.var(), separated.covariance.diagonal(dim1=-2, dim2=-1)
         least = self.tuning.least_error**2 * spread
 
-        def chi_squared(images: Images) -> Tensor:
+        def chi_squared(images: Images) -> Float[Tensor, " n"]:
             return ((head.features(images) - target).square() / variance.T.clamp_min(least)).mean(1)
 
         evidence = FeatureFit(
@@ -88,35 +90,42 @@ class MatchFeatures:
 
 
 def restore(restorer: Learned, state: State, *, trust: float) -> NearRestored:
-    """The restorer's pictures of the present ones, and the regulariser that holds the next ones near them."""
+    """Restore the present pictures, and return the regulariser that prefers pictures near the restored ones.
+
+    Args:
+        restorer: The learned prior.
+        state: Gives the pictures, and the evidence that conditions the restorer.
+        trust: Weight of the regulariser, at least 0.
+    """
     pictures, expected = restorer.restored(state.pictures, hints_of(state.evidence, len(state.pictures)))
     return NearRestored(weight=trust, pictures=pictures, expected=expected)
 
 
 def noise_adapted_weight(noise: float, *, tuning: SearchTuning) -> float:
-    """Share of the regulariser's weight that is kept at a noise, from 1 down to `tuning.noisy_weight`.
+    """Return the share of the regulariser's weight that is used with noisy features, from 1 to `tuning.noisy_weight`.
 
-    With exact features the regulariser fills what the body lost, and speeds the search up. With noisy ones the most
-    probable picture under a total variation is flatter than those that are likely: a smaller weight is nearer to their
-    mean.
+    If the features are exact, the regulariser supplies the details that the body lost, and the search converges sooner.
+    If they are noisy, the most probable picture under a total variation is flatter than the mean of the probable ones;
+    a smaller weight gives a picture that is nearer to the mean.
 
     Args:
-        noise: Mean variance of a feature's error, in units of the features' variance.
-        tuning: Of the search.
+        noise: Mean variance of a feature's error, in units of the features' variance; at least 0.
+        tuning: The constants of the search.
     """
     return tuning.noisy_weight + (1 - tuning.noisy_weight) / (1 + tuning.noise_response * noise)
 
 
 def feature_sensitivity_of(head: Head, pictures: Images, *, tuning: SearchTuning, generator: Generator) -> float:
-    """A power of the mean squared slope of the features in one pixel, relative to LeNet at 128 px.
+    """Return the factor of the regulariser's weight for a network, which is 1 for LeNet at 128 px.
 
-    A deep body's features say less of a pixel: the same regulariser would outweigh them.
+    The factor is a power of the mean squared slope of the features with respect to one pixel, relative to LeNet's. The
+    features of a deep body change less with a pixel, so the same regulariser would outweigh them.
 
     Args:
         head: The network.
-        pictures: Pictures on which the slopes are taken.
-        tuning: Of the search: the reference and the exponent.
-        generator: Randomness of the direction in which features are differentiated.
+        pictures: Pictures at which the slopes are computed.
+        tuning: Gives LeNet's mean squared slope and the exponent.
+        generator: Randomness of the sum of features that is differentiated.
     """
     images = pictures.detach().requires_grad_()
     features = head.as_maps(head.features(images))

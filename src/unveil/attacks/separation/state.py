@@ -1,4 +1,4 @@
-"""What the stages of an attack share: the problem, which stays, and the state, which each stage replaces."""
+"""The data of an attack's stages: the problem, which does not change, and the state, which each stage replaces."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from unveil.core.types import FeatureFit, Images, Stop, Update, Watch
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """What is given, the same for every stage.
+    """The data that are the same for every stage.
 
     Args:
         model: The public model.
-        update: What was received.
-        knowledge: What the attacker was granted.
-        labels: One class an image, known or inferred.
-        generator: The attack's randomness; drawing from it is the only change that a stage makes in place.
+        update: The received update.
+        knowledge: The attacker's knowledge.
+        labels: The class index of each image, known or inferred.
+        generator: Randomness of the attack. Nothing else of the problem is changed by a stage.
         planned: Steps of all stages together.
-        watch: Is told of each step.
+        watch: Called after each step; None for none.
     """
 
     model: Module
@@ -44,23 +44,21 @@ class Problem:
     watch: Watch | None = None
 
     def report(self, done: int) -> StepReport:
-        """Tells the watcher of the steps of a stage before which `done` steps were taken."""
+        """Return the function that reports the steps of a stage before which `done` steps were taken."""
         return StepReport(planned=self.planned, done=done, watch=self.watch)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class State:
-    """What is known so far.
+    """The results of the stages so far.
 
     Args:
-        pictures: The present guess.
-        losses: The loss before each step, over all stages so far; each stage has a loss of its own.
-        refiner: Gives the features that the update says the pictures should have; None where the batch was not
-            separated.
-        gain_likelihood: Judges gains by the pictures that go with them; None where the gain is known or settled.
-        feature_sensitivity: What the regulariser's weight is multiplied by for this network; see
-            `feature_sensitivity_of`.
-        evidence: How firmly the update held each picture at the end of the last stage of features; None before.
+        pictures: The present pictures, in [0, 1].
+        losses: The loss before each step of all stages so far; each stage has a different loss.
+        refiner: Separates the batch with the present pictures; None if the batch was not separated.
+        gain_likelihood: Compares gains by their pictures; None if the gain is known or settled.
+        feature_sensitivity: Factor of the regulariser's weight for this network; see `feature_sensitivity_of`.
+        evidence: Noise and misses of the pictures' features after the last stage that matched features; None before.
         stop: Why the last search ended.
     """
 
@@ -75,15 +73,15 @@ class State:
 
 @runtime_checkable
 class Stage(Protocol):
-    """One part of the schedule; settings only."""
+    """The settings of one stage of a schedule."""
 
     @property
     def steps(self) -> int:
-        """Steps that it takes at most."""
+        """Number of steps that the stage takes at most."""
         ...
 
     def __call__(self, problem: Problem, state: State) -> State:
-        """A better state; the given one stays as it is."""
+        """Return the state after the stage; the given state is not changed."""
         ...
 
 
@@ -96,20 +94,23 @@ def descend(
     lr: float,
     tuning: SearchTuning,
 ) -> State:
-    """Lower a loss of the pictures by Adam on a pyramid.
+    """Minimise a loss of the pictures by Adam on a `Pyramid`.
 
     Args:
-        problem: Gives the pictures' shape, and who is told of each step.
-        state: Gives the pictures to start from.
-        loss: Differentiable; is given pictures in [0, 1].
-        steps: Steps of Adam.
-        lr: Learning rate of the first step; a cosine takes it down, see `SearchTuning`.
-        tuning: Of the search.
+        problem: Gives the shape of the pictures and the watcher.
+        state: Gives the pictures at which the search starts.
+        loss: Computes the loss of pictures in [0, 1]; differentiable.
+        steps: Steps of Adam, at least 0.
+        lr: Learning rate of the first step, in pixel values a step; a cosine lowers it, see `SearchTuning`.
+        tuning: The constants of the search.
+
+    Returns:
+        The state with new pictures, the losses of the search, and why it ended.
     """
     latent, shape, base = Pyramid(), problem.knowledge.image_shape, state.pictures
     z = latent.init(len(base), shape, generator=problem.generator).to(base).requires_grad_()
 
-    def closure() -> Tensor:
+    def closure() -> Float[Tensor, ""]:
         free = base + latent.decode(z, shape)
         images = free.clamp(0, 1)
         total = loss(images) + tuning.outside_price * (free - images.detach()).square().sum()

@@ -1,4 +1,4 @@
-"""The stage for batches that cannot be separated: search the pictures whose simulated update is the received one."""
+"""The stage for batches that cannot be separated: it searches pictures whose simulated update is the received one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.attacks.matching.regularisers import ColourVariation
@@ -19,19 +20,19 @@ from unveil.core.types import Batch, Images
 
 @dataclass(frozen=True, kw_only=True)
 class MatchUpdates:
-    """Search the pictures whose simulated update is like the received one and that are smooth.
+    """Search smooth pictures whose simulated update is like the received one.
 
-    Judged by the obfuscation's own misfit where some entries say more than others, else by the cosine, which needs no
-    scale. Where a network's loss has many valleys the start decides: several are tried for a while, and the one that
-    explains the update best goes on.
+    The distance between updates is the obfuscation's misfit if the obfuscation has entry models, else the cosine
+    distance, which does not depend on the lengths. A network's loss may have many local minima, so several starts may
+    be tried for some steps; the search goes on from the one of the lowest loss.
 
     Args:
-        steps: Steps of Adam, each a gradient of a gradient, over all starts.
-        lr: Its learning rate at the start; a cosine takes it down.
-        smoothness: Weight of the regulariser's mean over pixels.
-        tuning: Of the search.
-        starts: Starts that are tried, the present pictures the first of them; they share the steps divided by
-            `start_divisor`.
+        steps: Steps of Adam over all starts, at least 0. Each step differentiates a simulated gradient.
+        lr: Learning rate of the first step, in pixel values a step; a cosine lowers it.
+        smoothness: Weight of the regulariser, which is a mean over the pixels.
+        tuning: The constants of the search.
+        starts: Number of starts that are tried, at least 1. The first is the present pictures. Together they take the
+            steps divided by `start_divisor`.
     """
 
     steps: int
@@ -42,12 +43,19 @@ class MatchUpdates:
 
     @classmethod
     def of(cls, tuning: SearchTuning, *, steps: int, smoothness: float, starts: int = 1) -> MatchUpdates:
-        """The stage with the tuning's learning rate and its share of the attack's smoothness."""
+        """Return the stage with the learning rate and the share of the smoothness that a tuning gives.
+
+        Args:
+            tuning: The constants of the search.
+            steps: Steps of Adam over all starts.
+            smoothness: Smoothness of the attack, which is divided by `matched_divisor`.
+            starts: Number of starts that are tried.
+        """
         smoothness /= tuning.matched_divisor
         return cls(steps=steps, lr=tuning.matched_learning_rate, smoothness=smoothness, starts=starts, tuning=tuning)
 
     def __call__(self, problem: Problem, state: State) -> State:
-        """Improve the pictures; see `Stage`."""
+        """Search the pictures; see `Stage`."""
         knowledge = problem.knowledge
         name = "misfit" if isinstance(knowledge.obfuscation, HasEntryModels) else "cosine"
         misfit = OBJECTIVES[name](problem.update, knowledge)
@@ -56,7 +64,7 @@ class MatchUpdates:
             weight=self.smoothness / pixels, chroma=self.tuning.colour_weight, softness=self.tuning.edge_softness
         )
 
-        def loss(images: Images) -> Tensor:
+        def loss(images: Images) -> Float[Tensor, ""]:
             simulated = knowledge.simulate(problem.model, Batch(images, problem.labels))
             return misfit(simulated) + regulariser(images)
 
@@ -70,7 +78,7 @@ class MatchUpdates:
                 state = descend(
                     problem, replace(state, pictures=start), loss, steps=trial, lr=self.lr, tuning=self.tuning
                 )
-                # A start that diverged in its first step has no loss of its own.
+                # A start whose first step diverged has no loss, and must not be judged by that of an earlier start.
                 last = state.losses[-1] if len(state.losses) > before else math.inf
                 tried.append((last, state.pictures))
             state = replace(state, pictures=min(tried, key=lambda pair: pair[0])[1])
@@ -78,7 +86,12 @@ class MatchUpdates:
 
 
 def clouds(like: Images, *, generator: Generator) -> Images:
-    """Random pictures without any detail, to start from."""
+    """Draw random pictures without details, at which a search starts.
+
+    Args:
+        like: Pictures whose shape, type and device the result has.
+        generator: Randomness of the pictures.
+    """
     n, channels, height, width = like.shape
     small = torch.rand((n, channels, -(-height // 8), -(-width // 8)), generator=generator, device=generator.device)
     return F.interpolate(small.to(like), size=(height, width), mode="bilinear", align_corners=False)
