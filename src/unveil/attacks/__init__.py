@@ -1,6 +1,6 @@
-"""Attacks: they rebuild a batch from the public model, the update and the knowledge, and never see the batch.
+"""Attacks, which rebuild a batch from the public model, the update and the knowledge, and never see the batch.
 
-To add one: write its class (settings in the constructor, `Attack`'s call) and add it to `presets.CATALOGUE`.
+To add an attack, write its class (settings in the constructor, the call of `Attack`) and add it to `presets.CATALOGUE`.
 """
 
 from unveil.attacks.presets import CATALOGUE, DLG, IDLG, ROG, InvertingGradients, parse

@@ -1,6 +1,6 @@
-"""unveil's own attack: separate the batch, decode each image from its features, search what the update leaves open.
+"""unveil's own attack: it separates the batch, decodes each image from its features, and improves it by a search.
 
-docs/method.md has the equations and says whose idea is what.
+docs/method.md has the equations and the sources of the ideas.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Schedule:
     """The stages of an attack.
 
     Args:
-        separated: For a batch that can be separated; the first stage raises `NoHeadError` for another.
-        matched: For a batch that cannot.
+        separated: Stages for a batch that can be separated; the first one raises `NoHeadError` if it cannot.
+        matched: Stages for a batch that cannot be separated.
     """
 
     separated: tuple[Stage, ...]
@@ -45,17 +45,22 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureInversion:
-    """Separate the batch behind its Linear layers, then rebuild each image from its own features.
+    """Separate the batch behind the network's Linear layers, then rebuild each image from its own features.
 
-    Where the batch cannot be separated (pooled features, more images than equations, no Linear layer) it says so and
-    matches updates instead.
+    If the batch cannot be separated (pooled features, more images than equations, no Linear layer), the result says so,
+    and the attack matches updates instead.
 
     Args:
-        steps: Steps of the search, over all its stages.
-        smoothness: Weight of the regulariser beside the update's log-likelihood, in nats a unit of slope.
-        starts: Starts that are tried where updates are matched; the one that explains the update best goes on.
-        factorisation: Constants of the separation. Set in Python only.
-        search: Constants of the search. Set in Python only.
+        steps: Steps of the search over all its stages, 1 to 1,000,000.
+        smoothness: Weight of the regulariser, in nats for a slope of one pixel value a pixel; at least 0, and 0
+            switches it off. The regulariser is added to the update's negative log-likelihood.
+        starts: Number of starts that are tried if updates are matched, 1 to 1,000,000; the search goes on from the one
+            that explains the update best.
+        factorisation: The constants of the factorisation. Set in Python only.
+        search: The constants of the search. Set in Python only.
+
+    Raises:
+        UsageError: A value outside its range.
 
     Reference:
         docs/method.md; the separation after Geng et al., Towards General Deep Leakage in Federated Learning, 2021.
@@ -76,7 +81,7 @@ class FeatureInversion:
 
     @property
     def schedule(self) -> Schedule:
-        """Its stages."""
+        """The stages of the attack."""
         parts = zip(self.search.learning_rates, self.search.feature_floors, strict=True)
         stages = shared_out(tuple(parts), steps=self.steps, smoothness=self.smoothness, tuning=self.search)
         matched = MatchUpdates.of(self.search, steps=self.steps, smoothness=self.smoothness, starts=self.starts)
@@ -100,13 +105,13 @@ class FeatureInversion:
 def shared_out(
     parts: Sequence[tuple[float, float]], *, steps: int, smoothness: float, tuning: SearchTuning
 ) -> tuple[MatchFeatures, ...]:
-    """Stages of about equally many steps; those that get none are left out.
+    """Return stages that match features, with about equally many steps; a stage without a step is left out.
 
     Args:
-        parts: Learning rate and floor of each stage.
-        steps: Steps of all together.
-        smoothness: Of each.
-        tuning: Of each.
+        parts: Learning rate and floor of each stage; see `MatchFeatures`.
+        steps: Steps of all stages together.
+        smoothness: Smoothness of every stage.
+        tuning: The constants of the search.
     """
     ends = [steps * k // len(parts) for k in range(len(parts) + 1)]
     return tuple(
@@ -117,12 +122,12 @@ def shared_out(
 
 
 def scheduled(separate: SeparateBatch, stages: Sequence[MatchFeatures], matched: MatchUpdates) -> Schedule:
-    """The schedule with these stages: the gain is estimated again between those that match features.
+    """Return the schedule with these stages, in which the gain is estimated again between two that match features.
 
     Args:
         separate: The first stage for a batch that can be separated.
-        stages: Those behind it.
-        matched: The only stage for a batch that cannot.
+        stages: The stages after it.
+        matched: The only stage for a batch that cannot be separated.
     """
     between = [
         stage for number, match in enumerate(stages) for stage in ((EstimateGain(), match) if number else (match,))
@@ -139,7 +144,7 @@ def run_schedule(
     generator: Generator,
     watch: Watch | None,
 ) -> Reconstruction:
-    """Run the stages for a separated batch, or those for one that cannot be separated; see `Attack`."""
+    """Run the stages for a batch that can be separated, or else those for one that cannot; see `Attack`."""
     device = checked(model, update)
     if update.is_zero:
         return blind_guess(knowledge, device)
@@ -171,7 +176,16 @@ def run_schedule(
 
 
 def fold(stages: Sequence[Stage], problem: Problem, state: State) -> State:
-    """One stage after the other, each on what the one before it left."""
+    """Run stages one after the other, each on the state that the stage before it returns.
+
+    Args:
+        stages: The stages.
+        problem: The data that are the same for every stage.
+        state: The state before the first stage.
+
+    Returns:
+        The state after the last stage.
+    """
     problem = replace(problem, planned=sum(stage.steps for stage in stages))
     for stage in stages:
         state = stage(problem, state)

@@ -1,4 +1,4 @@
-"""How sure an attack is of each of its pictures, told from what the attacker has: the update and the pictures."""
+"""Confidence: how an attack ranks its own pictures, from the update and the pictures alone."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from torch import Tensor
 
 from unveil.core.types import FeatureFit, Images
 
-LEAST = 1e-12
+LEAST = 1e-12  # smaller differences and misses are raised to this one, so that the logarithms are finite
 
 
 def confidence(images: Images, evidence: FeatureFit | None = None) -> Float[Tensor, " n"]:
-    """A score that ranks pictures by how near to the truth they probably are; its size means nothing by itself.
+    """Compute a score that ranks pictures by how near to the original they probably are; its size has no unit.
 
-    ``-log(mean |difference of neighbouring pixels|) - 2 log(miss)``. What a network and an obfuscation
-    take away is detail, so a busy picture is further from its truth than a calm one; and a picture whose features
-    could not be brought to where the update says they are is wrong somewhere.
+    The score is ``-log(mean |difference of neighbouring pixels|) - 2 log(miss)``. Networks and obfuscations remove
+    details, so a picture with many details is farther from its original than a smooth one. A picture is also wrong if
+    the search could not give it the features that the update says it has.
 
     Args:
-        images: What was rebuilt.
-        evidence: What the update says of each image's features; None where the batch was not separated.
+        images: The rebuilt pictures, n x c x h x w in [0, 1].
+        evidence: The misses of the pictures' features; None if the batch was not separated, for a score without them.
+
+    Returns:
+        One score for each picture; higher is more certain.
 
     Reference:
-        Ours; docs/method.md says how well it ranks, and on what its form was chosen.
+        Ours; docs/method.md says how well it ranks, and on which pictures its form was chosen.
     """
     across = (images[..., :, 1:] - images[..., :, :-1]).abs().flatten(1)
     down = (images[..., 1:, :] - images[..., :-1, :]).abs().flatten(1)

@@ -1,4 +1,4 @@
-"""From pictures to errors to features: what a search knows of the update so far, better with every round."""
+"""Refinement: from the present pictures to errors, and from errors to the features that the pictures should have."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from unveil.attacks.separation.weighted_lstsq import explained, weighted_misfit
 from unveil.core.protocols import EntryModel, LocalTraining
 from unveil.core.types import Images
 
-INCOMPLETE = 0.02  # share of an exact gradient above which a separation counts as one in part
+INCOMPLETE = 0.02  # unexplained share of an exact gradient's energy above which the batch was separated only in part
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureRefiner:
-    """Separates the batch anew from each better guess of its pictures.
+    """Separates the batch again for each new guess of its pictures.
 
     Args:
         head: The head.
-        gradient: What was received for its first weight.
-        entry_model: What the obfuscation says of that weight's entries, None where all are equally certain.
-        labels: One class an image.
+        gradient: The received gradient of the head's first weight.
+        entry_model: The entry model of that gradient; None if all entries are equally certain.
+        labels: The class index of each image.
         training: The client's local training.
-        gain: How much longer the update is than what `training` gives.
-        once: How much longer what `training` gives is than one gradient.
+        gain: Ratio of the update's length to the length that `training` gives; more than 0.
+        once: Ratio of the length that `training` gives to that of one gradient; more than 0.
         estimated: Whether the gain was estimated.
-        tuning: Of the factorisation.
-        exact: Whether the attacker takes every entry of the update for exact.
-        patterns: Which units the last errors had open, images x out; None where that was not read from the update.
+        tuning: The constants of the factorisation.
+        exact: Whether the attacker takes every entry of the update as exact.
+        patterns: Whether each unit was open for each image in the last errors; None if these were computed, not read.
         errors: The last errors, without the gain; None before the first.
-        residual: Share of the gradient's energy that the last separation did not explain.
+        residual: Share of the gradient's energy that the last separation did not explain, 0 to 1.
     """
 
     head: Head
@@ -53,7 +53,14 @@ class FeatureRefiner:
     residual: float = 0.0
 
     def __call__(self, pictures: Images) -> tuple[FeatureRefiner, FeatureEstimate]:
-        """The refiner that goes on from these pictures, and the features that the update says they should have."""
+        """Separate the batch with the present pictures.
+
+        Args:
+            pictures: The present pictures, n x c x h x w in [0, 1].
+
+        Returns:
+            The refiner for the next pictures, and the separated features.
+        """
         with torch.no_grad():
             guess = self.head.features(pictures)
         refiner, errors = self._with_errors(guess, self.entry_model)
@@ -61,7 +68,14 @@ class FeatureRefiner:
         return replace(refiner, residual=separated.residual), separated
 
     def reread(self, separated: FeatureEstimate) -> tuple[FeatureRefiner, FeatureEstimate]:
-        """ReLU patterns and features in turns without any picture, as long as the errors explain more of the update."""
+        """Read ReLU patterns and separate features in turns, without pictures, until the errors explain no more.
+
+        Args:
+            separated: The first features and errors.
+
+        Returns:
+            The refiner with the errors that explain most, and the features that were separated with them.
+        """
         refiner = self
         best = self._misfit(separated.errors, self.head.allowed(separated.features))
         for _ in range(self.tuning.reread_rounds):
@@ -76,15 +90,19 @@ class FeatureRefiner:
     def _with_errors(
         self, guess: Float[Tensor, "n features"], entry_model: EntryModel | None
     ) -> tuple[FeatureRefiner, Float[Tensor, "n out"]]:
-        """Of the errors computed from the guess and those read from the update, the ones that explain most of it.
+        """Choose among computed, read and earlier errors those that explain most of the update.
 
-        In computed ones the open units are as wrong as the guess. Read ones have the noise of the obfuscation, most of
-        which goes where it is decided which units are open; but after several local steps a unit is open for some of
-        them only. Patterns read in an earlier round stay where no better ones are found, and so do the errors as a
-        whole: those of an update that was not obfuscated are exact before there are pictures.
+        Errors that are computed from the guess have wrong open units if the guess is wrong. Errors that are read from
+        the update have the obfuscation's noise; deciding which units are open removes most of it, but after several
+        local steps a unit may have been open in some steps only. The patterns and the errors of an earlier round are
+        candidates too: without obfuscation the errors are exact before there are pictures.
+
+        Args:
+            guess: The features of the present guess, one row for each image.
+            entry_model: The entry model with which errors are read; None if all entries are equally certain.
 
         Returns:
-            The refiner that remembers them, and the errors with the gain in them.
+            The refiner that keeps the chosen errors, and these errors times the gain.
         """
         simulated = self.head.simulate(self.training, guess, self.labels)[self.head.weights[0]]
         computed = self.gain * read_errors(guess, simulated)
@@ -105,14 +123,21 @@ class FeatureRefiner:
         return replace(self, patterns=None if best is computed else best != 0, errors=best / self.gain), best
 
     def _misfit(self, errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"]) -> float:
-        """What of the update the errors cannot explain; comparable for one guess, lower is better."""
+        """Return how badly errors explain the update; lower is better.
+
+        Without an entry model this is minus the explained energy. Values can be compared for the same guess only.
+
+        Args:
+            errors: The errors times the gain, one row for each image.
+            guess: The features of the present guess, which an entry model needs.
+        """
         if self.entry_model is None:
             return -explained(errors, self.gradient)
         return weighted_misfit(errors, guess, self.entry_model)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of the separation."""
+        """Sentences for the reader of a report: how the batch was separated, and what was estimated."""
         notes = ["The batch was separated into single images through its Linear layers."]
         if self.exact and self.residual > INCOMPLETE:
             notes = [

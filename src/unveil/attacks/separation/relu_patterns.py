@@ -1,9 +1,10 @@
-"""Tell images of one class apart by the gates of ReLU.
+"""Separate images of one class by their ReLU patterns.
 
-Two images of one class start with the same errors behind every gate: only which gates are open tells them apart, and
-those are what is looked for. Every row of D is such a row of errors times a pattern of zeros and ones, and lies in the
-small space that the rows of the gradient span. A random pattern is projected onto that space and rounded, again and
-again, until it stays: what stays and lies in the space is an image.
+At equal class probabilities two images of one class have the same errors behind open gates, and differ only in which
+gates are open. So each row of D is this row of errors times a pattern of zeros and ones, and it lies in the space that
+the columns of the gradient span, whose dimension is at most the number of images. The search projects random patterns
+onto that space and rounds them, until they no longer change. A pattern that does not change and whose row lies in the
+space belongs to an image.
 
 Reference:
     Talwar, Viberg and Paulraj, Blind Separation of Synchronous Co-Channel Digital Signals Using an Antenna Array, IEEE
@@ -30,24 +31,24 @@ def find_patterns(
     tuning: FactorisationTuning,
     generator: Generator,
 ) -> Float[Tensor, "count out"]:
-    """The open gates of the images of one class.
+    """Find the open gates of the images of one class.
 
     Args:
-        gradient: Of the weight before the gates.
-        opened: The errors of this class behind open gates.
-        count: Images of the class.
-        rank: Images of the batch.
-        tuning: Of the factorisation.
+        gradient: The received gradient of the weight before the gates.
+        opened: The errors of this class if all gates were open.
+        count: Number of images of the class.
+        rank: Number of images of the batch.
+        tuning: The constants of the factorisation.
         generator: Randomness of the first patterns.
 
     Returns:
-        One pattern of zeros and ones an image; fewer than `count` where no more were found.
+        One row of zeros and ones for each image that was found, at most `count`; the best row comes first.
     """
     gram = (gradient @ gradient.T).double()
     space = torch.linalg.eigh(gram).eigenvectors[:, -rank:]
     size = opened.abs().double().clamp_min(1e-30)
     basis = space / opened.double()[:, None]
-    # Gates of large errors are told more surely: least squares in the gradient's own units.
+    # Gates of large errors are more certain, so each gate is weighted by its error in the least squares.
     weighted = size[:, None] * basis
     project = torch.linalg.pinv(weighted)
     patterns = torch.rand((len(opened), tuning.pattern_tries), generator=generator, device=generator.device).to(

@@ -1,4 +1,4 @@
-"""The first stage of unveil's attack: separate the batch, and decode each image's features to a first picture."""
+"""The first stage of unveil's attack: it separates the batch, and decodes each image's features to a first picture."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from unveil.core.types import Images
 
 @dataclass(frozen=True, kw_only=True)
 class SeparateBatch:
-    """Separate the batch behind its Linear layers and decode first pictures: one step.
+    """Separate the batch behind the network's Linear layers, and decode the first pictures.
 
     Args:
-        factorisation: Constants of the separation.
-        search: Constants of the search, for the network's sensitivity.
-        steps: Counted for the watcher.
+        factorisation: The constants of the factorisation.
+        search: The constants of the search, which give the factor of the regulariser's weight for the network.
+        steps: Steps of the attack that the stage counts as.
     """
 
     factorisation: FactorisationTuning
@@ -35,7 +35,7 @@ class SeparateBatch:
     steps: int = 1
 
     def __call__(self, problem: Problem, state: State) -> State:
-        """The state with a refiner and the decoded pictures; see `Stage`.
+        """Return the state with a refiner and the decoded pictures; see `Stage`.
 
         Raises:
             NoHeadError: The batch cannot be separated behind this network.

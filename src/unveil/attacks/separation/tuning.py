@@ -1,8 +1,8 @@
-"""The constants of unveil's own attack, as values that Python can set and a benchmark can sweep.
+"""The constants of unveil's own attack, as values that Python code can set and a benchmark can change.
 
-How they were chosen: by hand, on the published batch (16 pictures of 128 px, LeNet) while the attack was written,
-unless a field says otherwise. Alternatives were compared, but no record of them was kept. No field was fitted on other
-pictures. `python -m benchmarks run tuning` halves and doubles each of them on pictures that were not used, and
+Unless a field says otherwise, its value was chosen by hand on the published batch (16 pictures of 128 px, LeNet), while
+the attack was written. Alternatives were compared, but no record of them was kept. No field was fitted on other
+pictures. `python -m benchmarks run tuning` halves and doubles each field on pictures that were not used for the choice;
 docs/method.md has the table.
 """
 
@@ -19,22 +19,24 @@ HINT = "leave it out for the default"
 
 @dataclass(frozen=True, kw_only=True)
 class FactorisationTuning:
-    """How the gradient of a Linear layer is factorised into errors and features. All fields are without a unit.
+    """Constants of the factorisation of a Linear layer's gradient into errors and features. No field has a unit.
 
     Args:
-        first_ridge: Ridge of the solves before there are pictures, relative to the mean eigenvalue of the equations.
-            The errors are rough then, and those of images of one class nearly parallel.
-        reread_ridge: The same while ReLU patterns are read from the update without pictures.
-        first_rounds: Alternations of errors and features before the first pictures; at least 0.
-        reread_rounds: Times that ReLU patterns are then read from the update, as long as it gets better; at least 0.
-        drive_log_odds: Log-odds that a unit is open whose pre-activation is one standard deviation above zero, before
-            the update is read. The greater, the more the guess counts beside the update.
-        weak_equation: An equation counts as saying nothing where its eigenvalue is below this share of the mean
-            eigenvalue; in (0, 1].
-        pattern_tries: Random ReLU patterns from which the search for images of one class begins.
-        pattern_rounds: Most times that these are projected and rounded.
-        fewest_open: Patterns with a smaller share of open units are dropped, for they fit anything; in (0, 1].
-        same_pattern: Two patterns that agree on at least this share of units count as one; in (0, 1].
+        first_ridge: Ridge of the solves before there are pictures, relative to the mean eigenvalue of the equations;
+            more than 0. At that time the errors are inexact, and those of images of one class are nearly parallel.
+        reread_ridge: The same ridge while ReLU patterns are read from the update without pictures; more than 0.
+        first_rounds: Number of alternations of errors and features before the first pictures, 0 to 1000.
+        reread_rounds: Number of times that ReLU patterns are then read from the update, 0 to 1000; the reading ends
+            when the patterns explain no more of the update.
+        drive_log_odds: Log-odds that a unit is open if its pre-activation is one standard deviation above zero, before
+            the update is read; at least 0. With a larger value the guess counts more, compared with the update.
+        weak_equation: Ratio of an equation's eigenvalue to the mean one below which the equation determines nothing;
+            in (0, 1].
+        pattern_tries: Number of random ReLU patterns at which the search for images of one class starts, 1 to
+            1,000,000.
+        pattern_rounds: Number of times that the patterns are projected and rounded at most, 1 to 1,000,000.
+        fewest_open: Patterns with a smaller share of open units are not used, because they fit any update; in (0, 1].
+        same_pattern: Share of equal units from which on two patterns count as the same one; in (0, 1].
 
     Raises:
         UsageError: A value outside its range.
@@ -69,41 +71,45 @@ class FactorisationTuning:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchTuning:
-    """How pictures are searched by their features, or by the whole update where the batch cannot be separated.
+    """Constants of the search for pictures by their features, or by the update if the batch cannot be separated.
 
-    Pixels are in [0, 1]; learning rates are in pixel values a step of Adam.
+    Pixel values are in [0, 1]; learning rates are in pixel values a step of Adam, and more than 0.
 
     Args:
-        learning_rates: Of the first step of each stage. Five stages were chosen over three on the published batch:
-            twenty more steps as another stage gained up to 2.6 dB there.
-        feature_floors: What features may be off by in each stage, relative to their standard deviation; as many as
-            there are learning rates.
-        restored_learning_rate: Of `unveil+`'s stage behind the restorer; a second such stage lost decibels.
-        restored_feature_floor: Of the same stage.
-        matched_learning_rate: Where updates are matched.
-        final_divisor: A cosine takes each learning rate down to itself divided by this; at least 1.
-        adam_memory: Decay of Adam's mean square of the gradient a step, in (0, 1). Torch's 0.999 remembers longer than
-            a stage lasts.
-        settled: A stage ends where its loss changes by less than this share of itself in 25 steps.
-        outside_price: Price of leaving [0, 1], in nats for a squared pixel value; the pictures themselves are clamped.
-        noisy_weight: Share of the smoothness that is kept where features are nothing but noise, in (0, 1]; see
-            `noise_adapted_weight`. Values between 0 and 0.4 were compared.
-        noise_response: How soon the smoothness falls with noise: half of the way at a noise of 1 / `noise_response`, in
-            units of the features' variance.
-        reference_sensitivity: Mean squared slope of LeNet's features in one pixel at 128 px, in units of their
-            variance. Measured, not chosen: networks like it keep the smoothness as it is.
-        sensitivity_exponent: The smoothness is multiplied by this power of the sensitivity relative to the reference.
-            Chosen between two networks, LeNet and the paper's ResNet-18, whose best smoothness is about a third at a
-            fifteenth of the sensitivity.
-        colour_weight: How much more a slope of colour costs than one of light; see `ColourVariation`.
-        edge_softness: Squared slope below which the total variation is quadratic, in squared pixel values.
-        least_error: Features are not taken to be surer than this, relative to their standard deviation, where their fit
-            is judged.
-        matched_divisor: The smoothness is divided by this where updates are matched, and the mean over pixels is taken.
-        start_divisor: The starts that are tried where updates are matched share the steps divided by this.
+        learning_rates: Learning rate of the first step of each stage. On the published batch five stages were better
+            than three: twenty more steps as another stage gained up to 2.6 dB.
+        feature_floors: Standard deviation of the features' errors that each stage assumes besides, relative to that of
+            the features; more than 0. There are as many floors as learning rates.
+        restored_learning_rate: Learning rate of the stage of `unveil+` after the restorer; a second such stage lowered
+            the PSNR.
+        restored_feature_floor: Floor of the same stage; more than 0.
+        matched_learning_rate: Learning rate if updates are matched.
+        final_divisor: A cosine lowers each learning rate to itself divided by this; at least 1.
+        adam_memory: Share of the running mean of the squared gradient that each step of Adam keeps, in (0, 1). With
+            torch's 0.999 this mean covers more steps than a stage has.
+        settled: Relative change of the loss over 25 steps below which a stage ends; at least 0.
+        outside_price: Cost of a pixel outside [0, 1], in nats for a squared pixel value; at least 0. The pictures
+            themselves are clamped.
+        noisy_weight: Share of the smoothness that is used if the features are noise alone, in (0, 1]; see
+            `noise_adapted_weight`. Values from 0 to 0.4 were compared.
+        noise_response: Inverse of the noise, in units of the features' variance, at which the smoothness is halfway
+            between its values for exact and for noisy features; at least 0.
+        reference_sensitivity: Mean squared slope of LeNet's features with respect to one pixel at 128 px, in units of
+            the features' variance; more than 0. It was measured, not chosen; a network with this slope keeps the
+            smoothness.
+        sensitivity_exponent: The smoothness is multiplied by this power of a network's mean squared slope relative to
+            the reference; at least 0. It was chosen on LeNet and the paper's ResNet-18, whose slope is a fifteenth of
+            LeNet's, and whose best smoothness is about a third.
+        colour_weight: Ratio of the cost of a slope of colour to that of light, more than 0; see `ColourVariation`.
+        edge_softness: Squared slope below which the total variation is quadratic, in squared pixel values; more than 0.
+        least_error: Smallest standard deviation of a feature's error in `FeatureFit.chi_squared`, relative to that of
+            the features; more than 0.
+        matched_divisor: The smoothness is divided by this if updates are matched; more than 0. The regulariser is then
+            a mean over the pixels.
+        start_divisor: The starts that are tried if updates are matched take the steps divided by this; at least 1.
 
     Raises:
-        UsageError: A value outside its range, or another number of floors than of learning rates.
+        UsageError: A value outside its range, or a number of floors that differs from that of learning rates.
     """
 
     learning_rates: tuple[float, ...] = (0.03, 0.025, 0.02, 0.015, 0.01)

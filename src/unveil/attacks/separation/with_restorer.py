@@ -1,4 +1,4 @@
-"""unveil's attack with a learned prior in its loop: matching and restoring take turns."""
+"""unveil's attack with a learned prior: it restores the pictures near the end, and matches the features once more."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ from unveil.enhancers.learned import FAITHFUL, Learned
 
 @dataclass(frozen=True, kw_only=True)
 class RestoredFeatureInversion:
-    """unveil's attack; then the learned prior restores its pictures, and the features are matched once more near them.
+    """Run unveil's attack, restore its pictures by a learned prior, and match the features again near those pictures.
 
-    It ends with matching, so that what the prior did is held to what the update says of each picture. Where the batch
-    cannot be separated it is `unveil`: nothing there would hold a restored picture to the update.
+    The last stage matches features, so that the restored pictures agree with the update. If the batch cannot be
+    separated this attack is the same as `unveil`, because no stage would bring restored pictures back to the update.
 
     Args:
-        steps: Steps of the search, over all its stages.
-        smoothness: As in `unveil`, for the stages before the learned prior.
-        trust: Weight of the learned prior; see `NearRestored`.
-        prior: The learned prior, a restorer; see `UsesLearnedPrior`. Set in Python only.
-        factorisation: Constants of the separation. Set in Python only.
-        search: Constants of the search. Set in Python only.
+        steps: Steps of the search over all its stages, 1 to 1,000,000.
+        smoothness: Weight of the regulariser in the stages before the learned prior, in nats for a slope of one pixel
+            value a pixel; at least 0.
+        trust: Weight of the learned prior, more than 0; see `NearRestored`.
+        prior: The learned prior, which is a restorer; see `UsesLearnedPrior`. Set in Python only.
+        factorisation: The constants of the factorisation. Set in Python only.
+        search: The constants of the search. Set in Python only.
+
+    Raises:
+        UsageError: A value outside its range.
 
     Reference:
         docs/priors.md; taking turns after Venkatakrishnan, Bouman and Wohlberg, Plug-and-Play Priors, GlobalSIP 2013.
@@ -54,7 +58,7 @@ class RestoredFeatureInversion:
 
     @property
     def schedule(self) -> Schedule:
-        """Its stages."""
+        """The stages of the attack."""
         tuning = self.search
         parts = (
             *zip(tuning.learning_rates, tuning.feature_floors, strict=True),
