@@ -1,4 +1,4 @@
-"""What an enhancer is told of each picture beside its pixels: how firmly the update held it."""
+"""Hints: how much an update says about each picture, which an enhancer gets beside the pixels."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from torch import Tensor
 
 from unveil.core.types import FeatureFit
 
-HINTS = 3
-LEAST = 1e-3  # noise and misses below are as good as none
+HINTS = 3  # numbers for each picture
+LEAST = 1e-3  # smaller noise and misses are raised to this, in units of the features' standard deviation
 
 
 def hints_of(evidence: FeatureFit | None, count: int) -> Float[Tensor, "count 3"]:
-    """Log noise, log miss, and a one where they are known; zeros where the attack did not separate the batch.
-
-    The noise is the obfuscation's strength as it arrives at a picture, the miss the attack's own certainty.
+    """Return three numbers for each picture: log10 of the noise, log10 of the miss, and 1 to say that both are known.
 
     Args:
-        evidence: The attack's.
-        count: How many pictures there are.
+        evidence: The attack's evidence, whose `noise` and `miss` are used; None gives zeros for all three numbers.
+        count: Number of pictures.
     """
     if evidence is None:
         return torch.zeros((count, HINTS))

@@ -1,4 +1,4 @@
-"""Between an attack and its scores: an enhancer, held to what the update says."""
+"""Consistency: enhanced pictures must explain the update no worse than the attack's own pictures do."""
 
 from __future__ import annotations
 
@@ -27,23 +27,26 @@ HINT = "leave it out for the default"
 
 @dataclass(frozen=True, kw_only=True)
 class ConsistencyTuning:
-    """How a restorer's change is held to the update.
+    """Constants of `project_to_consistency`, which limits a restorer's change to what the update allows.
 
     Chosen by hand, on the published batch, while the restorers were trained; alternatives were compared, but no record
     of them was kept. `python -m benchmarks run tuning` halves and doubles each field on other pictures.
 
     Args:
-        shares: Shares of the change that are tried, one after the other, until the misfit is not raised; in (0, 1].
-        feature_steps: Most steps by which each picture is led back to the features that the update gives it.
-        update_steps: Most steps of a last correction towards the whole update.
-        nearly: These steps are taken where the misfit is at most this many times the attack's own; at least 1.
-        exact_noise: The features count as exact where their mean error is below this share of their standard deviation.
-        exact_share: Largest share that is tried where the features are exact, in (0, 1]: the update then knows better
-            than a prior.
-        margin: Each step aims at this times the goal, in (0, 1]; 1 would near it for ever.
+        shares: Shares of the change, in (0, 1], that are tried in this order until one does not raise the misfit.
+        feature_steps: Most steps that move each picture back towards the features that the update gives it.
+        update_steps: Most steps that then move all pictures towards the whole update.
+        nearly: The steps towards the whole update are taken if the misfit is at most this many times the attack's own;
+            at least 1.
+        exact_noise: The features count as exact if the standard deviation of their errors, averaged over the pictures,
+            is below this share of the features' own.
+        exact_share: Largest share that is tried if the features are exact, in (0, 1]; exact features say more about a
+            picture than a prior does.
+        margin: Each step aims at this times the goal, in (0, 1]; with 1 the steps would approach the goal and never
+            reach it.
 
     Raises:
-        UsageError: A value outside its range.
+        UsageError: A value is out of its range.
     """
 
     shares: tuple[float, ...] = (1.0, 0.6, 0.3)
@@ -82,24 +85,27 @@ def enhance(
     class_names: Sequence[str] = (),
     tuning: ConsistencyTuning = DEFAULT,
 ) -> tuple[Reconstruction, Enhancement]:
-    """The enhanced reconstruction and what was done to it, without the trial before it.
+    """Enhance a reconstruction.
 
-    A restorer is believed as far as its pictures explain the update no worse than the attack's own did; see
-    `project_to_consistency`. What a generator draws is kept, and its misfit reported.
+    A restorer's change is kept only as far as it does not raise the misfit; see `project_to_consistency`. A generator's
+    pictures are kept as they are, and their misfit is reported.
 
     Args:
         enhancer: The enhancer.
-        guess: What the attack rebuilt.
+        guess: The attack's reconstruction.
         model: The public model.
-        update: What was received.
-        knowledge: What the attacker was granted.
+        update: The received update.
+        knowledge: What the attacker knows.
         class_names: Names of the classes.
-        tuning: How a restorer's change is held to the update.
+        tuning: Constants of `project_to_consistency`.
+
+    Returns:
+        The reconstruction with the enhanced pictures, and a record of the misfit before and after.
     """
     found = enhancer(guess, class_names=class_names)
     distance = OBJECTIVES["misfit" if knowledge.scale else "cosine"](update, knowledge)
 
-    def misfit(images: Images) -> Tensor:
+    def misfit(images: Images) -> Float[Tensor, ""]:
         return distance(knowledge.simulate(model, Batch(images, guess.labels)))
 
     before = float(misfit(guess.images).detach())
@@ -120,20 +126,25 @@ def project_to_consistency(
     *,
     tuning: ConsistencyTuning = DEFAULT,
 ) -> tuple[Images, float, float]:
-    """As much of a restorer's change as does not raise the misfit, with the misfit and the share that was kept.
+    """Keep as much of a restorer's change as does not raise the misfit of the whole update.
 
-    All of the change is tried, then less of it, the same share for all pictures. Each is tried as it is; then with each
-    picture's features led back to where the attack had them or to within what obfuscation does to them, whichever is
-    farther; then to whichever is nearer. What is nearly right is led on by the update as a whole. The update's own
-    misfit decides, because every picture has its part in it; the features lead, because they are each picture's own,
-    cost little, and lie on gentler slopes.
+    The shares of `tuning` are tried in their order; all pictures get the same share. Each share is tried in up to three
+    ways: as it is; then with each picture moved back until the distance of its features is the attack's own or 1 (what
+    the obfuscation causes), whichever is larger; then until it is whichever is smaller. Steps towards the whole update
+    follow if the misfit is only slightly too high. The first result whose misfit is not raised is returned.
+
+    The misfit decides because all pictures contribute to the update. The features guide the steps because each picture
+    has its own, they are cheap to compute, and their slopes are gentler.
 
     Args:
-        guess: What the attack rebuilt.
+        guess: The attack's reconstruction.
         change: What the restorer would add to its pictures.
         misfit: How badly pictures explain the update.
         least: The misfit of the attack's pictures.
-        tuning: Which shares are tried, and how far pictures are led back.
+        tuning: Which shares are tried, and the most steps.
+
+    Returns:
+        The pictures, their misfit, and the share of the change that was kept; 0 if no share passed.
     """
     chi_squared = None if guess.evidence is None else guess.evidence.chi_squared
     exact = guess.evidence is not None and float(guess.evidence.noise.mean()) < tuning.exact_noise
@@ -169,17 +180,20 @@ def polyak_steps(
     steps: int,
     margin: float = DEFAULT.margin,
 ) -> Images:
-    """Pictures nearby that are less far from something: as near as `goal`, by a few steps downhill.
+    """Change pictures by a few steps down the slope of a distance, until the distance is at most `goal`.
 
-    Each step is the smallest change of the pictures that would bring the distance to the goal if it were linear. What
-    the distance leaves open so stays as it was restored.
+    Each step is the smallest change of the pictures that would bring the distance to the goal if the distance were
+    linear. So the steps leave alone what the distance does not depend on.
 
     Args:
         images: The pictures.
-        distance: One value a picture, or one for all of them.
+        distance: (images) -> one value for each picture, or one for all of them.
         goal: The same number of values.
-        steps: Steps at most.
+        steps: Most steps.
         margin: Each step aims at this times the goal.
+
+    Returns:
+        The changed pictures, detached; in [0, 1] if a step was taken.
 
     Reference:
         The step: Polyak, Minimization of Unsmooth Functionals, 1969.
@@ -199,13 +213,19 @@ def polyak_steps(
 
 
 def from_labels(enhancer: Enhancer, like: Reconstruction, *, class_names: Sequence[str] = ()) -> Images:
-    """What the enhancer draws for the reconstruction's labels, known or inferred, from grey pictures."""
+    """Return the pictures that the enhancer draws from the labels alone: it gets grey pictures and no evidence.
+
+    Args:
+        enhancer: The enhancer.
+        like: The reconstruction whose labels, known or inferred, are used.
+        class_names: Names of the classes.
+    """
     blank = dataclasses.replace(like, images=torch.full_like(like.images, GREY), evidence=None)
     return enhancer(blank, class_names=class_names).images
 
 
 def refuse_seen(enhancer: Enhancer, images: Images) -> None:
-    """Raise a `UsageError` where a picture is one that the enhancer was trained on: it would know it by heart."""
+    """Raise a `UsageError` if the enhancer was trained on one of the pictures, which it could then have memorised."""
     if not isinstance(enhancer, TrainedOnPictures):
         return
     known = overlap(fingerprints(images), enhancer.seen)

@@ -1,4 +1,4 @@
-"""The semantic generator: told what class a picture is of, it draws what was lost, where pixels are gone."""
+"""The semantic generator: a network that draws pictures of a given class from rough pictures."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from unveil.core.types import Images
 from unveil.enhancers.conditioning import HINTS
 from unveil.enhancers.unet import UNet
 
-CODE = 128
-SKETCH = (32, 4, 4)  # what a class looks like to begin with: maps, height, width
+CODE = 128  # length of the code that scales and shifts the blocks
+SKETCH = (32, 4, 4)  # shape of the sketch that is learned for each class: maps, height, width
 
 
 class ClassConditionalGenerator(nn.Module):
-    """Rough pictures, their hints and their classes in, plausible pictures out.
+    """Draws plausible pictures from rough pictures, their hints and their classes.
 
-    Every block takes mean and spread out of its maps and puts the class's in their place: the class decides, and is not
-    one input among many. Each class also has a rough sketch of its own, so that something can be drawn from a grey
-    picture too: a control that could not draw at all would be no control. Class 0 means that nothing is known; names
-    start at 1.
+    Each block normalises its maps, and a code of the class and the hints then sets their mean and variance, so that the
+    class has a strong effect. Each class also has a learned sketch, so that the network can draw from a grey picture
+    too; the control from the labels alone needs that. Class 0 means an unknown class; `names[i]` is class i + 1.
 
     Args:
-        names: The classes it was trained on.
-        widths: Channels at each scale, the first of 4 x 4 pixels.
-        blocks: Residual blocks at each scale, down and up.
+        names: The classes that it is trained on.
+        widths: Channels at each scale; at the first, a place has 4 x 4 pixels.
+        blocks: Residual blocks at each scale, both down and up.
 
     Reference:
         Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017; class-conditional
@@ -50,12 +49,12 @@ class ClassConditionalGenerator(nn.Module):
     def forward(
         self, images: Images, hints: Float[Tensor, "n hints"], classes: Int[Tensor, " n"]
     ) -> Float[Tensor, "n 3 h w"]:
-        """Drawn pictures, not clamped.
+        """Draw pictures; they are not clamped to [0, 1].
 
         Args:
-            images: Colour pictures in [0, 1].
-            hints: See `hints_of`.
-            classes: Index into `names` plus one; 0 where the class is unknown or not among them.
+            images: Rough colour pictures in [0, 1].
+            hints: What is known of each picture; see `hints_of`.
+            classes: Index in `names` plus 1; 0 if the class is unknown or has no name there.
         """
         code = torch.nn.functional.silu(self.hints(hints) + self.classes(classes))
         sketch = self.widen(self.sketches(classes).unflatten(1, SKETCH))
@@ -64,6 +63,9 @@ class ClassConditionalGenerator(nn.Module):
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """An embedding. On the meta device it is not filled: torch would import its compiler first, which takes seconds."""
+    """Return an embedding with normally distributed weights.
+
+    On the meta device the weights are not drawn, because torch would import its compiler for that, which takes seconds.
+    """
     numbers = torch.empty(rows, width)
     return nn.Embedding(rows, width, _weight=numbers if numbers.is_meta else numbers.normal_())

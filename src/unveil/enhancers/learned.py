@@ -1,4 +1,4 @@
-"""Learned enhancers: the shipped ones by name, others by file."""
+"""Learned enhancers: those that come with unveil, by name, and others, by file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from unveil.core.errors import UsageError
@@ -20,7 +20,7 @@ from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import Network, load_weights
 
 SHIPPED = Path(__file__).with_name("shipped")
-CHUNK = 32
+CHUNK = 32  # pictures in one run of the network
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Learned:
     """A learned enhancer: a restorer, or a generator that also uses the classes.
 
     Args:
-        name: As results name it.
-        path: Its weights; they are read when it is first called.
+        name: The enhancer's name in results.
+        path: The file of its weights, which is read on first use.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Learned:
 
     @property
     def is_faithful(self) -> bool:
-        """See `Enhancer`: a restorer claims to be, a generator does not."""
+        """See `Enhancer`: True for a restorer, False for a generator."""
         return isinstance(_loaded(self.path).network, Restorer)
 
     @property
@@ -52,18 +52,18 @@ class Learned:
         return (prior, "The attacker knows the names of the classes.") if self.uses_labels else (prior,)
 
     def checked(self) -> Learned:
-        """The same, once its weights are found to be readable; a `UsageError` where they are not."""
+        """Read the weights now and return the enhancer; raise a `UsageError` if they cannot be read."""
         _loaded(self.path)
         return self
 
     @property
-    def seen(self) -> Tensor:
-        """Fingerprints of the pictures it was trained on."""
+    def seen(self) -> UInt8[Tensor, "pictures bytes"]:
+        """Fingerprints of the pictures that it was trained on."""
         return _loaded(self.path).seen
 
     @property
     def card(self) -> dict[str, Any]:
-        """What its makers say of it."""
+        """The model card: what the enhancer was trained on, how, its licence and its checksum, as plain JSON."""
         return _loaded(self.path).card
 
     def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
@@ -76,14 +76,17 @@ class Learned:
         return replace(guess, images=drawn(network, guess.images, hints, classes), notes=(*guess.notes, note))
 
     def restored(self, images: Images, hints: Float[Tensor, "n hints"]) -> tuple[Images, Float[Tensor, "n 1 h w"]]:
-        """Restored pictures in [0, 1] and the expected size of their pixels' errors.
+        """Restore pictures.
 
         Args:
             images: Pictures in [0, 1].
-            hints: What is known of each; see `hints_of`.
+            hints: What is known of each picture; see `hints_of`.
+
+        Returns:
+            Restored pictures in [0, 1], and the expected root mean squared error of each pixel over its colours.
 
         Raises:
-            UsageError: It is a generator, or its file is missing or damaged.
+            UsageError: The enhancer is a generator, or its file is missing or damaged.
         """
         network = _loaded(self.path).network
         if not isinstance(network, Restorer):
@@ -91,14 +94,14 @@ class Learned:
         return restored(network, images, hints)
 
     def __str__(self) -> str:
-        # Of two files with one name only the checksum tells which it was.
+        # The checksum, because two files may have the same name.
         return self.name if self.path.parent == SHIPPED else f"{self.name}@{self.card['checksum']}"
 
 
 def restored(
     network: Restorer, images: Images, hints: Float[Tensor, "n hints"]
 ) -> tuple[Images, Float[Tensor, "n 1 h w"]]:
-    """Restored pictures in [0, 1] and the expected size of their pixels' errors, on the pictures' device."""
+    """Return restored pictures in [0, 1] and each pixel's expected error (root mean square), on the same device."""
     network.to(images.device)
     parts = zip(torch.split(_coloured(images), CHUNK), torch.split(hints.to(images.device), CHUNK), strict=True)
     with torch.no_grad():
@@ -110,7 +113,7 @@ def restored(
 def drawn(
     network: ClassConditionalGenerator, images: Images, hints: Float[Tensor, "n hints"], classes: Int[Tensor, " n"]
 ) -> Images:
-    """Drawn pictures in [0, 1]; class 0 is unknown."""
+    """Return pictures in [0, 1] that a generator draws from rough pictures, hints and classes; class 0 is unknown."""
     network.to(images.device)
     given = (_coloured(images), hints.to(images.device), classes.to(images.device))
     with torch.no_grad():
@@ -121,14 +124,20 @@ def drawn(
 def classes_of(
     network: ClassConditionalGenerator, labels: Int[Tensor, " n"], class_names: Sequence[str]
 ) -> Int[Tensor, " n"]:
-    """Each label as the generator counts classes, by its name; 0 where it does not know it."""
+    """Return the generator's class of each label, matched by the class's name; 0 if the generator does not have it.
+
+    Args:
+        network: The generator; its class i + 1 has the name `network.names[i]`.
+        labels: Class indices as the client counts them.
+        class_names: The client's names of the classes.
+    """
     places = {_bare(name): place for place, name in enumerate(network.names, 1)}
     names = [class_names[label] if 0 <= label < len(class_names) else "" for label in labels.tolist()]
     return torch.tensor([places.get(_bare(name), 0) for name in names])
 
 
 def _said(name: str, classes: Int[Tensor, " n"]) -> str:
-    """What a reader must know of pictures that a generator drew: of how many it knew the class."""
+    """Return a sentence for readers of a generator's pictures; it says for how many of them the class was known."""
     known = int((classes > 0).sum())
     return (
         f"The enhancer {name} draws pictures from rough ones and their classes; it knew the class of {known} of "
@@ -137,7 +146,7 @@ def _said(name: str, classes: Int[Tensor, " n"]) -> str:
 
 
 def _bare(name: str) -> str:
-    """A class name without case, underscores and WordNet's number."""
+    """Return a class name in lower case, without underscores, hyphens and WordNet's number."""
     words = name.lower().replace("_", " ").replace("-", " ").split()
     if words and words[0][:1] == "n" and words[0][1:].isdigit():
         words = words[1:]
@@ -145,20 +154,23 @@ def _bare(name: str) -> str:
 
 
 def _coloured(images: Float[Tensor, "n _ h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Return the pictures in float32 with three channels; raise a `UsageError` unless they have 1 or 3."""
     if images.shape[1] not in (1, 3):
         raise UsageError(f"enhancer: expected pictures of 1 or 3 channels, got {images.shape[1]}; use --enhancer none")
     return images.detach().float().expand(-1, 3, -1, -1)
 
 
 def _as_given(pictures: Float[Tensor, "n 3 h w"], images: Float[Tensor, "n _ h w"]) -> Images:
-    """The pictures in grey where the images have one channel, else as they are."""
+    """Return the pictures in grey if the images have one channel, else as they are."""
     return pictures.mean(1, keepdim=True) if images.shape[1] == 1 else pictures
 
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
+    """What `load_weights` returns."""
+
     network: Network
-    seen: Tensor
+    seen: UInt8[Tensor, "pictures bytes"]
     card: dict[str, Any]
 
 
@@ -168,4 +180,4 @@ def _loaded(path: Path) -> _Loaded:
 
 
 FAITHFUL = Learned("faithful", SHIPPED / "faithful.safetensors")
-"""The enhancer that attacks can have as a prior."""
+"""The enhancer that attacks can use as a prior."""

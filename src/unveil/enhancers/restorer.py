@@ -1,4 +1,4 @@
-"""The restoration network: told how firmly an update holds each picture, it takes the attack's errors out."""
+"""The restorer: a network that removes an attack's errors, given how much the update says about each picture."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from unveil.core.types import Images
 from unveil.enhancers.conditioning import HINTS
 from unveil.enhancers.unet import UNet
 
-CODE = 64
-SURE, UNSURE = -4.0, -0.5  # decades between which the expected error of a pixel lies
+CODE = 64  # length of the code that scales and shifts the blocks
+SURE, UNSURE = -4.0, -0.5  # log10 of the smallest and the largest expected error of a pixel, for pictures in [0, 1]
 
 
 class Restorer(nn.Module):
-    """Rough pictures and their hints in; cleaner pictures and how far each pixel is probably off out.
+    """Computes cleaner pictures, and the expected error of each pixel, from rough pictures and their hints.
 
-    Adds what it computes to what it was given: untrained, it changes nothing. Nothing is normalised over pixels or
-    pictures, so brightness survives and a picture is restored alike whatever stands beside it.
+    The network computes a correction that is added to the rough pictures; untrained, the correction is 0. Nothing is
+    normalised over pixels or pictures, so the pictures keep their brightness, and the result for a picture does not
+    depend on the others in the batch.
 
     Args:
-        widths: Channels at each scale, the first of 2 x 2 pixels.
-        blocks: Residual blocks at each scale, down and up.
+        widths: Channels at each scale; at the first, a place has 2 x 2 pixels.
+        blocks: Residual blocks at each scale, both down and up.
 
     Reference:
         The residual: Zhang et al., Beyond a Gaussian Denoiser, TIP 2017. The expected error beside the mean: Kendall
@@ -43,11 +44,14 @@ class Restorer(nn.Module):
     def forward(
         self, images: Images, hints: Float[Tensor, "n hints"]
     ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 1 h w"]]:
-        """Restored pictures, not clamped, and the expected size of each pixel's error.
+        """Restore pictures.
 
         Args:
             images: Colour pictures in [0, 1].
-            hints: See `hints_of`.
+            hints: What is known of each picture; see `hints_of`.
+
+        Returns:
+            Restored pictures, not clamped, and the expected root mean squared error of each pixel over its colours.
         """
         out = self.body(images, self.code(hints)).float()
         decades = (SURE + UNSURE) / 2 + (UNSURE - SURE) / 2 * torch.tanh(out[:, 3:])

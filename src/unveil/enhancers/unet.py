@@ -1,4 +1,4 @@
-"""The body that both learned priors share: a small U-Net whose blocks are scaled and shifted by a code."""
+"""A small U-Net, the body of both learned priors; a code scales and shifts the maps of its blocks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from unveil.core.types import Images
 
 
 class UNet(nn.Module):
-    """Pictures and a code in, as many maps as asked for out, at the pictures' size.
+    """Computes `outputs` maps of the pictures' size from pictures and a code.
 
-    Works on `shrink` x `shrink` pixels at a time, at as many scales as there are widths. The last layer starts at zero.
+    The first map has one place for each `shrink` x `shrink` pixels; each further scale has half the height and width.
+    The last layer's weights start at zero, and so does the output.
 
     Args:
-        shrink: Pixels a side that are one place of the first map.
+        shrink: Height and width in pixels of one place of the first map.
         widths: Channels at each scale.
-        blocks: Residual blocks at each scale, on the way down and on the way up.
+        blocks: Residual blocks at each scale, both down and up.
         code: Length of the code.
-        outputs: Maps that come out.
-        normalised: Take mean and spread out of each map before the code gives it others, so that the code is not one
-            voice among many; brightness then survives only in what is added to the output.
+        outputs: Number of maps in the output.
+        normalised: Normalise groups of maps to mean 0 and variance 1 before the code scales and shifts them, so that
+            the code decides both. The maps then do not keep the pictures' brightness.
 
     Reference:
         Ronneberger, Fischer and Brox, U-Net, MICCAI 2015; scaling and shifting by a code: Perez et al., FiLM, AAAI
@@ -53,12 +54,12 @@ class UNet(nn.Module):
     def forward(
         self, images: Images, code: Float[Tensor, "n code"], bottom: Float[Tensor, "n widest a b"] | None = None
     ) -> Float[Tensor, "n outputs h w"]:
-        """Any height and width: the edges are repeated up to what the scales need, and cut off again.
+        """Compute the output maps; the pictures are padded to a size that the scales need, and the output is cropped.
 
         Args:
-            images: The pictures.
-            code: What scales and shifts the blocks.
-            bottom: Added to the smallest maps, brought to their size.
+            images: The pictures, in colour, of any height and width.
+            code: The code of each picture.
+            bottom: Maps that are resized and added to the smallest maps; None for nothing.
         """
         height, width = images.shape[2:]
         padded = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
@@ -77,21 +78,23 @@ class UNet(nn.Module):
 
 
 class Blocks(nn.Module):
-    """Some blocks of one width, one after the other."""
+    """Several blocks of one width in sequence."""
 
     def __init__(self, width: int, count: int, code: int, normalised: bool) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, code, normalised) for _ in range(count))
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """What comes out of the last one."""
+    def forward(
+        self, x: Float[Tensor, "n channels a b"], code: Float[Tensor, "n code"]
+    ) -> Float[Tensor, "n channels a b"]:
+        """Compute the output of the last block."""
         for block in self.blocks:
             x = block(x, code)
         return x
 
 
 class Block(nn.Module):
-    """Two convolutions between which the code scales and shifts, added to what came in."""
+    """A residual block: two convolutions, between which the code scales and shifts each map."""
 
     def __init__(self, width: int, code: int, normalised: bool) -> None:
         super().__init__()
@@ -102,10 +105,12 @@ class Block(nn.Module):
         nn.init.zeros_(self.film.bias)
         with torch.no_grad():
             self.film.weight *= 0.1
-            self.two.weight *= 0.3  # a deep sum of blocks starts near the identity
+            self.two.weight *= 0.3  # so that a sequence of many blocks starts near the identity
 
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """The block's output, as wide as its input."""
+    def forward(
+        self, x: Float[Tensor, "n channels a b"], code: Float[Tensor, "n code"]
+    ) -> Float[Tensor, "n channels a b"]:
+        """Compute the block's output, which has as many channels as its input."""
         scale, shift = self.film(code)[:, :, None, None].chunk(2, 1)
         inside = self.one(x)
         if self.normalised:

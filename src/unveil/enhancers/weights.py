@@ -1,4 +1,4 @@
-"""Weights of learned priors in safetensors files: written with what they need, refused where something is wrong."""
+"""Files of learned priors' weights in safetensors format: writing them, and reading them with checks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 from torch.nn import Module
 
@@ -18,27 +19,29 @@ from unveil.core.fingerprints import BYTES
 from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.restorer import Restorer
 
-VERSION = "1"
-LARGEST = 1024 * MIB  # of a file
-TENSORS = 10_000
-WIDEST, DEEPEST = 1024, 64  # maps of a network; its scales, and the blocks of each
-NAMES = 1_000_000  # classes of a generator
-SEEN = "seen"  # fingerprints of the pictures it was trained on, beside the weights
+VERSION = "1"  # of the format
+LARGEST = 1024 * MIB  # bytes of a file
+TENSORS = 10_000  # tensors in a file, at most
+WIDEST, DEEPEST = 1024, 64  # most channels of a network; most scales, and most blocks at each scale
+NAMES = 1_000_000  # most classes of a generator
+SEEN = "seen"  # name of the tensor of the training pictures' fingerprints
 Network = Restorer | ClassConditionalGenerator
-"""What a file of weights may hold."""
+"""The kinds of networks whose weights a file may hold."""
 
 KINDS: Mapping[str, type[Network]] = {cls.kind: cls for cls in (Restorer, ClassConditionalGenerator)}
 AGAIN = "install unveil again, or train it with `unveil fit`"
 
 
-def save_weights(network: Network, path: Path, *, seen: Tensor, card: Mapping[str, Any]) -> str:
+def save_weights(
+    network: Network, path: Path, *, seen: UInt8[Tensor, "pictures bytes"], card: Mapping[str, Any]
+) -> str:
     """Write a network as 16-bit floats, whole or not at all, and return its checksum.
 
     Args:
-        network: What was trained.
+        network: The trained network.
         path: The file.
         seen: Fingerprints of the training pictures.
-        card: What a reader should know of it, plain JSON.
+        card: The model card, plain JSON.
 
     Raises:
         OSError: The disk is full or the folder cannot be written.
@@ -58,11 +61,14 @@ def save_weights(network: Network, path: Path, *, seen: Tensor, card: Mapping[st
     return facts["checksum"]
 
 
-def load_weights(path: Path) -> tuple[Network, Tensor, dict[str, Any]]:
-    """The network in eval mode, the fingerprints of what it was trained on, and its card.
+def load_weights(path: Path) -> tuple[Network, UInt8[Tensor, "pictures bytes"], dict[str, Any]]:
+    """Read a network.
+
+    Returns:
+        The network in eval mode, the fingerprints of its training pictures, and its card with the checksum.
 
     Raises:
-        UsageError: The file is missing, damaged, of another version, or its tensors are not this network's.
+        UsageError: The file is missing, damaged or of another version, or its tensors do not fit its settings.
     """
     tensors, facts = _read(path)
     if facts.get("unveil") != VERSION or facts.get("kind") not in KINDS:
@@ -81,9 +87,9 @@ def load_weights(path: Path) -> tuple[Network, Tensor, dict[str, Any]]:
         if not isinstance(settings, dict) or not isinstance(card, dict):
             raise ValueError("expected two tables")
         _refuse_giants(settings)
-        with torch.device("meta"):  # shapes without numbers, so that a file cannot ask for memory it does not fill
+        with torch.device("meta"):  # a network without values, so that a small file cannot make it use much memory
             _compare(KINDS[facts["kind"]](**settings), tensors, path)
-        with torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
+        with torch.random.fork_rng(devices=[]):  # building the network draws weights, which are then replaced
             network = KINDS[facts["kind"]](**settings)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, UsageError):
@@ -96,7 +102,12 @@ def load_weights(path: Path) -> tuple[Network, Tensor, dict[str, Any]]:
     return network.eval().requires_grad_(False), seen, {**card, "checksum": facts["checksum"]}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, Shaped[Tensor, " ..."]], dict[str, str]]:
+    """Read the tensors of a safetensors file by name, and its metadata.
+
+    Raises:
+        UsageError: The file is missing, too large or damaged, or has too many tensors.
+    """
     from safetensors import safe_open
 
     regular(path, "", fix="name a shipped enhancer or a file of `unveil fit`", most=LARGEST)
@@ -106,12 +117,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             if len(names) > TENSORS:
                 raise ValueError(f"it has {len(names)} tensors, and at most {TENSORS} are read")
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except Exception as error:  # of safetensors, and of torch where a header promises what no tensor can be
+    except Exception as error:  # safetensors and torch raise many kinds for a damaged file
         raise UsageError(f"{shown(path)} cannot be read as safetensors ({reason_of(error)}); {AGAIN}") from None
 
 
 def _refuse_giants(settings: Mapping[str, Any]) -> None:
-    """A file must not be able to ask for more memory or time than a machine has."""
+    """Raise a `ValueError` if the settings describe a network that would need too much memory or time."""
     widths, blocks, names = settings.get("widths", (1,)), settings.get("blocks", 1), settings.get("names", ())
     if not isinstance(widths, list | tuple) or not 0 < len(widths) <= DEEPEST:
         raise ValueError(f"expected 1 to {DEEPEST} widths")
@@ -123,8 +134,14 @@ def _refuse_giants(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"expected at most {NAMES} names")
 
 
-def _compare(network: Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Whether the tensors are the network's, and finite numbers; it need not have any itself."""
+def _compare(network: Module, tensors: Mapping[str, Shaped[Tensor, " ..."]], path: Path) -> None:
+    """Raise a `UsageError` unless the tensors have the network's names and shapes, and hold finite floats.
+
+    Args:
+        network: The network; it may be on the meta device.
+        tensors: The tensors of the file.
+        path: The file, for the message.
+    """
     own = network.state_dict()
     for name, tensor in own.items():
         if name not in tensors:
@@ -142,8 +159,8 @@ def _compare(network: Module, tensors: Mapping[str, Tensor], path: Path) -> None
         raise UsageError(f"{shown(path)}: tensor {quoted(unknown[0], 60)} belongs to another network; {AGAIN}")
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Sixteen characters that change with any number, name or shape."""
+def _checksum(tensors: Mapping[str, Shaped[Tensor, " ..."]]) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of all names, shapes, types and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from unveil.core.errors import UsageError, writing
@@ -33,8 +34,8 @@ from unveil.fitting.store import PairStore
 
 Setting = Literal["faithful", "sharp", "semantic"]
 VICTIMS = 8  # random networks of the cheap degradation, for each size
-SMALL = 64  # pixels a side, up to which a generator is narrow
-NARROW, WIDE = (32, 56, 80), (64, 96, 128, 160)  # a generator's maps at each scale
+SMALL = 64  # largest side, in pixels, for which a generator is narrow
+NARROW, WIDE = (32, 56, 80), (64, 96, 128, 160)  # a generator's channels at each scale
 
 PURPOSES: Mapping[Setting, str] = {
     "faithful": "Restores the pictures of an attack as near to the truth as it can: trained to PSNR.",
@@ -51,25 +52,28 @@ LIMITS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What is trained, on what, for how long.
+    """The plan of one training of an enhancer.
 
     Args:
         setting: `faithful`, `sharp` or `semantic`.
         sources: Folders or .npz files of training pictures; the first gives the size.
-        work: Folder for pairs and checkpoints; started again with it, a training goes on.
-        out: The file of weights.
-        clients: Simulated clients, whose pictures are the pairs.
-        steps: Training steps.
+        work: Folder for pairs and checkpoints; a training that was interrupted continues from it.
+        out: The file of weights that is written; it ends in .safetensors.
+        clients: Number of simulated clients, whose pictures make the pairs.
+        steps: Number of training steps.
         lr: Learning rate.
-        evaluate: Pictures that will be used for evaluation: training on one of them is refused.
-        leave_out: Train without those pictures instead.
-        begin: Weights to go on from; None to begin anew.
-        pairs: Folders of pairs from an earlier training of these sources, used too.
-        size: Size of a folder's pictures.
-        seed: Of everything.
-        licence: Of the pictures, for the card.
-        lpips_weights: For `semantic`: a file of AlexNet's weights, for likeness; `download` to fetch them.
-        command: How it was started, for the card.
+        evaluate: Folders or .npz files of pictures for evaluation; training on one of them raises an error.
+        leave_out: Leave pictures for evaluation out of the training instead of raising an error.
+        begin: File of weights to train further; None to start from new weights.
+        pairs: Folders of pairs from an earlier training on these sources, which are used too.
+        size: Height and width in pixels to which a folder's pictures are brought.
+        seed: Seed of all randomness.
+        licence: Licence of the pictures, for the card.
+        lpips_weights: For `semantic`: a file of AlexNet's weights, which compare pictures; `download` to fetch them.
+        command: The command that started the training, for the card.
+
+    Raises:
+        UsageError: A setting is missing or out of its range.
     """
 
     setting: Setting
@@ -101,26 +105,33 @@ class Fit:
         Training(steps=self.steps, lr=self.lr, seed=self.seed)
 
     def recipes(self, side: int) -> Sequence[Recipe]:
-        """Recipes of simulated clients for pictures of `side` x `side` pixels; each client follows one of them."""
+        """Return the recipes of simulated clients for pictures of `side` x `side` pixels; each client follows one."""
         return (replace(DESTRUCTION, sizes=(side,)),) if self.setting == "semantic" else RESTORATION
 
 
 OnProgress = Callable[[str, int, int, Mapping[str, float]], None]
-"""(what is being done, how far, of how much, scores)."""
+"""(the activity, units done, units in all, scores by name)."""
 
 
 def fit(plan: Fit, on_progress: OnProgress | None = None) -> dict[str, Any]:
-    """Make pairs, train, write the weights with their card beside them; returns the card.
+    """Make pairs, train an enhancer, and write its weights with the card beside them.
+
+    Args:
+        plan: What is trained, and on what.
+        on_progress: Called after each client and each training step.
+
+    Returns:
+        The card, with the checksum of the weights.
 
     Raises:
         UsageError: A source cannot be used, holds pictures for evaluation, or the disk is full.
     """
     report = on_progress or (lambda what, done, total, scores: None)
-    # What is missing is said before hours of work.
+    # All inputs are read and checked first, before hours of work.
     source = _source(plan)
     begun = None if plan.begin is None else _begun(plan.begin)
     seen = _known_before(plan, source, begun)
-    torch.manual_seed(plan.seed)  # initial weights; a command's own process, so nobody else's state
+    torch.manual_seed(plan.seed)  # for the initial weights; a command runs in a process of its own
     network, eyes = _network(plan, source, begun), _eyes(plan)
     with writing(plan.out.parent, "--out"):
         plan.out.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +139,7 @@ def fit(plan: Fit, on_progress: OnProgress | None = None) -> dict[str, Any]:
             raise PermissionError(None, f"{plan.out.name} cannot be a file there")
     started, is_new = time.monotonic(), not plan.work.exists()
     folder, recipes = plan.work / "pairs", plan.recipes(source.side)
-    what = f"pairs of {len(source)} pictures of {source.name}"  # one --evaluate forgotten, and it is named here
+    what = f"pairs of {len(source)} pictures of {source.name}"  # names the source, so that a missing --evaluate shows
     produce(
         source,
         recipes,
@@ -157,30 +168,51 @@ def fit(plan: Fit, on_progress: OnProgress | None = None) -> dict[str, Any]:
     return write(average, plan.out, seen=torch.from_numpy(known), card=card)
 
 
-def write(network: Network, out: Path, *, seen: Tensor, card: dict[str, Any]) -> dict[str, Any]:
-    """The weights, and the card as a page beside them."""
+def write(
+    network: Network, out: Path, *, seen: UInt8[Tensor, "pictures bytes"], card: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the weights, and the card as a Markdown page beside them.
+
+    Args:
+        network: The trained network.
+        out: The file of weights; the page has the same name with the suffix .md.
+        seen: Fingerprints of the training pictures.
+        card: The card, plain JSON.
+
+    Returns:
+        The card with the checksum of the weights.
+
+    Raises:
+        UsageError: The disk is full, or the folder cannot be written.
+    """
     with writing(out.parent, "--out"):
         checksum = save_weights(network, out, seen=seen, card=card)
         page = as_markdown(out.stem, card, checksum=checksum)
-        write_whole(out.with_suffix(".md"), page.encode(errors="backslashreplace"))  # the command need not be UTF-8
+        write_whole(out.with_suffix(".md"), page.encode(errors="backslashreplace"))  # the command may not be UTF-8
     return {**card, "checksum": checksum}
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """The weights that a training goes on from, the pictures they know, and their card."""
+    """The network that a training starts from, the fingerprints of its training pictures, and its card."""
 
     network: Network
-    seen: Tensor
+    seen: UInt8[Tensor, "pictures bytes"]
     card: Mapping[str, Any]
 
 
 def _begun(path: Path) -> _Begun:
+    """Read the weights to train further."""
     network, seen, card = load_weights(path)
     return _Begun(network.requires_grad_(True).train(), seen, card)
 
 
 def _source(plan: Fit) -> Source:
+    """Read the training pictures.
+
+    Raises:
+        UsageError: A source cannot be used or holds pictures for evaluation, or a generator has fewer than 2 classes.
+    """
     is_complete = plan.setting == "semantic"  # a class of a few pictures cannot be drawn
     source = joined([read_source(path, size=plan.size, complete=is_complete) for path in plan.sources])
     if is_complete and len(source.class_names) < 2:
@@ -188,8 +220,12 @@ def _source(plan: Fit) -> Source:
     return apart_from(source, plan.evaluate, size=plan.size, leave_out=plan.leave_out)
 
 
-def _known_before(plan: Fit, source: Source, begun: _Begun | None) -> Tensor:
-    """Fingerprints of what earlier trainings have seen, once no picture for evaluation is among them."""
+def _known_before(plan: Fit, source: Source, begun: _Begun | None) -> UInt8[Tensor, "pictures bytes"]:
+    """Return the fingerprints of all pictures that earlier trainings used: those of `plan.pairs` and `plan.begin`.
+
+    Raises:
+        UsageError: A picture for evaluation is among them, or pairs of a generator are of other pictures.
+    """
     earlier = {folder: pictures_of(folder) for folder in plan.pairs}
     for folder, seen in earlier.items():
         if plan.setting == "semantic" and not torch.equal(seen, source.fingerprints):
@@ -210,6 +246,11 @@ def _known_before(plan: Fit, source: Source, begun: _Begun | None) -> Tensor:
 
 
 def _network(plan: Fit, source: Source, begun: _Begun | None) -> Network:
+    """Return the network to train: that of `begun`, or a new one.
+
+    Raises:
+        UsageError: `begun` has a network of another kind, or a generator for other classes.
+    """
     before = None if begun is None else begun.network
     if plan.setting == "semantic":
         network = before or ClassConditionalGenerator(
@@ -225,7 +266,7 @@ def _network(plan: Fit, source: Source, begun: _Begun | None) -> Network:
 
 
 def _card(plan: Fit, source: Source, begun: _Begun | None) -> dict[str, Any]:
-    """What is known of the weights before they are trained."""
+    """Return the entries of the card that are known before the training."""
     before = {"data": "pictures unknown", "licence": "not given"} | dict(begun.card if begun is not None else {})
     return {
         "purpose": PURPOSES[plan.setting],
@@ -245,6 +286,7 @@ def _card(plan: Fit, source: Source, begun: _Begun | None) -> dict[str, Any]:
 
 
 def _task(plan: Fit, source: Source, store: PairStore, network: Network, eyes: Any) -> TrainingTask:
+    """Return the training task for the network; `eyes` is what `_eyes` returns."""
     recipe = plan.recipes(source.side)[0]
     sizes = recipe.sizes if plan.setting == "semantic" else tuple(size for size in recipe.sizes if size <= 64)
     degrader = None
@@ -267,7 +309,10 @@ def _task(plan: Fit, source: Source, store: PairStore, network: Network, eyes: A
 
 
 def _eyes(plan: Fit) -> Any:
-    """The network through whose eyes pictures are compared; faithful has none."""
+    """Return what compares pictures in training.
+
+    It is a network of the package `lpips` for `semantic`, a `Likeness` for `sharp`, and None for `faithful`.
+    """
     from unveil.metrics.perceptual import network
 
     if plan.setting == "semantic":

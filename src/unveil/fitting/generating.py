@@ -1,8 +1,8 @@
-"""Training a semantic generator: adversarially, on pictures whose pixels are gone, with their classes."""
+"""Adversarial training of a semantic generator, on rough pictures that have lost most pixels and on their classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +16,17 @@ from unveil.core.pixels import GREY
 from unveil.core.types import Images
 from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.fitting.degrade import Degrader
-from unveil.fitting.loop import contact_sheet
-from unveil.fitting.losses import Critic, Likeness, critic_loss
+from unveil.fitting.loop import Losses, contact_sheet
+from unveil.fitting.losses import Critic, Likeness, Maps, critic_loss
 from unveil.fitting.pairs import Pairs
 from unveil.fitting.store import PairStore
 from unveil.metrics.pixel import psnr
 
-NAMELESS = 0.15  # share of the pictures whose class is withheld: what the generator draws without a label
-BLANK = 0.1  # share of the pictures that are withheld: what it draws from the label alone
-CHEAP = 0.4  # share of the training that learns from the cheap degradation
-SHOWN = 10
-JUDGED, NAMED = 0.05, 0.1  # weights of the critic's and the reader's opinion beside likeness and distance
+NAMELESS = 0.15  # share of the pictures whose class is withheld, so that the generator learns to draw without a label
+BLANK = 0.1  # share of the pictures that are made grey, so that it learns to draw from the label alone
+CHEAP = 0.4  # share of the training, its first part, that uses the cheap degradation
+SHOWN = 10  # pictures on a contact sheet
+JUDGED, NAMED = 0.05, 0.1  # weights of the critic's and the reader's terms in the generator's loss
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,12 +35,12 @@ class GeneratorTask:
 
     Args:
         network: The generator, new or to be trained further.
-        store: Pairs of real attacks.
-        likeness: What the drawn pictures have to be like, as another network sees it.
-        critic: Learns to tell them from real ones of their class.
-        reader: Learns to name the class of real pictures, and asks that drawn ones be named so too.
-        degrader: The cheap degradation of the first part; None to learn from real attacks throughout.
-        batch: Pictures a step.
+        store: Pairs from real attacks.
+        likeness: Distance of drawn pictures from the true ones, computed by another network.
+        critic: Learns to tell drawn pictures from real ones of their class.
+        reader: Learns the class of real pictures; the generator is trained so that it names drawn ones correctly too.
+        degrader: The cheap degradation for the first part of the training; None to use real attacks throughout.
+        batch: Pictures in each step.
     """
 
     network: ClassConditionalGenerator
@@ -59,7 +59,7 @@ class GeneratorTask:
         """See `TrainingTask`."""
         return {"generator": self.network, "critic": self.critic, "reader": self.reader}
 
-    def losses(self, share: float, *, random: np.random.Generator) -> Mapping[str, Tensor]:
+    def losses(self, share: float, *, random: np.random.Generator) -> Losses:
         """See `TrainingTask`."""
         if self.degrader is not None and share < CHEAP:
             pairs = self.degrader.draw(self.batch, random=random)
@@ -82,8 +82,14 @@ class GeneratorTask:
             "reader": read,
         }
 
-    def judge(self, network: Module) -> tuple[dict[str, float], Tensor]:
-        """Decibels, and some pictures: rough, drawn with the label, without, from the label alone, true."""
+    def judge(self, network: Module) -> tuple[dict[str, float], Float[Tensor, "3 h w"]]:
+        """Score the averaged network; see `TrainingTask`.
+
+        Returns:
+            The gain in PSNR over the rough pictures in dB, with the share whose class the reader names; and a contact
+            sheet. Each of its columns shows one picture: rough, drawn with its label, drawn without, drawn from the
+            label alone, and true.
+        """
         gains: list[float] = []
         shown: list[Tensor] = []
         named: list[float] = []
@@ -103,12 +109,20 @@ class GeneratorTask:
 
 
 def pairs_side(store: PairStore) -> int:
-    """The largest size of the store's pictures: generators see whole pictures, for half a dog has no class."""
+    """Return the largest side of the store's pictures in pixels; a generator is trained on whole pictures."""
     return max(store.groups)
 
 
 def withheld(pairs: Pairs, random: np.random.Generator) -> tuple[Images, Float[Tensor, "n hints"], Int[Tensor, " n"]]:
-    """Rough pictures, hints and classes (0 for none); some pictures are grey, some classes 0."""
+    """Return rough pictures, hints and classes of pairs, with some of them withheld at random.
+
+    Args:
+        pairs: The pairs.
+        random: Source of randomness.
+
+    Returns:
+        Rough pictures, of which some are grey; hints, which are 0 for those; and classes from 1, of which some are 0.
+    """
     count = len(pairs.labels)
     classes = pairs.labels + 1
     nameless = torch.from_numpy(random.random(count) < NAMELESS)
@@ -118,10 +132,10 @@ def withheld(pairs: Pairs, random: np.random.Generator) -> tuple[Images, Float[T
 
 
 def glimpsed(images: Images, random: np.random.Generator) -> Images:
-    """The pictures moved a little, brighter or darker and with some grain, differentiable.
+    """Return the pictures shifted, mirrored or not, brighter or darker, and with noise; differentiable.
 
-    What a critic and a reader see of a picture: few pictures are not so soon known by heart, and what is drawn to
-    please them has to be seen from more than one side.
+    The critic and the reader get pictures in this form. It keeps them from memorising a small training set, and the
+    generator from exploiting details that they see in one position only.
 
     Reference:
         Zhao et al., Differentiable Augmentation for Data-Efficient GAN Training, NeurIPS 2020.
@@ -139,17 +153,17 @@ def glimpsed(images: Images, random: np.random.Generator) -> Images:
 
 
 class AuxiliaryClassifier(nn.Module):
-    """Names the classes from another network's maps; it is trained beside the generator and thrown away afterwards.
+    """Tells the class of a picture from another network's maps; it is trained beside the generator and not kept.
 
     Args:
-        classes: How many there are.
-        eyes: Pictures in [0, 1] -> that network's maps; never trained.
+        classes: Number of classes.
+        eyes: (pictures in [0, 1]) -> that network's maps; it is not trained.
 
     Reference:
         Odena, Olah and Shlens, Conditional Image Synthesis with Auxiliary Classifier GANs, ICML 2017.
     """
 
-    def __init__(self, classes: int, eyes: Callable[[Images], Sequence[Tensor]]) -> None:
+    def __init__(self, classes: int, eyes: Callable[[Images], Maps]) -> None:
         super().__init__()
         self.eyes = eyes
         with torch.no_grad():
@@ -157,11 +171,11 @@ class AuxiliaryClassifier(nn.Module):
         self.last = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, classes))
 
     def _pooled(self, images: Images) -> Float[Tensor, "n f"]:
-        """Mean and maximum of every map."""
+        """Return the mean and the maximum of every map, for each picture."""
         maps = self.eyes(images)
         return torch.cat([pool for m in maps for pool in (m.mean((2, 3)), m.amax((2, 3)))], 1).float()
 
     def forward(self, images: Images) -> Float[Tensor, "n classes"]:
-        """One score a class."""
+        """Compute the scores of the classes before the softmax."""
         scores: Tensor = self.last(self._pooled(images))
         return scores

@@ -1,4 +1,4 @@
-"""The one training loop: steps, running averages, validation, checkpoints, resume."""
+"""The training loop of all enhancers: steps, running average of the weights, validation, checkpoints, resuming."""
 
 from __future__ import annotations
 
@@ -22,43 +22,53 @@ from unveil.core.files import append_whole, write_whole
 from unveil.core.pixels import png_of
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.jsonl"
-KEEP = 0.999  # of the running average, a step
+KEEP = 0.999  # share of the running average that each step keeps, once 9000 steps are done
 WARM = 100  # steps over which the learning rate rises
+
+Losses = Mapping[str, Float[Tensor, ""]]
+"""The loss of each network, by the network's name."""
 
 
 @runtime_checkable
 class TrainingTask(Protocol):
-    """What is trained: it computes losses and judges itself."""
+    """What `train` trains: networks, their losses, and the validation of the first network."""
 
     @property
     def networks(self) -> Mapping[str, Module]:
-        """Everything with weights, the one that is wanted first."""
+        """All networks that are trained, by name; the first is the result of the training."""
         ...
 
-    def losses(self, share: float, *, random: np.random.Generator) -> Mapping[str, Tensor]:
-        """One loss for each network, on a fresh batch.
+    def losses(self, share: float, *, random: np.random.Generator) -> Losses:
+        """Compute the loss of each network on a new batch.
 
         Args:
-            share: How much of the training is done, 0 to 1.
-            random: The randomness of the batch.
+            share: Share of the training that is done, 0 to 1.
+            random: Source of the batch's randomness.
         """
         ...
 
-    def judge(self, network: Module) -> tuple[dict[str, float], Tensor]:
-        """Scores of the averaged network on pairs it was not trained on, and pictures to look at (3 x h x w)."""
+    def judge(self, network: Module) -> tuple[dict[str, float], Float[Tensor, "3 h w"]]:
+        """Score the averaged network on pairs for validation.
+
+        Returns:
+            Scores by name, and a picture in [0, 1] for a person to look at.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How long and how fast.
+    """The schedule of a training.
 
     Args:
-        steps: Batches.
-        lr: Learning rate; rises over the first hundred steps, then a cosine takes it to a fiftieth.
-        every: Steps between two looks at the validation pairs, each of which writes a checkpoint too.
-        seed: Of the batches.
-        of: What it begins with and learns from: another training's checkpoint is told by it.
+        steps: Number of steps, each on one batch.
+        lr: Highest learning rate. The rate rises over the first 100 steps, and a cosine lowers it to 1/50 at the end.
+        every: Steps between two validations, each of which writes a checkpoint too.
+        seed: Seed of the batches.
+        of: Text that names the initial weights and the training data; a checkpoint with another text is refused.
+
+    Raises:
+        UsageError: A value is out of its range.
     """
 
     steps: int
@@ -77,19 +87,23 @@ class Training:
 
 
 OnStep = Callable[[int, Mapping[str, float]], None]
+"""(number of the step, losses and scores by name)."""
 
 
 def train(task: TrainingTask, training: Training, folder: Path, on_progress: OnStep | None = None) -> Module:
-    """Train, or go on where the folder's checkpoint stopped; returns the averaged network.
+    """Train the networks of a task, from the folder's checkpoint if there is one.
 
     Args:
         task: What is trained.
-        training: How long and how fast.
-        folder: Gets checkpoint.pt, curve.jsonl (a line a look) and look-STEP.png.
-        on_progress: Called after each step with its number and the losses, and with the scores after each look.
+        training: The schedule.
+        folder: Folder for checkpoint.pt, curve.jsonl (one line for each validation) and look-STEP.png.
+        on_progress: Called after each step with its number and the losses; after a validation with its scores too.
+
+    Returns:
+        The first network with the running average of its weights, in eval mode.
 
     Raises:
-        UsageError: A loss is not a number, the folder holds another training's checkpoint, or the disk is full.
+        UsageError: A loss is NaN or infinite, the folder holds another training's checkpoint, or the disk is full.
     """
     with writing(folder, "--work"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +114,7 @@ def train(task: TrainingTask, training: Training, folder: Path, on_progress: OnS
     }
     start = _resume(folder / CHECKPOINT, training, networks, average, optimisers)
     for step in range(start, training.steps):
-        # Drawn from the step, so that a training that was interrupted goes on as if it had not been.
+        # Seeded by the step, so that a resumed training gives the same result as one that was not interrupted.
         random = np.random.default_rng([training.seed, step])
         losses = task.losses(step / training.steps, random=random)
         for name, loss in losses.items():
@@ -125,7 +139,7 @@ def train(task: TrainingTask, training: Training, folder: Path, on_progress: OnS
 
 
 def _step(optimiser: torch.optim.Optimizer, network: Module, loss: Float[Tensor, ""], lr: float) -> None:
-    """One step of the optimiser, the gradient clipped to length 1."""
+    """Take one step of the optimiser with a gradient that is clipped to L2 norm 1."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, slope in zip(parameters, slopes, strict=True):
@@ -138,10 +152,12 @@ def _step(optimiser: torch.optim.Optimizer, network: Module, loss: Float[Tensor,
 
 
 def _speed(step: int, steps: int) -> float:
+    """Return the learning rate of a step as a share of the highest one."""
     return min(1.0, (step + 1) / WARM) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def _follow(average: Module, network: Module, step: int) -> None:
+    """Move the running average of the weights towards the network's weights, in place."""
     keep = min(KEEP, (step + 1) / (step + 10))
     with torch.no_grad():
         for mean, value in zip(average.parameters(), network.parameters(), strict=True):
@@ -156,6 +172,7 @@ def _keep(
     average: Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
 ) -> None:
+    """Write a checkpoint, whole or not at all."""
     state = {
         "step": step,
         "training": asdict(training),
@@ -175,6 +192,14 @@ def _resume(
     average: Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
 ) -> int:
+    """Load a checkpoint into the networks and optimisers, in place.
+
+    Returns:
+        The number of steps that are done; 0 if there is no checkpoint.
+
+    Raises:
+        UsageError: The checkpoint is damaged, or another training's.
+    """
     if not path.is_file():
         return 0
     try:
@@ -197,5 +222,5 @@ def _resume(
 
 
 def contact_sheet(columns: Sequence[Float[Tensor, "3 h _"]]) -> Float[Tensor, "3 h w"]:
-    """Columns of pictures (3 x h x w) side by side as one picture."""
+    """Join columns of pictures into one picture, from left to right; all have the same height."""
     return torch.cat(list(columns), 2)

@@ -1,4 +1,4 @@
-"""Pairs of rough and true pictures: clients are simulated on training pictures, and their updates attacked."""
+"""Pairs of rough and true pictures, made by simulating clients on training pictures and attacking their updates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from unveil import attacks, obfuscations
@@ -31,30 +31,30 @@ from unveil.fitting.sources import HELD_OUT, Source, parted
 from unveil.fitting.workers import share
 from unveil.metrics.pixel import psnr
 
-LARGEST = 1024 * MIB  # of a file; sixteen pairs of 128 pixels have 1.6 MiB
-PICTURES, PLAN = "pictures.npy", "plan.json"  # beside the pairs: of which pictures they are, and how they were made
+LARGEST = 1024 * MIB  # bytes of a file, at most; sixteen pairs of 128 pixels have 1.6 MiB
+PICTURES, PLAN = "pictures.npy", "plan.json"  # files beside the pairs: the pictures' fingerprints; seed and recipes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairs:
-    """Pictures of one size with what an attack made of them.
+    """Pictures of one size and an attack's reconstructions of them.
 
     Args:
-        rough: The attack's pictures.
-        truth: The client's.
-        hints: How firmly the update held each; see `hints_of`.
-        labels: The class of each in the pictures' source.
-        made: How they were made, plain JSON.
+        rough: The attack's pictures, in [0, 1].
+        truth: The client's pictures, in [0, 1].
+        hints: How much the update says about each picture; see `hints_of`.
+        labels: The class of each picture in its source.
+        made: How the pairs were made, plain JSON.
     """
 
     rough: Images
     truth: Images
-    hints: Tensor
-    labels: Tensor
+    hints: Float[Tensor, "n hints"]
+    labels: Int[Tensor, " n"]
     made: dict[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Write them with 8 bits a pixel, whole or not at all."""
+        """Write the pairs with 8 bits for each value, whole or not at all."""
         from safetensors.torch import save
 
         tensors = {"rough": to_bytes(self.rough), "truth": to_bytes(self.truth)}
@@ -63,10 +63,10 @@ class Pairs:
 
     @classmethod
     def load(cls, path: Path) -> Pairs:
-        """Read what `write` wrote.
+        """Read a file that `write` wrote.
 
         Raises:
-            UsageError: The file is damaged, or something else.
+            UsageError: The file is missing, damaged, or no file of pairs.
         """
         from safetensors import safe_open
 
@@ -85,18 +85,18 @@ class Pairs:
                 raise ValueError("its tensors do not go together")
             rough, truth = held["rough"].float() / 255, held["truth"].float() / 255
             return cls(rough=rough, truth=truth, hints=held["hints"], labels=held["labels"], made=made)
-        except Exception as error:  # of safetensors, of torch, and of what is missing
+        except Exception as error:  # safetensors, torch and missing keys raise many kinds
             raise UsageError(f"{shown(path)} holds no pairs ({reason_of(error)}); {fix}") from None
 
 
 def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: int) -> Pairs:
-    """Simulate one client, attack its update, and keep what came out beside the truth.
+    """Simulate one client, attack its update, and return the attack's pictures with the true ones.
 
     Args:
         source: The training pictures.
-        recipes: What clients there are; each is of one of them.
+        recipes: The recipes, of which the client follows one.
         seed: Seed of all clients.
-        number: Which client.
+        number: The client's number; it decides all of the client's randomness, together with the seed.
     """
     random = np.random.default_rng([seed, number])
     recipe = recipes[int(random.integers(len(recipes)))]
@@ -104,8 +104,7 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
     size = int(random.choice(recipe.sizes))
     rows = random.choice(len(source), min(recipe.batch, len(source)), replace=False)
     truth = cut(source.images(rows.tolist()), size, crop=random.random() < recipe.crops, random=random)
-    # What a client's batch looks like to it: 8 bits a pixel.
-    truth = eight_bit(truth)
+    truth = eight_bit(truth)  # as the pictures of a real client
 
     local = training.parse(str(random.choice(recipe.trainings)))
     obfuscation = obfuscations.parse(str(random.choice(recipe.obfuscations)))
@@ -128,7 +127,14 @@ def make_pairs(source: Source, recipes: Sequence[Recipe], *, seed: int, number: 
 
 
 def cut(images: Images, size: int, *, crop: bool, random: np.random.Generator) -> Float[Tensor, "n c size size"]:
-    """Pictures of one size, mirrored or not: a random part of each, or the whole made smaller by area."""
+    """Bring pictures to one size, and mirror all of them or none at random.
+
+    Args:
+        images: Square pictures.
+        size: Height and width of the result, pixels.
+        crop: Cut out a part at a random place, the same for all, if the pictures are larger; else resize them.
+        random: Source of randomness.
+    """
     side = images.shape[-1]
     if crop and size < side:
         top, left = random.integers(side - size + 1, size=2)
@@ -149,17 +155,17 @@ def produce(
     workers: int = 2,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Make the pairs of all clients that the folder does not hold yet, several clients at a time.
+    """Make the pairs of all clients that the folder does not have yet, several clients at a time.
 
-    The clients of `held_out` are simulated on pictures that no other client has.
+    Held-out clients (`held_out`) are simulated on pictures that no other client has.
 
     Args:
         source: The training pictures.
-        recipes: What clients there are; each is of one of them.
-        folder: Where they are kept, one file a client; a later call goes on.
-        clients: How many.
-        seed: Their seed.
-        workers: Processes, each with one thread: two processes do more than one with two threads.
+        recipes: The recipes, of which each client follows one.
+        folder: Folder of the pairs, one file for each client; a later call continues in it.
+        clients: Number of clients.
+        seed: Seed of all clients.
+        workers: Processes, each with one thread; two processes are faster than one with two threads.
         on_progress: Called with the number of finished clients, at the start too.
 
     Raises:
@@ -189,15 +195,15 @@ def _file(folder: Path, number: int) -> Path:
 
 
 def held_out(number: int) -> bool:
-    """Whether a client is one for validation."""
+    """Return whether a client's pairs are for validation and not for training."""
     return number % HELD_OUT == 0
 
 
-def pictures_of(folder: Path) -> Tensor:
-    """Fingerprints of the pictures that a folder's pairs are of.
+def pictures_of(folder: Path) -> UInt8[Tensor, "pictures bytes"]:
+    """Read the fingerprints of the source pictures of a folder's pairs.
 
     Raises:
-        UsageError: It is no folder of pairs.
+        UsageError: The folder has no file of fingerprints, or a damaged one.
     """
     path = folder / PICTURES
     try:
@@ -205,7 +211,7 @@ def pictures_of(folder: Path) -> Tensor:
         if found.dtype != np.uint8 or found.ndim != 2 or found.shape[1] != BYTES:
             raise ValueError("no fingerprints")
         return torch.from_numpy(found)
-    except Exception as error:  # NumPy's headers are parsed, and anything may be in one
+    except Exception as error:  # NumPy parses the header, and a damaged one raises many kinds
         reason = reason_of(error).rstrip("; ")
         raise UsageError(
             f"{shown(folder)} holds no pairs of `unveil fit` ({PICTURES}: {reason}); name the folder `pairs` of a "
@@ -214,7 +220,11 @@ def pictures_of(folder: Path) -> Tensor:
 
 
 def _refuse_others(folder: Path, source: Source, recipes: Sequence[Recipe], seed: int) -> None:
-    """Write down what the folder's pairs are made of, or compare it with what is written."""
+    """Write fingerprints, seed and recipes beside the pairs; if the folder has pairs, compare with those beside them.
+
+    Raises:
+        UsageError: The folder has pairs of other pictures, recipes or another seed.
+    """
     pictures = source.fingerprints
     plan = json.dumps({"seed": seed, "recipes": [asdict(recipe) for recipe in recipes]}, indent=1)
     if not any(folder.glob("*.safetensors")):
@@ -235,7 +245,7 @@ def _plan(folder: Path) -> str:
 
 
 def _make(given: tuple[Path, tuple[Source, Source], Sequence[Recipe], int], number: int) -> None:
-    """One client, in a process of its own."""
+    """Make the pairs of one client in a process of its own, and write them."""
     folder, parts, recipes, seed = given
     torch.set_num_threads(1)
     make_pairs(parts[held_out(number)], recipes, seed=seed, number=number).write(_file(folder, number))

@@ -1,4 +1,4 @@
-"""Training a restorer: faithful (PSNR) or sharp (what people see)."""
+"""Training a restorer: faithful, for the highest PSNR, or sharp, for pictures that look good to people."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
 from unveil.core.types import Images
 from unveil.enhancers.restorer import Restorer
 from unveil.fitting.degrade import Degrader
-from unveil.fitting.loop import contact_sheet
+from unveil.fitting.loop import Losses, contact_sheet
 from unveil.fitting.losses import Critic, Likeness, critic_loss, decibels, surprise
 from unveil.fitting.pairs import Pairs
 from unveil.fitting.store import PairStore
 from unveil.metrics.pixel import psnr
 
-FORGET = 0.15  # share of the pictures whose hints are withheld, so that it works for attacks that have none
-CHEAP = 0.25  # share of the training that learns from the cheap degradation, where there is one
-SHOWN = 8
+FORGET = 0.15  # share of the pictures whose hints are set to 0, so that it learns to work for attacks without hints
+CHEAP = 0.25  # share of the training, its first part, that uses the cheap degradation if there is one
+SHOWN = 8  # pictures on a contact sheet
 
 Setting = Literal["faithful", "sharp"]
 
@@ -34,12 +35,14 @@ class RestorerTask:
 
     Args:
         network: The restorer, new or to be trained further.
-        store: Pairs of real attacks.
-        setting: `faithful` lowers the squared error; `sharp` also has to please another network and a critic.
-        degrader: The cheap degradation of the first part; None to learn from real attacks throughout.
-        likeness: What `sharp` has to please.
-        batch: Pictures a step.
-        crop: Pixels a side at most.
+        store: Pairs from real attacks.
+        setting: `faithful` lowers the squared error; `sharp` also the distance in another network's maps, and is
+            trained against a critic.
+        degrader: The cheap degradation for the first part of the training; None to use real attacks throughout.
+        likeness: The distance in another network's maps, for `sharp`.
+        batch: Pictures in each step.
+        crop: Largest side in pixels; larger pictures are cropped.
+        critic: The critic, for `sharp`.
     """
 
     network: Restorer
@@ -60,7 +63,7 @@ class RestorerTask:
         restorer: dict[str, Module] = {"restorer": self.network}
         return restorer if self.setting == "faithful" else {**restorer, "critic": self.critic}
 
-    def losses(self, share: float, *, random: np.random.Generator) -> Mapping[str, Tensor]:
+    def losses(self, share: float, *, random: np.random.Generator) -> Losses:
         """See `TrainingTask`."""
         if self.degrader is not None and share < CHEAP:
             pairs = self.degrader.draw(self.batch, random=random)
@@ -79,8 +82,13 @@ class RestorerTask:
         # Weights chosen on validation PSNR and pictures, not on LPIPS.
         return {"restorer": fidelity + unlike.float() - 0.03 * judged.float().mean(), "critic": critic}
 
-    def judge(self, network: Module) -> tuple[dict[str, float], Tensor]:
-        """Decibels before and after by obfuscation, and some pictures: rough, restored, true."""
+    def judge(self, network: Module) -> tuple[dict[str, float], Float[Tensor, "3 h w"]]:
+        """Score the averaged network; see `TrainingTask`.
+
+        Returns:
+            The mean PSNR in dB of rough and of restored pictures, and the gain for each obfuscation; and a contact
+            sheet. Each of its columns shows one picture: rough, restored, and true.
+        """
         gains: dict[str, list[float]] = defaultdict(list)
         shown: list[Tensor] = []
         for pairs in self.store.validation:
@@ -96,7 +104,7 @@ class RestorerTask:
 
 
 def restore(network: Module, pairs: Pairs) -> Images:
-    """What the network makes of the rough pictures."""
+    """Return the pictures that the network restores from the rough ones, not clamped."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         restored: Tensor = network(pairs.rough, pairs.hints)[0]
     return restored.float()

@@ -1,11 +1,11 @@
-"""Put reconstructions into the order of the batch: an update does not say which picture came first."""
+"""Alignment: putting reconstructions into the order of the batch, which an update does not contain."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from unveil.core.errors import UsageError
@@ -15,18 +15,18 @@ from unveil.core.types import FeatureFit, Images, Reconstruction
 def align(originals: Images, guess: Reconstruction) -> Reconstruction:
     """Match reconstructions to originals one to one, at the lowest total mean squared error.
 
-    One to one matters: one good picture matched to several originals would count as several leaks.
+    The matching is one to one because a good picture that is matched to several originals would count as several leaks.
 
     Args:
         originals: The private pictures, in batch order.
-        guess: What an attack rebuilt, in its own order.
+        guess: The reconstruction, in the attack's own order.
 
     Returns:
-        The same reconstruction, its pictures, labels, confidence and evidence in batch order; the evidence can no
-        longer be asked, for it knows the attack's order only.
+        The same reconstruction with pictures, labels, confidence and evidence in batch order. `evidence.chi_squared` is
+        None, because that function needs the attack's order.
 
     Raises:
-        UsageError: There are not as many reconstructions as originals.
+        UsageError: The numbers of reconstructions and originals differ.
 
     Reference:
         Kuhn, The Hungarian Method for the Assignment Problem, Naval Research Logistics Quarterly 1955.
@@ -44,9 +44,14 @@ def align(originals: Images, guess: Reconstruction) -> Reconstruction:
 
 
 def reordered(guess: Reconstruction, order: Int[Tensor, " n"]) -> Reconstruction:
-    """The same reconstruction with everything it says of single pictures in another order."""
+    """Return the same reconstruction with its pictures, labels, confidence and evidence in another order.
 
-    def sorted_(values: Tensor) -> Tensor:
+    Args:
+        guess: The reconstruction.
+        order: For each new place, the picture's index in `guess`.
+    """
+
+    def sorted_(values: Shaped[Tensor, " n *rest"]) -> Shaped[Tensor, " n *rest"]:
         return values[order.to(values.device)]
 
     evidence = guess.evidence

@@ -1,4 +1,4 @@
-"""A classifier says what is on a picture: any callable with one name a class."""
+"""Classifiers for the semantic metrics: a function from pictures to class probabilities, with one name per class."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from unveil.core.errors import UsageError
 from unveil.core.types import Images
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CHUNK = 16  # pictures that a network sees at once
+CHUNK = 16  # pictures in one run of the network
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a classifier makes of pictures.
+    """The output of a classifier.
 
     Args:
-        probabilities: One row a picture, one column a class; rows sum to 1.
-        features: One row a picture, what the last layer sees; None where the classifier does not show it.
+        probabilities: One row for each picture, one column for each class; each row has sum 1.
+        features: The input of the last layer, one row for each picture; None if the classifier does not give it.
     """
 
     probabilities: Float[Tensor, "n k"]
@@ -32,14 +32,14 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
-    """Names for what is on a picture.
+    """A function that tells the class of a picture, with the names of the classes.
 
     Args:
-        name: Its name in results.
-        names: One name a class.
-        look: (images in [0, 1]) -> what it sees; it scales and normalises by itself.
-        least: Pixels a side below which its answer means nothing.
-        most: Pixels a side above which it means nothing either.
+        name: The classifier's name in results.
+        names: One name for each class.
+        look: (images in [0, 1]) -> probabilities and features; it resizes and normalises by itself.
+        least: Smallest side of a picture, in pixels, for which the output is meaningful.
+        most: Largest side of a picture, in pixels, for which it is.
     """
 
     name: str
@@ -49,10 +49,16 @@ class Classifier:
     most: int = 4096
 
     def __call__(self, images: Images) -> Seen:
-        """What is on the pictures.
+        """Classify pictures.
+
+        Args:
+            images: Pictures in [0, 1], with one channel or three.
+
+        Returns:
+            Probabilities and features in float64, on the CPU.
 
         Raises:
-            UsageError: Pictures of a size for which the classifier means nothing, or an answer that is none.
+            UsageError: The pictures are smaller than `least` or larger than `most`, or the output is no probabilities.
         """
         small, large = min(images.shape[2:]), max(images.shape[2:])
         if small < self.least or large > self.most:
@@ -71,7 +77,7 @@ class Classifier:
         )
 
     def _check(self, seen: Seen, images: int) -> None:
-        """One clear sentence where a classifier of the user's own answers something else than probabilities."""
+        """Raise a `UsageError` unless the output is `images` rows of probabilities, one column for each name."""
         p, wanted = seen.probabilities, (images, len(self.names))
         if tuple(p.shape) != wanted:
             raise UsageError(
@@ -86,27 +92,27 @@ class Classifier:
 
 
 def from_network(
-    network: Callable[[Tensor], Tensor],
+    network: Callable[[Images], Float[Tensor, "n _"]],
     *,
     name: str,
     names: tuple[str, ...],
     size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    head: Callable[[Tensor], Tensor] | None = None,
+    head: Callable[[Float[Tensor, "n f"]], Float[Tensor, "n k"]] | None = None,
     least: int = 64,
     most: int = 4096,
 ) -> Classifier:
-    """A classifier from a network that gives scores before the softmax.
+    """Make a classifier from a network that gives scores before the softmax.
 
     Args:
-        network: (normalised images) -> scores, or what its last layer sees where that layer is given.
-        name: Its name in results.
-        names: One name a class.
-        size: Pixels a side that the network was trained with; pictures are resized to it.
-        mean: Of each colour channel of the pictures that it was trained with, in [0, 1].
-        std: Their standard deviation; `(x - mean) / std` goes in.
-        head: The network's last layer; None where the network holds it, whose features are then not to be seen.
+        network: (normalised images) -> scores; with a `head`, (normalised images) -> features.
+        name: The classifier's name in results.
+        names: One name for each class.
+        size: Height and width in pixels of the network's training pictures; pictures are resized to it.
+        mean: Mean of each colour channel of the training pictures, in [0, 1].
+        std: Standard deviation of each colour channel; the network gets `(x - mean) / std`.
+        head: (features) -> scores, the network's last layer; None if `network` includes it, and no features are given.
         least: See `Classifier`.
         most: See `Classifier`.
     """
@@ -123,5 +129,5 @@ def from_network(
 
 
 def _coloured(images: Float[Tensor, "n _ h w"]) -> Float[Tensor, "n 3 h w"]:
-    """Float32 on the CPU, where the network is, in three channels."""
+    """Return the pictures as float32 on the CPU, where the network is, with three channels."""
     return images.detach().cpu().float().expand(-1, 3, -1, -1)

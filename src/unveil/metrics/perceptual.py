@@ -1,4 +1,4 @@
-"""LPIPS: distance between pictures as a network trained on people's judgements sees it."""
+"""LPIPS: a distance between pictures, computed by a network that was trained on people's judgements of likeness."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 from unveil.core.errors import UsageError
 from unveil.core.files import shown
 from unveil.core.state_dicts import read_weights, take
-from unveil.core.types import Images, Metric, MetricFacts
+from unveil.core.types import Images, Metric, MetricFacts, Tensors
 
 DOWNLOAD = "download"
-LEAST = 32  # pixels a side below which AlexNet's last maps are empty
-CHUNK = 16
-CONVOLUTIONS = (0, 3, 6, 8, 10)  # AlexNet's, by their number among its `features`
-CHECKSUM = "35a8ec1ddf17"
+LEAST = 32  # smallest side of a picture, pixels; with fewer, AlexNet's last maps are empty
+CHUNK = 16  # pictures in one run of the network
+CONVOLUTIONS = (0, 3, 6, 8, 10)  # indices of AlexNet's convolutions among its `features`
+CHECKSUM = "35a8ec1ddf17"  # `checksum` of the network with the weights of LPIPS 0.1
 OTHERS = "give the weights of LPIPS 0.1 with AlexNet"
 HOW = "pip install 'unveil[perceptual]' and give --lpips-weights FILE, or --lpips-weights download where there is a net"
 
@@ -35,11 +35,11 @@ LPIPS = MetricFacts(
 
 
 def lpips(weights: str | Path) -> Metric:
-    """The metric with AlexNet, version 0.1: 0 for equal pictures; a low value means leakage.
+    """Return LPIPS 0.1 with AlexNet as a metric: 0 for equal pictures, no unit; a low value means leakage.
 
     Args:
         weights: A file: .npz with conv0 to conv4 (weight, bias) and lin0 to lin4 (weight), or a .pth of torchvision's
-            AlexNet or of the whole `lpips.LPIPS`. Or `download`: the package fetches them.
+            AlexNet or of the whole `lpips.LPIPS`. Or `download`: the package fetches the weights.
 
     Raises:
         UsageError: The package is missing, or the file is missing, damaged or holds other weights.
@@ -65,13 +65,16 @@ def lpips(weights: str | Path) -> Metric:
 
 
 def perceptual_embedding(weights: str | Path) -> Callable[[Images], Float[Tensor, "n f"]]:
-    """Pictures as points whose squared distance is LPIPS, for finding the nearest of many.
+    """Return a function from pictures to points whose squared distance is LPIPS, for finding the nearest of many.
 
-    LPIPS is a weighted sum of squared differences of normalised maps; with the roots of the weights in the maps it is
-    the plain squared distance. About 150,000 numbers for a picture of 128 pixels.
+    LPIPS is a weighted sum of squared differences of normalised maps. The points are these maps times the square roots
+    of the weights. A picture of 128 x 128 pixels gives about 150,000 coordinates.
 
     Args:
         weights: As for `lpips`.
+
+    Raises:
+        UsageError: As for `lpips`.
     """
     net = network(None if str(weights) == DOWNLOAD else Path(weights))
 
@@ -92,12 +95,15 @@ def perceptual_embedding(weights: str | Path) -> Callable[[Images], Float[Tensor
 
 
 def _coloured(images: Float[Tensor, "n _ h w"]) -> Float[Tensor, "n 3 h w"]:
-    """Float32 on the CPU, where the network is, in three channels."""
+    """Return the pictures as float32 on the CPU, where the network is, with three channels."""
     return images.detach().cpu().float().expand(-1, 3, -1, -1)
 
 
 def network(path: Path | None) -> Any:
-    """The network of the package `lpips` with the weights of a file; None for those that it fetches itself.
+    """Build the network of the package `lpips`, in eval mode.
+
+    Args:
+        path: A file of weights, as for `lpips`; None to let the package fetch them.
 
     Raises:
         UsageError: As for `lpips`.
@@ -128,21 +134,21 @@ def network(path: Path | None) -> Any:
 
 
 def _fill(net: Any, given: Mapping[str, Any], path: Path) -> None:
-    """Put the weights of a file into the network; `UsageError` where one is missing or of another shape."""
+    """Copy the weights of a file into the network; raise a `UsageError` if one is missing or has another shape."""
     own = net.state_dict()
     places = {
         f"conv{i}.{kind}": _named(own, f".{number}.{kind}")
         for i, number in enumerate(CONVOLUTIONS)
         for kind in ("weight", "bias")
     }
-    if any(name.startswith("lin") for name in given):  # else those that the package carries
+    if any(name.startswith("lin") for name in given):  # else the network keeps those that come with the package
         places |= {f"lin{i}.weight": _named(own, f"lin{i}.model.1.weight") for i in range(len(CONVOLUTIONS))}
     for name, tensor in places.items():
         tensor.copy_(take(given, name, tensor.shape, f"lpips: {shown(path)}", fix=OTHERS))
 
 
 def checksum(net: Any) -> str:
-    """Twelve characters that change with any weight."""
+    """Return the first 12 hexadecimal digits of the SHA-256 of all weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
         if "scaling" not in name and not name.startswith("lins."):
@@ -150,12 +156,13 @@ def checksum(net: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-def _named(state: Mapping[str, Tensor], ending: str) -> Tensor:
+def _named(state: Tensors, ending: str) -> Float[Tensor, " ..."]:
+    """Return the first tensor whose name has this ending."""
     return next(tensor for name, tensor in state.items() if name.endswith(ending))
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """Tensors by the names of the .npz, whatever the file calls them."""
+    """Read a file of weights and give its tensors the names that an .npz has."""
     found = read_weights(path, "lpips", fix="give an .npz or a .pth of weights", absent=HOW)
     if path.suffix == ".npz":
         return found

@@ -5,33 +5,35 @@ He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from unveil.core.files import shown
 from unveil.core.state_dicts import read_weights, take
+from unveil.core.types import Images, Tensors
 from unveil.metrics.classifiers import CIFAR10, Classifier, from_network
 
-WIDTHS, BLOCKS = (16, 32, 64), 3
+WIDTHS, BLOCKS = (16, 32, 64), 3  # channels and residual blocks of each stage
 
 
 def cifar10(path: Path) -> Classifier:
-    """The classifier with the weights of a file, for pictures of 32 to 64 pixels.
+    """Return a ResNet-20 with the weights of a file as a classifier, for pictures of 32 to 64 pixels a side.
 
     Raises:
         UsageError: The file is missing, damaged, or of another network.
     """
     state = _state(path)
 
-    def normalised(x: Tensor, name: str) -> Tensor:
+    def normalised(x: Float[Tensor, "*shape"], name: str) -> Float[Tensor, "*shape"]:
         mean, var = state[f"{name}.running_mean"], state[f"{name}.running_var"]
         return F.batch_norm(x, mean, var, state[f"{name}.weight"], state[f"{name}.bias"])
 
-    def features(x: Tensor) -> Tensor:
-        x = normalised(F.conv2d(x, state["conv1.weight"], padding=1), "bn1").relu()
+    def features(images: Images) -> Float[Tensor, "n f"]:
+        x = normalised(F.conv2d(images, state["conv1.weight"], padding=1), "bn1").relu()
         for stage, width in enumerate(WIDTHS, 1):
             for block in range(BLOCKS):
                 at, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
@@ -41,7 +43,7 @@ def cifar10(path: Path) -> Classifier:
                 x = (F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, missing, missing)) + y).relu()
         return x.mean((2, 3))
 
-    def head(x: Tensor) -> Tensor:
+    def head(x: Float[Tensor, "n f"]) -> Float[Tensor, "n k"]:
         return F.linear(x, state["linear.weight"], state["linear.bias"])
 
     return from_network(
@@ -57,8 +59,8 @@ def cifar10(path: Path) -> Classifier:
     )
 
 
-def _state(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a ResNet-20 checkpoint, bare or under `state_dict`, with or without `module.` before names."""
+def _state(path: Path) -> Tensors:
+    """Read the tensors of a ResNet-20 checkpoint; their names may start with `module.`."""
     what, fix = "classifier cifar10", "give the weights of a ResNet-20 for CIFAR-10"
     found = read_weights(path, what, fix=fix)
     found = {name.removeprefix("module."): value for name, value in found.items()}
@@ -66,7 +68,7 @@ def _state(path: Path) -> Mapping[str, Tensor]:
 
 
 def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of a ResNet-20."""
+    """Yield the name and the shape of every tensor of a ResNet-20."""
 
     def convolution(name: str, wide: int, narrow: int, norm: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{name}.weight", (wide, narrow, 3, 3)

@@ -1,4 +1,4 @@
-"""What components are tried on: a small client, and the words in which a broken law is told."""
+"""A small client on which components are tried, and functions that raise an error if a law is broken."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
@@ -18,13 +18,13 @@ CLASSES = 10
 
 
 def require(holds: bool, sentence: str) -> None:
-    """Raise an `AssertionError` of one sentence unless a law holds."""
+    """Raise an `AssertionError` with this sentence unless a law holds."""
     if not holds:
         raise AssertionError(sentence)
 
 
 def require_kind(kind: str, component: Any) -> str:
-    """What to call a component in sentences, if it is one of its kind."""
+    """Return the name of a component for messages; raise an `AssertionError` if it is not of this kind."""
     who = f"{kind} {getattr(component, 'name', component) if kind == 'metric' else component}"
     try:
         refuse_other_kind(kind, who, component)
@@ -34,7 +34,7 @@ def require_kind(kind: str, component: Any) -> str:
 
 
 def require_round_trip(who: str, component: Any, parse: Callable[[str], Any]) -> None:
-    """The printed component builds it again."""
+    """Raise an `AssertionError` unless `parse` builds an equal component from the printed one."""
     text = str(component)
     try:
         again = parse(text)
@@ -45,7 +45,7 @@ def require_round_trip(who: str, component: Any, parse: Callable[[str], Any]) ->
 
 @contextmanager
 def no_global_randomness(who: str) -> Iterator[None]:
-    """The global generator of torch is afterwards what it was."""
+    """Raise an `AssertionError` if the code inside the `with` block changed the state of torch's global generator."""
     before = torch.get_rng_state()
     yield
     require(
@@ -55,24 +55,30 @@ def no_global_randomness(who: str) -> Iterator[None]:
 
 
 def is_same(some: Tensors, others: Tensors) -> bool:
-    """The same names, types and values."""
+    """Return whether both have the same names in the same order, and equal types and values."""
     return list(some) == list(others) and all(
         tensor.dtype == others[name].dtype and torch.equal(tensor, others[name]) for name, tensor in some.items()
     )
 
 
-def copied(tensors: Tensors) -> dict[str, Tensor]:
-    """A copy to compare with later."""
+def copied(tensors: Tensors) -> Tensors:
+    """Return detached copies of the tensors."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def generator(seed: int) -> Generator:
-    """A generator of its own."""
+    """Return a new generator with this seed."""
     return Generator().manual_seed(seed)
 
 
 def client(seed: int, *, pictures: int = 4, size: int = 8) -> tuple[nn.Module, Batch]:
-    """A convolution and two Linear layers, and pictures with labels that differ."""
+    """Return a model with a convolution and two Linear layers, and a batch of random pictures with different labels.
+
+    Args:
+        seed: Seed of the weights, the pictures and the labels.
+        pictures: Number of pictures, at most `CLASSES`.
+        size: Height and width of the pictures, pixels.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(
@@ -89,5 +95,5 @@ def client(seed: int, *, pictures: int = 4, size: int = 8) -> tuple[nn.Module, B
 
 
 def update(seed: int) -> Update:
-    """The gradient of `client`."""
+    """Return the update that `client` with this seed sends with FedSGD: its gradient."""
     return Update(FedSGD()(*client(seed)))
