@@ -15,11 +15,15 @@ from benchmarks import (
     scoring_cost,
     sources,
     study,
+    tuning,
     verdicts,
 )
 from benchmarks.frame import Benchmark
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study)
+    for module in (
+        *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
+        tuning,
+    )
 }
