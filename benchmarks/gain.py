@@ -15,8 +15,9 @@ from unveil import attacks, obfuscations
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.batch import Batch
 from unveil.core.protocols import Knowledge, LocalTraining
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
 

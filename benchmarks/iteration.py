@@ -19,9 +19,10 @@ from unveil import obfuscations
 from unveil.clients.models import build_model
 from unveil.clients.training import FedSGD
 from unveil.core import gradient
+from unveil.core.batch import Batch
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.protocols import Knowledge, Misfit
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 
 SHAPE, CLASSES, BATCH = (3, 128, 128), 1000, 16
 

@@ -20,8 +20,9 @@ from unveil.attacks.labels.inference import infer_labels
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.batch import Batch
 from unveil.core.protocols import Knowledge, LocalTraining
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 from unveil.obfuscations import parse
 
 SHAPE, CLASSES, SIZE = (3, 32, 32), 10, 32

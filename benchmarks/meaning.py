@@ -28,8 +28,10 @@ from unveil import attacks, obfuscations
 from unveil.audits.pipeline import play
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
+from unveil.core.batch import Batch
 from unveil.core.pixels import eight_bit
-from unveil.core.types import Batch, Images, Reconstruction
+from unveil.core.reconstruction import Reconstruction
+from unveil.core.types import Images
 from unveil.enhancers import parse as parse_enhancer
 from unveil.enhancers.consistency import enhance, from_labels, refuse_seen
 from unveil.fitting.sources import apart_from, read_source

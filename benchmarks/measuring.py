@@ -19,8 +19,10 @@ from unveil.audits.threat_model import ThreatModel
 from unveil.clients import training
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
+from unveil.core.metric import Metric
 from unveil.core.pixels import eight_bit
-from unveil.core.types import Metric, Progress, Reconstruction
+from unveil.core.reconstruction import Reconstruction
+from unveil.core.watch import Progress
 from unveil.enhancers import parse as parse_enhancer
 from unveil.enhancers.consistency import enhance, refuse_seen
 from unveil.metrics.alignment import align

@@ -24,8 +24,8 @@ from benchmarks.published import QSGD16
 from unveil.clients import training
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
+from unveil.core.batch import Batch
 from unveil.core.fingerprints import fingerprints, overlap
-from unveil.core.types import Batch
 from unveil.enhancers import CATALOGUE
 from unveil.enhancers.learned import SHIPPED, Learned
 from unveil.fitting.sources import read_source

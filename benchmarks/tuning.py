@@ -37,8 +37,9 @@ from unveil.attacks import FactorisationTuning, SearchTuning
 from unveil.audits.pipeline import Outcome, play
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
-from unveil.core.types import Batch, Reconstruction
+from unveil.core.reconstruction import Reconstruction
 from unveil.enhancers import parse as parse_enhancer
 from unveil.enhancers.consistency import ConsistencyTuning, enhance, refuse_seen
 

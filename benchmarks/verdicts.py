@@ -24,9 +24,9 @@ from unveil.audits.trial import run_trial
 from unveil.clients import training
 from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.models import build_model
+from unveil.core.batch import Batch
 from unveil.core.records import ATTACK as ATTACK_ITSELF
 from unveil.core.records import Trial
-from unveil.core.types import Batch
 from unveil.report import summarise
 from unveil.report.statistics import wilson
 

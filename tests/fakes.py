@@ -13,11 +13,15 @@ from torch.nn import Module
 
 from seeds import seeded, shifted
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.factored import Candidate
 from unveil.core.protocols import Knowledge, Misfit
+from unveil.core.reconstruction import Reconstruction, Stop
 from unveil.core.records import ATTACK, Trial
 from unveil.core.registry import spec_of
-from unveil.core.types import Batch, Family, Reconstruction, Stop, Update, Watch
+from unveil.core.types import Family
+from unveil.core.update import Update
+from unveil.core.watch import Watch
 from unveil.obfuscations.likelihoods import added, penalised, squared
 
 

@@ -15,7 +15,7 @@ from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import LABEL_ALONE, LABEL_MATCHED, settings_of
 from unveil.cli.schema import RENAMED as OLD_KEYS
 from unveil.cli.schema import AuditTable
-from unveil.core import protocols, records, types
+from unveil.core import metric, protocols, reconstruction, records, update
 from unveil.fitting import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,7 +158,7 @@ def test_every_new_name_of_the_changelog_is_in_the_code(name: str) -> None:
 @pytest.mark.parametrize("name", after("field"))
 def test_every_new_field_of_the_changelog_is_in_its_class(name: str) -> None:
     owner, _, member = name.partition(".")
-    homes = (records, types, protocols, audit, likelihood, recipes)
+    homes = (records, metric, reconstruction, update, protocols, audit, likelihood, recipes)
     cls = next(getattr(home, owner) for home in homes if hasattr(home, owner))
     assert member in getattr(cls, "__dataclass_fields__", {}) or hasattr(cls, member)
 

@@ -19,9 +19,12 @@ from unveil.attacks.matching.optimisers import Adam
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Knowledge, LocalTraining
-from unveil.core.types import Batch, Progress, Reconstruction, Stop, Update
+from unveil.core.reconstruction import Reconstruction, Stop
+from unveil.core.update import Update
+from unveil.core.watch import Progress
 from unveil.metrics.pixel import psnr
 
 SPECS = ["unveil", "unveil+", "rog", "rog:objective=misfit", "inverting_gradients", "dlg", "idlg"]

@@ -22,8 +22,10 @@ from unveil.attacks.separation.heads.head import read_head
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.batch import Batch
 from unveil.core.protocols import Knowledge, LocalTraining, Misfit
-from unveil.core.types import Batch, Family, Update
+from unveil.core.types import Family
+from unveil.core.update import Update
 
 SHAPE = (3, 32, 32)
 SEEDS = range(3)

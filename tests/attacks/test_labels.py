@@ -24,9 +24,10 @@ from unveil.attacks.labels.public import public_pictures
 from unveil.attacks.labels.rows import read_rows
 from unveil.attacks.presets import parse as attack_of
 from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Knowledge, LocalTraining
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 from unveil.obfuscations import parse
 
 SHAPE = (3, 8, 8)

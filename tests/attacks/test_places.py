@@ -14,9 +14,11 @@ from unveil.attacks.presets import parse
 from unveil.attacks.separation.heads.head import NoHeadError, read_head
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.network import Mode
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Reconstruction, Update
+from unveil.core.reconstruction import Reconstruction
+from unveil.core.update import Update
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
 from unveil.obfuscations import parse as obfuscation_of

@@ -17,8 +17,11 @@ from unveil.attacks import parse
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.batch import Batch
 from unveil.core.protocols import Knowledge, LocalTraining
-from unveil.core.types import Batch, Images, Reconstruction, Update
+from unveil.core.reconstruction import Reconstruction
+from unveil.core.types import Images
+from unveil.core.update import Update
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
 from unveil.obfuscations import parse as obfuscation_of

@@ -31,8 +31,9 @@ from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.protocols import HasEntryModels, Knowledge
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
 from unveil.obfuscations import parse as obfuscation_of

@@ -18,9 +18,11 @@ from unveil.attacks.separation.with_restorer import RestoredFeatureInversion
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Images, Update
+from unveil.core.types import Images
+from unveil.core.update import Update
 from unveil.enhancers.consistency import ConsistencyTuning
 
 SIDE = 16

@@ -19,7 +19,7 @@ from unveil.clients.client import Client
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
-from unveil.core.types import Progress
+from unveil.core.watch import Progress
 from unveil.obfuscations import parse as parse_obfuscation
 
 

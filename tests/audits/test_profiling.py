@@ -5,7 +5,7 @@ import torch
 
 from unveil.audits import profiling
 from unveil.audits.profiling import Profiler
-from unveil.core.types import Progress
+from unveil.core.watch import Progress
 
 CPU = torch.device("cpu")
 PROGRESS = Progress(step=1, steps=2, loss=0.0, images=lambda: None)

@@ -15,8 +15,8 @@ from fakes import with_attack
 from seeds import seeded
 from unveil.audits.results import append, prepare, read_trials, save_pictures, trial_key
 from unveil.core.errors import UsageError
+from unveil.core.reconstruction import Stop
 from unveil.core.records import ATTACK, FORMAT, Enhancement, ScoredOutcome, Trial
-from unveil.core.types import Stop
 
 SETTINGS: dict[str, Any] = {"attacks": ["rog"], "clients": [{"name": "a", "batch": 2}]}
 

@@ -14,11 +14,11 @@ from unveil.audits.threat_model import ThreatModel, reordered
 from unveil.clients.client import Client
 from unveil.clients.making import make_client
 from unveil.clients.training import FedAvg, FedSGD, draws_of
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import dense
 from unveil.core.network import Mode
 from unveil.core.protocols import LocalTraining
-from unveil.core.types import Batch
 from unveil.obfuscations import parse as parse_obfuscation
 
 MINI = FedAvg(epochs=1, lr=0.1, batch_size=2, shuffle=3)

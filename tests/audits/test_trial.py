@@ -18,7 +18,7 @@ from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.randomness import generators
-from unveil.core.types import Stop
+from unveil.core.reconstruction import Stop
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.obfuscations import parse as parse_obfuscation
 

@@ -4,8 +4,9 @@ from rich.console import Console
 
 from unveil.audits.audit import AuditProgress
 from unveil.cli.progress import shown
+from unveil.core.reconstruction import Stop
 from unveil.core.records import ATTACK, ScoredOutcome, Trial
-from unveil.core.types import Progress, Stop
+from unveil.core.watch import Progress
 
 SETTINGS = {"client": "client", "training": "fedsgd", "obfuscation": "sign [x]", "attack": "rog"}
 

@@ -20,7 +20,7 @@ from unveil.cli import app
 from unveil.clients.training import shortened
 from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints
-from unveil.core.types import Metric
+from unveil.core.metric import Metric
 from unveil.enhancers.consistency import refuse_seen
 
 PACKAGES = Path(__file__).resolve().parents[1] / "third_party"

@@ -14,8 +14,8 @@ from fakes import small_client
 from seeds import seeded
 from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.training import FedAvg, FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
-from unveil.core.types import Batch
 from unveil.obfuscations.noise import Gaussian
 from unveil.obfuscations.topk import TopK
 

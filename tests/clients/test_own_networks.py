@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from seeds import seeded
 from unveil.clients.training import FedAvg, FedSGD
 from unveil.core import gradient
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import dense
 from unveil.core.network import Mode, seed_of
-from unveil.core.types import Batch
 from unveil.core.usercode import own_randomness
 from zoo import CLASSES, SIZE, ZOO, build
 

@@ -8,8 +8,8 @@ from unveil.clients.models import ModelName, build_model
 from unveil.clients.models.normalisation import Normalisation, normalised
 from unveil.clients.models.rehearsal import rehearse
 from unveil.clients.training import parse, shortened
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
-from unveil.core.types import Batch
 
 CLASSES = 4
 

@@ -12,10 +12,11 @@ from seeds import seeded, shifted
 from unveil.attacks import parse
 from unveil.clients.models import build_model
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.network import Mode
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 
 pytestmark = pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
 

@@ -14,10 +14,10 @@ from fakes import small_client
 from seeds import seeded
 from unveil.clients.training import CATALOGUE, FedAvg, FedSGD, parse
 from unveil.core import gradient
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import Factored, dense, square_distance
 from unveil.core.protocols import LocalTraining
-from unveil.core.types import Batch
 
 TRAININGS = [
     FedSGD(),

@@ -12,8 +12,8 @@ import torch
 
 from unveil import obfuscations, testing
 from unveil.clients.training import FedSGD
+from unveil.core.metric import Metric
 from unveil.core.registry import spec_of
-from unveil.core.types import Metric
 from unveil.metrics import PSNR
 
 

@@ -11,9 +11,10 @@ from instances import OBFUSCATIONS as SPECS
 from seeds import seeded, shifted
 from unveil.clients.training import FedSGD
 from unveil.core import gradient
+from unveil.core.batch import Batch
 from unveil.core.factored import Candidate, Factored, dense
 from unveil.core.protocols import HasEntryModels, MayRescale, Obfuscation
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 from unveil.obfuscations import CATALOGUE, parse
 from unveil.testing import check_obfuscation
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from fakes import small_client
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
-from unveil.core.types import Batch
 from unveil.core.usercode import is_users, one_line_of, place, running
 
 

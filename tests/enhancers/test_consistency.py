@@ -21,12 +21,14 @@ from unveil.clients.making import make_client
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.protocols import Knowledge
+from unveil.core.reconstruction import FeatureFit, Reconstruction
 from unveil.core.records import ATTACK, ENHANCED
-from unveil.core.types import Batch, FeatureFit, Reconstruction, Update
+from unveil.core.update import Update
 from unveil.enhancers.consistency import enhance, polyak_steps, refuse_seen
 from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.learned import Learned

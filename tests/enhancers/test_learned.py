@@ -12,9 +12,11 @@ from unveil import attacks, enhancers, obfuscations
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, FeatureFit, Reconstruction, Update
+from unveil.core.reconstruction import FeatureFit, Reconstruction
+from unveil.core.update import Update
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.learned import SHIPPED, Learned, classes_of, restored

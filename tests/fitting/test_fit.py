@@ -14,7 +14,7 @@ from seeds import seeded, shifted
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.core.errors import UsageError
 from unveil.core.pixels import eight_bit, to_bytes
-from unveil.core.types import FeatureFit
+from unveil.core.reconstruction import FeatureFit
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.learned import Learned

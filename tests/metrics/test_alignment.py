@@ -6,7 +6,7 @@ import torch
 
 from seeds import seeded
 from unveil.core.errors import UsageError
-from unveil.core.types import Reconstruction, Stop
+from unveil.core.reconstruction import Reconstruction, Stop
 from unveil.metrics.alignment import align
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unveil.core.types import Metric, MetricFacts
+from unveil.core.metric import Metric, MetricFacts
 from unveil.metrics import CATALOGUE, FACTS, facts_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from generated import tried
 from seeds import seeded
-from unveil.core.types import Update
+from unveil.core.update import Update
 from unveil.obfuscations import parse
 from unveil.obfuscations.tables import DYNAMIC, FP4, NF4, table_penalty
 

@@ -11,9 +11,10 @@ from fakes import small_client
 from instances import PLAIN
 from seeds import seeded
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.factored import Candidate
 from unveil.core.protocols import MayRescale, Obfuscation
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 from unveil.obfuscations import CATALOGUE, parse
 
 STAGES = [*PLAIN, "qsgd:levels=4,bucket=50", "uniform:bits=3,range=minmax", "sign"]

@@ -7,7 +7,7 @@ import torch
 
 from fakes import small_update
 from seeds import seeded
-from unveil.core.types import Update
+from unveil.core.update import Update
 from unveil.obfuscations import parse
 from unveil.obfuscations.powersgd import PowerSGD
 

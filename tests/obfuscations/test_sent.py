@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fakes import Threshold, small_update
 from generated import tried
 from seeds import seeded
-from unveil.core.types import Coding, Payload, Update
+from unveil.core.update import Coding, Payload, Update
 from unveil.obfuscations import parse
 from unveil.obfuscations.pipeline import Pipeline
 from unveil.obfuscations.qsgd import QSGD

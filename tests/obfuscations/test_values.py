@@ -14,7 +14,7 @@ from generated import tried
 from instances import PLAIN
 from seeds import seeded
 from unveil.core.protocols import Obfuscation
-from unveil.core.types import Update
+from unveil.core.update import Update
 from unveil.obfuscations import parse
 from unveil.obfuscations.draws import laplace_like
 from unveil.obfuscations.numerics import share_of

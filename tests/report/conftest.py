@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from unveil.core.errors import UsageError
+from unveil.core.reconstruction import Stop
 from unveil.core.records import ATTACK, ENHANCED, Enhancement, ScoredOutcome, Trial
-from unveil.core.types import Stop
 from unveil.obfuscations import parse as parse_obfuscation
 
 MakeTrial = Callable[..., Trial]

@@ -10,8 +10,8 @@ import pytest
 
 from fakes import with_attack
 from unveil.core.errors import UsageError
+from unveil.core.reconstruction import Stop
 from unveil.core.records import Trial
-from unveil.core.types import Stop
 from unveil.report import write_report
 from unveil.report.conclusion import NOT_PROVED
 from unveil.report.html import render

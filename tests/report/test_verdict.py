@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from fakes import with_attack
+from unveil.core.reconstruction import Stop
 from unveil.core.records import Trial
-from unveil.core.types import Stop
 from unveil.report import Level, headline, recommendation, summarise
 from unveil.report.conclusion import NOT_PROVED
 from unveil.report.levels import LEAK_GAIN_DB

@@ -18,8 +18,10 @@ from unveil.attacks.separation.with_restorer import RestoredFeatureInversion
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Knowledge
+from unveil.core.reconstruction import Reconstruction
 from unveil.core.registry import build, spec_of
-from unveil.core.types import Reconstruction, Update, Watch
+from unveil.core.update import Update
+from unveil.core.watch import Watch
 
 
 @runtime_checkable

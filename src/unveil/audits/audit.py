@@ -21,9 +21,10 @@ from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import arithmetic_of, run_trial, settings_of, shape_of
 from unveil.clients.client import Client
 from unveil.core.errors import UsageError
+from unveil.core.metric import Metric
 from unveil.core.protocols import Attack, Enhancer, Obfuscation
 from unveil.core.records import BASELINE, Trial
-from unveil.core.types import Metric, Progress, Watch
+from unveil.core.watch import Progress, Watch
 from unveil.obfuscations import parse as parse_obfuscation
 
 

@@ -13,8 +13,8 @@ from torch import Generator
 
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.clients.client import Client
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError, nearest
-from unveil.core.types import Batch
 
 ANOTHER, LABELS = "another client", "labels only"
 CONTROLS = (ANOTHER, LABELS)

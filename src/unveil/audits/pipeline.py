@@ -11,9 +11,11 @@ from unveil.clients.training import draws_of
 from unveil.core.arithmetic import full_precision
 from unveil.core.protocols import Attack, Enhancer, Knowledge, Obfuscation
 from unveil.core.randomness import generators
+from unveil.core.reconstruction import Reconstruction
 from unveil.core.records import Enhancement
-from unveil.core.types import Reconstruction, Update, Watch
+from unveil.core.update import Update
 from unveil.core.usercode import running_others
+from unveil.core.watch import Watch
 from unveil.enhancers.consistency import enhance
 
 EVERYTHING = ThreatModel()

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 
-from unveil.core.types import Progress, Watch
+from unveil.core.watch import Progress, Watch
 
 MIB = 1 << 20
 RESET = Path("/proc/self/clear_refs")

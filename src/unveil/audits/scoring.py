@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 
 from unveil.clients.client import Client
 from unveil.core.errors import UsageError
-from unveil.core.types import Images, Metric
+from unveil.core.metric import Metric
+from unveil.core.types import Images
 from unveil.metrics import CATALOGUE, checked, parse
 from unveil.metrics.built_in_classifiers import build_classifier
 from unveil.metrics.classifiers import Classifier

@@ -17,10 +17,14 @@ from unveil.audits.pipeline import EVERYTHING, Outcome, play
 from unveil.audits.threat_model import ThreatModel
 from unveil.clients.client import Client
 from unveil.core.arithmetic import arithmetic_on, machine
+from unveil.core.batch import Batch
+from unveil.core.metric import Metric
 from unveil.core.pixels import GREY, eight_bit
 from unveil.core.protocols import Attack, Enhancer, Obfuscation, TakesRoughSteps, UsesLearnedPrior
+from unveil.core.reconstruction import Reconstruction
 from unveil.core.records import ATTACK, ENHANCED, ORIGINAL, PRIOR_ONLY, ScoredOutcome, Trial
-from unveil.core.types import Batch, Images, Metric, Reconstruction, Watch
+from unveil.core.types import Images
+from unveil.core.watch import Watch
 from unveil.enhancers.consistency import from_labels, refuse_seen
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.alignment import align

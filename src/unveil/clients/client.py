@@ -12,11 +12,13 @@ from torch.nn import Module
 
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import full_precision
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.network import Mode, draws_by_chance, in_mode, run
 from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
 from unveil.core.randomness import generators
-from unveil.core.types import Batch, Images, Update
+from unveil.core.types import Images
+from unveil.core.update import Update
 
 FEW = 2  # pictures on which a model is tried; BatchNorm in train mode needs more than one
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -12,9 +12,9 @@ from unveil.clients.models.rehearsal import FEW, rehearse
 from unveil.clients.pictures import Pictures, count_pictures, load_pictures
 from unveil.clients.pictures.table import MOST_CLASSES
 from unveil.clients.training import shortened
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.protocols import LocalTraining
-from unveil.core.types import Batch
 
 MOST_VALUES = 1 << 28
 """Numbers in all pictures of a client: 1 GiB."""

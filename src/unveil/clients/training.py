@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unveil.core.batch import Batch
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, Factored, dense, square_norm
@@ -24,7 +25,7 @@ from unveil.core.gradient import Gradient, gradient, thin_weights
 from unveil.core.network import Draws, Mode, fresh_buffers, in_mode, seed_of
 from unveil.core.protocols import LocalTraining, MayBeShortened
 from unveil.core.registry import build, spec_of
-from unveil.core.types import Batch, Tensors
+from unveil.core.types import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import Linear, Module
 from torch.overrides import TorchFunctionMode
 
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import WORTH_IT, Candidate, Factored, dense
 from unveil.core.network import Buffers, Draws, Mode, in_mode, run, users_code
-from unveil.core.types import Batch
 
 __all__ = ["Gradient", "Mode", "gradient", "in_mode", "thin_weights"]
 

@@ -12,7 +12,8 @@ from torch.nn import Module
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, inner, square_distance, square_norm
 from unveil.core.protocols import Knowledge, Misfit
-from unveil.core.types import Tensors, Update
+from unveil.core.types import Tensors
+from unveil.core.update import Update
 
 ObjectiveName = Literal["squared", "cosine", "misfit"]
 

@@ -10,9 +10,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import Module
 
+from unveil.core.batch import Batch
 from unveil.core.factored import Candidate
 from unveil.core.network import Draws
-from unveil.core.types import Batch, Block, Family, Reconstruction, Tensors, Update, Watch
+from unveil.core.reconstruction import Reconstruction
+from unveil.core.types import Block, Family, Tensors
+from unveil.core.update import Update
+from unveil.core.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)

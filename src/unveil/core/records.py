@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unveil.core.types import MetricFacts, Stop
+from unveil.core.metric import MetricFacts
+from unveil.core.reconstruction import Stop
 
 FORMAT = 2
 """Version of the records in a results folder; a folder of another version is refused."""

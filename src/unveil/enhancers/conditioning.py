@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core.types import FeatureFit
+from unveil.core.reconstruction import FeatureFit
 
 HINTS = 3  # numbers for each picture
 LEAST = 1e-3  # smaller noise and misses are raised to this, in units of the features' standard deviation

@@ -11,15 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
+from unveil.core.batch import Batch
 from unveil.core.bounds import not_negative, share, whole
 from unveil.core.errors import UsageError
 from unveil.core.fingerprints import fingerprints, overlap
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.pixels import GREY
 from unveil.core.protocols import Enhancer, Knowledge, TrainedOnPictures
+from unveil.core.reconstruction import Reconstruction
 from unveil.core.records import Enhancement
 from unveil.core.tuning import changes_of
-from unveil.core.types import Batch, Images, Reconstruction, Update
+from unveil.core.types import Images
+from unveil.core.update import Update
 
 TINY = 1e-30
 HINT = "leave it out for the default"

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from unveil.core.errors import UsageError
-from unveil.core.types import Images, Reconstruction
+from unveil.core.reconstruction import Reconstruction
+from unveil.core.types import Images
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.restorer import Restorer

@@ -16,7 +16,7 @@ from unveil.attacks.separation.heads.head import Head, read_head
 from unveil.clients import training
 from unveil.clients.models import build_model
 from unveil.core.pixels import eight_bit
-from unveil.core.types import FeatureFit
+from unveil.core.reconstruction import FeatureFit
 from unveil.enhancers.conditioning import hints_of
 from unveil.fitting.pairs import Pairs, cut
 from unveil.fitting.recipes import CLASSES

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unveil.core.errors import UsageError
+from unveil.core.metric import Metric, MetricFacts
 from unveil.core.registry import construct, split
 from unveil.core.third_parties import find, installed
-from unveil.core.types import Images, Metric, MetricFacts
+from unveil.core.types import Images
 from unveil.core.usercode import running
 from unveil.metrics.identity import FOUND_FIRST, FOUND_IN_FIVE, RANK
 from unveil.metrics.perceptual import LPIPS

@@ -9,7 +9,8 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from unveil.core.errors import UsageError
-from unveil.core.types import FeatureFit, Images, Reconstruction
+from unveil.core.reconstruction import FeatureFit, Reconstruction
+from unveil.core.types import Images
 
 
 def align(originals: Images, guess: Reconstruction) -> Reconstruction:

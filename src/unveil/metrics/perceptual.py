@@ -14,8 +14,9 @@ from torch import Tensor
 
 from unveil.core.errors import UsageError
 from unveil.core.files import shown
+from unveil.core.metric import Metric, MetricFacts
 from unveil.core.state_dicts import read_weights, take
-from unveil.core.types import Images, Metric, MetricFacts, Tensors
+from unveil.core.types import Images, Tensors
 
 DOWNLOAD = "download"
 LEAST = 32  # smallest side of a picture, pixels; with fewer, AlexNet's last maps are empty

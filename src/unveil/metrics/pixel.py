@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unveil.core.errors import UsageError
-from unveil.core.types import Images, Metric
+from unveil.core.metric import Metric
+from unveil.core.types import Images
 
 ROUNDING = 1 / (12 * 255**2)
 """Mean squared error of rounding to 8 bits: the variance of a uniform error one grey level wide."""

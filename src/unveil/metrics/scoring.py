@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unveil.core.metric import Metric
 from unveil.core.pixels import eight_bit
-from unveil.core.types import Images, Metric, Reconstruction, Stop
+from unveil.core.reconstruction import Reconstruction, Stop
+from unveil.core.types import Images
 from unveil.metrics import CATALOGUE
 from unveil.metrics.alignment import align
 

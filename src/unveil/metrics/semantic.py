@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unveil.core.errors import UsageError
-from unveil.core.types import Images, Metric, MetricFacts, Scoring
+from unveil.core.metric import Metric, MetricFacts, Scoring
+from unveil.core.types import Images
 from unveil.metrics.caching import remembered
 from unveil.metrics.classifiers import Classifier, Seen
 

@@ -8,7 +8,7 @@ from torch import Generator
 
 from unveil.core.factored import Candidate, dense
 from unveil.core.protocols import Obfuscation
-from unveil.core.types import Update
+from unveil.core.update import Update
 from unveil.obfuscations.composition import ROUNDINGS
 from unveil.obfuscations.none import Identity
 from unveil.obfuscations.randomk import RandomK

@@ -13,7 +13,8 @@ from unveil.core.bounds import positive
 from unveil.core.factored import Candidate
 from unveil.core.protocols import Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Update
+from unveil.core.types import Family
+from unveil.core.update import Update
 from unveil.obfuscations.likelihoods import in_own_units, squared
 from unveil.obfuscations.noise import Gaussian
 from unveil.obfuscations.numerics import as_factor, energy

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unveil.core.factored import Candidate, entrywise, inner
 from unveil.core.protocols import Obfuscation
-from unveil.core.types import Update
+from unveil.core.update import Update
 from unveil.obfuscations.blockwise import Blockwise8, Float4, NormalFloat4
 from unveil.obfuscations.clip import Clip
 from unveil.obfuscations.half import BF16, FP16

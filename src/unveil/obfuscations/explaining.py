@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from unveil.core.protocols import Misfit
-from unveil.core.types import Update
+from unveil.core.update import Update
 from unveil.obfuscations.composition import Stages, changers, choosers, explainer
 from unveil.obfuscations.groups import packed
 from unveil.obfuscations.intervals import chosen_noise, rounded_noise

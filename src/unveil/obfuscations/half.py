@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 
 from unveil.core.protocols import Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Update
+from unveil.core.types import Family
+from unveil.core.update import Update
 from unveil.obfuscations.likelihoods import penalised
 from unveil.obfuscations.numerics import narrowed, rms
 from unveil.obfuscations.wire import recoded

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 from unveil.core.protocols import Misfit
-from unveil.core.types import Update
+from unveil.core.update import Update
 from unveil.obfuscations.likelihoods import penalised
 
 LEAST = 0.05  # noise taken for true, in halves of an interval: keeps the loss finite where there is none

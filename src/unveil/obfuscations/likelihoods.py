@@ -13,7 +13,8 @@ from torch import Tensor
 
 from unveil.core.factored import Candidate, Factored, Penalty, entrywise, square_distance
 from unveil.core.protocols import Misfit
-from unveil.core.types import Tensors, Update
+from unveil.core.types import Tensors
+from unveil.core.update import Update
 from unveil.obfuscations.numerics import HALVES, LARGE, SMALL, is_extreme, rms
 
 

@@ -14,7 +14,8 @@ from unveil.core.bounds import positive
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Update
+from unveil.core.types import Family
+from unveil.core.update import Update
 from unveil.obfuscations.draws import laplace_like, normal_like
 from unveil.obfuscations.groups import each_group, packed
 from unveil.obfuscations.likelihoods import penalised, squared

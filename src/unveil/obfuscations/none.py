@@ -9,7 +9,8 @@ from torch import Generator
 
 from unveil.core.protocols import Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Update
+from unveil.core.types import Family
+from unveil.core.update import Update
 from unveil.obfuscations.likelihoods import in_own_units, squared
 
 

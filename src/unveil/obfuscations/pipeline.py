@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 
 from unveil.core.errors import UsageError
 from unveil.core.protocols import EntryModel, HasEntryModels, MayRescale, Misfit, Obfuscation
-from unveil.core.types import Block, Family, Update
+from unveil.core.types import Block, Family
+from unveil.core.update import Update
 from unveil.obfuscations.before_encoders import encoder_of, in_the_mean, is_known_function
 from unveil.obfuscations.composition import choosers, explainer, gains, put_through
 from unveil.obfuscations.explaining import bounded, judged

@@ -14,7 +14,8 @@ from unveil.core.bounds import whole
 from unveil.core.factored import Candidate, Factored, dense, square_distance
 from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Tensors, Update
+from unveil.core.types import Family, Tensors
+from unveil.core.update import Update
 from unveil.obfuscations.likelihoods import size_sent
 from unveil.obfuscations.numerics import narrowed, wide
 

@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from unveil.core.bounds import whole
 from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Tensors, Update
+from unveil.core.types import Family, Tensors
+from unveil.core.update import Update
 from unveil.obfuscations.groups import Scope, count_groups, each_group, each_step
 from unveil.obfuscations.lattice import step_of_norm
 from unveil.obfuscations.likelihoods import stepped

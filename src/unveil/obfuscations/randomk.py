@@ -14,7 +14,8 @@ from unveil.core.bounds import share
 from unveil.core.factored import Candidate
 from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Block, Family, Update
+from unveil.core.types import Block, Family
+from unveil.core.update import Update
 from unveil.obfuscations.draws import uniform_like
 from unveil.obfuscations.groups import Scope, each_group
 from unveil.obfuscations.likelihoods import in_own_units, squared

@@ -10,7 +10,8 @@ from typing import Protocol, runtime_checkable
 
 from unveil.core.factored import Candidate
 from unveil.core.protocols import Misfit, Obfuscation
-from unveil.core.types import Tensors, Update
+from unveil.core.types import Tensors
+from unveil.core.update import Update
 from unveil.obfuscations.groups import Masks
 
 

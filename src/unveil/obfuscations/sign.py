@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from unveil.core.factored import Candidate, entrywise
 from unveil.core.protocols import Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Update
+from unveil.core.types import Family
+from unveil.core.update import Update
 from unveil.obfuscations.groups import count_groups, each_group, packed
 from unveil.obfuscations.likelihoods import penalised
 from unveil.obfuscations.numerics import as_factor, energy, wide

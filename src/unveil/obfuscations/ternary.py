@@ -16,7 +16,8 @@ from unveil.core.bounds import positive
 from unveil.core.factored import Candidate, dense
 from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Tensors, Update
+from unveil.core.types import Family, Tensors
+from unveil.core.update import Update
 from unveil.obfuscations.groups import Masks, count_groups, each_group, each_step
 from unveil.obfuscations.likelihoods import stepped
 from unveil.obfuscations.numerics import wide

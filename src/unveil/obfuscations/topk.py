@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 from unveil.core.bounds import share
 from unveil.core.protocols import EntryModel, Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Block, Family, Update
+from unveil.core.types import Block, Family
+from unveil.core.update import Update
 from unveil.obfuscations.groups import Scope, each_group, each_step
 from unveil.obfuscations.likelihoods import added, in_own_units, penalised, size_sent, squared
 from unveil.obfuscations.numerics import share_of, wide

@@ -14,7 +14,8 @@ from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, dense
 from unveil.core.protocols import Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Family, Tensors, Update
+from unveil.core.types import Family, Tensors
+from unveil.core.update import Update
 from unveil.obfuscations.groups import Masks, Scope, count_groups, each_group, each_step
 from unveil.obfuscations.likelihoods import stepped
 from unveil.obfuscations.numerics import wide

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from unveil.core.types import Coding, Tensors, Update
+from unveil.core.types import Tensors
+from unveil.core.update import Coding, Update
 from unveil.obfuscations.numerics import narrowed, wide
 
 

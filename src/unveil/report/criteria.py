@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unveil.core.types import Stop
+from unveil.core.reconstruction import Stop
 from unveil.report.levels import (
     LEAK_GAIN_DB,
     LEAK_SHARE,

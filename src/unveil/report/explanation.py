@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unveil.core.types import Stop
+from unveil.core.reconstruction import Stop
 from unveil.metrics import facts_of
 from unveil.report import formatting
 from unveil.report.criteria import came_back, found_something, significant

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, read_bytes, write_whole
+from unveil.core.metric import MetricFacts
 from unveil.core.records import Trial
-from unveil.core.types import MetricFacts
 from unveil.metrics import FACTS, facts_of
 from unveil.report import formatting
 from unveil.report.charts import leakage_chart, legend, loss_chart

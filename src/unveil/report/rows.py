@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unveil.core.reconstruction import Stop
 from unveil.core.records import BASELINE
-from unveil.core.types import Stop
 from unveil.report.enhancer_gain import EnhancerGain
 from unveil.report.levels import UNJUDGED, Verdict
 from unveil.report.significance import Contrast

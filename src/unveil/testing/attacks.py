@@ -10,7 +10,8 @@ import torch
 from unveil.attacks import parse
 from unveil.clients.training import FedSGD
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Reconstruction, Update
+from unveil.core.reconstruction import Reconstruction
+from unveil.core.update import Update
 from unveil.obfuscations.none import Identity
 from unveil.testing.sample import (
     CLASSES,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from unveil.core.types import Reconstruction
+from unveil.core.reconstruction import Reconstruction
 from unveil.enhancers import parse
 from unveil.testing.sample import client, no_global_randomness, require, require_kind, require_round_trip
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.factored import Candidate, Factored
 from unveil.core.protocols import HasEntryModels, Obfuscation
-from unveil.core.types import Batch, Update
+from unveil.core.update import Update
 from unveil.obfuscations import parse
 from unveil.testing.sample import (
     client,

@@ -10,9 +10,11 @@ import torch
 from torch import Generator, nn
 
 from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.kinds import refuse_other_kind
-from unveil.core.types import Batch, Tensors, Update
+from unveil.core.types import Tensors
+from unveil.core.update import Update
 
 CLASSES = 10
 

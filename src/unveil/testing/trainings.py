@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from unveil.clients.training import parse
+from unveil.core.batch import Batch
 from unveil.core.factored import dense
-from unveil.core.types import Batch
 from unveil.testing.sample import (
     client,
     copied,

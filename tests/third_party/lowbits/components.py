@@ -13,7 +13,8 @@ import unveil as uv
 from unveil.core.factored import Candidate, dense
 from unveil.core.protocols import Misfit
 from unveil.core.registry import spec_of
-from unveil.core.types import Tensors, Watch
+from unveil.core.types import Tensors
+from unveil.core.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from unveil.attacks.labels.rows import ClassRows
 from unveil.core.protocols import Obfuscation
-from unveil.core.types import Update
+from unveil.core.update import Update
 
 FEW = 0.25  # an obfuscation with fewer distinct values than this per received entry rounds, or sends only some entries
 

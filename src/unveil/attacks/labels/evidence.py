@@ -25,7 +25,7 @@ from torch import Tensor
 from unveil.attacks.labels.likelihood import Signals
 from unveil.attacks.labels.rows import ClassRows
 from unveil.core.protocols import HasEntryModels, Obfuscation
-from unveil.core.types import Update
+from unveil.core.update import Update
 
 COMPONENTS = 16  # principal directions of the slopes that S holds exactly; of the others it holds the variances only
 UNSEEN = 1.0  # variance of slopes that only real pictures have, in units of the tensor's mean variance

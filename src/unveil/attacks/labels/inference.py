@@ -16,10 +16,12 @@ from unveil.attacks.labels.likelihood import Chance, Signals, learn
 from unveil.attacks.labels.public import public_pictures
 from unveil.attacks.labels.rehearsal import Pool, rehearse, shuffled_labels
 from unveil.attacks.labels.rows import ClassRows, read_rows
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import dense
 from unveil.core.protocols import Knowledge, MayRescale
-from unveil.core.types import Batch, Images, Update
+from unveil.core.types import Images
+from unveil.core.update import Update
 
 BOOSTS = (1.5, 3.0, 5.0)  # logits by which a trained model may prefer the true class; all are tried
 LIKENESS = 0.3  # standard deviation of log(size of real pictures' features / size of synthetic pictures' features)

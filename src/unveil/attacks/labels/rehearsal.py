@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 from torch.nn import Module, Parameter
 
 from unveil.attacks.labels.rows import ClassRows
+from unveil.core.batch import Batch
 from unveil.core.factored import dense
 from unveil.core.protocols import LocalTraining
-from unveil.core.types import Batch
 
 
 @dataclass(frozen=True, eq=False)

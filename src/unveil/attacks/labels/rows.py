@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn import Module
 
+from unveil.core.batch import Batch
 from unveil.core.gradient import check_logits
 from unveil.core.network import Draws, Mode, in_mode, run, users_code
-from unveil.core.types import Batch, Images, Tensors
+from unveil.core.types import Images, Tensors
 
 Places = Sequence[tuple[str, int]]
 """Pairs of a tensor's name and the dimension of the tensor that has one index for each class."""

@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unveil.attacks.matching.optimisers import Closure, Step
-from unveil.core.types import Images, Progress, Stop, Watch
+from unveil.core.reconstruction import Stop
+from unveil.core.types import Images
+from unveil.core.watch import Progress, Watch
 
 PATIENCE = 25  # steps over which the loss may stay the same before a run counts as stalled
 

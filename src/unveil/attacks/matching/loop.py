@@ -14,9 +14,13 @@ from unveil.attacks.matching.descent import StepReport, minimise
 from unveil.attacks.matching.latents import Latent
 from unveil.attacks.matching.optimisers import Optimiser
 from unveil.attacks.matching.regularisers import TotalVariation
+from unveil.core.batch import Batch
 from unveil.core.objectives import OBJECTIVES, ObjectiveName, checked
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Images, Reconstruction, Stop, Update, Watch
+from unveil.core.reconstruction import Reconstruction, Stop
+from unveil.core.types import Images
+from unveil.core.update import Update
+from unveil.core.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)

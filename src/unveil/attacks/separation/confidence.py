@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unveil.core.types import FeatureFit, Images
+from unveil.core.reconstruction import FeatureFit
+from unveil.core.types import Images
 
 LEAST = 1e-12  # smaller differences and misses are raised to this one, so that the logarithms are finite
 

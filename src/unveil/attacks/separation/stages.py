@@ -13,7 +13,8 @@ from unveil.attacks.separation.factorisation import with_certainty
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.state import Problem, State, descend
 from unveil.attacks.separation.tuning import SearchTuning
-from unveil.core.types import FeatureFit, Images
+from unveil.core.reconstruction import FeatureFit
+from unveil.core.types import Images
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.learned import Learned
 

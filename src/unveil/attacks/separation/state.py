@@ -18,7 +18,10 @@ from unveil.attacks.separation.gain.likelihood import GainLikelihood
 from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.protocols import Knowledge
-from unveil.core.types import FeatureFit, Images, Stop, Update, Watch
+from unveil.core.reconstruction import FeatureFit, Stop
+from unveil.core.types import Images
+from unveil.core.update import Update
+from unveil.core.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,9 +13,10 @@ from torch import Generator, Tensor
 from unveil.attacks.matching.regularisers import ColourVariation
 from unveil.attacks.separation.state import Problem, State, descend
 from unveil.attacks.separation.tuning import SearchTuning
+from unveil.core.batch import Batch
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.protocols import HasEntryModels
-from unveil.core.types import Batch, Images
+from unveil.core.types import Images
 
 
 @dataclass(frozen=True, kw_only=True)

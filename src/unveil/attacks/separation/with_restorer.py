@@ -14,8 +14,10 @@ from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.protocols import Knowledge
+from unveil.core.reconstruction import Reconstruction
 from unveil.core.registry import IN_PYTHON_ONLY, spec_of
-from unveil.core.types import Reconstruction, Update, Watch
+from unveil.core.update import Update
+from unveil.core.watch import Watch
 from unveil.enhancers.learned import FAITHFUL, Learned
 
 

@@ -16,10 +16,11 @@ from torch.nn import Module
 
 from unveil.clients.models.checks import check_outputs, looks_like_probabilities
 from unveil.clients.models.factories import ModelName
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import square_norm
 from unveil.core.protocols import LocalTraining
-from unveil.core.types import Batch, Tensors
+from unveil.core.types import Tensors
 from unveil.core.usercode import running, unchanged
 
 FEW = 2  # pictures that the attacker simulates; more cost memory for the second derivative and show nothing else

@@ -13,8 +13,9 @@ from unveil.attacks.separation.gain.consistency import consistent_gain
 from unveil.attacks.separation.gain.levels import Levelled
 from unveil.attacks.separation.gain.likelihood import GainLikelihood
 from unveil.attacks.separation.state import Problem, State
+from unveil.core.batch import Batch
 from unveil.core.factored import Candidate
-from unveil.core.types import Batch, Images
+from unveil.core.types import Images
 
 WIDELY = (1.0, 0.4, 0.1)  # decades of gain to each side that each round tries when the first pictures are decoded
 NEARBY = (0.1,)  # the same between two stages

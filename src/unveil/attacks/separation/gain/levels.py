@@ -15,9 +15,11 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.attacks.dead_leaves import dead_leaves
+from unveil.core.batch import Batch
 from unveil.core.factored import dense
 from unveil.core.protocols import Knowledge
-from unveil.core.types import Batch, Tensors, Update
+from unveil.core.types import Tensors
+from unveil.core.update import Update
 
 LEAVES = 32  # pictures of dead leaves that are drawn at most
 FAINT = 1e-3  # smaller cosines between a tensor before and after the obfuscation are raised to this one

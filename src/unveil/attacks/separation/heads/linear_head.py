@@ -23,11 +23,12 @@ from torch.nn import Module
 from unveil.attacks.separation.heads.places import Places
 from unveil.attacks.separation.heads.tail import Tail, named
 from unveil.core.arithmetic import rough_steps
+from unveil.core.batch import Batch
 from unveil.core.factored import Candidate, detached
 from unveil.core.network import Draws, run
 from unveil.core.protocols import LocalTraining
 from unveil.core.tracing import Cut, Reached, Tape
-from unveil.core.types import Batch, Images
+from unveil.core.types import Images
 
 PROBES = 64  # random inputs on which an activation is observed
 OWN = 0.05  # relative difference of slopes at about the same value above which each unit is looked up by itself
