@@ -13,11 +13,14 @@ from unveil.core.types import Images
 
 @dataclass(frozen=True)
 class Batch:
-    """What a client trains on. Private: no attack is ever handed one that it did not make itself.
+    """The pictures and labels that a client trains on; an attack only ever gets batches that it made itself.
 
     Args:
         images: The pictures, n x c x h x w in [0, 1].
         labels: A class index for each picture, or (for an attacker's own guess) a row of class probabilities.
+
+    Raises:
+        UsageError: The numbers of pictures and labels differ.
     """
 
     images: Images

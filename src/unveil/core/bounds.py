@@ -1,4 +1,4 @@
-"""What a setting's number may be: refused with one sentence where a computation could only overflow or never end."""
+"""Checks of numbers in settings, which refuse values with which a computation would overflow or never end."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import math
 from unveil.core.errors import UsageError
 
 SMALL, LARGE = 1e-30, 1e30
-"""Positive settings lie between these, well inside float32, so that their products with an update do too."""
+"""Smallest and largest positive setting; both are far inside the range of float32, so that products with an update are
+in that range too."""
 
 
 def positive(who: str, name: str, value: float, hint: str) -> None:
     """Raise a `UsageError` unless ``SMALL <= value <= LARGE``.
 
     Args:
-        who: The component, such as `Clip`.
-        name: The setting.
+        who: Name of the component for the message, such as `Clip`.
+        name: Name of the setting.
         value: Its value.
-        hint: What to do about it.
+        hint: End of the message: what to do.
     """
     if not value > 0:
         raise UsageError(f"{who}: expected {name} > 0, got {_shown(value)}; {hint}")
@@ -26,7 +27,7 @@ def positive(who: str, name: str, value: float, hint: str) -> None:
 
 
 def not_negative(who: str, name: str, value: float, hint: str) -> None:
-    """Raise a `UsageError` unless the value is 0 or as in `positive`."""
+    """Raise a `UsageError` unless the value is 0 or passes `positive`."""
     if not value >= 0:
         raise UsageError(f"{who}: expected {name} >= 0, got {_shown(value)}; {hint}")
     if value:
@@ -34,7 +35,7 @@ def not_negative(who: str, name: str, value: float, hint: str) -> None:
 
 
 def share(who: str, name: str, value: float, hint: str) -> None:
-    """Raise a `UsageError` unless the value is a share of a whole, greater than 0 and at most 1."""
+    """Raise a `UsageError` unless the value is at least `SMALL` and at most 1."""
     if not 0 < value <= 1:
         raise UsageError(f"{who}: expected 0 < {name} <= 1, got {_shown(value)}; {hint}")
     positive(who, name, value, hint)
@@ -49,7 +50,7 @@ def whole(who: str, name: str, value: int, least: int, most: int, hint: str) -> 
 
 
 def _shown(value: float) -> str:
-    """The number in a sentence; the digits of one with thousands of them help nobody."""
+    """Return the number as text; of an integer of 10^18 or more only the number of its digits."""
     if isinstance(value, int) and abs(value) >= 10**18:
         return f"a number of about {math.floor(value.bit_length() * math.log10(2)) + 1} digits"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read: what is wrong, what was expected, and what to do about it."""
+"""The exception for users: its message says what is wrong, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class UsageError(ValueError):
-    """Input that cannot be used. Its message is one sentence that ends in the fix; exit code 2."""
+    """Raised for input that cannot be used; the message is one sentence that ends in the fix, the exit code is 2."""
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known word, else the whole list of known words."""
+    """Return `did you mean 'x'?` with the closest known word, or a list of all known words if none is close."""
     import difflib
 
     close = difflib.get_close_matches(word, known, n=1)
@@ -20,18 +20,23 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message without control characters, whatever names of the user's it repeats: they could rewrite a terminal."""
+    """Escape control characters in a message, because names that it repeats could otherwise rewrite a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
 def writing(folder: Path, option: str) -> Iterator[None]:
-    """Files that cannot be written inside it: a `UsageError` that names the folder and the option for another."""
+    """Turn an error of writing files inside the `with` block into a `UsageError`.
+
+    Args:
+        folder: The folder, which the message names.
+        option: The option of the command line with which the user can name another folder.
+    """
     try:
         yield
     except UsageError:
         raise
-    except (OSError, UnicodeEncodeError) as error:  # the latter: a path with half a character
+    except (OSError, UnicodeEncodeError) as error:  # the latter if a path has half of a surrogate pair
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"cannot write to {folder}: {reason}; free the disk, or choose another folder with {option}"

@@ -1,4 +1,4 @@
-"""Whether a picture is one that a network was trained on, whatever size or quality it was saved in."""
+"""Fingerprints of pictures, which tell whether a network was trained on a picture, even in another size or quality."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from torch import Tensor
 
 from unveil.core.types import Images
 
-SIDE = 16
-BYTES = SIDE * SIDE // 8
-ALIKE = 12  # bits of 256 by which two saved copies of one picture may differ
+SIDE = 16  # rows of the reduced picture that is fingerprinted; it has one column more
+BYTES = SIDE * SIDE // 8  # length of a fingerprint
+ALIKE = 12  # most bits of 256 in which the fingerprints of two saved copies of a picture may differ
 SHARE = 4  # at most 1/4 of the rarer bit value may differ, else pictures with few bits set match each other
-FLAT = 0.02  # standard deviation below which a picture has no fingerprint
-FAINT = 1 / 255  # a difference below is none: it would not survive being saved again
+FLAT = 0.02  # a reduced picture with a smaller standard deviation has no fingerprint
+FAINT = 1 / 255  # a smaller difference of two places counts as none, because it could be lost in saving
 
 
 def fingerprints(images: Images) -> UInt8[Tensor, "n bytes"]:
-    """256 bits a picture: where its light falls from one of 16 x 17 places to the next.
+    """Compute a fingerprint of 256 bits for each picture.
 
-    Survives resizing, another compression and a change of brightness; a picture that is flat all over gets zeros.
+    The picture is reduced to 16 x 17 grey places. A bit is set if a place is brighter than the next one in its row.
+    Resizing, compression and a change of brightness hardly change the bits. A flat picture has only zeros.
 
     Reference:
         The difference hash of N. Krawetz, Kind of Like That, 2013.
@@ -34,9 +35,9 @@ def fingerprints(images: Images) -> UInt8[Tensor, "n bytes"]:
 
 
 def overlap(some: UInt8[Tensor, "n bytes"], others: UInt8[Tensor, "m bytes"]) -> Int[Tensor, " k"]:
-    """Which of the first are among the second, by their fingerprints.
+    """Return the indices of those of the first fingerprints that match one of the second.
 
-    That of a flat picture is matched by none.
+    A fingerprint of zeros, which a flat picture has, matches none.
     """
     table = torch.tensor([bin(value).count("1") for value in range(256)])
     some, others = some.cpu(), others.cpu()

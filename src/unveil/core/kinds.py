@@ -1,4 +1,4 @@
-"""What makes a component one of a kind: the members of its protocol, and a call that takes what unveil gives."""
+"""Checks that a component is of a kind: it has the members of the protocol, and its call takes unveil's arguments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PROTOCOLS: Mapping[str, type] = {
 
 
 def refuse_other_kind(kind: str, who: str, component: Any) -> None:
-    """Raise a `UsageError` that names the first member which a component lacks to be one of its kind.
+    """Raise a `UsageError` if a component lacks a member of its kind, or if its call takes other arguments.
 
     Args:
-        kind: `metric`, or one of `PROTOCOLS`.
-        who: The component, for the error message.
+        kind: `metric`, or a key of `PROTOCOLS`; no other kind is checked.
+        who: The component's name for the message.
         component: The component.
     """
     if kind == "metric":
@@ -45,11 +45,12 @@ def refuse_other_kind(kind: str, who: str, component: Any) -> None:
 
 
 def _protocol(kind: str) -> str:
+    """Return the public name of the protocol of a kind."""
     return "Metric" if kind == "metric" else PROTOCOLS[kind].__name__
 
 
 def _takes_the_same(component: Any, protocol: type) -> bool:
-    """Whether a component can be called with what its protocol's call names."""
+    """Return whether a component can be called with the arguments of its protocol's `__call__`."""
     if not callable(component):
         return False
     _, *parameters = inspect.signature(protocol.__call__).parameters.values()

@@ -1,4 +1,4 @@
-"""A metric: a score of each picture of a batch, and what a reader must know of it."""
+"""A metric: a score of each picture of a batch, and what reports say of it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 from unveil.core.types import Images
 
 Scoring = Callable[[Images, Images], Float[Tensor, " n"]]
-"""(originals, their reconstructions in the same order) -> one value a picture; NaN where a picture has none."""
+"""(originals, reconstructions in the same order) -> one value for each picture; NaN if a picture has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricFacts:
-    """What a reader must know of a metric.
+    """What reports say of a metric.
 
     Args:
-        name: Its key in results.
+        name: The metric's key in results.
         title: Its name in tables, without the unit; empty for the key.
-        unit: Its unit, empty for a pure number.
-        digits: Digits after the point in tables, at least 0.
+        unit: Its unit; empty for a pure number.
+        digits: Digits after the decimal point in tables, at least 0.
         leak: Whether a high or a low value means leakage.
-        description: What it says, half a sentence for captions.
-        is_rate: Every picture has 0 or 1, whose mean is a share and has a Wilson interval.
+        description: What the metric says, half a sentence for captions.
+        is_rate: Every picture has the value 0 or 1; reports give the mean as a share with a Wilson interval.
     """
 
     name: str
@@ -39,31 +39,31 @@ class MetricFacts:
 
     @property
     def heading(self) -> str:
-        """Title and unit, as at the head of a column."""
+        """Title and unit, for the head of a column."""
         title = self.title or self.name
         return f"{title}, {self.unit}" if self.unit else title
 
     @property
     def arrow(self) -> str:
-        """Where leakage lies."""
+        """An arrow that points up if a high value means leakage, and down if a low one does."""
         return "↑" if self.leak == "high" else "↓"
 
     def scored(self, score: Scoring) -> Metric:
-        """The metric of these facts."""
+        """Return the metric that has these facts and computes this score."""
         return Metric(**vars(self), score=score)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(MetricFacts):
-    """A score of how much of an image came back.
+    """A score of how much of each picture was recovered.
 
     Args:
-        score: Scores reconstructions; the other arguments are those of `MetricFacts`.
+        score: Function that scores reconstructions; the other arguments are those of `MetricFacts`.
     """
 
     score: Scoring
 
     @property
     def facts(self) -> MetricFacts:
-        """All but the function, as results keep it."""
+        """The facts without the function, as results keep them."""
         return MetricFacts(**{item.name: getattr(self, item.name) for item in fields(MetricFacts)})

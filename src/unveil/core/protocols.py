@@ -1,4 +1,4 @@
-"""What an attacker knows, and the protocols that clients, obfuscations, attacks and enhancers fulfil."""
+"""What an attacker knows, and the protocols of local trainings, obfuscations, attacks and enhancers."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ class Knowledge:
 
     Args:
         training: The client's local training, which the attacker simulates.
-        image_shape: (channels, height, width).
-        num_images: Pictures in the batch.
+        image_shape: (channels, height, width) of each picture.
+        num_images: Number of pictures in the batch.
         classes: Number of classes.
         labels: The batch's labels in batch order, or None if the attacker must infer them.
         obfuscation: The obfuscation, or None if the attacker must treat the update as exact.
-        scale: The update is as long as `training` makes it; False where learning rate and steps are not known.
-        draws: Seed of what the client's network drew by chance, such as dropout masks; None where the attacker does not
+        scale: The update is as long as `training` makes it; False if the attacker does not know learning rate and
+            steps.
+        draws: Seed of the random draws of the client's network, such as dropout masks; None if the attacker does not
             know them and takes their mean.
-        stochastic: Whether the client's network draws anything by chance; None where nobody looked.
+        stochastic: Whether the client's network draws random numbers; None if that was not tested.
     """
 
     training: LocalTraining
@@ -47,12 +48,12 @@ class Knowledge:
     stochastic: bool | None = None
 
     def simulate(self, model: Module, batch: Batch) -> Candidate:
-        """What the client would have sent for a guess of its batch, as far as the attacker knows its training."""
+        """Return the update that the client would send for a guess of its batch, as far as the attacker knows."""
         return self.training.simulate(model, batch, draws=self.draws)
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What was granted to the attacker, a sentence each; printed with every result."""
+        """What the attacker is assumed to know, a sentence each; printed with every result."""
         c, h, w = self.image_shape
         by_chance = self.training.mode == "train" if self.stochastic is None else self.stochastic
         masks = (
@@ -78,12 +79,12 @@ class Knowledge:
 
 
 Misfit = Callable[[Candidate], Float[Tensor, ""]]
-"""How badly a candidate explains what was received; lowest, in expectation, at the truth."""
+"""(candidate) -> how badly it explains the received update; the expected value is lowest for the true update."""
 
 
 @runtime_checkable
 class LocalTraining(Protocol):
-    """What a client does with its batch before it sends anything. Never changes the model."""
+    """What a client computes from its batch before it sends anything; it does not change the model."""
 
     @property
     def mode(self) -> Literal["eval", "train"]:
@@ -91,73 +92,92 @@ class LocalTraining(Protocol):
         ...
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
-        """The client's side: what is sent, with the client's own noise drawn from the generator."""
+        """Compute the tensors that the client sends.
+
+        Args:
+            model: The model before local training.
+            batch: The client's batch.
+            generator: Source of the client's noise and of the network's random draws; None if there is no noise.
+        """
         ...
 
     def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
-        """The attacker's side: the same, noise-free and differentiable with respect to the batch.
+        """Compute the tensors without noise, differentiable with respect to the batch; attackers call this.
 
         Args:
             model: The public model.
-            batch: The attacker's guess.
-            draws: Seed of what the network draws by chance (dropout masks), None for the mean of every draw.
+            batch: The attacker's guess of the batch.
+            draws: Seed of the network's random draws, such as dropout masks; None to take the mean of every draw.
         """
         ...
 
 
 @runtime_checkable
 class Obfuscation(Protocol):
-    """What happens to an update between client and server, and what can be inferred from its output."""
+    """A change of the update on its way to the server, and what can be inferred from its output."""
 
     @property
     def family(self) -> Family:
-        """Which of the paper's families it belongs to."""
+        """The family that it belongs to, one of ROG's or a word of its own."""
         ...
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
-        """Obfuscate; keeps names, shapes and types, and leaves its input alone."""
+        """Obfuscate an update.
+
+        Args:
+            update: The update, which does not change.
+            generator: Source of all randomness.
+
+        Returns:
+            A new update with the same names, shapes and types.
+        """
         ...
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        """The observation model: prepare once for what was received, then judge candidates.
+        """Prepare the observation model of a received update.
 
         Args:
-            received: What came out of this obfuscation.
-            sent_only: Judge only the entries that were sent (`Update.sent`), because an earlier stage chose them.
+            received: An output of this obfuscation.
+            sent_only: Consider only the entries that were sent (`Update.sent`), because an earlier stage chose them.
+
+        Returns:
+            A function that judges candidates; it is called in every iteration of an attack.
         """
         ...
 
 
-EntryModel = Callable[[Tensor, Block], tuple[Tensor, Tensor]]
+EntryModel = Callable[
+    [Float[Tensor, "rows columns"], Block], tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]
+]
 """``(expected, block) -> (target, weight)`` for one block of one matrix of the update.
 
-Given what an attacker expects of the entries, what the output says that they are and how much that counts,
-from 0 to 1 for the surest: the quadratic that stands for the misfit near the expectation.
+Given the values that an attacker expects of the entries, it returns the values that the received update suggests, and
+weights from 0 to 1. ``weight * (x - target)^2`` approximates the misfit near the expected values.
 """
 
 
 @runtime_checkable
 class HasEntryModels(Protocol):
-    """An obfuscation after which some entries say more than others; all others leave every entry equally certain."""
+    """An obfuscation after which some entries are more certain than others; without this, all are equally certain."""
 
     def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
-        """One entry model for each matrix of what was received, by name."""
+        """Return an entry model for each matrix of the received update, by name."""
         ...
 
 
 @runtime_checkable
 class MayRescale(Protocol):
-    """An obfuscation that may change the length of an update by a factor that its output does not tell."""
+    """An obfuscation that may multiply an update by a factor that its output does not reveal."""
 
     @property
     def scale_unknown(self) -> bool:
-        """Whether it may, with these settings."""
+        """Whether it may do so with these settings."""
         ...
 
 
 @runtime_checkable
 class Attack(Protocol):
-    """Rebuilds a batch from the public model, the update and the knowledge; it never sees the private batch."""
+    """Rebuilds a batch from the public model, the update and the knowledge, without the private batch."""
 
     def __call__(
         self,
@@ -168,46 +188,54 @@ class Attack(Protocol):
         generator: Generator,
         watch: Watch | None = None,
     ) -> Reconstruction:
-        """Run the attack; `watch` is called after each step and its time is nobody's concern but the caller's."""
+        """Run the attack.
+
+        Args:
+            model: The public model.
+            update: The received update.
+            knowledge: What the attacker knows.
+            generator: Source of all randomness.
+            watch: Called after each step; None for no reports.
+        """
         ...
 
 
 @runtime_checkable
 class Enhancer(Protocol):
-    """Turns an attack's pictures into better ones by what is known of pictures in general; never sees the update."""
+    """Improves an attack's pictures with what it knows of pictures in general, without the update."""
 
     @property
     def is_faithful(self) -> bool:
-        """Whether it claims to restore, and so may not take pictures further from what the update says."""
+        """Whether it claims to restore pictures; its pictures are then not allowed to raise the misfit."""
         ...
 
     @property
     def uses_labels(self) -> bool:
-        """Whether it draws by the labels, so that what it draws from them alone must stand beside it."""
+        """Whether it uses the labels; reports then also show what it draws from the labels alone."""
         ...
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What an attacker who has it is granted, a sentence each; printed with every result."""
+        """What an attacker who has it is assumed to know, a sentence each; printed with every result."""
         ...
 
     def __call__(self, guess: Reconstruction, *, class_names: Sequence[str] = ()) -> Reconstruction:
-        """The same reconstruction with other pictures.
+        """Return the same reconstruction with other pictures.
 
         Args:
-            guess: What an attack rebuilt.
-            class_names: Names of the classes that the labels count, where they are known.
+            guess: An attack's reconstruction.
+            class_names: Name of each class, by the class index; empty if the names are not known.
         """
         ...
 
 
 @runtime_checkable
 class TrainedOnPictures(Protocol):
-    """An enhancer that was trained on pictures: an audit of one of them is refused, for it would know it by heart."""
+    """An enhancer that was trained on pictures; an audit of one of these pictures is refused."""
 
     @property
     def seen(self) -> UInt8[Tensor, "pictures bytes"]:
-        """Fingerprints of the pictures, as `core.fingerprints.fingerprints` makes them."""
+        """Fingerprints of its training pictures, computed by `core.fingerprints.fingerprints`."""
         ...
 
 
@@ -216,7 +244,7 @@ class HasOrder(Protocol):
     """A local training whose mini-batches have an order, which a threat model may withhold."""
 
     def reordered(self, pictures: int) -> LocalTraining | None:
-        """The same with mini-batches that are not the client's; None where a step has all of `pictures` pictures."""
+        """Return a copy with other mini-batches than the client's; None if each step has all of `pictures` pictures."""
         ...
 
 
@@ -225,25 +253,25 @@ class MayBeShortened(Protocol):
     """A local training of many steps, of which a rehearsal needs only the first."""
 
     def shortened(self, pictures: int) -> LocalTraining:
-        """The same for one epoch of `pictures` pictures at most."""
+        """Return a copy that trains for one epoch of `pictures` pictures at most."""
         ...
 
 
 @runtime_checkable
 class TakesRoughSteps(Protocol):
-    """An attack some of whose steps need only three digits, and may be taken in bfloat16; see `arithmetic.py`."""
+    """An attack with steps that need only three digits and may be taken in bfloat16; see `arithmetic.py`."""
 
     @property
     def is_rough(self) -> bool:
-        """Whether any of them are."""
+        """Whether it takes such steps with these settings."""
         ...
 
 
 @runtime_checkable
 class UsesLearnedPrior(Protocol):
-    """An attack that has a learned prior in it, and so knows the pictures which that was trained on."""
+    """An attack that contains a learned prior, and so knows the pictures on which the prior was trained."""
 
     @property
     def prior(self) -> Enhancer:
-        """The prior."""
+        """The learned prior."""
         ...

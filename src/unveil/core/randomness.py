@@ -1,4 +1,4 @@
-"""The generators of one trial: one seed gives each party randomness of its own."""
+"""The generators of one trial: client, obfuscation and attack each have one, made from the trial's seed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Generator
 
 
 def generators(seed: int, device: torch.device) -> tuple[Generator, Generator, Generator]:
-    """Generators for the client, the obfuscation and the attack, so that none shifts what the others draw.
+    """Return generators for the client, the obfuscation and the attack; the draws of one do not shift another's.
 
     Args:
-        seed: At least 0.
-        device: Where the client's pictures are, and the noise is drawn.
+        seed: Seed of the trial, at least 0.
+        device: Device of the client's pictures, on which the generators draw.
     """
     client, obfuscation, attack = np.random.SeedSequence(seed).generate_state(3, np.uint64)
     return (

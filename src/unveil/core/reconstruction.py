@@ -1,4 +1,4 @@
-"""A reconstruction: the pictures of an attack, how firmly the update holds them, and why the attack ended."""
+"""A reconstruction: the pictures of an attack, how well they fit the update, and why the attack ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unveil.core.types import Images
 
 
 class Stop(Enum):
-    """Why an attack ended; the value is what results hold, `sentence` what the user reads."""
+    """Why an attack ended; results keep the value, and reports show the sentence."""
 
     FINISHED = "finished"
     STALLED = "stalled"
@@ -22,7 +22,7 @@ class Stop(Enum):
 
     @property
     def sentence(self) -> str:
-        """The same for a reader."""
+        """The reason in a sentence for readers of a report."""
         return {
             Stop.FINISHED: "finished: every planned step was taken",
             Stop.STALLED: "stalled: the loss no longer changed, so the remaining steps were not taken",
@@ -34,15 +34,18 @@ class Stop(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureFit:
-    """How firmly the update holds each picture, told from the update alone; sizes in units of the features' spread.
+    """How much the update says about the features of each picture, and how well the reconstruction fits them.
+
+    All of it is computed from the update, without the private batch. `noise` and `miss` are in units of the features'
+    standard deviation.
 
     Args:
-        noise: Standard deviation of the errors of the features that the update gives: the obfuscation's strength as it
-            arrives at this picture. 0 is exact, at 1 the update says next to nothing.
-        miss: Root mean squared distance of the rebuilt picture's features from those.
-        chi_squared: (images) -> for each, the mean squared distance of its features from those that the update gives,
-            in units of the variance of their errors: about 1 for the truth, more for what the update speaks against.
-            Differentiable. None where it cannot be asked.
+        noise: Standard deviation of the errors that the obfuscation causes in the features that the update gives. At 0
+            the features are exact; at 1 the update says almost nothing about the picture.
+        miss: Root mean squared difference between the features of the rebuilt picture and those that the update gives.
+        chi_squared: (images) -> for each picture, the mean squared difference between its features and those that the
+            update gives, divided by the variance of their errors: about 1 for the true picture, more for pictures that
+            contradict the update. Differentiable. None if it is not available.
     """
 
     noise: Float[Tensor, " n"]
@@ -52,16 +55,17 @@ class FeatureFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """What an attack rebuilt, in its own order.
+    """The result of an attack; its pictures are in the attack's own order.
 
     Args:
         images: The rebuilt pictures, in [0, 1].
-        labels: The label the attack believed each picture to have.
+        labels: The label that the attack assigned to each picture.
         losses: The attack's own loss after each step.
         stop: Why the attack ended.
         notes: What else a reader must know of this run, a sentence each.
-        confidence: How sure the attack is of each picture, to rank them; None where it does not say.
-        evidence: How firmly the update holds each picture; None where the batch was not separated.
+        confidence: A score by which the attack ranks its pictures, higher for better ones; it has no unit. None if the
+            attack gives none.
+        evidence: How much the update says about each picture; None if the attack did not separate the batch.
     """
 
     images: Images

@@ -1,4 +1,4 @@
-"""What is kept of a trial. Everything but `Trial.pictures` is plain JSON; docs/results.md documents the file."""
+"""The record of a trial. All of it but `Trial.pictures` is plain JSON; docs/results.md documents the file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FORMAT = 2
 """Version of the records in a results folder; a folder of another version is refused."""
 
 BASELINE = "none"
-"""The obfuscation of the row that all others are compared with: the update as it is."""
+"""The obfuscation of the baseline, which changes nothing; all other obfuscations are compared with it."""
 
 ATTACK, ENHANCED = "attack", "enhanced"
-"""Names of a trial's outcomes: the attack's own pictures, and the same after the enhancer."""
+"""Names of a trial's outcomes: the attack's own pictures, and the pictures after the enhancer."""
 
 ORIGINAL, PRIOR_ONLY = "original", "prior-only"
-"""Names of the other pictures of a trial: the client's, and what the enhancer draws without any update."""
+"""Names of a trial's other pictures: the client's, and those that the enhancer draws from the labels alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,10 @@ class Enhancement:
     """What an enhancer did to the pictures of one trial.
 
     Args:
-        misfit_before: How badly the attack's pictures explain the update, in the attacker's own terms.
-        misfit_after: The same for the pictures that were kept.
-        share: How much of the enhancer's change was kept, 0 to 1: a restorer may not raise the misfit.
-        prior_only: Paths of what it draws from the labels alone, without any update; empty where it does not use
+        misfit_before: Misfit of the attack's pictures, in the objective that fits the attacker's knowledge.
+        misfit_after: Misfit of the pictures after the enhancer.
+        share: Share of the enhancer's change that was kept, 0 to 1; a restorer's change may not raise the misfit.
+        prior_only: Paths of the pictures that the enhancer draws from the labels alone; empty if it does not use
             labels, and before the trial is saved.
     """
 
@@ -42,19 +42,18 @@ class Enhancement:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredOutcome:
-    """What one set of reconstructions scored; lists have one value an image, in batch order.
+    """The scores of one set of reconstructions; lists have one value for each picture, in batch order.
 
     Args:
-        scores: Metric name -> one value an image.
-        controls: Control -> metric name -> one value an image: what the same attack scored, against the same
-            originals, on an update that knows nothing of them.
+        scores: Metric name -> one value for each picture.
+        controls: Control -> metric name -> one value for each picture: the scores of the same attack, against the same
+            originals, on an update that does not depend on them.
         images: Paths of the reconstructions, relative to the results folder; empty before the trial is saved.
-        labels: The label that the attack believed each picture to have.
-        seconds: Wall time until these pictures were there.
-        assumptions: What was granted to the attacker, a sentence each.
+        labels: The label that the attack assigned to each picture.
+        seconds: Wall time in seconds until these pictures were computed.
+        assumptions: What the attacker was assumed to know, a sentence each.
         notes: What else a reader must know, a sentence each.
-        confidence: How sure the attack was of each picture, in nats or any other unit that ranks them; empty where it
-            did not say.
+        confidence: The attack's confidence in each picture, which ranks them and has no unit; empty if it gave none.
         enhancement: What the enhancer did; None for the attack's own pictures.
     """
 
@@ -71,27 +70,27 @@ class ScoredOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One client, one obfuscation, one attack, one seed, and what came of it.
+    """One client, threat model, obfuscation, attack and seed, with the scores.
 
     Args:
         settings: SPEC strings and names: client, model, images, batch, training, obfuscation, attack, threat_model;
-            arithmetic, what the attack's roughest steps were computed in; enhancer, where there is one.
+            arithmetic, the number format of the attack's roughest steps; enhancer, if there is one.
         family: Family of the obfuscation, in its own word.
-        seed: The seed of the client's, the obfuscation's and the attack's randomness.
-        wire_bits: Size of what was sent, in bits.
+        seed: Seed of the randomness of client, obfuscation and attack.
+        wire_bits: Size of the sent update, in bits.
         raw_bits: Size of the same update with every entry written in full, in bits.
-        iterations: Optimisation steps that the attack took.
-        peak_mib: Peak memory of the process during attack and enhancer, MiB; None where it cannot be measured.
+        iterations: Number of optimisation steps that the attack took.
+        peak_mib: Peak memory of the process during attack and enhancer, in MiB; None if it cannot be measured.
         stop: Why the attack ended.
         losses: The attack's loss curve, thinned to at most 200 points.
-        blind: Metric name -> one value an image for a blind guess, a mid-grey picture that never saw the update.
+        blind: Metric name -> one value for each picture of the blind guess, a mid-grey picture.
         outcomes: `attack`, and with an enhancer `enhanced`, in that order.
         originals: Paths of the original pictures, relative to the results folder; empty before the trial is saved.
         metrics: Metric name -> its title, unit, digits and direction, for a reader who does not have the metric.
-        versions: Package -> version; what the processor is and has.
+        versions: Package -> version; and what `arithmetic.machine` says of the machine.
         format: Version of this record, `FORMAT`.
-        pictures: Name -> images x c x h x w in [0, 1]: `original`, each outcome's, and `prior-only` where the enhancer
-            uses labels. In memory alone: empty for a trial that was read from a folder.
+        pictures: Name -> pictures, n x c x h x w in [0, 1]: `original`, one for each outcome, and `prior-only` if the
+            enhancer uses labels. They are kept in memory only: empty for a trial that was read from a folder.
     """
 
     settings: Mapping[str, str]
@@ -113,10 +112,10 @@ class Trial:
 
     @property
     def final(self) -> ScoredOutcome:
-        """The last outcome: with the enhancer where there is one."""
+        """The last outcome: `enhanced` if there is an enhancer, else `attack`."""
         return list(self.outcomes.values())[-1]
 
     @property
     def scores(self) -> Mapping[str, list[float]]:
-        """Metric name -> one value an image, of the last outcome."""
+        """The scores of the last outcome: metric name -> one value for each picture."""
         return self.final.scores

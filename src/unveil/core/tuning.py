@@ -1,4 +1,4 @@
-"""What every group of tuned constants shares: a short text of what differs from the defaults."""
+"""The printed form of tuned constants, which names those that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def changes_of(tuning: Any) -> str:
-    """The fields of a tuning that differ from their defaults, as `(name=value,name=value)`; the `__str__` of each."""
+    """Return the fields that differ from their defaults, as `(name=value,name=value)`; every tuning's `__str__`."""
     changed = [
         f"{item.name}={getattr(tuning, item.name)}"
         for item in dataclasses.fields(tuning)

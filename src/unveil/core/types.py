@@ -1,4 +1,4 @@
-"""Types that most modules share."""
+"""Aliases of types that most modules share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ Tensors = Mapping[str, Float[Tensor, " ..."]]
 
 
 Images = Float[Tensor, "n c h w"]
-"""RGB pictures, float32 in [0, 1]; normalisation belongs to the model."""
+"""Pictures of one channel (grey) or three (RGB), float32 in [0, 1]; normalisation is part of the model."""
 
 
 Family = str
-"""`none`, `quantise`, `sparsify`, `perturb`, `pipeline`, or a word of one's own, which reports draw as `other`."""
+"""Family of an obfuscation: `none`, `quantise`, `sparsify`, `low-rank`, `perturb`, `pipeline`, or another word, which
+reports draw as `other`."""
 
 
 Block = tuple[slice, slice]
-"""Some rows and columns of a matrix."""
+"""(rows, columns): a block of a matrix."""

@@ -1,4 +1,4 @@
-"""An update: the tensors that a client sends, and what they cost on the wire."""
+"""An update: the tensors that a client sends, and their size on the wire."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Coding:
     """How the arrays of an update are written on the wire.
 
     Args:
-        bits_per_value: Bits for each value sent, 0 or more; None for those of each array's own type.
+        bits_per_value: Bits for each sent value, 0 or more; None for the size of each array's own type.
         sparse: Only some entries are sent, each with its position.
-        side_bits: Bits sent once beside the values, for norms, scales and minima; the total over all arrays.
+        side_bits: Bits sent beside the values, for norms, scales and minima; the total over all arrays.
     """
 
     bits_per_value: float | None = None
@@ -34,11 +34,12 @@ class Payload:
     """One named array on the wire.
 
     Args:
-        name: The parameter's name, or that of a factor which the parameter is worked out from.
-        entries: Entries of the array.
-        values: Entries that are sent, 0 to `entries`.
-        bits_per_value: Bits for each of them.
-        index_bits: Bits for their positions: the cheaper of an index each and a bitmap, 0 where all entries are sent.
+        name: The name of the parameter, or of a factor from which the parameter is computed.
+        entries: Number of entries of the array.
+        values: Number of entries that are sent, 0 to `entries`.
+        bits_per_value: Bits for each sent entry.
+        index_bits: Bits for the positions of all sent entries: an index for each or a bitmap, whichever is smaller; 0
+            if all entries are sent.
     """
 
     name: str
@@ -49,7 +50,10 @@ class Payload:
 
     @property
     def bits(self) -> float:
-        """Size in bits, at most that of all entries written in full, for which an entry not sent is a third symbol."""
+        """Size in bits of values and positions.
+
+        It is at most the size of all entries in full, with at least log2(3) bits for each: two values and "not sent".
+        """
         if self.values == self.entries:
             return self.entries * self.bits_per_value
         full = self.entries * max(self.bits_per_value, math.log2(3))
@@ -58,18 +62,18 @@ class Payload:
 
 @dataclass(frozen=True)
 class Update:
-    """What travels from a client to the server, decoded to plain tensors.
+    """The tensors that a client sends to the server, in the form that the server decodes.
 
     Args:
-        tensors: One tensor a parameter.
-        coding: How they were written on the wire.
-        support: Tensor name -> which entries were sent, a mask of the tensor's shape; a tensor that is not named was
-            sent whole. None: all entries, or with `coding.sparse` those that are not zero. Entries that were not sent
-            are exactly zero; one that was sent may be zero too.
-        side: What travels beside the values, by the stage that sent it (its SPEC): tensor name -> the distance of the
-            quantiser's levels, a 0-dimensional tensor or one of the tensor's shape, in units of `tensors`.
-        encoded: What travelled instead of the tensors, where the receiver works them out from other arrays, such as
-            two thin factors. None: the tensors themselves travelled.
+        tensors: Parameter name -> tensor.
+        coding: How the tensors were written on the wire.
+        support: Tensor name -> which entries were sent, a mask of the tensor's shape; a tensor without a mask was sent
+            whole. None: all entries were sent, or with `coding.sparse` those that are not zero. An entry that was not
+            sent is exactly zero; a sent one may be zero too.
+        side: SPEC of the stage that sent side information -> tensor name -> the distance between the quantiser's
+            levels, a 0-dimensional tensor or one of the tensor's shape, in units of `tensors`.
+        encoded: The arrays that were sent instead, if the server computes the tensors from other arrays, such as two
+            thin factors. None: the tensors themselves were sent.
     """
 
     tensors: Tensors
@@ -79,24 +83,24 @@ class Update:
     encoded: Update | None = None
 
     def sent(self, name: str) -> Bool[Tensor, "*shape"] | None:
-        """Which entries of a tensor were sent; None stands for all of them."""
+        """Return the mask of a tensor's sent entries; None if all were sent."""
         if self.support is not None:
             return self.support.get(name)
         return self.tensors[name] != 0 if self.coding.sparse else None
 
     def masks(self) -> dict[str, Bool[Tensor, "*shape"]]:
-        """Which entries were sent, for every tensor that was not sent whole."""
+        """Return the masks of sent entries by name, for every tensor that was not sent whole."""
         found = {name: self.sent(name) for name in self.tensors}
         return {name: mask for name, mask in found.items() if mask is not None}
 
     def count_sent(self, name: str) -> int:
-        """How many entries of a tensor were sent."""
+        """Return the number of sent entries of a tensor."""
         mask = self.sent(name)
         return self.tensors[name].numel() if mask is None else int(torch.count_nonzero(mask))
 
     @property
     def payload(self) -> tuple[Payload, ...]:
-        """What is on the wire, an array each; without the side information, which `wire_bits` adds."""
+        """The arrays on the wire, without the side information, which `wire_bits` adds."""
         if self.encoded is not None:
             return self.encoded.payload
         found = []
@@ -123,11 +127,11 @@ class Update:
 
     @property
     def is_zero(self) -> bool:
-        """Whether every value sent is zero, or nothing was sent at all."""
+        """Whether every sent value is zero, or nothing was sent at all."""
         return not any(bool(tensor.any()) for tensor in self.tensors.values())
 
     def check(self) -> None:
-        """Raise a `UsageError` that names the first tensor with a NaN or an infinity in it."""
+        """Raise a `UsageError` that names the first tensor with a NaN or an infinity, if there is one."""
         for name, tensor in self.tensors.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise UsageError(

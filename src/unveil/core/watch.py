@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from unveil.core.types import Images
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A look at a running attack. `images` is a function so that nobody pays for a decoding that nobody wants."""
+    """The state of a running attack.
+
+    Args:
+        step: Number of the step that was just taken.
+        steps: Number of planned steps.
+        loss: The attack's loss.
+        images: Function that returns the present pictures; they are only decoded if it is called.
+    """
 
     step: int
     steps: int
     loss: float
-    images: Callable[[], Any]
+    images: Callable[[], Images]
 
 
 Watch = Callable[[Progress], None]
+"""Called by an attack after each step."""
