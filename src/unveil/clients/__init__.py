@@ -1,1 +1,1 @@
-"""What a client holds and does: its model, its pictures, its local training."""
+"""Clients: models, pictures and local training."""

@@ -1,4 +1,4 @@
-"""A client: the model it was sent, its private pictures and its local training, before any obfuscation or attack."""
+"""A client: a model, the client's private pictures with their labels, and its local training."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from unveil.core.randomness import generators
 from unveil.core.types import Images
 from unveil.core.update import Update
 
-FEW = 2  # pictures on which a model is tried; BatchNorm in train mode needs more than one
-WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+FEW = 2  # pictures on which a model is run to count its outputs; BatchNorm in train mode needs more than one
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)  # types that labels may have
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationSet:
-    """Other pictures of a client's source. Scores and controls need them; the client does not train on them.
+    """Other pictures of a client's source, for scores and controls; the client does not train on them.
 
     Args:
-        decoys: Pictures among which an original is looked for, m x c x h x w as the client's; None for none.
-        others: What another client of the same source holds, for the control `another client`; None for none.
+        decoys: Pictures among which re-identification looks for an original, m x c x h x w with the c, h and w of the
+            client's pictures; None for none.
+        others: The batch of another client of the same source, for the control `another client`; None for none.
     """
 
     decoys: Images | None = None
     others: Batch | None = None
 
     def to(self, device: torch.device) -> EvaluationSet:
-        """The same on a device."""
+        """Return the same pictures on a device."""
         return EvaluationSet(
             decoys=None if self.decoys is None else self.decoys.to(device),
             others=None if self.others is None else Batch(self.others.images.to(device), self.others.labels.to(device)),
@@ -46,31 +47,31 @@ class EvaluationSet:
 
 @dataclass(frozen=True, eq=False)
 class Client:
-    """What a client holds and does.
+    """A client: a model, private pictures with labels, and a local training.
 
-    `Client(model, images, labels)` is enough; `client.update(obfuscation, seed=0)` is then what the server receives.
+    `Client(model, images, labels)` is enough; `client.update(obfuscation, seed=0)` then gives the received update.
 
     Args:
-        model: The public model, before local training; takes n x c x h x w pictures, returns n x classes logits. It is
-            never changed.
-        images: The private pictures, n x c x h x w, floating point in [0, 1], at least one. What normalises them
-            belongs to the model.
+        model: The public model before local training, from n x c x h x w pictures to n x classes logits. It is not
+            changed.
+        images: The private pictures, n x c x h x w, floating point in [0, 1], at least one. Normalisation is part of
+            the model.
         labels: A class index for each picture, n integers in [0, classes).
         training: The client's local training.
-        classes: Number of classes, 2 to as many as the model has outputs; 0 for as many as it has outputs, for which it
-            is run once on two pictures.
-        class_names: A name for each class; empty where they have none.
+        classes: Number of classes, from 2 to the number of the model's outputs. 0 for the number of outputs, which is
+            found by running the model on two pictures.
+        class_names: Name of each class; empty if they have none.
         evaluation: Other pictures, for scores and controls.
-        name: Its name in results; no two clients of an audit share one.
-        model_name: What results call the model; empty for the name of its class.
+        name: The client's name in results; each client of an audit has another.
+        model_name: The model's name in results; empty for the name of its class.
         source: Where the pictures came from, for results.
-        weights: Name and checksum of the file that trained weights came from, for results; empty for none.
-        normalisation: What stands before the model, for results; empty for nothing.
+        weights: Name and checksum of the file of trained weights, for results; empty for none.
+        normalisation: The normalisation in front of the model, for results; empty for none.
         notes: What a reader of results must know of the model and the pictures, a sentence each.
 
     Raises:
-        UsageError: Pictures or labels of another shape or type, values that are no pictures, labels out of range, or a
-            model whose output does not fit them.
+        UsageError: Pictures or labels have another shape or type, pixels are not in [0, 1], labels are out of range, or
+            the model's output does not fit them.
     """
 
     model: Module
@@ -111,18 +112,18 @@ class Client:
 
     @cached_property
     def batch(self) -> Batch:
-        """The private pictures with their labels."""
+        """The private pictures and their labels."""
         return Batch(self.images, self.labels)
 
     @property
     def given(self) -> dict[str, str]:
-        """What was put to the model beside its name, as settings: nothing for most."""
+        """File of weights and normalisation as settings of a trial, without those that were not given."""
         facts = {"weights": self.weights, "normalise": self.normalisation}
         return {key: value for key, value in facts.items() if value}
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What of the model an attacker knows beside its name, a sentence each."""
+        """What an attacker is assumed to know of the model beside its name, a sentence each."""
         sentences = {
             f"The model's weights are those of {self.weights}, and the attacker has them.": self.weights,
             f"Pictures in [0, 1] are normalised before the model, {self.normalisation}.": self.normalisation,
@@ -131,18 +132,18 @@ class Client:
 
     @cached_property
     def stochastic(self) -> bool:
-        """Whether the client's network draws anything by chance, such as dropout masks."""
+        """Whether the client's network draws random numbers, such as dropout masks."""
         return draws_by_chance(self.model, self.images, mode=self.training.mode)
 
     def update(self, obfuscation: Obfuscation | None = None, *, seed: int = 0) -> Update:
-        """What the server receives after one round.
+        """Return the update that the server receives after one round.
 
         Args:
-            obfuscation: What happens to the update on its way; None for nothing.
-            seed: Seed of the client's noise and of the obfuscation, at least 0; the same as in `play` and audits.
+            obfuscation: The obfuscation of the update; None for none.
+            seed: Seed of the client's noise and of the obfuscation, at least 0; `play` and audits use it the same way.
 
         Raises:
-            UsageError: The update is all zeros or not finite, or the model or the obfuscation cannot work with it.
+            UsageError: The update is all zeros or not finite, or the model or the obfuscation raised an error.
         """
         for_client, for_obfuscation, _ = generators(seed, self.images.device)
         with full_precision(self.images.device):
@@ -157,11 +158,10 @@ class Client:
         return received
 
     def knowledge(self, obfuscation: Obfuscation | None = None) -> Knowledge:
-        """All that an attacker on this client can be granted; `ThreatModel.knowledge` grants less.
+        """Return all that an attacker can be assumed to know; `ThreatModel.knowledge` returns a part of it.
 
         Args:
-            obfuscation: The obfuscation that the attacker knows of, or None for an attacker who takes the update for
-                exact.
+            obfuscation: The obfuscation that the attacker knows; None for an attacker who treats the update as exact.
         """
         _, channels, height, width = self.images.shape
         return Knowledge(
@@ -175,11 +175,11 @@ class Client:
         )
 
     def holding(self, batch: Batch) -> Client:
-        """The same client with another batch."""
+        """Return the same client with another batch."""
         return replace(self, images=batch.images, labels=batch.labels)
 
     def to(self, device: torch.device) -> Client:
-        """The same client on a device; the model's own weights move there too."""
+        """Return the same client on a device; the model itself is moved there, not copied."""
         return replace(
             self,
             model=self.model.to(device),
@@ -211,7 +211,7 @@ def _check_images(who: str, images: object) -> None:
 
 
 def _check_labels(who: str, labels: object, pictures: int) -> None:
-    """Raise a `UsageError` unless the labels are one integer a picture."""
+    """Raise a `UsageError` unless the labels are one integer for each picture."""
     if isinstance(labels, Tensor) and labels.shape == (pictures,) and labels.dtype in WHOLE:
         return
     shape = f"{labels.dtype} of {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
@@ -222,13 +222,13 @@ def _check_labels(who: str, labels: object, pictures: int) -> None:
 
 
 def _check_model(who: str, model: object) -> None:
-    """Raise a `UsageError` unless it is a network."""
+    """Raise a `UsageError` unless the model is a `torch.nn.Module`."""
     if not isinstance(model, Module):
         raise UsageError(f"{who}: expected the model as a torch.nn.Module, got {type(model).__name__}; build it first")
 
 
 def _outputs(who: str, model: Module, images: Images, *, mode: Mode) -> int:
-    """How many outputs the model has, in the mode in which the client runs it."""
+    """Return the number of the model's outputs, in the mode in which the client runs it."""
     with torch.no_grad():
         logits = run(in_mode(model, mode), images, {}, draws=0)
     if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images):

@@ -1,4 +1,4 @@
-"""A client from names and options, as the command line and audit files give them."""
+"""Making a client from the names and options that the command line and audit files give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unveil.core.errors import UsageError
 from unveil.core.protocols import LocalTraining
 
 MOST_VALUES = 1 << 28
-"""Numbers in all pictures of a client: 1 GiB."""
+"""Most values in all pictures of a client together, 1 GiB of float32."""
 
 
 def make_client(
@@ -41,24 +41,24 @@ def make_client(
     """Load the pictures, build the model, check that they fit together, and rehearse the client's training.
 
     Args:
-        name: Its name in results.
+        name: The client's name in results.
         model: A name of the model zoo, or `package.module:factory?key=value`; see `build_model`.
         images: `builtin`, or a folder; see `load_pictures`.
-        size: Height and width of the pictures, pixels; two numbers where they differ.
-        batch: Pictures in the batch.
+        size: Height and width of the pictures in pixels; a pair if they differ.
+        batch: Number of pictures in the batch.
         channels: 3 for RGB, 1 for grey.
-        classes: Number of classes, at least 2; None for as many as the pictures' source has.
+        classes: Number of classes, at least 2; None for the number of classes in the pictures' source.
         training: The client's local training.
-        weights: A file of trained weights; None for those that the model is built with.
-        normalisation: What stands before the model; None where it takes pictures in [0, 1].
-        labels_csv: Labels instead of sub-folders; see `load_pictures`.
+        weights: File of trained weights; None to keep the weights with which the model is built.
+        normalisation: Normalisation in front of the model; None if the model takes pictures in [0, 1].
+        labels_csv: File of labels, instead of sub-folders; see `load_pictures`.
         gallery: Another source, for decoys and the other client; None for the rest of `images`.
         seed: Seed of the model's weights and of the choice of pictures.
-        decoys: How many more pictures of the source to load for galleries.
+        decoys: Number of further pictures of the source to load as decoys.
         others: Load another client's batch too, if the source has enough pictures.
 
     Raises:
-        UsageError: Pictures, labels and model that cannot be used, or not together.
+        UsageError: Pictures, labels or the model cannot be used, or do not fit together.
     """
     height, width = (size, size) if isinstance(size, int) else size
     named = ModelName.parse(model) if isinstance(model, str) else model
@@ -86,7 +86,7 @@ def make_client(
         client=shortened(training, batch),
         attacker=shortened(training, min(batch, FEW)),
     )
-    # Classes of another source are not this model's: its pictures stand under this batch's labels.
+    # Class indices of another source mean other classes, so its pictures get the labels of this batch.
     labels = pictures.labels.clone() if neighbour is None or gallery is not None else neighbour.labels
     return Client(
         network,
@@ -109,7 +109,7 @@ def make_client(
 
 
 def _classes(name: str, pictures: Pictures, classes: int | None) -> int:
-    """Number of classes, if the labels fit it."""
+    """Return the number of classes; raise a `UsageError` if it is out of range or a label is too large for it."""
     classes = len(pictures.class_names) if classes is None else classes
     if classes > MOST_CLASSES:
         raise UsageError(
@@ -131,7 +131,7 @@ def _classes(name: str, pictures: Pictures, classes: int | None) -> int:
 
 
 def _refuse_giants(name: str, pictures: int, values: int) -> None:
-    """Before any picture is read: a wrong digit must not fill the memory."""
+    """Raise a `UsageError` if all pictures together would have more than `MOST_VALUES` values."""
     if pictures * values > MOST_VALUES:
         raise UsageError(
             f"client {name!r}: {pictures} pictures of {values:,} values are more than the {MOST_VALUES:,} that are "
@@ -141,7 +141,7 @@ def _refuse_giants(name: str, pictures: int, values: int) -> None:
 
 @dataclass(frozen=True)
 class _Shape:
-    """How pictures are loaded."""
+    """Shape of the loaded pictures, and the seed of their choice."""
 
     height: int
     width: int
@@ -162,7 +162,7 @@ class _Shape:
 
 @dataclass(frozen=True)
 class _Rest:
-    """The pictures of a source that are not in the batch: `taken` of them are."""
+    """The pictures of a source that are not in the batch, which has the first `taken` pictures of the choice."""
 
     source: str
     labels_csv: str | None

@@ -1,4 +1,4 @@
-"""Arrays of .npz files that anybody may have written: counted, measured and typed before they are unpacked."""
+"""Reading .npz files that anybody may have written; number, size and type of arrays are checked before unpacking."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from unveil.core.errors import UsageError
 from unveil.core.files import MIB, amount, reason_of, regular, shown
 
 MEMBERS = 10_000
-"""Files in one archive; an .npz has as many as it has arrays."""
+"""Most files in one archive; an .npz has one for each array."""
 
 BYTES = 4096 * MIB
-"""Of one archive unpacked; the archive says how many it would be, and a few kilobytes can become terabytes."""
+"""Most bytes of one archive unpacked, by its own list of sizes; a few kilobytes can unpack to terabytes."""
 
-PLAIN = "biufcSU"  # NumPy's kinds of numbers and texts; objects would have to be unpickled
+PLAIN = "biufcSU"  # NumPy's kinds of numbers and texts; other kinds would be unpickled, which can run code
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 Array = npt.NDArray[Any]
@@ -30,17 +30,17 @@ Array = npt.NDArray[Any]
 def read_npz(
     path: Path, what: str, *, fix: str, most: int = BYTES, names: Sequence[str] | None = None
 ) -> Mapping[str, Array]:
-    """The arrays of an .npz by name, in the machine's own byte order.
+    """Read the arrays of an .npz by name, in the machine's own byte order.
 
     Args:
         path: The file.
         what: The start of every message, such as `lpips`.
         fix: The end of every message.
-        most: Bytes that the arrays may have together, unpacked.
-        names: Arrays that are wanted, where they are there: others are not unpacked. None for all.
+        most: Most bytes of all read arrays together, unpacked.
+        names: Names of the arrays to read, if the file has them; None for all.
 
     Raises:
-        UsageError: It is no regular file or damaged, holds anything but arrays of numbers and texts, or is too large.
+        UsageError: The file is not regular, damaged or too large, or has anything but arrays of numbers and texts.
     """
     regular(path, what, fix=fix)
     start = f"{what}: {shown(path)}" if what else shown(path)
@@ -52,15 +52,15 @@ def read_npz(
             if size > most:
                 raise ValueError(f"it unpacks to {amount(size)}, and at most {amount(most)} are read")
             return {name: _array(archive, entry, name) for name, entry in members.items()}
-    except Exception as error:  # a damaged archive raises what zip, its compressions and NumPy's headers raise
+    except Exception as error:  # zipfile, its compressions and NumPy raise many kinds for a damaged archive
         raise UsageError(f"{start} cannot be read ({reason_of(error)}); {fix}") from None
 
 
 def bounded(archive: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
-    """The members of an archive.
+    """Return the members of an archive.
 
     Raises:
-        ValueError: There are too many.
+        ValueError: The archive has more than `MEMBERS` members.
     """
     members = archive.infolist()
     if len(members) > MEMBERS:
@@ -69,17 +69,22 @@ def bounded(archive: zipfile.ZipFile) -> Sequence[zipfile.ZipInfo]:
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
+    """Read one array.
+
+    Raises:
+        ValueError: The header is damaged, or has another type or size than the content.
+    """
     with archive.open(entry) as stream:
         try:
             shape, is_fortran, dtype = HEADERS[npy.read_magic(stream)](stream)
-        except Exception:  # a header is a Python literal, and anything may be in one
+        except Exception:  # NumPy evaluates the header as a Python literal, and a damaged one raises many kinds
             raise ValueError(f"{shown(name)} has no header of an array") from None
         if dtype.kind not in PLAIN or not dtype.itemsize:
             raise ValueError(f"{shown(name)} holds {shown(str(dtype), 40)}, not numbers or texts")
         wanted, there = math.prod(shape) * dtype.itemsize, entry.file_size - stream.tell()
         if min(shape, default=0) < 0 or wanted != there:
             raise ValueError(f"{shown(name)} claims the shape {shown(str(shape), 60)}, and {amount(there)} are there")
-        content = bytearray(stream.read(wanted))  # not bytes: arrays that cannot be written make torch complain
+        content = bytearray(stream.read(wanted))  # not bytes, because torch warns of arrays that are read-only
     array: Array = np.frombuffer(content, dtype) if wanted else np.empty(0, dtype)
     array = array.reshape(shape, order="F" if is_fortran else "C")
     return array.astype(dtype.newbyteorder("="), copy=False)

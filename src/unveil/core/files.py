@@ -1,9 +1,9 @@
-"""Reading files that a user names, and the only place of the package that writes files.
+"""Reading files that a user names, and writing files; no other module of the package writes files.
 
-Reading: a file must be regular and of a sensible size before anything opens it. A pipe in its place would be waited
-for without end, and a device read until the memory is full.
+Reading: a file is checked to be regular and not too large before it is opened. Without that, unveil would wait for ever
+for a pipe, and read a device until the memory is full.
 
-Writing: a file is there in full or not at all, whenever the process is stopped.
+Writing: a file exists in full or not at all, even if the process is stopped at any time.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _KINDS = (
 
 
 def regular(path: Path, what: str, *, fix: str, absent: str | None = None, most: int | None = None) -> Path:
-    """The path, once it is known to lead to a regular file; a symbolic link to one is fine.
+    """Check that a path leads to a regular file, also by a symbolic link, and return the path.
 
     Args:
-        path: What the user named.
+        path: The path that the user named.
         what: The start of the message, such as `lpips`; empty for none.
         fix: The end of the message: what to do.
-        absent: The same where there is no such file; None for `fix`.
-        most: Bytes that the file may have; None for any number.
+        absent: The end of the message if there is no such file; None for `fix`.
+        most: Most bytes that the file may have; None for any number.
 
     Raises:
-        UsageError: There is no such file, it is something else or too large, or no system could have such a path.
+        UsageError: There is no such file, it is not regular or too large, or the path is not valid.
     """
     start = f"{what}: {shown(path)}" if what else shown(path)
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{start} does not exist; {fix if absent is None else absent}") from None
-    except (OSError, ValueError) as error:  # too long, a loop of links, a NUL, half a character
+    except (OSError, ValueError) as error:  # a path too long, a loop of links, a NUL, half of a surrogate pair
         raise UsageError(f"{start} cannot be opened ({reason_of(error)}); {fix}") from None
     if not stat.S_ISREG(found.st_mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")
@@ -54,7 +54,7 @@ def regular(path: Path, what: str, *, fix: str, absent: str | None = None, most:
 
 
 def read_bytes(path: Path, what: str, *, fix: str, absent: str | None = None, most: int) -> bytes:
-    """The content of a regular file; arguments and errors as in `regular`."""
+    """Return the content of a regular file; arguments and errors as in `regular`."""
     try:
         return regular(path, what, fix=fix, absent=absent, most=most).read_bytes()
     except OSError as error:
@@ -63,7 +63,7 @@ def read_bytes(path: Path, what: str, *, fix: str, absent: str | None = None, mo
 
 
 def is_regular(path: Path) -> bool:
-    """Whether the path leads to a regular file; a path that no system could have leads to none."""
+    """Return whether the path leads to a regular file; False for a path that is not valid."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):
@@ -71,7 +71,7 @@ def is_regular(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether the path leads to a folder; a path that no system could have leads to none."""
+    """Return whether the path leads to a folder; False for a path that is not valid."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
@@ -79,28 +79,37 @@ def is_folder(path: Path) -> bool:
 
 
 def shown(path: str | os.PathLike[str], longest: int = 200) -> str:
-    """A path or a text of the user's for a message: in one line, without control characters, not endless."""
+    """Return a path or another text of the user's for a message.
+
+    Args:
+        path: The path or text.
+        longest: Most characters; the middle of a longer text is left out.
+
+    Returns:
+        The text in one line, without control characters; as a Python literal if it has any.
+    """
     text = os.fspath(path)
     return _cut(text if text.isprintable() else repr(text), longest)
 
 
 def quoted(path: str | os.PathLike[str], longest: int = 200) -> str:
-    """The same in quotes."""
+    """Return the text as `shown` does, but always in quotes."""
     return _cut(repr(os.fspath(path)), longest)
 
 
 def _cut(text: str, longest: int) -> str:
+    """Return the text, without its middle if it has more than `longest` characters."""
     return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-(longest // 2) :]}"
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what an exception says, or its type where it says nothing."""
+    """Return the first line of an exception's message, or the exception's type if it has no message."""
     text = getattr(error, "strerror", None) or str(error).strip()
     return shown(text.partition("\n")[0]) if text else type(error).__name__
 
 
 def amount(size: int) -> str:
-    """Bytes as a reader counts them."""
+    """Return a number of bytes as text, such as `1.6 MiB`."""
     for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", MIB), ("KiB", 2**10)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}".replace(".0 ", " ")
@@ -108,13 +117,13 @@ def amount(size: int) -> str:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write or replace a file; when this returns, its content is on the disk.
+    """Write or replace a file; when this returns, the content is on the disk.
 
-    The content goes into a new file beside it, which then takes its name: a reader never sees half a file, and two
-    processes that write the same file do not mix.
+    The content is written to a new file in the same folder, which is then renamed. So a reader never sees a part of a
+    file, and two processes that write the same file do not mix their contents.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written; the file is as it was before.
+        OSError: The disk is full or the folder cannot be written; the file did not change.
     """
     part = path.with_name(f"{secrets.token_hex(8)}.part")
     try:
@@ -132,7 +141,7 @@ def write_new(path: Path, content: bytes) -> None:
     """Write a file that must not exist yet.
 
     Raises:
-        FileExistsError: Something has this name already; it is left as it is.
+        FileExistsError: A file or folder has this name; it does not change.
         OSError: The disk is full or the folder cannot be written.
     """
     with path.open("xb") as file:
@@ -140,12 +149,12 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def append_whole(path: Path, line: bytes) -> None:
-    """Add to the end of a file, created if missing; when this returns, the line is on the disk.
+    """Append a line to a file, which is created if it is missing; when this returns, the line is on the disk.
 
     Raises:
-        OSError: The disk is full, so that only a part of the line may stand there, or the file cannot be written.
+        OSError: The file cannot be written, or the disk is full; then a part of the line may be in the file.
     """
-    # Unbuffered, so that the line goes out in one piece and nothing is left to a later flush.
+    # Unbuffered, so that one system call writes the whole line.
     with path.open("ab", buffering=0) as file:
         written = file.write(line)
         os.fsync(file.fileno())

@@ -1,13 +1,13 @@
-"""SPEC: the one way in which strings name components, on the command line, in TOML and in JSON.
+"""SPEC: a component and its settings as a string, on the command line, in TOML and in JSON.
 
     none    qsgd:levels=16,norm=max    fedavg:steps=5,lr=0.003    topk:density=0.05+qsgd:levels=16,norm=max
     mypackage.lowrank:PowerSGD:rank=2
 
-A name, then `:` and the constructor's settings; `+` joins the stages of a pipeline. The name is one of unveil's
-catalogue, `package.module:Class`, or an entry point of an installed package (see `third_parties`). `spec_of` prints the
-settings that differ from the defaults, so that ``parse(str(component)) == component``. A class without a
-`name` of its own prints itself as `package.module:Class`. A field marked `IN_PYTHON_ONLY` is no setting: no SPEC can
-name it, and a component in which it differs from its default prints it behind an `@`, so that results tell them apart.
+A SPEC is a name, then `:` and the constructor's settings; `+` joins the stages of a pipeline. The name is a key of
+unveil's catalogue, `package.module:Class`, or an entry point of an installed package (see `third_parties`). `spec_of`
+prints the settings that differ from the defaults, so that ``parse(str(component)) == component``. A class without a
+`name` is printed as `package.module:Class`. A field with the metadata `IN_PYTHON_ONLY` is no setting, and no SPEC can
+set it. If it differs from its default, the printed form has it after an `@`, so that results tell components apart.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from unveil.core.third_parties import find, refuse_misleading_name
 from unveil.core.usercode import running
 
 IN_PYTHON_ONLY: Mapping[str, bool] = {"spec": False}
-"""Metadata of a dataclass field that a SPEC cannot set: its value is too large for a string."""
+"""Metadata of a dataclass field that a SPEC cannot set, because its value is too large for a string."""
 
 
 def settings_of(component: Any) -> list[dataclasses.Field[Any]]:
-    """The fields of a component, or of its class, that a SPEC can set."""
+    """Return the fields of a component, or of its class, that a SPEC can set."""
     return [item for item in dataclasses.fields(component) if item.metadata.get("spec", True)]
 
 
 def spec_of(component: Any) -> str:
-    """The SPEC that builds this component; a dataclass uses it as its `__str__`."""
+    """Return the SPEC that builds this component; dataclasses use this function as their `__str__`."""
     settings: list[str] = []
     others: list[str] = []
     in_spec = settings_of(component)
@@ -46,15 +46,15 @@ def spec_of(component: Any) -> str:
 
 
 def split(kind: str, text: str, catalogue: Container[str] = ()) -> tuple[str, dict[str, str]]:
-    """The name and the settings of a SPEC without `+`.
+    """Split a SPEC without `+` into its name and its settings.
 
     Args:
-        kind: What is being named, for the error message.
+        kind: Kind of the component, for the message.
         text: The SPEC.
-        catalogue: Names behind which settings follow at once, and no class.
+        catalogue: Names that are followed by settings and not by a class.
 
     Raises:
-        UsageError: Something that is not key=value, or a key given twice.
+        UsageError: A setting is not key=value, or a key is given twice.
     """
     name, _, rest = text.strip().partition(":")
     inside, _, after = rest.partition(":")
@@ -75,19 +75,19 @@ def build(kind: str, catalogue: Mapping[str, type], text: str) -> Any:
     """Build one component from its SPEC.
 
     Args:
-        kind: What is being named, for the error message, such as `obfuscation`.
+        kind: Kind of the component, such as `obfuscation`, for the message.
         catalogue: Name -> class.
         text: A SPEC without `+`.
 
     Raises:
-        UsageError: An unknown name or setting (the nearest valid one is named), or a value that does not fit.
+        UsageError: The name or a setting is unknown (the message has the nearest known one), or a value does not fit.
     """
     name, settings = split(kind, text, catalogue)
     return construct(kind, catalogue, name, settings)
 
 
 def construct(kind: str, catalogue: Mapping[str, type], name: str, settings: Mapping[str, Any]) -> Any:
-    """Build one component from its name and settings, strings or typed values; errors as in `build`."""
+    """Build one component from its name and its settings, which are strings or typed values; errors as in `build`."""
     from pydantic import TypeAdapter, ValidationError
 
     own = name in catalogue
@@ -131,7 +131,7 @@ def construct(kind: str, catalogue: Mapping[str, type], name: str, settings: Map
 
 
 def toml_value(raw: str) -> Any:
-    """What TOML makes of the text behind an equals sign; the text itself where it is not TOML."""
+    """Parse a text as a TOML value; return the text itself if it is none."""
     try:
         parsed = tomllib.loads(f"value = {raw}")
     except (ValueError, RecursionError):
@@ -140,6 +140,7 @@ def toml_value(raw: str) -> Any:
 
 
 def _printed(value: Any) -> str:
+    """Return a setting's value as a SPEC writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:

@@ -1,4 +1,4 @@
-"""Components from other people's packages: `package.module:Class`, or the short name of an installed entry point."""
+"""Finding components of other packages, by `package.module:Class` or by the short name of an entry point."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Any
 from unveil.core.errors import UsageError, nearest
 from unveil.core.usercode import running, unchanged
 
-FEW = 12  # names of a module that a message lists
+FEW = 12  # a message lists the names of a module if it has at most as many
 
 
 def installed(kind: str, catalogue: Container[str]) -> dict[str, EntryPoint]:
-    """The short names that installed packages declare for a kind, in the entry points `unveil.KINDs`.
+    """Return the entry points that installed packages declare for a kind, by short name; their group is `unveil.KINDs`.
 
-    Nothing is imported, and nothing is remembered: a package that is installed meanwhile is found.
+    Nothing is imported or cached, so a package that is installed while unveil runs is found too.
 
     Args:
-        kind: Such as `obfuscation`.
-        catalogue: The names that unveil itself has for it.
+        kind: Kind of the components, such as `obfuscation`.
+        catalogue: Names of unveil's own components of that kind.
 
     Raises:
-        UsageError: A package declares a name that unveil or another package has.
+        UsageError: A package declares a name that unveil or another package already has.
     """
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"unveil.{kind}s"):
@@ -47,15 +47,15 @@ def installed(kind: str, catalogue: Container[str]) -> dict[str, EntryPoint]:
 
 
 def find(kind: str, catalogue: Mapping[str, Any], name: str) -> Any:
-    """What stands behind a name that the catalogue lacks.
+    """Import the class, or the metric, of a name that is not in the catalogue.
 
     Args:
-        kind: Such as `obfuscation`, for the error message and the entry points.
-        catalogue: The names that unveil itself has.
-        name: `package.module:Class`, or an installed short name.
+        kind: Kind of the component, such as `obfuscation`; it also names the group of entry points.
+        catalogue: Names of unveil's own components of that kind.
+        name: `package.module:Class`, or the short name of an entry point.
 
     Raises:
-        UsageError: An unknown name; a module or class that is not there; one that fails when it is imported.
+        UsageError: The name is unknown, the module or class is missing, or importing it fails.
     """
     path = name
     if ":" not in name:
@@ -69,12 +69,12 @@ def find(kind: str, catalogue: Mapping[str, Any], name: str) -> Any:
 
 
 def refuse_misleading_name(kind: str, catalogue: Container[str], name: str, found: Any) -> None:
-    """Raise a `UsageError` where a class has a `name`, which results will show, that does not lead to it.
+    """Raise a `UsageError` if a class has a `name`, which results show, that would not find this class.
 
     Args:
-        kind: Such as `obfuscation`.
-        catalogue: The names that unveil itself has.
-        name: What led to the class.
+        kind: Kind of the component, such as `obfuscation`.
+        catalogue: Names of unveil's own components of that kind.
+        name: The name by which the class was found.
         found: The class.
     """
     own = getattr(found, "name", None)
@@ -90,17 +90,17 @@ def refuse_misleading_name(kind: str, catalogue: Container[str], name: str, foun
 
 
 def attribute_of(who: str, module_name: str, attribute: str, *, kind: str, thing: str) -> Any:
-    """The attribute of a module that is importable from the current directory.
+    """Import a module, also from the current directory, and return one of its attributes.
 
     Args:
-        who: What asks for it, for the error message.
-        module_name: The module.
-        attribute: A dotted path inside it.
-        kind: What it should be, such as `model`.
-        thing: What it is in Python, such as `factory`.
+        who: The component's name for the message.
+        module_name: Dotted name of the module.
+        attribute: Dotted path of the attribute in the module.
+        kind: Kind of the component, such as `model`.
+        thing: What the attribute is in Python, such as `factory`, for the message.
 
     Raises:
-        UsageError: No such module or attribute, one that fails when imported, or one that cannot be called.
+        UsageError: The module or the attribute is missing, importing fails, or the attribute cannot be called.
     """
     _check_module(who, module_name, attribute, kind=kind, thing=thing)
     if os.getcwd() not in sys.path:  # as `python -m` does, so that a user's own files are found
@@ -126,6 +126,7 @@ def attribute_of(who: str, module_name: str, attribute: str, *, kind: str, thing
 
 
 def _check_module(who: str, name: str, attribute: str, *, kind: str, thing: str) -> None:
+    """Raise a `UsageError` if the name is a file, no dotted name, or a module of Python's or unveil's own."""
     root = name.partition(".")[0]
     if name.endswith(".py") or "/" in name or "\\" in name:
         dotted = name.removesuffix(".py").strip("./\\").replace("/", ".").replace("\\", ".")
@@ -141,17 +142,18 @@ def _check_module(who: str, name: str, attribute: str, *, kind: str, thing: str)
 
 
 def _package(point: EntryPoint) -> str:
+    """Return the name of the package that declares an entry point, in quotes."""
     return repr(point.dist.name) if point.dist is not None else repr(point.value)
 
 
 def _nearest(attribute: str, names: list[str]) -> str:
-    """The nearest of the names, all of them where they are few, or nothing."""
+    """Return a hint with the nearest of the names, else one with all names if they are few, else an empty text."""
     hint = nearest(attribute, names) if names else ""
     return hint if hint.startswith("did you mean") or len(names) <= FEW else ""
 
 
 def _nearby(module_name: str) -> str:
-    """A file of almost that name in the current directory."""
+    """Return a hint with a Python file of a similar name in the current directory; empty if there is none."""
     import difflib
 
     close = difflib.get_close_matches(module_name, [path.stem for path in Path.cwd().glob("*.py")], n=1, cutoff=0.7)

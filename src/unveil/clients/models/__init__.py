@@ -1,4 +1,4 @@
-"""The victims: the networks that unveil brings (`zoo`), and any network of the user's (`factories`)."""
+"""The models of clients: those that come with unveil (`zoo`), and any network of the user's (`factories`)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from unveil.core.usercode import running, unchanged
 __all__ = ["CATALOGUE", "ModelName", "build_model", "lenet", "resnet18", "vgg7"]
 
 MOST_WEIGHTS = 500_000_000
-"""Of a network that unveil brings: 2 GB, of which an attack needs several copies."""
+"""Most weights of a network that comes with unveil: 2 GB of float32, of which an attack needs several copies."""
 
 
 def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed: int) -> Module:
-    """Build a victim, in eval mode, and check that it fits the pictures and the labels.
+    """Build a model, in eval mode, and check that it fits the pictures and the labels.
 
     Args:
-        name: A name in the catalogue, or `package.module:factory` of the user's, importable from the current
-            directory; `?key=value&key=value` behind it are arguments of the factory. Of `image_shape`, `classes`
-            (also called `num_classes`), `in_channels` and `image_size`, the factory is given those that it names. A
-            network that stands there ready is copied, and its weights are its own.
+        name: A name in the catalogue, or `package.module:factory`, which may be in the current directory. Arguments of
+            the factory follow as `?key=value&key=value`. The factory also gets those of `image_shape`, `classes` (or
+            `num_classes`), `in_channels` and `image_size` that are among its parameters. If the name leads to a network
+            instead of a factory, the network is copied with its weights.
         image_shape: (channels, height, width).
-        classes: Number of classes; the model may have more outputs, not fewer.
-        seed: Seed of the initial weights; the global random state stays as it was.
+        classes: Number of classes; the model may have more outputs, but not fewer.
+        seed: Seed of the initial weights; the global random state does not change.
 
     Raises:
-        UsageError: An unknown name, a factory that cannot be imported or called, a model that does not fit.
+        UsageError: The name is unknown, the factory cannot be imported or called, or the model does not fit.
     """
     named = ModelName.parse(name) if isinstance(name, str) else name
     who = f"model {str(named)!r}"
@@ -39,7 +39,7 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
         _refuse_giants(named, image_shape, classes)
         factory = CATALOGUE[named.name]
     else:
-        with unchanged(0):  # a network built on import is the same in every client
+        with unchanged(0):  # the same seed for all clients, because an import that builds a network runs only once
             factory = imported(named, CATALOGUE)
     with unchanged(seed):
         model = _unwrapped(call(named, factory, image_shape=image_shape, classes=classes)).eval()
@@ -48,7 +48,7 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
             model = model.to("cpu")
     shape = " x ".join(map(str, image_shape))
     with (
-        unchanged(seed),  # lazy layers draw their weights here
+        unchanged(seed),  # because lazy layers draw their weights in the first run
         running(f"{who}: its forward on a batch of 2 pictures of {shape}", "change size or channels, or the model"),
         torch.no_grad(),
     ):
@@ -60,7 +60,7 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
 
 
 def _refuse_giants(named: ModelName, image_shape: Shape, classes: int) -> None:
-    """Count the weights before any is drawn."""
+    """Raise a `UsageError` if a network of the catalogue would have more than `MOST_WEIGHTS` weights."""
     try:
         with torch.device("meta"):
             network = call(named, CATALOGUE[named.name], image_shape=image_shape, classes=classes)
@@ -68,7 +68,7 @@ def _refuse_giants(named: ModelName, image_shape: Shape, classes: int) -> None:
     except UsageError as error:
         if not isinstance(error.__cause__, (RuntimeError, OverflowError)):
             raise
-        weights = MOST_WEIGHTS + 1  # more than torch can count
+        weights = MOST_WEIGHTS + 1  # the number of weights is too large for torch
     if weights > MOST_WEIGHTS:
         shape = " x ".join(map(str, image_shape))
         raise UsageError(
@@ -78,7 +78,7 @@ def _refuse_giants(named: ModelName, image_shape: Shape, classes: int) -> None:
 
 
 def _unwrapped(model: Module) -> Module:
-    """The network inside what spreads it over devices or compiles it: neither can run with other weights."""
+    """Return the network without wrappers that spread it over devices or compile it, which need its own weights."""
     while True:
         compiled = getattr(model, "_orig_mod", None)
         if isinstance(model, (DataParallel, DistributedDataParallel)):

@@ -1,4 +1,4 @@
-"""A network of the user's own: its name, the arguments of its factory, and the call."""
+"""Networks of the user's own: their names, and calling their factories with the right arguments."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Shape = tuple[int, int, int]
 Factory = Callable[..., Any]
 
 CLASSES = ("classes", "num_classes", "n_classes")
-OBFUSCATIONS = ("in_channels", "in_chans")
+CHANNELS = ("in_channels", "in_chans")
 SIDES = ("image_size", "img_size")
-"""What a factory is given under these names; a side is one number where the pictures are square."""
+"""Names of parameters that are given to a factory; a side is one number if the pictures are square, else a pair."""
 IF_REQUIRED = ("channels", "size")
-"""Names that also mean other things: given only where the factory insists on them."""
+"""Names that may mean other things too; they are given only to a factory that has no default for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelName:
-    """What an audit calls a network.
+    """The name of a network in audits, with the arguments of its factory.
 
     Args:
         name: A name in the catalogue, or `package.module:factory`.
@@ -41,10 +41,10 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """From `name` or `name?key=value&key=value`, each value TOML or else a plain string.
+        """Parse `name` or `name?key=value&key=value`; a value is TOML, or a plain string if it is not TOML.
 
         Raises:
-            UsageError: Something behind the question mark that is not key=value, or a key given twice.
+            UsageError: An argument is not key=value, or a key is given twice.
         """
         name, _, rest = text.partition("?")
         arguments: dict[str, Any] = {}
@@ -60,22 +60,22 @@ class ModelName:
         return cls(name=name, arguments=arguments)
 
     def __str__(self) -> str:
-        """The name as `parse` reads it, arguments in the order of their names."""
+        """Return the text from which `parse` makes an equal name; arguments are sorted by key."""
         pairs = [f"{key}={_printed(value)}" for key, value in sorted(self.arguments.items())]
         return self.name + ("?" + "&".join(pairs) if pairs else "")
 
 
 def call(named: ModelName, factory: Factory, *, image_shape: Shape, classes: int) -> Module:
-    """Call a factory with the user's arguments and those of ours that it names.
+    """Call a factory with the user's arguments, and with shape and classes for the parameters that it has.
 
     Args:
-        named: What the user wrote; its arguments win over ours.
-        factory: The factory, or a network that is built already, which is copied.
+        named: The name that the user gave; its arguments come first.
+        factory: The factory, or a finished network, which is copied.
         image_shape: (channels, height, width).
         classes: Number of classes.
 
     Raises:
-        UsageError: It asks for something else, does not know an argument, fails, or returns no network.
+        UsageError: The factory requires another argument, does not have a given one, fails, or returns no network.
     """
     who = f"model {str(named)!r}"
     if isinstance(factory, Module):
@@ -95,7 +95,7 @@ def call(named: ModelName, factory: Factory, *, image_shape: Shape, classes: int
 
 
 def takes_any(factory: Factory) -> bool:
-    """Whether a factory hands on arguments that it does not name, such as `num_classes`."""
+    """Return whether a factory takes `**kwargs`, with which it may pass on arguments such as `num_classes`."""
     try:
         return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
     except (ValueError, TypeError):
@@ -103,10 +103,14 @@ def takes_any(factory: Factory) -> bool:
 
 
 def imported(named: ModelName, catalogue: Collection[str]) -> Factory:
-    """What `package.module:attribute` or an installed entry point names, importable from the current directory.
+    """Import the factory of `package.module:attribute`, also from the current directory, or of an entry point.
+
+    Args:
+        named: The name that the user gave.
+        catalogue: Names of unveil's own models.
 
     Raises:
-        UsageError: No such module or attribute, one that fails when imported, or one that is no factory.
+        UsageError: The module or the attribute is missing, importing fails, or the attribute is no factory.
     """
     points = {} if ":" in named.name else installed("model", catalogue)
     path = points[named.name].value if named.name in points else named.name
@@ -122,13 +126,17 @@ def imported(named: ModelName, catalogue: Collection[str]) -> Factory:
 
 
 def _ours(who: str, named: ModelName, factory: Factory, image_shape: Shape, classes: int) -> dict[str, Any]:
-    """What we have of the parameters that a factory names; all that it insists on must be there."""
+    """Return the arguments for those parameters of a factory that the user did not give.
+
+    Raises:
+        UsageError: The factory has no such parameter as the user gave, or requires one that is not known here.
+    """
     channels, height, width = image_shape
     side = height if height == width else (height, width)
     ours: dict[str, Any] = {
         "image_shape": image_shape,
         **dict.fromkeys(CLASSES, classes),
-        **dict.fromkeys(OBFUSCATIONS, channels),
+        **dict.fromkeys(CHANNELS, channels),
         **dict.fromkeys(SIDES, side),
     }
     required = {**ours, **dict(zip(IF_REQUIRED, (channels, side), strict=True))}
@@ -157,7 +165,7 @@ def _ours(who: str, named: ModelName, factory: Factory, image_shape: Shape, clas
 
 
 def _printed(value: Any) -> str:
-    """A value as `toml_value` reads it back; a string that is not taken for anything else stands bare."""
+    """Return a value as text that `toml_value` reads back; a string has quotes only if it needs them."""
     if isinstance(value, str):
         bare = toml_value(value) == value and not set(value) & set("&\"'\\") and value == value.strip()
         return value if bare and value.isprintable() else _inside(value)
@@ -165,6 +173,7 @@ def _printed(value: Any) -> str:
 
 
 def _inside(value: Any) -> str:
+    """Return a value as TOML, in which `&` is escaped."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("&", "\\u0026").replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):

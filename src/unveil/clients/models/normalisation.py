@@ -1,4 +1,4 @@
-"""Normalisation in front of a network: it takes pictures in [0, 1], and its parameters keep the names they have."""
+"""Normalisation in front of a network, so that the network takes pictures in [0, 1]; parameters keep their names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unveil.core.types import Images
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """(picture - mean) / std, as the network was trained with.
+    """The normalisation ``(picture - mean) / std`` with which a network was trained.
 
     Args:
-        mean: One number a channel, or one for all, of pictures in [0, 1].
-        std: The same; greater than 0.
+        mean: Mean of each colour channel of pictures in [0, 1], or one number for all channels.
+        std: Standard deviation of each colour channel, or one number; greater than 0.
     """
 
     mean: tuple[float, ...]
@@ -26,10 +26,15 @@ class Normalisation:
 
     @classmethod
     def of(cls, mean: Any, std: Any, *, channels: int) -> Normalisation:
-        """From numbers or lists of them, as a file gives them, checked for pictures of `channels` channels.
+        """Make a normalisation from numbers or lists of numbers, as an audit file has them.
+
+        Args:
+            mean: One number, or one per channel.
+            std: One number, or one per channel.
+            channels: Number of channels of the pictures.
 
         Raises:
-            UsageError: Another number of values, or values that no pictures in [0, 1] have.
+            UsageError: There are too many or too few numbers, or they cannot be those of pictures in [0, 1].
         """
         values = {}
         for name, given in (("mean", mean), ("std", std)):
@@ -49,12 +54,12 @@ class Normalisation:
         return cls(mean=values["mean"], std=values["std"])
 
     def __call__(self, module: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """As a forward pre-hook: the inputs with the pictures normalised."""
+        """Normalise the first of a network's inputs; used as a forward pre-hook."""
         images, *rest = inputs
         return self.apply(images), *rest
 
     def apply(self, images: Images) -> Images:
-        """The normalised pictures."""
+        """Return the normalised pictures."""
         mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (images - mean) / std
 
@@ -63,7 +68,7 @@ class Normalisation:
 
 
 def normalised(model: Module, normalisation: Normalisation) -> Module:
-    """The network with the normalisation in front of it: a hook, so that no parameter is renamed."""
+    """Add the normalisation to a network as a hook, which renames no parameter, and return the network."""
     model.register_forward_pre_hook(normalisation, prepend=True)
     return model
 

@@ -1,4 +1,4 @@
-"""One picture file to pixels: known formats only, and no more pixels than a machine has room for."""
+"""Decoding one picture file: only some formats are read, and only pictures that fit into memory."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of the formats that are read, whatever a file's name says. It knows more: EPS starts Ghostscript."""
+"""Pillow's names of the formats that are read, whatever a file is called. Others are unsafe: EPS runs Ghostscript."""
 
 MOST_PIXELS = 100_000_000
-"""Of one picture: 300 MB as RGB. Looked at before the pixels are unpacked, since a few bytes can claim billions."""
+"""Most pixels of one picture, 300 MB as RGB. Checked before decoding, because a small file can declare billions."""
 
 MOST_BYTES = 1024 * MIB
-"""Of one file of a picture."""
+"""Most bytes of one picture file."""
 
 REPAIR = "repair or remove it"
 
 
 def read_picture(source: Path | bytes, name: str, *, most: int = MOST_PIXELS) -> Image:
-    """An RGB picture of 8 bits a channel, upright as its camera was held, what is transparent white.
+    """Read a picture as RGB with 8 bits per channel, turned upright by its EXIF tag, on a white background.
 
     Args:
         source: A file, or its content.
-        name: What messages call it.
-        most: Pixels that it may have.
+        name: The picture's name in messages.
+        most: Most pixels that it may have.
 
     Raises:
-        UsageError: It is no picture, damaged, too large, or has more than 8 bits a channel.
+        UsageError: The file is no picture, damaged or too large, or has more than 8 bits per channel.
     """
     from PIL import Image, ImageOps
 
     try:
         with _opened(source, name, most) as picture:
-            ImageOps.exif_transpose(picture, in_place=True)  # a camera held upright says so here only
+            ImageOps.exif_transpose(picture, in_place=True)
             if picture.mode[0] in "IF":
                 raise UsageError(
                     f"picture {name}: expected 8 bits a channel, got mode {picture.mode}; save it as an 8-bit PNG"
@@ -61,7 +61,7 @@ def read_picture(source: Path | bytes, name: str, *, most: int = MOST_PIXELS) ->
 
 
 def size_of(source: bytes, name: str, *, most: int = MOST_PIXELS) -> tuple[int, int]:
-    """Width and height in pixels, without unpacking them; arguments and errors as in `read_picture`."""
+    """Return width and height in pixels without decoding the picture; arguments and errors as in `read_picture`."""
     with _opened(source, name, most) as picture:
         width, height = picture.size
     return width, height
@@ -70,16 +70,19 @@ def size_of(source: bytes, name: str, *, most: int = MOST_PIXELS) -> tuple[int, 
 def load_fitted(
     path: Path, size: tuple[int, int], channels: int = 3, *, least: int = 1
 ) -> Float[Tensor, "channels height width"]:
-    """A picture file in [0, 1], cropped about its centre to the shape asked for and resized.
+    """Read a picture file, crop it about its centre to an aspect ratio, and resize it.
 
     Args:
         path: The file.
-        size: Height and width that it is brought to, pixels.
+        size: Height and width of the result, pixels.
         channels: 3 for RGB, 1 for grey.
-        least: Pixels a side that it must have.
+        least: Smallest height and width that the picture in the file may have, pixels.
+
+    Returns:
+        The picture in [0, 1].
 
     Raises:
-        UsageError: As in `read_picture`, or the picture is smaller.
+        UsageError: As in `read_picture`, or the picture is smaller than `least`.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -95,13 +98,14 @@ def load_fitted(
 
 
 def _opened(source: Path | bytes, name: str, most: int) -> Image:
+    """Open a picture without decoding it; errors as in `read_picture`."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(source, Path):
         regular(source, "picture", fix=REPAIR, most=MOST_BYTES)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures, about which there is a sentence below
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are checked below
             picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except UnidentifiedImageError:
         raise UsageError(

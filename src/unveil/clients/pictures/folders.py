@@ -1,4 +1,4 @@
-"""What a folder of pictures holds: the pictures of each class, and by name and reason what is not one of them."""
+"""Listing a folder of pictures: the files of each class, and every skipped entry with the reason."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ UNREAD = frozenset(
 """Suffixes of pictures in formats that are not read."""
 
 SYSTEM = frozenset({"__MACOSX", "@eaDir"})
-"""Folders that systems put beside pictures, with files that are named like pictures."""
+"""Folders that operating systems create beside pictures, with files that are named like pictures."""
 
-NAMED = 3  # names that a sentence gives of each kind
+NAMED = 3  # most names that a sentence lists for each reason
 
 HIDDEN = ("is hidden", "are hidden")
 LOOSE = ("is in no class's folder", "are in no class's folder")
@@ -29,7 +29,7 @@ FOREIGN = ("is in a format that is not read", "are in formats that are not read"
 OTHER = ("is not a picture", "are not pictures")
 
 Skipped = tuple[str, tuple[str, str]]
-"""A name relative to the source's folder, and the reason for one and for several."""
+"""A name relative to the source's folder, and the reason, in the singular and in the plural."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class Listing:
     """Picture files with their labels.
 
     Args:
-        files: The files, of which not one has been opened yet.
-        labels: A class index each.
-        class_names: Class index -> name.
+        files: The files; none of them has been opened yet.
+        labels: The class index of each file.
+        class_names: Name of each class.
         notes: What a reader must know of the source, a sentence each.
     """
 
@@ -51,10 +51,13 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What one folder holds, each in the order of the names.
+    """The entries of one folder, sorted by name.
 
-    A picture is what is called so: one that cannot be read, or a link that leads nowhere, is refused by name when it is
-    its turn, for whoever put it there means it to count.
+    Args:
+        pictures: Files with the suffix of a picture. If one is damaged or a broken link, it is not skipped: reading it
+            later raises an error that names it.
+        folders: Sub-folders.
+        skipped: All other entries, with the reasons.
     """
 
     pictures: Sequence[Path]
@@ -63,14 +66,14 @@ class Contents:
 
 
 def contents(folder: Path, *, within: str = "") -> Contents:
-    """Look into a folder.
+    """List a folder.
 
     Args:
         folder: The folder.
-        within: What stands before the names of what is skipped, such as `cat/`.
+        within: Prefix of the names of skipped entries, such as `cat/`.
 
     Raises:
-        UsageError: It cannot be listed.
+        UsageError: The folder cannot be listed.
     """
     pictures, folders, skipped = [], [], []
     try:
@@ -94,14 +97,14 @@ def contents(folder: Path, *, within: str = "") -> Contents:
 
 
 def by_sub_folders(folder: Path, *, loose: bool = False) -> Listing:
-    """A folder whose sub-folders are the classes.
+    """List a folder whose sub-folders are the classes.
 
     Args:
         folder: The folder.
-        loose: Whether pictures outside its sub-folders are a class too, of the folder's own name.
+        loose: Pictures outside the sub-folders are a class too, with the folder's own name.
 
     Raises:
-        UsageError: There is no picture in it, or none that has a label.
+        UsageError: The folder has no pictures, or none of them has a label.
     """
     own = contents(folder)
     classes: dict[str, list[Path]] = {}
@@ -124,7 +127,7 @@ def by_sub_folders(folder: Path, *, loose: bool = False) -> Listing:
 
 
 def said(folder: Path, skipped: Iterable[Skipped]) -> tuple[str, ...]:
-    """One sentence about all that was skipped in a folder; none where nothing was."""
+    """Return one sentence about all skipped entries of a folder; an empty tuple if there are none."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, reason in skipped:
         groups.setdefault(reason, []).append(name)
@@ -137,6 +140,7 @@ def said(folder: Path, skipped: Iterable[Skipped]) -> tuple[str, ...]:
 
 
 def _names(names: Sequence[str]) -> str:
+    """Return the names as a phrase, at most `NAMED` of them."""
     first = [shown(name, 60) for name in names[:NAMED]]
     if len(names) > NAMED:
         return f"{', '.join(first)} and {len(names) - NAMED} more"
@@ -144,6 +148,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _numbered(classes: Mapping[str, Sequence[Path]], notes: tuple[str, ...]) -> Listing:
+    """Return the files of all classes, whose indices are their places in `classes`."""
     return Listing(
         files=[file for group in classes.values() for file in group],
         labels=[label for label, group in enumerate(classes.values()) for _ in group],
@@ -153,7 +158,7 @@ def _numbered(classes: Mapping[str, Sequence[Path]], notes: tuple[str, ...]) -> 
 
 
 def _nothing(folder: Path, own: Contents, skipped: Sequence[Skipped]) -> str:
-    """Why a folder has no class, and what to do about it."""
+    """Return a message that says why a folder has no class, and what to do."""
     if own.pictures:
         return (
             f"pictures: {quoted(folder)} holds pictures without labels; "

@@ -1,4 +1,4 @@
-"""Pictures and labels from a folder, or the built-in ones that need no download."""
+"""Loading pictures and labels from a folder, or the built-in pictures, which need no download."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BUILTIN_PICTURES = {
     "cell": "cell.png",
     "vessels": "microaneurysms.png",
 }
-"""Class name -> file in scikit-image's wheel: those CC0 or in the public domain, the most telling first."""
+"""Class name -> file in scikit-image's wheel; all are CC0 or in the public domain, and the clearest come first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,10 @@ class Pictures:
     """Pictures with their labels.
 
     Args:
-        images: RGB or grey, in [0, 1].
-        labels: A class index for each picture.
-        class_names: Class index -> name, for every class of the source.
-        notes: What a reader must know of the source, such as what was skipped in it, a sentence each.
+        images: Pictures, RGB or grey, in [0, 1].
+        labels: The class index of each picture.
+        class_names: Name of each class of the source.
+        notes: What a reader must know of the source, such as skipped files, a sentence each.
     """
 
     images: Images
@@ -66,20 +66,20 @@ def load_pictures(
     seed: int = 0,
     skip: int = 0,
 ) -> Pictures:
-    """Load pictures, cropped about their centre to the shape asked for and resized, aspect ratio kept.
+    """Load pictures, crop each about its centre to the aspect ratio of `size`, and resize it.
 
     Args:
         source: `builtin`, or a folder whose sub-folders are the classes.
-        count: Pictures to load; of a folder chosen by the seed, as many different labels as possible, of the
-            built-in ones the first.
-        size: Height and width, pixels; two numbers where they differ.
+        count: Number of pictures. Of a folder, the seed chooses them, with as many different labels as possible; of the
+            built-in ones, the first are loaded.
+        size: Height and width in pixels; a pair if they differ.
         channels: 3 for RGB, 1 for grey.
-        labels_csv: Labels instead of sub-folders; see `by_table`.
+        labels_csv: File of labels, instead of sub-folders; see `by_table`.
         seed: Seed of the choice.
-        skip: Pictures of the choice that are passed over: those that an earlier call with this seed has taken.
+        skip: Number of chosen pictures to leave out, because an earlier call with this seed loaded them.
 
     Raises:
-        UsageError: A folder, picture or label that cannot be used, or fewer pictures than asked for.
+        UsageError: A folder, picture or label cannot be used, or the source has too few pictures.
     """
     if count < 1:
         raise UsageError(f"pictures: expected a batch of at least 1, got {count}; set batch to 1 or more")
@@ -110,20 +110,20 @@ def load_pictures(
 
 
 def count_pictures(source: str | Path, *, labels_csv: str | Path | None = None) -> int:
-    """How many pictures a source holds; arguments and errors as in `load_pictures`."""
+    """Return the number of pictures in a source; arguments and errors as in `load_pictures`."""
     return len(_listing(source, labels_csv).files)
 
 
 def all_pictures(folder: Path, *, size: int, least: int = 1) -> Pictures:
-    """Every picture of a folder, for what does not need a label: those outside its sub-folders are a class of its name.
+    """Load every picture of a folder; pictures outside its sub-folders are a class with the folder's name.
 
     Args:
-        folder: Pictures, sub-folders that are classes, or both.
+        folder: Folder of pictures, of sub-folders that are classes, or of both.
         size: Height and width, pixels.
-        least: Pixels a side that every picture must have.
+        least: Smallest height and width that a picture in a file may have, pixels.
 
     Raises:
-        UsageError: No folder, no picture in it, or one that cannot be read or is smaller.
+        UsageError: The folder is missing or has no pictures, or a picture cannot be read or is too small.
     """
     found = by_sub_folders(_folder(folder), loose=True)
     return Pictures(
@@ -135,6 +135,7 @@ def all_pictures(folder: Path, *, size: int, least: int = 1) -> Pictures:
 
 
 def _listing(source: str | Path, labels_csv: str | Path | None) -> Listing:
+    """List the files and labels of a source; errors as in `load_pictures`."""
     if str(source) == BUILTIN:
         if labels_csv is not None:
             raise UsageError(f"the built-in pictures have labels of their own; drop {quoted(labels_csv)}")
@@ -144,6 +145,7 @@ def _listing(source: str | Path, labels_csv: str | Path | None) -> Listing:
 
 
 def _builtin() -> Listing:
+    """List the built-in pictures, each of which is a class."""
     import skimage
 
     data = Path(skimage.__file__).parent / "data"
@@ -152,6 +154,7 @@ def _builtin() -> Listing:
 
 
 def _folder(path: Path) -> Path:
+    """Return the path; raise a `UsageError` if it leads to no folder."""
     if not is_folder(path):
         raise UsageError(
             f"pictures: {quoted(path)} is not a folder; name one with a sub-folder a class, or {BUILTIN!r}"
@@ -160,7 +163,7 @@ def _folder(path: Path) -> Path:
 
 
 def _choose(labels: Sequence[int], count: int, seed: int) -> list[int]:
-    """Indices in random order, but no label a second time before every label was taken once."""
+    """Return indices in random order; no label comes a second time before every label came once, and so on."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
     taken: Counter[int] = Counter()
     rounds = {}

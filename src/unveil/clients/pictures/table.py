@@ -1,4 +1,4 @@
-"""Labels from a CSV file, as spreadsheets and data frames write it; what cannot be used is named by its line."""
+"""Reading labels from a CSV file that a spreadsheet or a data frame wrote; errors name the line."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ MOST_CLASSES = 1_000_000
 MOST_BYTES = 256 * MIB
 DELIMITERS = ",;\t|"
 COLUMNS = ("file", "label")
-SHORT = 60  # characters of a value that a message repeats
+SHORT = 60  # most characters of a value in a message
 
 
 @dataclass(frozen=True)
 class _Row:
+    """One row of the table, and the number of its first line in the file."""
+
     line: int
     file: str
     label: str
 
 
 def by_table(folder: Path, labels_csv: Path) -> Listing:
-    """The pictures that a CSV file names, with its labels.
+    """List the pictures that a CSV file names, with its labels.
 
-    Its first line names the columns `file` and `label`, in any case and order; others are ignored. Columns are parted
-    by a comma, semicolon, tab or bar. Blank lines are passed over. The text is UTF-8, or UTF-16 with its mark.
+    The first line has the names of the columns, in any case and order; columns other than `file` and `label` are
+    ignored. Columns are separated by a comma, semicolon, tab or bar. Blank lines are skipped. The text is UTF-8, or
+    UTF-16 with a byte-order mark.
 
     Args:
-        folder: The files are relative to it, and may not lie outside; links inside it may lead anywhere.
-        labels_csv: Each label is a class index or, if any of them is not a number, a class name.
+        folder: Folder to which the paths of the files are relative. A path may not lead outside it, except by a link.
+        labels_csv: The CSV file. Its labels are class indices, or class names if any of them is not a number.
 
     Raises:
-        UsageError: The table cannot be read, or a line of it cannot be used.
+        UsageError: The table cannot be read, or one of its lines cannot be used.
     """
     where = quoted(labels_csv)
     rows, seen = [], dict[str, _Row]()
@@ -61,11 +64,12 @@ def by_table(folder: Path, labels_csv: Path) -> Listing:
 
 
 def _text(path: Path) -> str:
+    """Read the file and decode its text."""
     content = read_bytes(path, "labels", fix="name a CSV file in UTF-8", most=MOST_BYTES)
     try:
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # what some spreadsheets call Unicode text
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):  # some spreadsheets call UTF-16 "Unicode text"
             return content.decode("utf-16")
-        return content.decode("utf-8-sig")  # others write a byte-order mark
+        return content.decode("utf-8-sig")  # some programs write a byte-order mark in UTF-8 too
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UsageError(
@@ -75,8 +79,9 @@ def _text(path: Path) -> str:
 
 
 def _rows(where: str, text: str) -> Iterator[_Row]:
+    """Yield the rows of the table; `where` is the start of every message."""
     first, _, rest = text.partition("\n")
-    if first.strip().lower().startswith("sep="):  # a line for one spreadsheet program only
+    if first.strip().lower().startswith("sep="):  # a line that only one spreadsheet program reads
         text = f"\n{rest}"
     header = next((line for line in io.StringIO(text, newline=None) if line.strip()), "").strip("\n")
     for delimiter in DELIMITERS:
@@ -103,7 +108,7 @@ def _rows(where: str, text: str) -> Iterator[_Row]:
 
 
 def _records(where: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The number of each record's first line and its fields, without the blank ones."""
+    """Yield the number of each record's first line and its fields; blank records are left out."""
     reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
         line = reader.line_num + 1
@@ -120,9 +125,9 @@ def _records(where: str, text: str, delimiter: str) -> Iterator[tuple[int, list[
 
 
 def _inside(where: str, folder: Path, row: _Row) -> tuple[Path, str]:
-    """The file of a row, and its place as text, which tells that two rows name the same one."""
+    """Return the file of a row, and its absolute path as text, which is the same for two rows of the same file."""
     name = row.file
-    if "\\" in name and not is_regular(folder / name):  # as another system writes paths
+    if "\\" in name and not is_regular(folder / name):  # the separator of Windows paths
         name = name.replace("\\", "/")
     base, place = os.path.abspath(folder), os.path.abspath(folder / name)
     if not Path(place).is_relative_to(base):
@@ -140,7 +145,7 @@ def _inside(where: str, folder: Path, row: _Row) -> tuple[Path, str]:
 
 
 def _numbered(where: str, rows: Sequence[_Row]) -> tuple[list[int], tuple[str, ...]]:
-    """Class indices as they are; class names by their sorted order."""
+    """Return the class index of each row, and the class names; classes given by name are numbered in sorted order."""
     numbers = [_number(row.label) for row in rows]
     if None in numbers:
         names = sorted({row.label for row in rows})
@@ -162,7 +167,7 @@ def _numbered(where: str, rows: Sequence[_Row]) -> tuple[list[int], tuple[str, .
 
 
 def _number(text: str) -> float | None:
-    """A label as a number; None if it is a name. Data frames with gaps write 1.0 for 1."""
+    """Return a label as a number (data frames may write 1.0 for 1); None if it is a name."""
     try:
         return float(text)
     except ValueError:
@@ -170,4 +175,5 @@ def _number(text: str) -> float | None:
 
 
 def _short(text: str, *, marks: bool = True) -> str:
+    """Return a value for a message, in quotes if `marks`."""
     return quoted(text, SHORT) if marks else shown(text, SHORT)
