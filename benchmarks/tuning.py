@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.frame import Benchmark, Places, Result, Results
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
 from benchmarks.measuring import scores_of
 from benchmarks.pages import lines
 from benchmarks.priors import pictures
@@ -394,7 +394,12 @@ def _cells(field: str, factor: float, found: Sequence[Change]) -> tuple[str, str
     if all(change.same for change in found):
         return "same pictures", "-"
     worst = min(found, key=lambda change: change.decibels)
-    return f"{statistics.mean(change.decibels for change in found):+.2f}", f"{worst.decibels:+.2f} ({worst.client})"
+    return _signed(statistics.mean(change.decibels for change in found)), f"{_signed(worst.decibels)} ({worst.client})"
+
+
+def _signed(decibels: float) -> str:
+    """With two digits and its sign; never minus nothing."""
+    return f"{round(decibels, 2) + 0.0:+.2f}"
 
 
 BENCHMARK = Benchmark(
@@ -404,4 +409,8 @@ BENCHMARK = Benchmark(
     run=run,
     missing=missing,
     minutes=50,
+    blocks=(
+        Block(page=DOCS / "method.md", marker="tuning-levels", table=levels_table),
+        Block(page=DOCS / "method.md", marker="tuning", table=table),
+    ),
 )

@@ -122,7 +122,7 @@ def test_a_line_that_is_not_whole_is_in_no_table() -> None:
 
 def two() -> tuple[Line, Line]:
     """The first two lines on which the search's own fields are changed."""
-    first, second, *_ = (line for line in LINES if "SearchTuning.settled" in line.fields)
+    first, second, *_ = (line for line in LINES if "SearchTuning.colour_weight" in line.fields)
     return first, second
 
 
