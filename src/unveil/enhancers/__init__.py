@@ -1,6 +1,6 @@
-"""Learned priors: what is known of pictures in general, added to what an update says of one.
+"""Enhancers: they improve an attack's pictures with what they learned of pictures in general.
 
-To add one: train it with `unveil fit` and give its file, or name a class of your own. `CATALOGUE` has those that come
+To add one, train it with `unveil fit` and give its file, or name a class of your own. `CATALOGUE` lists those that come
 with unveil.
 """
 
@@ -27,12 +27,13 @@ CATALOGUE: Mapping[str, str] = {
 
 
 def parse(text: str) -> Enhancer | None:
-    """An enhancer by its name in `CATALOGUE`, the path of a file of `unveil fit`, or as a SPEC of a class of others.
+    """Return the enhancer that a text names; None for `none`.
 
-    None for `none`.
+    Args:
+        text: A name in `CATALOGUE`, the path of a file of `unveil fit`, or a SPEC of a class of another package.
 
     Raises:
-        UsageError: It is neither, or its file cannot be used.
+        UsageError: The text is none of these, or the file or the class cannot be used.
     """
     if text == NONE:
         return None

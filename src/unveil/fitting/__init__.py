@@ -1,1 +1,1 @@
-"""Training learned priors: pictures, pairs of rough and true ones, losses, the loops, the model card."""
+"""Training learned priors: sources of pictures, pairs of rough and true pictures, losses, training loop, model card."""

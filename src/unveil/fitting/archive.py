@@ -1,4 +1,4 @@
-"""An .npz of encoded pictures: every table in it checked by name before the first picture is unpacked."""
+"""Reading an .npz of encoded pictures; all its tables are checked before the first picture is decoded."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from unveil.core.errors import UsageError
 from unveil.core.files import amount, reason_of, shown
 
 LEAST, MOST = 16, 1024
-"""Pixels a side of a training picture; fingerprints look at 16 x 17 places of it."""
+"""Smallest and largest side of a training picture in pixels; a fingerprint needs 16 x 17 places."""
 
-SHEET = 64  # pictures a side of a sheet
+SHEET = 64  # most pictures along a side of a sheet
 ROOM = 8 * 2**30
-"""Bytes of all pictures unpacked: 160,000 of 128 pixels."""
+"""Most bytes of all decoded pictures: about 160,000 pictures of 128 x 128 pixels."""
 
-CLASSES = 1_000_000
+CLASSES = 1_000_000  # most classes
 TABLES = ("data", "offsets", "labels", "classes", "sheet", "split", "full_class")
 EXPECTED = "expected data, offsets, labels and classes in it, all pictures square and of one size"
 
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """What an .npz of pictures holds.
+    """The pictures of an .npz with their labels.
 
     Args:
-        pixels: n x side x side x 3.
-        labels: A class index each.
-        class_names: A name for each class.
-        split: Which part each picture belongs to; None where the file has no parts.
-        full_class: The classes of which the file has every picture; None where it does not say.
+        pixels: n x side x side x 3, 0 to 255.
+        labels: The class index of each picture.
+        class_names: Name of each class.
+        split: Number of the part to which each picture belongs; None if the file has no parts.
+        full_class: Classes of which the file has every picture; None if it does not say.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -47,16 +47,16 @@ class Archive:
 
 
 def read_archive(path: Path) -> Archive:
-    """Read the file whole.
+    """Read all pictures of the file.
 
     Args:
-        path: An .npz with `data` (the bytes of all pictures' files), `offsets` (where each begins, and the end of the
-            last), `labels` and `classes`; `sheet` where each file is a sheet of `sheet` x `sheet` pictures, a class
-            after the other; `split` and `full_class` as in `Archive`.
+        path: An .npz with `data` (the concatenated bytes of all picture files), `offsets` (the start of each file, and
+            the end of the last), `labels` and `classes`. Optional are `sheet`, if each file is a sheet of `sheet` x
+            `sheet` pictures, sorted by class; and `split` and `full_class` as in `Archive`.
 
     Raises:
-        UsageError: It is no such file, a table does not fit, or the pictures are not square and of one size of 16 to
-            1,024 pixels.
+        UsageError: The file is no such .npz, a table does not fit, or the pictures are not square and of one size of 16
+            to 1,024 pixels.
     """
     fix = "give a folder of pictures or an .npz of them"
     held = read_npz(path, "", fix=fix, names=TABLES)
@@ -69,6 +69,7 @@ def read_archive(path: Path) -> Archive:
 
 
 def _checked(held: Mapping[str, Array]) -> Archive:
+    """Check the tables and decode the pictures; raise a `ValueError` or `UsageError` if something does not fit."""
     for name in TABLES[:4]:
         if name not in held:
             raise ValueError(f"{name} is missing")
@@ -95,6 +96,7 @@ def _checked(held: Mapping[str, Array]) -> Archive:
 
 
 def _table(held: Mapping[str, Array], name: str, kinds: str, what: str) -> Array:
+    """Return a table; raise a `ValueError` unless it has one dimension and one of NumPy's `kinds` of types."""
     table = held[name]
     if table.ndim != 1 or table.dtype.kind not in kinds:
         shape = shown(str(table.shape), 40)
@@ -103,6 +105,7 @@ def _table(held: Mapping[str, Array], name: str, kinds: str, what: str) -> Array
 
 
 def _whole(held: Mapping[str, Array], name: str) -> npt.NDArray[np.int64]:
+    """Return a table of integers; raise a `ValueError` if it is another, or has too large a number."""
     table = _table(held, name, "iu", "whole numbers")
     if table.dtype == np.uint64 and len(table) and int(table.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {table.max()}, which no class or place is")
@@ -110,12 +113,14 @@ def _whole(held: Mapping[str, Array], name: str) -> npt.NDArray[np.int64]:
 
 
 def _within(table: npt.NDArray[np.int64], name: str, classes: int) -> None:
+    """Raise a `ValueError` unless all entries are class indices from 0 to `classes` - 1."""
     wrong = np.flatnonzero((table < 0) | (table >= classes))
     if len(wrong):
         raise ValueError(f"entry {wrong[0] + 1} of {name} is {table[wrong[0]]}, and there are {classes} classes from 0")
 
 
 def _sheet(held: Mapping[str, Array]) -> int:
+    """Return the number of pictures along a side of each sheet; 1 if the files are no sheets."""
     if "sheet" not in held:
         return 1
     sheet = held["sheet"]
@@ -125,6 +130,7 @@ def _sheet(held: Mapping[str, Array]) -> int:
 
 
 def _blobs(held: Mapping[str, Array]) -> Sequence[bytes]:
+    """Return the content of each picture file."""
     data, offsets = held["data"], _whole(held, "offsets")
     if data.ndim != 1 or data.dtype != np.uint8:
         raise ValueError(f"data is of shape {shown(str(data.shape), 40)} and type {data.dtype}, not a list of bytes")
@@ -136,13 +142,14 @@ def _blobs(held: Mapping[str, Array]) -> Sequence[bytes]:
 
 
 def _pixels(blobs: Sequence[bytes], sheet: int) -> npt.NDArray[np.uint8]:
+    """Decode all pictures, n x side x side x 3, after checking the size of each."""
     whole, _ = size_of(blobs[0], _named(0))
     side = whole // sheet
     if not LEAST <= side <= MOST:
         raise ValueError(f"its pictures have {side} pixels a side, and {LEAST} to {MOST} are learned from")
     if len(blobs) * whole**2 * 3 > ROOM:
         raise ValueError(f"its pictures unpack to {amount(len(blobs) * whole**2 * 3)}, and at most {amount(ROOM)} fit")
-    for number, blob in enumerate(blobs):  # before the first is unpacked
+    for number, blob in enumerate(blobs):  # all sizes are checked before the first picture is decoded
         size = size_of(blob, _named(number))
         if size != (side * sheet, side * sheet):
             expected = f"{side * sheet} x {side * sheet}"

@@ -1,4 +1,4 @@
-"""Model cards: what a learned enhancer was trained on and what it is good for, in words beside its weights."""
+"""Model cards: a page beside an enhancer's weights that says what it was trained on and what it is good for."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def as_markdown(name: str, card: Mapping[str, Any], *, checksum: str) -> str:
-    """A card as a page.
+    """Return a card as a page in Markdown.
 
     Args:
-        name: The enhancer's.
-        card: As `Fit` writes it.
-        checksum: Of its weights.
+        name: The enhancer's name.
+        card: The card that `fit` returns.
+        checksum: Checksum of the weights.
     """
     lines = [f"# {name}", "", str(card["purpose"]), ""]
     for title, key in (
@@ -39,6 +39,7 @@ def as_markdown(name: str, card: Mapping[str, Any], *, checksum: str) -> str:
 
 
 def _said(value: Any) -> str:
+    """Return a value as text; a list with each different item once, and how often it occurs."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         counts = dict.fromkeys(map(str, value), 0)
         for item in value:

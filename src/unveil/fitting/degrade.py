@@ -1,6 +1,6 @@
-"""A cheap stand-in for attacks: features with noise, decoded at once. For the first part of a training.
+"""The cheap degradation, which replaces attacks in the first part of a training: it decodes features with added noise.
 
-What a search of a hundred steps leaves behind is not quite this, which is why the last part learns from real attacks.
+An attack's search of a hundred steps leaves slightly other errors, so the last part of a training uses real attacks.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from unveil.fitting.pairs import Pairs, cut
 from unveil.fitting.recipes import CLASSES
 from unveil.fitting.sources import Source
 
-WEAKEST, STRONGEST = -2.5, 0.3  # decades of noise, in units of the features' spread
+WEAKEST, STRONGEST = -2.5, 0.3  # log10 of the least and most noise, in units of the features' standard deviation
 
 
 class Degrader:
-    """Draws pairs of training pictures and what a linear decoder makes of their noisy features.
+    """Draws pairs of training pictures and of the pictures that a linear decoder computes from their noisy features.
 
     Args:
         source: The training pictures.
-        sizes: Heights and widths of the pictures, pixels; what stands twice is drawn twice as often.
-        victims: Random LeNets that are kept in turn for each size.
-        crops: Share of the batches whose pictures are cut out of larger ones rather than reduced.
+        sizes: Sides of the pictures in pixels; a size that is listed twice is drawn twice as often.
+        victims: Number of random LeNets for each size.
+        crops: Share of the batches whose pictures are cut out of larger ones; the others are reduced.
         seed: Seed of the LeNets.
     """
 
@@ -48,7 +48,7 @@ class Degrader:
                 self.victims[size].append((head, fit_decoder(head, generator=generator)))
 
     def draw(self, count: int, *, random: np.random.Generator) -> Pairs:
-        """Some pairs of one size; each picture has a noise of its own."""
+        """Return `count` pairs of one random size, with noise of one random strength."""
         size = int(random.choice(self.sizes))
         head, decoder = self.victims[size][random.integers(len(self.victims[size]))]
         rows = random.integers(len(self.source), size=count)
@@ -60,7 +60,7 @@ class Degrader:
             errors = torch.from_numpy(random.standard_normal(features.shape, dtype=np.float32))
             given = head.allowed(features + noise * spread * errors)
             rough = decoder(given, (noise * spread) ** 2)
-            # From the features that an update would give, as an attack measures it; it knows no others.
+            # Measured against the noisy features, because an attack knows no others.
             missed = (head.features(rough, rough=True) - given).square().mean(1).sqrt() / spread
         evidence = FeatureFit(noise=torch.full((count,), noise), miss=missed)
         labels = torch.from_numpy(self.source.labels[rows])

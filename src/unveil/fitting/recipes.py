@@ -1,24 +1,24 @@
-"""What clients are simulated for the pairs that enhancers learn from, and which of them for which enhancer."""
+"""Recipes of the clients that are simulated to train enhancers: those for restorers and those for generators."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CLASSES = 1000  # of the simulated clients' models; every picture of a client has a class of its own
+CLASSES = 1000  # classes of the simulated clients' models; each picture of a client has another class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What clients are simulated; each is drawn from these lists, where what stands twice is drawn twice as often.
+    """Lists from which a simulated client is drawn; an item that is listed twice is drawn twice as often.
 
     Args:
         obfuscations: SPECs of obfuscations.
         trainings: SPECs of local trainings.
-        models: Names of victims, each with new random weights.
+        models: Names of models; each client gets new random weights.
         attacks: SPECs of the attacks that rebuild the pictures.
-        sizes: Heights and widths of the pictures, pixels.
-        crops: Share of the clients whose pictures are cut out of larger ones rather than reduced.
-        batch: Pictures of a client.
+        sizes: Sides of the pictures in pixels.
+        crops: Share of the clients whose pictures are cut out of larger ones; those of the others are reduced.
+        batch: Number of pictures of a client.
     """
 
     obfuscations: tuple[str, ...]
@@ -43,7 +43,7 @@ STRENGTHS = Recipe(
     attacks=("unveil:steps=25", "unveil:steps=40", "unveil:steps=60"),
     sizes=(64, 64, 64, 64, 64, 32, 96),
 )
-"""Every kind of obfuscation from mild to strong, on small pictures."""
+"""All kinds of obfuscations, from mild to strong, on small pictures."""
 
 FINE = Recipe(
     obfuscations=(
@@ -54,10 +54,11 @@ FINE = Recipe(
     attacks=("unveil:steps=50", "unveil:steps=100"),
     sizes=(128,),
 )
-"""Mild obfuscations, whole pictures and the attack's full budget: what is nearly right must not be made worse."""
+"""Mild obfuscations, larger pictures and many steps of the attack, so that a restorer learns not to make good pictures
+worse."""
 
 RESTORATION = (*(STRENGTHS,) * 9, FINE)
-"""For enhancers that restore; each client is of one of them."""
+"""The recipes for restorers; each client follows one of them."""
 
 DESTRUCTION = Recipe(
     obfuscations=(
@@ -68,4 +69,5 @@ DESTRUCTION = Recipe(
     sizes=(128,),
     crops=0.0,
 )
-"""Channels so strong that pixels are gone, for enhancers that draw what a picture means: half a dog has no class."""
+"""For generators: obfuscations so strong that few pixels can be recovered. Pictures are not cropped, because a part of
+a picture may not show its class."""

@@ -1,4 +1,4 @@
-"""Pictures to learn from, and how to tell that a picture is one of them."""
+"""Sources of training pictures, and finding pictures for evaluation among them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unveil.core.pixels import to_bytes
 from unveil.core.types import Images
 from unveil.fitting.archive import LEAST, MOST, read_archive
 
-PART = 256  # pictures fingerprinted at once
+PART = 256  # pictures that are processed at once
 HELD_OUT = 20  # one picture in 20, and one client in 20, is for validation
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,11 +33,11 @@ class Source:
     """Square pictures of one size with their classes.
 
     Args:
-        name: What they are called in a model card.
-        pixels: n x height x width x 3.
-        labels: A class index each.
-        class_names: A name for each class.
-        notes: What was skipped where they come from, a sentence each.
+        name: Name of the source in a model card.
+        pixels: n x side x side x 3, 0 to 255.
+        labels: The class index of each picture.
+        class_names: Name of each class.
+        notes: Which files of the source were skipped, a sentence each.
     """
 
     name: str
@@ -51,35 +51,35 @@ class Source:
 
     @property
     def side(self) -> int:
-        """Height and width in pixels."""
+        """Height and width of the pictures in pixels."""
         return int(self.pixels.shape[1])
 
     @cached_property
     def fingerprints(self) -> UInt8[Tensor, "n bytes"]:
-        """One fingerprint a picture."""
+        """The fingerprint of each picture."""
         parts = [range(start, min(start + PART, len(self))) for start in range(0, len(self), PART)]
         return torch.cat([fingerprints(self.images(part)) for part in parts])
 
     def images(self, rows: Sequence[int]) -> Images:
-        """Some of the pictures in [0, 1]."""
+        """Return the pictures of these rows, in [0, 1]."""
         return torch.from_numpy(self.pixels[list(rows)]).permute(0, 3, 1, 2).float() / 255
 
     def only(self, rows: Sequence[int]) -> Source:
-        """The source with some of its pictures."""
+        """Return a source of the pictures of these rows."""
         return Source(self.name, self.pixels[list(rows)], self.labels[list(rows)], self.class_names, self.notes)
 
 
 def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete: bool = False) -> Source:
-    """Read a folder of pictures, which may have a sub-folder a class, or an .npz of encoded pictures.
+    """Read a folder of pictures, which may have a sub-folder for each class, or an .npz of encoded pictures.
 
     Args:
         path: The folder, or a file as in `read_archive`.
-        size: Height and width to which a folder's pictures are brought; an .npz keeps its own.
-        split: Which part of an .npz with a `split` is read; None for all.
-        complete: Of an .npz with a `full_class` read only those classes: the others have a few pictures each.
+        size: Height and width in pixels to which a folder's pictures are brought; those of an .npz keep their size.
+        split: Number of the part to read of an .npz with a `split`; None for all parts.
+        complete: Read only the classes in `full_class` of an .npz that has it; the other classes have few pictures.
 
     Raises:
-        UsageError: A file or folder that cannot be used.
+        UsageError: The file or folder cannot be used, or has no pictures.
     """
     if not LEAST <= size <= MOST:
         raise UsageError(f"fit: expected a size of {LEAST} to {MOST} pixels, got {size}; 64 and 128 are usual")
@@ -91,6 +91,7 @@ def read_source(path: Path, *, size: int = 128, split: int | None = 0, complete:
 
 
 def _from_npz(path: Path, split: int | None, complete: bool) -> Source:
+    """Read an .npz; arguments and errors as in `read_source`."""
     held = read_archive(path)
     pixels, labels, names, parts = held.pixels, held.labels, held.class_names, held.split
     if complete and held.full_class is not None:
@@ -109,7 +110,7 @@ def _from_npz(path: Path, split: int | None, complete: bool) -> Source:
 
 
 def joined(sources: Sequence[Source]) -> Source:
-    """Several sources as one, all brought to the size of the first; classes of one name are one class."""
+    """Join several sources; all pictures get the size of the first source, and classes of one name become one class."""
     first, *others = sources
     if not others:
         return first
@@ -126,6 +127,7 @@ def joined(sources: Sequence[Source]) -> Source:
 
 
 def _resized(source: Source, side: int) -> Pixels:
+    """Return the pixels of all pictures, resized to `side` x `side`."""
     parts = []
     for start in range(0, len(source), PART):
         images = source.images(range(start, min(start + PART, len(source))))
@@ -136,16 +138,19 @@ def _resized(source: Source, side: int) -> Pixels:
 
 
 def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, leave_out: bool = False) -> Source:
-    """The source, once no picture for evaluation is found among it.
+    """Check that no training picture is also for evaluation.
 
     Args:
         source: The training pictures.
-        evaluate: Folders or .npz files of pictures for evaluation; of an .npz with a `split`, part 1.
-        size: Size of a folder's pictures.
-        leave_out: Leave out the pictures that are also for evaluation instead of refusing.
+        evaluate: Folders or .npz files of pictures for evaluation; of an .npz with a `split`, only part 1 is read.
+        size: Height and width in pixels to which a folder's pictures are brought.
+        leave_out: Leave out training pictures that are also for evaluation, instead of raising an error.
+
+    Returns:
+        The training pictures.
 
     Raises:
-        UsageError: A picture for evaluation is among it, or nothing is left without them.
+        UsageError: A training picture is also for evaluation, or none are left.
     """
     for path in evaluate:
         both = known_from(path, source.fingerprints, size=size)
@@ -161,19 +166,22 @@ def apart_from(source: Source, evaluate: Sequence[Path], *, size: int = 128, lea
 
 
 def known_from(path: Path, some: UInt8[Tensor, "n bytes"], *, size: int) -> list[int]:
-    """Which of some fingerprints are those of pictures for evaluation."""
+    """Return the indices of those fingerprints that match a picture for evaluation in `path`."""
     return [int(row) for row in overlap(some, read_source(path, size=size, split=1).fingerprints)]
 
 
 def parted(source: Source, *, fewest: int) -> tuple[Source, Source]:
-    """A source without its held-out pictures, and those: one in twenty, told by their fingerprints.
+    """Split a source into training pictures and held-out pictures, about one in twenty.
 
-    So the same picture is on the same side whatever stands beside it and whatever the seed: what one training held out,
-    another that goes on from its pairs does not learn.
+    A hash of a picture's fingerprint decides, and neither the seed nor the other pictures. So a training that continues
+    from another's pairs does not learn from pictures that the other held out.
 
     Args:
         source: The pictures.
-        fewest: Pictures to hold out at least, where that is not more than half.
+        fewest: Least number of held-out pictures; at most half of all pictures are held out for it.
+
+    Returns:
+        The source of training pictures, and the source of held-out pictures.
     """
     marks = [int.from_bytes(hashlib.sha256(row.numpy().tobytes()).digest()[:4], "big") for row in source.fingerprints]
     order = np.argsort(marks, kind="stable")

@@ -1,4 +1,4 @@
-"""Pairs on disk as training batches: the held-out clients apart, pictures of one size together."""
+"""Training batches of the pairs on disk; held-out clients are kept apart, and each batch has one size of pictures."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from unveil.fitting.pairs import Pairs, held_out, pictures_of
 
 
 class PairStore:
-    """All pairs of some folders in memory, 8 bits a pixel.
+    """All pairs of some folders, in memory, with 8 bits for each value.
 
     Args:
-        folders: Where `produce` put them.
+        folders: Folders into which `produce` wrote the pairs.
 
     Attributes:
-        pictures: Fingerprints of all pictures that they are of.
-        validation: The pairs of held-out clients, for no training.
+        pictures: Fingerprints of all source pictures.
+        validation: The pairs of held-out clients, which are not trained on.
 
     Raises:
-        UsageError: There are too few, or a file is damaged.
+        UsageError: There are pairs of fewer than 2 clients, or a file is damaged.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -53,7 +53,13 @@ class PairStore:
         return sum(len(group.truth) for group in self.groups.values())
 
     def draw(self, count: int, *, crop: int, random: np.random.Generator) -> Pairs:
-        """Some pairs of one size, cut to at most `crop` pixels a side, turned and mirrored at random."""
+        """Draw pairs of one size; all are cropped, mirrored and turned in the same random way.
+
+        Args:
+            count: Number of pairs.
+            crop: Largest side in pixels; larger pictures are cropped, and only those are turned.
+            random: Source of randomness.
+        """
         size = int(random.choice(list(self.groups), p=self.shares))
         group = self.groups[size]
         rows = torch.from_numpy(random.integers(len(group.truth), size=count))
@@ -70,6 +76,8 @@ class PairStore:
 
 
 class _Group:
+    """All pairs of pictures of one size."""
+
     def __init__(self, pairs: Sequence[Pairs]) -> None:
         self.rough = torch.cat([to_bytes(p.rough) for p in pairs])
         self.truth = torch.cat([to_bytes(p.truth) for p in pairs])

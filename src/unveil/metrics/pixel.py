@@ -1,4 +1,4 @@
-"""Scores that compare pictures pixel by pixel; they are taken on the pictures as given."""
+"""Metrics that compare pictures pixel by pixel, without matching or rounding them first."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from unveil.core.metric import Metric
 from unveil.core.types import Images
 
 ROUNDING = 1 / (12 * 255**2)
-"""Mean squared error of rounding to 8 bits: the variance of a uniform error one grey level wide."""
+"""Mean squared error of rounding to 8 bits: the variance of an error that is uniform over one grey level."""
 
 WINDOW = 11
 """Side of SSIM's Gaussian window, pixels."""
 
 
 def psnr(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
-    """Peak signal-to-noise ratio in dB, ``-10 log10(mse)`` for pictures in [0, 1], at most 58.9 dB.
+    """Return the peak signal-to-noise ratio in dB, ``-10 log10(mse)`` for pictures in [0, 1], at most 58.9 dB.
 
-    A picture equal to the last bit would score infinity and make every mean infinite. The pictures were 8-bit
-    files, so an error below that of rounding to 8 bits says nothing more: there, at ``10 log10(12 * 255^2)``,
-    the score is capped.
+    The score is capped at ``10 log10(12 * 255^2)``, the PSNR of rounding to 8 bits: the pictures were 8-bit files, so a
+    smaller error has no meaning. Without the cap an exact copy would score infinity, and so would every mean with it.
 
     Args:
         originals: The private pictures.
@@ -33,14 +32,14 @@ def psnr(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
 
 
 def ssim(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
-    """Structural similarity in [-1, 1] under a Gaussian window of 11 x 11, sigma 1.5, mean over the channels.
+    """Return the structural similarity in [-1, 1], with a Gaussian window of 11 x 11, sigma 1.5, averaged over colours.
 
     Args:
         originals: The private pictures, at least 11 x 11.
         rebuilt: Their reconstructions, in the same order.
 
     Raises:
-        UsageError: Pictures smaller than the window.
+        UsageError: The pictures are smaller than the window.
 
     Reference:
         Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, IEEE TIP 2004.
@@ -71,17 +70,17 @@ def ssim(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
 
 
 def ssim_global(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
-    """Structural similarity with ONE window over the whole picture: reads high, kept to compare with ROG.
+    """Return the structural similarity with one window over the whole picture, for comparison with ROG's figures.
 
-    As ROG's authors score: 8-bit YCrCb, the three channels weighted .8, .1, .1. A grey picture has its
-    luma only.
+    It is computed as ROG's authors do, on 8-bit YCrCb with the weights 0.8, 0.1 and 0.1; of a grey picture on its luma
+    alone. It is higher than `ssim` for most pictures.
 
     Args:
         originals: The private pictures, of one or three channels.
         rebuilt: Their reconstructions, in the same order.
 
     Raises:
-        UsageError: Pictures of another number of channels.
+        UsageError: The pictures have another number of channels.
 
     Reference:
         Yue et al., Gradient Obfuscation Gives a False Sense of Security in Federated Learning, USENIX
@@ -99,10 +98,10 @@ def ssim_global(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
 
 
 def correlation(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
-    """Pearson correlation of the pixels in [-1, 1]: what came back, whatever its brightness and contrast.
+    """Return the Pearson correlation of the pixels, in [-1, 1], which does not depend on brightness and contrast.
 
-    A rebuilt picture that is merely too dark scores low in PSNR and is undone by anyone with an image editor. A flat
-    picture, original or rebuilt, correlates with nothing: 0.
+    A rebuilt picture that is only too dark has a low PSNR, although an image editor corrects it. If the original or the
+    rebuilt picture is flat, the score is 0.
 
     Args:
         originals: The private pictures.
@@ -111,7 +110,7 @@ def correlation(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
     x, y = originals.double().flatten(1), rebuilt.double().flatten(1)
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     scale = (x.square().sum(1) * y.square().sum(1)).sqrt()
-    flat = scale < x.shape[1] * ROUNDING  # less contrast than rounding to 8 bits makes
+    flat = scale < x.shape[1] * ROUNDING  # less contrast than rounding to 8 bits causes
     return torch.where(flat, 0.0, (x * y).sum(1) / scale.where(~flat, 1.0))
 
 
@@ -120,7 +119,7 @@ def _numpy(images: Images) -> list[object]:
 
 
 def _ycrcb(images: Images) -> Float[Tensor, "n k h w"]:
-    """Full-range BT.601 in 8 bits; chroma is taken from the rounded luma, as imaging libraries do."""
+    """Return 8-bit YCrCb by full-range BT.601, with the chroma of the rounded luma, as imaging libraries do."""
     grey_levels = (images.detach().double() * 255).round()
     if images.shape[1] == 1:
         return grey_levels

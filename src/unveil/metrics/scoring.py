@@ -1,4 +1,4 @@
-"""Scores of a reconstruction: put into the originals' order, rounded to 8 bits, one value an image for each metric."""
+"""Scoring a reconstruction: its pictures are rounded to 8 bits, aligned with the originals, and given to metrics."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from unveil.metrics.alignment import align
 def score(
     originals: Images, guess: Reconstruction | Float[Tensor, "m c h w"], *, metrics: Mapping[str, Metric] = CATALOGUE
 ) -> dict[str, list[float]]:
-    """How much of each original came back.
+    """Score how much of each original was recovered.
 
     Args:
         originals: The private pictures, n x c x h x w in [0, 1].
-        guess: What an attack rebuilt of them, as many pictures in any order.
+        guess: The reconstruction, or its pictures: as many as originals, in any order.
         metrics: Metrics by name.
 
     Returns:
-        Metric name -> one value an original, in the originals' order; units and directions are `Metric`'s.
+        Metric name -> one value for each original, in the originals' order, in the unit of the metric.
 
     Raises:
-        UsageError: There are not as many reconstructions as originals, or the pictures do not suit a metric.
+        UsageError: The numbers of reconstructions and originals differ, or a metric cannot score these pictures.
     """
     if not isinstance(guess, Reconstruction):
         guess = Reconstruction(

@@ -1,6 +1,6 @@
-"""Semantic leakage: what a classifier still sees on the reconstruction, against what it sees on the original.
+"""Semantic metrics: they compare a classifier's output for the reconstruction with its output for the original.
 
-The paper's metric is the overlap of the two sets of labels; beside it stand stricter and softer ones.
+ROG's metric is the overlap of two sets of labels; the others are stricter or more gradual.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from unveil.core.types import Images
 from unveil.metrics.caching import remembered
 from unveil.metrics.classifiers import Classifier, Seen
 
-TOP = 5
-PROBABILITY = 0.05
+TOP = 5  # most labels in a set
+PROBABILITY = 0.05  # least probability of a label in a set
 
 JACCARD = MetricFacts(
     name="semantic_jaccard", title="Labels shared", leak="high", description="overlap of the classifier's label sets"
@@ -53,20 +53,20 @@ TRUE_CLASS = MetricFacts(
 
 
 def semantic(classifier: Classifier, *, top: int = TOP, probability: float = PROBABILITY) -> Mapping[str, Metric]:
-    """Four metrics of one classifier, by name; the classifier looks at each set of pictures once.
+    """Return four metrics of one classifier by name; the classifier runs once on each set of pictures.
 
     `semantic_jaccard`: ``|a & b| / |a | b|`` of the label sets of original and reconstruction, in [0, 1]. A label set
-    holds the likeliest labels with at least a probability, and the likeliest one in any case.
-    `same_top1`, `same_top5`: 1 where the original's likeliest label is the reconstruction's, or among its five.
-    `feature_similarity`: cosine in [-1, 1] of what the classifier's last layer sees; missing where it does not show it.
+    has the likeliest labels with at least the given probability, and always the likeliest one.
+    `same_top1`, `same_top5`: 1 if the original's likeliest label is the reconstruction's, or one of its five likeliest.
+    `feature_similarity`: cosine in [-1, 1] of the classifier's features; NaN if the classifier does not give them.
 
     Args:
-        classifier: Says what is on a picture.
-        top: Labels in a set at most, at least 1.
-        probability: Least probability of a label, in [0, 1).
+        classifier: The classifier.
+        top: Most labels in a set, at least 1.
+        probability: Least probability of a label in a set, in [0, 1).
 
     Raises:
-        UsageError: A setting out of range.
+        UsageError: A setting is out of range.
 
     Reference:
         Yue et al., Gradient Obfuscation Gives a False Sense of Security in Federated Learning, USENIX Security 2023,
@@ -92,7 +92,7 @@ def semantic(classifier: Classifier, *, top: int = TOP, probability: float = PRO
 
     def similarity(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
         a, b = look(originals).features, look(rebuilt).features
-        if a is None or b is None:  # NaN is what reports leave out of a mean
+        if a is None or b is None:  # reports leave NaN out of means
             return torch.full((len(originals),), torch.nan, dtype=torch.float64)
         return torch.cosine_similarity(a, b, 1)
 
@@ -108,12 +108,11 @@ def semantic(classifier: Classifier, *, top: int = TOP, probability: float = PRO
 
 
 def true_class(classifier: Classifier, truth: Sequence[Sequence[int]]) -> Metric:
-    """`true_class`: 1 where the picture's true class is among the reconstruction's five likeliest labels.
+    """Return the metric `true_class`: 1 if the picture's true class is one of the reconstruction's five likeliest.
 
     Args:
-        classifier: Says what is on a picture.
-        truth: For each picture the classifier's classes that are its true one; none where it does not know the class,
-            which gives NaN.
+        classifier: The classifier.
+        truth: For each picture, the classifier's class indices that mean its true class. Without any, the score is NaN.
     """
     look = remembered(classifier)
 
@@ -128,9 +127,9 @@ def true_class(classifier: Classifier, truth: Sequence[Sequence[int]]) -> Metric
 
 
 def classes_named(classifier: Classifier, name: str) -> tuple[int, ...]:
-    """The classifier's classes that a class name means: the same words, or a kind of it.
+    """Return the indices of the classifier's classes whose name, or one of its synonyms, ends with the given name.
 
-    `cat` means `tabby cat` and `Siamese cat`, whose last words it is. Case, `_`, `-` and a plural's s do not count.
+    So `cat` gives `tabby cat` and `Siamese cat`. Case and a final `s` of words are ignored; `_` and `-` are spaces.
     """
     wanted = _words(name)
     found = []
@@ -142,7 +141,13 @@ def classes_named(classifier: Classifier, name: str) -> tuple[int, ...]:
 
 
 def label_sets(seen: Seen, top: int, probability: float) -> Bool[Tensor, "n classes"]:
-    """Which labels belong to each picture's set, one row a picture."""
+    """Return the label set of each picture as a row of a mask.
+
+    Args:
+        seen: The classifier's output.
+        top: Most labels in a set.
+        probability: Least probability of a label; the likeliest label is in the set in any case.
+    """
     p = seen.probabilities
     places = p.argsort(dim=1, descending=True, stable=True)[:, :top]
     among = torch.zeros_like(p, dtype=torch.bool).scatter_(1, places, True) & (p >= probability)
@@ -150,9 +155,10 @@ def label_sets(seen: Seen, top: int, probability: float) -> Bool[Tensor, "n clas
 
 
 def _likeliest(seen: Seen, k: int) -> Int[Tensor, "n k"]:
-    """The `k` most probable classes of each picture, or all where there are fewer; the most probable first."""
+    """Return the `k` likeliest classes of each picture, or all if there are fewer; the likeliest comes first."""
     return seen.probabilities.topk(min(k, seen.probabilities.shape[1]), dim=1).indices
 
 
 def _words(name: str) -> list[str]:
+    """Return the words of a class name in lower case, without a final `s`."""
     return [word.removesuffix("s") for word in name.lower().replace("_", " ").replace("-", " ").split()]

@@ -1,7 +1,7 @@
-"""The laws of every kind of component as functions, for packages that bring their own: call them in your tests.
+"""Functions that check the laws of every kind of component, for the tests of packages with components of their own.
 
-Each returns nothing for a component that keeps the laws of its kind, and raises an `AssertionError` of one sentence for
-the first that it breaks. Nothing but torch is needed; any test runner will do.
+Each function returns nothing if the component keeps the laws of its kind. It raises an `AssertionError` for the first
+law that the component breaks; the message is one sentence. Any test runner can call them.
 """
 
 from unveil.testing.attacks import check_attack

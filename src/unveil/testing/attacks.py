@@ -27,15 +27,15 @@ from unveil.testing.sample import (
 
 
 def check_attack(attack: Any, *, seed: int = 0, size: int = 16) -> None:
-    """It gives a picture and a label for each that it looks for, whatever it knows, and leaves its input alone.
+    """Check an attack: it returns valid pictures and labels with any knowledge, repeatably, and changes no input.
 
     Args:
-        attack: One with few steps; it is run four times on 2 pictures.
-        seed: Seed of the client that it is tried on, and of its own draws.
+        attack: An attack with few steps; it is run four times on 2 pictures.
+        seed: Seed of the client on which it is tried, and of its own draws.
         size: Height and width of the pictures, pixels.
 
     Raises:
-        AssertionError: The first law that it breaks, in a sentence.
+        AssertionError: The attack breaks a law; the message names the first.
     """
     who = require_kind("attack", attack)
     require_round_trip(who, attack, parse)
@@ -66,6 +66,7 @@ def check_attack(attack: Any, *, seed: int = 0, size: int = 16) -> None:
 
 
 def _check_guess(who: str, guess: Reconstruction, size: int) -> None:
+    """Raise an `AssertionError` unless the reconstruction has 2 finite pictures in [0, 1], and 2 labels."""
     images = guess.images
     require(
         images.shape == (2, 3, size, size),

@@ -13,16 +13,16 @@ from unveil.testing.sample import client, no_global_randomness, require, require
 
 
 def check_enhancer(enhancer: Any, *, class_names: Sequence[str] = (), size: int = 32, seed: int = 0) -> None:
-    """It gives other pictures of the same shape, the same twice, leaves its input alone, and says what it assumes.
+    """Check an enhancer: it returns valid pictures of the same shape, repeatably, and changes neither input nor labels.
 
     Args:
         enhancer: The enhancer.
-        class_names: Names of the classes that labels count, for one that needs them; 10 at least.
+        class_names: Names of at least 10 classes, for an enhancer that needs them.
         size: Height and width of the pictures, pixels.
         seed: Seed of the pictures.
 
     Raises:
-        AssertionError: The first law that it breaks, in a sentence.
+        AssertionError: The enhancer breaks a law; the message names the first.
     """
     who = require_kind("enhancer", enhancer)
     require_round_trip(who, enhancer, parse)

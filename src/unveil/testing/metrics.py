@@ -11,7 +11,7 @@ from unveil.testing.sample import client, no_global_randomness, require, require
 
 
 def check_metric(metric: Any, *, size: int = 32, seed: int = 0) -> None:
-    """It gives one number a picture, in the pictures' order, and says that a copy leaks more than noise.
+    """Check a metric: it returns one number for each picture, in their order, and a copy leaks more than noise.
 
     Args:
         metric: The metric.
@@ -19,7 +19,7 @@ def check_metric(metric: Any, *, size: int = 32, seed: int = 0) -> None:
         seed: Seed of the pictures.
 
     Raises:
-        AssertionError: The first law that it breaks, in a sentence.
+        AssertionError: The metric breaks a law; the message names the first.
     """
     who = require_kind("metric", metric)
     require(metric.leak in ("high", "low"), f"{who}: `leak` is {metric.leak!r}, not 'high' or 'low'")

@@ -25,18 +25,18 @@ from unveil.testing.sample import (
     update,
 )
 
-DRAWS = 20  # of a random obfuscation: one draw can favour a rival
+DRAWS = 20  # runs of a random obfuscation whose misfits are averaged, because one run can favour a wrong candidate
 
 
 def check_obfuscation(obfuscation: Any, *, seed: int = 0) -> None:
-    """Names, shapes and types are kept, the input is left alone, the misfit is lowest at the truth, and so on.
+    """Check an obfuscation: it keeps names, shapes and types, and its misfit is lowest at the truth, among other laws.
 
     Args:
-        obfuscation: One with settings with which it does what it is for.
-        seed: Seed of the client that it is tried on, and of its own draws.
+        obfuscation: An obfuscation with usual settings.
+        seed: Seed of the client on which it is tried, and of its own draws.
 
     Raises:
-        AssertionError: The first law that it breaks, in a sentence.
+        AssertionError: The obfuscation breaks a law; the message names the first.
     """
     who = require_kind("obfuscation", obfuscation)
     require_round_trip(who, obfuscation, parse)
@@ -101,7 +101,7 @@ def _check_misfit(who: str, obfuscation: Obfuscation, sent: Update, seed: int) -
 
 
 def _rivals(sent: Update, seed: int) -> Mapping[str, Candidate]:
-    """Updates of other clients, and the true one gone wrong."""
+    """Return candidates that are wrong: zeros, the negated update, and updates of other pictures or labels."""
     model, batch = client(seed)
     _, other = client(seed + 1)
     return {

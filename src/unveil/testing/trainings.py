@@ -22,14 +22,14 @@ from unveil.testing.sample import (
 
 
 def check_training(training: Any, *, seed: int = 0) -> None:
-    """It sends a tensor a parameter, never changes the model, and its simulation is the same and differentiable.
+    """Check a local training: it sends a tensor for each parameter, and its simulation is equal and differentiable.
 
     Args:
         training: The local training.
-        seed: Seed of the client that it is tried on, and of its own draws.
+        seed: Seed of the client on which it is tried, and of its own draws.
 
     Raises:
-        AssertionError: The first law that it breaks, in a sentence.
+        AssertionError: The local training breaks a law; the message names the first.
     """
     who = require_kind("training", training)
     require_round_trip(who, training, parse)
