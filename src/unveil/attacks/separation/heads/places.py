@@ -116,7 +116,7 @@ class _LastMaps(TorchFunctionMode):
         super().__init__()
         self.calls = 0
         self.alive: dict[int, Tensor] = {0: images}
-        self.moved: dict[int, tuple[int, Tensor]] = {id(images): (0, images)}  # id -> number of the call, and the map
+        self.moved: dict[int, tuple[int, Tensor]] = {id(images): (0, images)}  # id -> number of the call, tensor
         self.largest: tuple[int, int, int] | None = None
 
     @property
