@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Generator
 
 from unveil.core.factored import Candidate, dense
 from unveil.core.protocols import Obfuscation
 from unveil.core.update import Update
-from unveil.obfuscations.composition import ROUNDINGS
-from unveil.obfuscations.none import Identity
-from unveil.obfuscations.randomk import RandomK
-from unveil.obfuscations.roles import Encoder, Mapped, Rescaler
-from unveil.obfuscations.topk import TopK
-
-FUNCTIONS = (*ROUNDINGS, TopK)
+from unveil.obfuscations.numerics import share_of
+from unveil.obfuscations.roles import Amplifier, Encoder, Mapped, Rescaler, is_deterministic
 
 
 def encoder_of(stages: Sequence[Obfuscation]) -> int | None:
@@ -23,28 +18,30 @@ def encoder_of(stages: Sequence[Obfuscation]) -> int | None:
     return next((i for i, stage in enumerate(stages) if isinstance(stage, Encoder)), None)
 
 
-def is_known_function(stage: Obfuscation) -> bool:
-    """Whether the attacker can do to a candidate exactly what the stage did to the update."""
-    return isinstance(stage, (*FUNCTIONS, Identity)) or (isinstance(stage, Rescaler) and not isinstance(stage, RandomK))
-
-
 def in_the_mean(stages: Sequence[Obfuscation]) -> Callable[[Candidate], Candidate]:
     """The mean of what the stages send for a candidate; slopes pass a rounding or a choice as if it were not there."""
 
     def through(candidate: Candidate) -> Candidate:
         for stage in stages:
-            if isinstance(stage, RandomK):
-                share = 1.0 if stage.unbiased else stage.density
-                candidate = {name: value * share for name, value in candidate.items()}
+            if isinstance(stage, Amplifier):
+                shares = _shares_kept(stage, {name: value.shape.numel() for name, value in candidate.items()})
+                candidate = {name: value * shares[name] for name, value in candidate.items()}
             elif isinstance(stage, Rescaler):
                 candidate = stage.rescale(candidate)
-            elif isinstance(stage, FUNCTIONS):
+            elif is_deterministic(stage):
                 candidate = _straight_through(stage, candidate)
             elif isinstance(stage, Mapped):
                 candidate = stage.mapped(candidate, {})
         return candidate
 
     return through
+
+
+def _shares_kept(stage: Amplifier, sizes: Mapping[str, int]) -> dict[str, float]:
+    """What is left of an entry of each tensor in the mean: the share of the entries sent times their gain."""
+    whole = {name: sum(sizes.values()) if stage.scope == "update" else size for name, size in sizes.items()}
+    gains = stage.gains(sizes)
+    return {name: gains[name] * share_of(stage.density, size) / max(size, 1) for name, size in whole.items()}
 
 
 def _straight_through(stage: Obfuscation, candidate: Candidate) -> Candidate:

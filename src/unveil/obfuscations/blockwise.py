@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,38 +20,45 @@ from unveil.core.update import Update
 from unveil.obfuscations.groups import Masks, count_groups, each_group, each_step
 from unveil.obfuscations.likelihoods import stepped
 from unveil.obfuscations.numerics import wide
-from unveil.obfuscations.tables import DYNAMIC, FP4, NF4, nearest, table_penalty
+from unveil.obfuscations.tables import DYNAMIC, FP4, NF4, bin_ends, nearest, table_penalty
 from unveil.obfuscations.wire import recoded
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    """What the three types share: levels, bits a value, entries a block, and the SPEC that names side information."""
+class _Blockwise(ABC):
+    """What the three types share: each entry becomes the nearest level times its block's largest magnitude.
 
-    levels: tuple[float, ...]
-    bits: int
+    A subclass gives `levels` (ascending, -1 to 1), `bits` a value, and `block`, the entries that share a magnitude.
+    """
+
+    family: ClassVar[Family] = "quantise"
+    is_deterministic: ClassVar[bool] = True
+    levels: ClassVar[tuple[float, ...]]
+    bits: ClassVar[int]
     block: int
-    spec: str
 
-    def send(self, update: Update) -> Update:
-        """Round each entry to the nearest level of its block's largest magnitude."""
+    def __post_init__(self) -> None:
+        usual = f"{type(self).block} is usual"
+        whole(type(self).__name__, "block", self.block, 1, 1 << 24, usual)
+
+    def __call__(self, update: Update, *, generator: Generator) -> Update:
+        """Quantise; see `Obfuscation`."""
         masks = update.masks()
         return recoded(
             update,
             each_group(update.tensors, "tensor", self._rounded, self.block, masks=masks),
             bits_per_value=self.bits,
             side_bits=32 * count_groups(update.tensors, "tensor", self.block, masks=masks),
-            side={self.spec: each_step(update.tensors, "tensor", _largest, self.block, masks=masks)},
+            side={str(self): each_step(update.tensors, "tensor", _largest, self.block, masks=masks)},
             is_function=True,
         )
 
-    def misfit(self, received: Update, *, sent_only: bool) -> Misfit:
-        """Nothing inside the interval of the received level, a growing penalty outside."""
+    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
+        """Nothing inside the interval that was received, a growing penalty outside it; see `Obfuscation`."""
         penalty = partial(table_penalty, levels=self.levels)
-        return stepped(received, penalty, self.scales(received), sent_only=sent_only)
+        return stepped(received, penalty, self._scales(received), sent_only=sent_only)
 
     def mapped(self, candidate: Candidate, masks: Masks) -> Candidate:
-        """The rounding on the candidate's own blocks; slopes pass as if it were not there."""
+        """The rounding on the candidate's own blocks; see `Mapped`."""
         plain = {name: dense(value) for name, value in candidate.items()}
         fixed = {name: value.detach() for name, value in plain.items()}
         rounded = each_group(fixed, "tensor", self._rounded, self.block, masks=masks)
@@ -58,15 +66,26 @@ class _Table:
         return {n: v + (moved[n] * masks[n] if n in masks else moved[n]) for n, v in plain.items()}
 
     def reach(self, received: Update) -> Mapping[str, float]:
-        """Half the widest gap between levels, in the largest block."""
+        """Half the widest gap between levels, in the largest block; see `Moving`."""
         gap = max(high - low for low, high in zip(self.levels, self.levels[1:], strict=False))
-        scales = self.scales(received)
+        scales = self._scales(received)
         return {name: gap / 2 * float(scale.amax()) if scale.numel() else 0.0 for name, scale in scales.items()}
 
-    def scales(self, received: Update) -> Tensors:
+    def knows_levels(self, received: Update) -> bool:
+        """Whether the largest magnitudes travelled; see `Quantiser`."""
+        return str(self) in received.side
+
+    def bins(self, received: Update) -> dict[str, tuple[Float[Tensor, " ..."], Float[Tensor, " ..."]]]:
+        """Half-way to the next levels; see `Binning`."""
+        scales = self._scales(received)
+        return {name: bin_ends(y, scales[name], self.levels) for name, y in received.tensors.items()}
+
+    __str__ = spec_of
+
+    def _scales(self, received: Update) -> Tensors:
         """The largest magnitudes that travelled, or else those that follow from the values received."""
-        if self.spec in received.side:
-            return received.side[self.spec]
+        if self.knows_levels(received):
+            return received.side[str(self)]
         return each_step(received.tensors, "tensor", self._told, self.block, masks=received.masks())
 
     def _rounded(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
@@ -85,7 +104,7 @@ def _largest(rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups 1"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blockwise8:
+class Blockwise8(_Blockwise):
     """Round to one of 256 levels, dense near zero, of the largest magnitude in each block (dynamic quantisation).
 
     Behind a sparsifier, of the entries sent. Wire cost: 8 bits a value and 32 bits for each block.
@@ -98,37 +117,15 @@ class Blockwise8:
     """
 
     name: ClassVar[str] = "blockwise8"
-    family: ClassVar[Family] = "quantise"
+    levels: ClassVar[tuple[float, ...]] = DYNAMIC
+    bits: ClassVar[int] = 8
     block: int = 4096
-
-    def __post_init__(self) -> None:
-        whole("Blockwise8", "block", self.block, 1, 1 << 24, "4096 is usual")
-
-    def __call__(self, update: Update, *, generator: Generator) -> Update:
-        """Quantise; see `Obfuscation`."""
-        return self._table.send(update)
-
-    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        """Nothing inside the interval that was received, a growing penalty outside it; see `Obfuscation`."""
-        return self._table.misfit(received, sent_only=sent_only)
-
-    def mapped(self, candidate: Candidate, masks: Masks) -> Candidate:
-        """The rounding; see `Mapped`."""
-        return self._table.mapped(candidate, masks)
-
-    def reach(self, received: Update) -> Mapping[str, float]:
-        """Half the widest gap; see `Moving`."""
-        return self._table.reach(received)
 
     __str__ = spec_of
 
-    @property
-    def _table(self) -> _Table:
-        return _Table(levels=DYNAMIC, bits=8, block=self.block, spec=str(self))
-
 
 @dataclass(frozen=True, kw_only=True)
-class NormalFloat4:
+class NormalFloat4(_Blockwise):
     """Round to one of 16 levels, quantiles of the normal distribution, of the largest magnitude in each block.
 
     Behind a sparsifier, of the entries sent. Wire cost: 4 bits a value and 32 bits for each block.
@@ -141,37 +138,15 @@ class NormalFloat4:
     """
 
     name: ClassVar[str] = "nf4"
-    family: ClassVar[Family] = "quantise"
+    levels: ClassVar[tuple[float, ...]] = NF4
+    bits: ClassVar[int] = 4
     block: int = 64
-
-    def __post_init__(self) -> None:
-        whole("NormalFloat4", "block", self.block, 1, 1 << 24, "64 is usual")
-
-    def __call__(self, update: Update, *, generator: Generator) -> Update:
-        """Quantise; see `Obfuscation`."""
-        return self._table.send(update)
-
-    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        """Nothing inside the interval that was received, a growing penalty outside it; see `Obfuscation`."""
-        return self._table.misfit(received, sent_only=sent_only)
-
-    def mapped(self, candidate: Candidate, masks: Masks) -> Candidate:
-        """The rounding; see `Mapped`."""
-        return self._table.mapped(candidate, masks)
-
-    def reach(self, received: Update) -> Mapping[str, float]:
-        """Half the widest gap; see `Moving`."""
-        return self._table.reach(received)
 
     __str__ = spec_of
 
-    @property
-    def _table(self) -> _Table:
-        return _Table(levels=NF4, bits=4, block=self.block, spec=str(self))
-
 
 @dataclass(frozen=True, kw_only=True)
-class Float4:
+class Float4(_Blockwise):
     """Round to one of 15 levels, floats of four bits, of the largest magnitude in each block.
 
     Behind a sparsifier, of the entries sent. Wire cost: 4 bits a value and 32 bits for each block.
@@ -184,30 +159,8 @@ class Float4:
     """
 
     name: ClassVar[str] = "fp4"
-    family: ClassVar[Family] = "quantise"
+    levels: ClassVar[tuple[float, ...]] = FP4
+    bits: ClassVar[int] = 4
     block: int = 64
 
-    def __post_init__(self) -> None:
-        whole("Float4", "block", self.block, 1, 1 << 24, "64 is usual")
-
-    def __call__(self, update: Update, *, generator: Generator) -> Update:
-        """Quantise; see `Obfuscation`."""
-        return self._table.send(update)
-
-    def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        """Nothing inside the interval that was received, a growing penalty outside it; see `Obfuscation`."""
-        return self._table.misfit(received, sent_only=sent_only)
-
-    def mapped(self, candidate: Candidate, masks: Masks) -> Candidate:
-        """The rounding; see `Mapped`."""
-        return self._table.mapped(candidate, masks)
-
-    def reach(self, received: Update) -> Mapping[str, float]:
-        """Half the widest gap; see `Moving`."""
-        return self._table.reach(received)
-
     __str__ = spec_of
-
-    @property
-    def _table(self) -> _Table:
-        return _Table(levels=FP4, bits=4, block=self.block, spec=str(self))

@@ -38,6 +38,7 @@ class Clip:
 
     name: ClassVar[str] = "clip"
     family: ClassVar[Family] = "perturb"
+    is_deterministic: ClassVar[bool] = True
     norm: float
 
     def __post_init__(self) -> None:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 
-def uniform_like(values: Tensor, generator: Generator) -> Tensor:
+def uniform_like(values: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
     """Uniform numbers in [0, 1) of the same shape, drawn on the generator's device."""
     numbers = torch.rand(values.shape, generator=generator, dtype=_drawn(values), device=generator.device)
     return numbers.to(values.device)
 
 
-def normal_like(values: Tensor, generator: Generator) -> Tensor:
+def normal_like(values: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
     """Standard normal numbers of the same shape, drawn on the generator's device."""
     numbers = torch.randn(values.shape, generator=generator, dtype=_drawn(values), device=generator.device)
     return numbers.to(values.device)
 
 
-def laplace_like(values: Tensor, generator: Generator) -> Tensor:
+def laplace_like(values: Float[Tensor, "*shape"], generator: Generator) -> Float[Tensor, "*shape"]:
     """Laplace numbers of standard deviation 1 and of the same shape, drawn on the generator's device.
 
     The inverse distribution at a uniform number of 53 bits: one of 24 bits hits the endpoint, whose logarithm is no
@@ -36,5 +37,5 @@ def laplace_like(values: Tensor, generator: Generator) -> Tensor:
     return numbers.to(values.device, _drawn(values))
 
 
-def _drawn(values: Tensor) -> torch.dtype:
+def _drawn(values: Float[Tensor, "*shape"]) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32

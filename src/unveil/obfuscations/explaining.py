@@ -10,19 +10,14 @@ import torch
 
 from unveil.core.protocols import Misfit
 from unveil.core.update import Update
-from unveil.obfuscations.composition import Stages, changers, choosers, explainer
+from unveil.obfuscations.composition import Stages, changers, choosers, explainer, unknown, variance_of
 from unveil.obfuscations.groups import packed
-from unveil.obfuscations.intervals import chosen_noise, rounded_noise
-from unveil.obfuscations.likelihoods import added, penalised, squared
-from unveil.obfuscations.noise import Gaussian, Laplace
-from unveil.obfuscations.none import Identity
+from unveil.obfuscations.intervals import chosen_noise, noise_in_bins
+from unveil.obfuscations.likelihoods import added, in_own_units, penalised, squared
 from unveil.obfuscations.numerics import rms
-from unveil.obfuscations.qsgd import QSGD
-from unveil.obfuscations.roles import Moving, Sparsifier
-from unveil.obfuscations.sign import Sign, in_own_size, margin, soft_margin
-from unveil.obfuscations.ternary import Ternary
-from unveil.obfuscations.topk import TopK
-from unveil.obfuscations.uniform import Uniform
+from unveil.obfuscations.roles import Binning, Largest, Moving, Noise, Quantiser, Signs, Sparsifier
+from unveil.obfuscations.sign import in_own_size, margin, soft_margin
+from unveil.obfuscations.variances import Variance, together, total
 
 PROBIT = 1.7
 """A logistic curve that is this much steeper than a normal distribution is nowhere farther from it than 0.01."""
@@ -39,9 +34,9 @@ def judged(stages: Stages, received: Update, *, sent_only: bool) -> Misfit:
     places, chosen = changers(stages), choosers(stages)
     moved = bounded(stages, received)
     if not sent_only and moved is not None and places and max(places) < min(chosen):
-        noise = [stage for i in places if isinstance(stage := stages[i], Gaussian | Laplace)]
+        noise = [stage for i in places if isinstance(stage := stages[i], Noise)]
         top = stages[chosen[-1]]
-        if isinstance(top, TopK) and len(noise) == len(places):
+        if isinstance(top, Largest) and len(noise) == len(places):
             thresholds = top.thresholds(received)
             return chosen_noise(received, _sigmas_before(noise, received, thresholds), thresholds)
     sent = explained(stages, received, sent_only=sent_only or bool(chosen))
@@ -52,18 +47,26 @@ def judged(stages: Stages, received: Update, *, sent_only: bool) -> Misfit:
 def explained(stages: Stages, received: Update, *, sent_only: bool) -> Misfit:
     """How badly a candidate that was put through the stages (`put_through`) explains the values that were sent."""
     at, places = explainer(stages, received), changers(stages)
-    if at is not None and isinstance(stages[at], Sign):
+    if at is not None and isinstance(stages[at], Signs):
         return _signs(stages, at, received, sent_only=sent_only)
-    *others, last = (stages[i] for i in places) if places else (None,)
-    noise = [stage for stage in others if isinstance(stage, Gaussian | Laplace)]
-    if isinstance(last, Uniform) and noise and noise == others and at in (None, places[-1]):
-        return rounded_noise(received, _sigmas(noise, received), last.reach(received), sent_only=sent_only)
+    if not places:
+        return squared(received, in_own_units(received), sent_only=sent_only)
+    *others, last = (stages[i] for i in places)
+    noise = [stage for stage in others if isinstance(stage, Noise)]
+    if isinstance(last, Binning) and noise and noise == others and at in (None, places[-1]):
+        return noise_in_bins(received, _sigmas(noise, received), last.bins(received), sent_only=sent_only)
     if at is not None:
         return stages[at].misfit(received, sent_only=sent_only)
-    if not places:
-        return Identity().misfit(received, sent_only=sent_only)
-    spreads = {name: max(_moved(stages, received, name) / 2, 1e-30) for name in received.tensors}
-    return squared(received, {name: spread**-2 for name, spread in spreads.items()}, sent_only=sent_only)
+    return together(received, combined(stages, received), sent_only=sent_only)
+
+
+def combined(stages: Stages, received: Update) -> dict[str, Variance]:
+    """The variance of what all stages together add to the entries of each tensor.
+
+    A rounding that comes before every random stage adds nothing: it is put on the candidate (`put_through`).
+    """
+    found = [variance_of(stages[i], received) for i in unknown(stages)]
+    return total(found, list(received.tensors))
 
 
 def below(stages: Stages, received: Update) -> Misfit | None:
@@ -72,7 +75,7 @@ def below(stages: Stages, received: Update) -> Misfit | None:
     if not places:
         return None
     chooser = stages[places[-1]]
-    if isinstance(chooser, TopK):
+    if isinstance(chooser, Largest):
         moved = bounded(stages, received)
         return None if moved is None else chooser.unsent(received, moved)
     assert isinstance(chooser, Sparsifier)
@@ -82,16 +85,17 @@ def below(stages: Stages, received: Update) -> Misfit | None:
 def bounded(stages: Stages, received: Update) -> dict[str, float] | None:
     """By how much an entry not sent may exceed the smallest one received, for each tensor; None for no bound.
 
-    There is a bound if top-k alone chose, and if what was received still has the size of what it chose from.
+    There is a bound if top-k alone chose, if what was received still has the size of what it chose from, and if it is
+    known of every stage how far it moves entries.
     """
     places = choosers(stages)
-    if not places:
+    if not places or not all(isinstance(stages[i], Moving | Signs) for i in changers(stages)):
         return None
     if len({getattr(stages[i], "scope", None) for i in places}) > 1 or not all(
-        isinstance(stages[i], TopK) for i in places
+        isinstance(stages[i], Largest) for i in places
     ):
         return None
-    if any(isinstance(s, Sign) and (i < places[-1] or not s.scale) for i, s in enumerate(stages)):
+    if any(isinstance(s, Signs) and (i < places[-1] or not s.sends_magnitude) for i, s in enumerate(stages)):
         return None
     return {name: _moved(stages, received, name) for name in received.tensors}
 
@@ -101,15 +105,13 @@ def _moved(stages: Stages, received: Update, name: str) -> float:
     return sum(stage.reach(received)[name] for stage in found if isinstance(stage, Moving))
 
 
-def _sigmas(noise: Sequence[Gaussian | Laplace], received: Update) -> dict[str, float]:
+def _sigmas(noise: Sequence[Noise], received: Update) -> dict[str, float]:
     """The standard deviation of several noises together."""
-    reaches = [stage.reach(received) for stage in noise]
-    return {name: math.hypot(*(reach[name] / 3 for reach in reaches)) for name in received.tensors}
+    found = total([stage.variances(received) for stage in noise], list(received.tensors))
+    return {name: math.sqrt(one.constant) for name, one in found.items()}
 
 
-def _sigmas_before(
-    noise: Sequence[Gaussian | Laplace], received: Update, thresholds: Mapping[str, float]
-) -> dict[str, float]:
+def _sigmas_before(noise: Sequence[Noise], received: Update, thresholds: Mapping[str, float]) -> dict[str, float]:
     """The same where top-k came after them, so that the spread of what was sent is not that of all entries.
 
     That is told from the threshold: a normal distribution leaves known shares beyond each of its standard deviations.
@@ -144,10 +146,8 @@ def _signs(stages: Stages, at: int, received: Update, *, sent_only: bool) -> Mis
     - A quantiser makes zeros, which then do not say that the entry was exactly zero.
     - The scale is judged only where it is the mean magnitude of the candidate's own entries that were sent.
     """
-    before, behind = (
-        [s for s in part if isinstance(s, Gaussian | Laplace)] for part in (stages[:at], stages[at + 1 :])
-    )
-    zeros = any(isinstance(stage, QSGD | Ternary | Uniform) for stage in stages)
+    before, behind = ([s for s in part if isinstance(s, Noise)] for part in (stages[:at], stages[at + 1 :]))
+    zeros = any(isinstance(stage, Quantiser) for stage in stages)
     if not (before or behind or zeros) and all(i < at for i in choosers(stages)):
         return stages[at].misfit(received, sent_only=sent_only)
     said = _softened(received, behind) if behind else received
@@ -161,11 +161,11 @@ def _signs(stages: Stages, at: int, received: Update, *, sent_only: bool) -> Mis
     return lambda candidate: signs(in_own_size(candidate, sigma=sigma, relative=relative))
 
 
-def _softened(received: Update, noises: Sequence[Gaussian | Laplace]) -> Update:
+def _softened(received: Update, noises: Sequence[Noise]) -> Update:
     """What noise leaves of a sign times c: ``tanh(c y / s^2)``, where the received mean square is ``c^2 + s^2``."""
-    signs = {}
+    signs, variances = {}, total([noise.variances(received) for noise in noises], list(received.tensors))
     for name, y in received.tensors.items():
-        variance = sum((noise.reach(received)[name] / 3) ** 2 for noise in noises)
+        variance = variances[name].constant
         square = rms(packed(y, received.sent(name))) ** 2
         c = math.sqrt(max(square - variance, square / math.sqrt(max(received.count_sent(name), 1))))
         signs[name] = (y.float() * (c / max(variance, 1e-60))).tanh()

@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from unveil.core.types import Tensors
 from unveil.obfuscations.numerics import narrowed
 
 Scope = Literal["tensor", "update"]
-Masks = Mapping[str, Bool[Tensor, "*shape"]]
-Change = Callable[[Float[Tensor, "groups entries"]], Tensor]
+Masks = Mapping[str, Bool[Tensor, " ..."]]
+Change = Callable[[Float[Tensor, "groups entries"]], Shaped[Tensor, "groups some"]]
 
 
 def each_group(
     tensors: Tensors, scope: Scope, change: Change, bucket: int | None = None, *, masks: Masks | None = None
-) -> dict[str, Tensor]:
+) -> dict[str, Shaped[Tensor, " ..."]]:
     """Apply a function to every group of the entries that were sent, and put the results back in place.
 
     Args:
@@ -45,7 +45,7 @@ def each_group(
 
 def each_step(
     tensors: Tensors, scope: Scope, step: Change, bucket: int | None = None, *, masks: Masks | None = None
-) -> dict[str, Tensor]:
+) -> dict[str, Float[Tensor, " ..."]]:
     """One number for each group, such as a step or a threshold, as a tensor that is broadcast to its entries.
 
     Args:
@@ -79,12 +79,14 @@ def count_groups(tensors: Tensors, scope: Scope, bucket: int | None = None, *, m
     return sum(-(-size // bucket) if bucket else min(size, 1) for size in sizes)
 
 
-def packed(tensor: Tensor, mask: Tensor | None) -> Float[Tensor, " sent"]:
+def packed(tensor: Shaped[Tensor, "*shape"], mask: Bool[Tensor, "*shape"] | None) -> Shaped[Tensor, " sent"]:
     """The values that were sent, in row-major order."""
     return tensor.reshape(-1) if mask is None else tensor[mask]
 
 
-def _packed(tensors: Tensors, scope: Scope, change: Change, bucket: int | None, masks: Masks) -> dict[str, Tensor]:
+def _packed(
+    tensors: Tensors, scope: Scope, change: Change, bucket: int | None, masks: Masks
+) -> dict[str, Shaped[Tensor, " ..."]]:
     if scope == "tensor":
         return {name: _rowwise(packed(t, masks.get(name)), change, bucket) for name, t in tensors.items()}
     sizes = [packed(t, masks.get(name)).numel() for name, t in tensors.items()]
@@ -92,12 +94,12 @@ def _packed(tensors: Tensors, scope: Scope, change: Change, bucket: int | None, 
     return dict(zip(tensors, parts, strict=True))
 
 
-def _concatenated(tensors: Tensors, masks: Masks) -> Tensor:
+def _concatenated(tensors: Tensors, masks: Masks) -> Float[Tensor, " sent"]:
     rows = [packed(t, masks.get(name)) for name, t in tensors.items()]
     return torch.cat(rows) if rows else torch.zeros(0)
 
 
-def _rowwise(flat: Tensor, change: Change, bucket: int | None) -> Tensor:
+def _rowwise(flat: Float[Tensor, " sent"], change: Change, bucket: int | None) -> Shaped[Tensor, " sent"]:
     if not flat.numel():
         return flat
     size = min(bucket or flat.numel(), flat.numel())
@@ -109,12 +111,16 @@ def _rowwise(flat: Tensor, change: Change, bucket: int | None) -> Tensor:
     return torch.cat([done, rest])
 
 
-def _unpacked(part: Tensor, like: Tensor, mask: Tensor | None) -> Tensor:
+def _unpacked(
+    part: Shaped[Tensor, " sent"], like: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"] | None
+) -> Shaped[Tensor, "*shape"]:
     values = narrowed(part, like.dtype) if part.is_floating_point() else part
     return _scattered(values, like.shape, mask)
 
 
-def _scattered(part: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
+def _scattered(
+    part: Shaped[Tensor, " sent"], shape: torch.Size, mask: Bool[Tensor, "*shape"] | None
+) -> Shaped[Tensor, "*shape"]:
     if mask is None:
         return part.reshape(shape)
     out = part.new_zeros(shape)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.core.protocols import Misfit
@@ -31,6 +32,7 @@ class FP16:
 
     name: ClassVar[str] = "fp16"
     family: ClassVar[Family] = "quantise"
+    is_deterministic: ClassVar[bool] = True
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Cast there and back; see `Obfuscation`."""
@@ -59,6 +61,7 @@ class BF16:
 
     name: ClassVar[str] = "bf16"
     family: ClassVar[Family] = "quantise"
+    is_deterministic: ClassVar[bool] = True
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Cast there and back; see `Obfuscation`."""
@@ -92,7 +95,15 @@ def _bins(received: Update, to: torch.dtype, sent_only: bool) -> Misfit:
     return penalised(received, penalties, sent_only=sent_only)
 
 
-def _outside(x: Tensor, y: Tensor, *, relative: float, absolute: float, largest: float, size: float) -> Tensor:
+def _outside(
+    x: Float[Tensor, "*shape"],
+    y: Float[Tensor, "*shape"],
+    *,
+    relative: float,
+    absolute: float,
+    largest: float,
+    size: float,
+) -> Float[Tensor, "*shape"]:
     room = (y.abs() * relative).clamp_min(absolute)
     # What was held at the largest value may have been any larger one.
     beyond = torch.where(y.abs() >= largest, (y - x) * y.sign(), (x - y).abs())

@@ -44,6 +44,6 @@ def step_of_norm(rows: Float[Tensor, "groups entries"], top: int) -> Float[Tenso
     return torch.where(largest > 0, torch.where(exact, step, size.norm(dim=1, keepdim=True) / top), 0.0)
 
 
-def _smallest(size: Tensor, rounding: Tensor) -> Tensor:
+def _smallest(size: Float[Tensor, "groups entries"], rounding: Float[Tensor, "groups 1"]) -> Float[Tensor, "groups 1"]:
     """The smallest entry of each group that is more than rounding; infinity where there is none."""
     return torch.where(size > rounding, size, torch.inf).amin(1, True)

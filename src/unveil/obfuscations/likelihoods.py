@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unveil.core.factored import Candidate, Factored, Penalty, entrywise, square_distance
@@ -51,7 +52,7 @@ def size_sent(received: Update) -> float:
 def penalised(
     received: Update,
     penalties: Mapping[str, Penalty],
-    per_entry: Mapping[str, Tensor] | None = None,
+    per_entry: Mapping[str, Float[Tensor, " ..."]] | None = None,
     *,
     sent_only: bool = False,
     unsent_only: bool = False,
@@ -82,7 +83,7 @@ def penalised(
                 extras[name] = (*extras[name], mask if sent_only else ~mask)
                 applied[name] = partial(_masked, applied[name])
 
-    def misfit(candidate: Candidate) -> Tensor:
+    def misfit(candidate: Candidate) -> Float[Tensor, ""]:
         terms = [entrywise(applied[name], candidate[name], y, *extras[name]) for name, y in judged.items()]
         return _total(terms) / max(entries, 1)
 
@@ -104,7 +105,9 @@ def added(first: Misfit, second: Misfit) -> Misfit:
     return lambda candidate: first(candidate) + second(candidate)
 
 
-def _distance_to(received: Tensor, weight: float) -> Callable[[Tensor | Factored], Tensor]:
+def _distance_to(
+    received: Float[Tensor, "*shape"], weight: float
+) -> Callable[[Float[Tensor, " ..."] | Factored], Float[Tensor, ""]]:
     """``weight ||x - received||^2`` as a function of x."""
     root = weight**0.5
     if received.dtype not in HALVES and not is_extreme(received) and SMALL <= root <= LARGE:
@@ -116,13 +119,13 @@ def _distance_to(received: Tensor, weight: float) -> Callable[[Tensor | Factored
     return lambda value: square_distance(_doubled(value) * root, own, norm)
 
 
-def _doubled(value: Tensor | Factored) -> Tensor | Factored:
+def _doubled(value: Float[Tensor, "*shape"] | Factored) -> Float[Tensor, "*shape"] | Factored:
     if isinstance(value, Tensor):
         return value.double()
     return Factored(tuple((scale, left.double(), right.double()) for scale, left, right in value.terms))
 
 
-def _total(terms: list[Tensor]) -> Tensor:
+def _total(terms: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
     """The sum, in the widest type among the terms."""
     if not terms:
         return torch.zeros(())
@@ -130,18 +133,28 @@ def _total(terms: list[Tensor]) -> Tensor:
     return total if any(term.dtype == torch.float64 for term in terms) else total.to(terms[0].dtype)
 
 
-def _weighted_square(x: Tensor, y: Tensor, root: float) -> Tensor:
+def _weighted_square(x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], root: float) -> Float[Tensor, "*shape"]:
     return ((x - y) * root).square()
 
 
-def _with_step(penalty: Penalty, step: float, x: Tensor, y: Tensor, *extra: Tensor) -> Tensor:
+def _with_step(
+    penalty: Penalty,
+    step: float,
+    x: Float[Tensor, "*shape"],
+    y: Float[Tensor, "*shape"],
+    *extra: Shaped[Tensor, "*shape"],
+) -> Float[Tensor, "*shape"]:
     return penalty(x, y, step, *extra)
 
 
-def _masked(penalty: Penalty, x: Tensor, y: Tensor, *extra_and_mask: Tensor) -> Tensor:
+def _masked(
+    penalty: Penalty, x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], *extra_and_mask: Shaped[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
     *extra, mask = extra_and_mask
     return penalty(x, y, *extra) * mask
 
 
-def _widened(penalty: Penalty, x: Tensor, y: Tensor, *extra: Tensor) -> Tensor:
+def _widened(
+    penalty: Penalty, x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], *extra: Shaped[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
     return penalty(x.double(), y.double(), *extra)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.core.bounds import positive
@@ -20,7 +21,11 @@ from unveil.obfuscations.draws import laplace_like, normal_like
 from unveil.obfuscations.groups import each_group, packed
 from unveil.obfuscations.likelihoods import penalised, squared
 from unveil.obfuscations.numerics import rms, spread, wide
+from unveil.obfuscations.variances import Variance
 from unveil.obfuscations.wire import recoded
+
+Draw = Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]]
+"""Values -> standard noise of their shape."""
 
 MANY = 30  # values whose spread is told to 13 % (one standard error)
 
@@ -57,8 +62,12 @@ class Gaussian:
         weights = {name: sigma**-2 if sigma > 0 else 1.0 for name, sigma in sigmas.items()}
         return squared(received, weights, sent_only=sent_only)
 
+    def variances(self, received: Update) -> Mapping[str, Variance]:
+        """The noise's, the same for every entry of a tensor; see `Varying`."""
+        return {name: Variance(constant=s**2) for name, s in _sigmas(received, self.sigma, self.relative).items()}
+
     def told_from(self, spreads: Mapping[str, float]) -> dict[str, float]:
-        """The noise's standard deviation by tensor, where a relative one has to be told from the spread with it."""
+        """Its standard deviation by tensor, a relative one from the spread of entry and noise together; see `Noise`."""
         return _told_from(spreads, self.sigma, self.relative)
 
     def reach(self, received: Update) -> Mapping[str, float]:
@@ -100,8 +109,12 @@ class Laplace:
         penalties = {n: partial(_absolute, scale=s / math.sqrt(2)) for n, s in sigmas.items() if s > 0}
         return penalised(received, penalties, sent_only=sent_only)
 
+    def variances(self, received: Update) -> Mapping[str, Variance]:
+        """The noise's, the same for every entry of a tensor; see `Varying`."""
+        return {name: Variance(constant=s**2) for name, s in _sigmas(received, self.sigma, self.relative).items()}
+
     def told_from(self, spreads: Mapping[str, float]) -> dict[str, float]:
-        """The noise's standard deviation by tensor, where a relative one has to be told from the spread with it."""
+        """Its standard deviation by tensor, a relative one from the spread of entry and noise together; see `Noise`."""
         return _told_from(spreads, self.sigma, self.relative)
 
     def reach(self, received: Update) -> Mapping[str, float]:
@@ -111,8 +124,8 @@ class Laplace:
     __str__ = spec_of
 
 
-def _perturbed(update: Update, sigma: float | None, relative: float | None, draw: Callable[[Tensor], Tensor]) -> Update:
-    def perturb(rows: Tensor) -> Tensor:
+def _perturbed(update: Update, sigma: float | None, relative: float | None, draw: Draw) -> Update:
+    def perturb(rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
         values = wide(rows)
         return values + (sigma if sigma is not None else (relative or 0.0) * spread(values)) * draw(values)
 
@@ -135,7 +148,7 @@ def _sigmas(received: Update, sigma: float | None, relative: float | None) -> di
     return _told_from(spreads, sigma, relative)
 
 
-def _absolute(x: Tensor, y: Tensor, scale: float) -> Tensor:
+def _absolute(x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape"]:
     return (x - y).abs() / scale
 
 

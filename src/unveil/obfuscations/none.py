@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Generator
 
-from unveil.core.protocols import Misfit
+from unveil.core.protocols import Misfit, Obfuscation
 from unveil.core.registry import spec_of
 from unveil.core.types import Family
 from unveil.core.update import Update
@@ -28,5 +28,10 @@ class Identity:
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """Squared error, relative to the mean square of what was sent: it is exact; see `Obfuscation`."""
         return squared(received, in_own_units(received), sent_only=sent_only)
+
+    @property
+    def parts(self) -> tuple[Obfuscation, ...]:
+        """No stage at all; see `Composite`."""
+        return ()
 
     __str__ = spec_of

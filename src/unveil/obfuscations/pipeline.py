@@ -8,17 +8,19 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from unveil.core.errors import UsageError
 from unveil.core.protocols import EntryModel, HasEntryModels, MayRescale, Misfit, Obfuscation
 from unveil.core.types import Block, Family
 from unveil.core.update import Update
-from unveil.obfuscations.before_encoders import encoder_of, in_the_mean, is_known_function
-from unveil.obfuscations.composition import choosers, explainer, gains, put_through
-from unveil.obfuscations.explaining import bounded, judged
-from unveil.obfuscations.roles import Encoder, atoms
-from unveil.obfuscations.topk import UNSENT, TopK
+from unveil.obfuscations.before_encoders import encoder_of, in_the_mean
+from unveil.obfuscations.composition import changers, choosers, explainer, gains, put_through
+from unveil.obfuscations.explaining import bounded, combined, judged
+from unveil.obfuscations.roles import Encoder, Largest, atoms, is_deterministic
+from unveil.obfuscations.variances import entry_models
+from unveil.obfuscations.wire import UNSENT
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Pipeline:
         return applied(atoms(self.stages), update, generator)
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
-        """One stage explains what was sent, the sparsifier the rest; see `explaining` and `Obfuscation`."""
+        """What the stages say of what was sent, and the sparsifier of the rest; see `explaining` and `Obfuscation`."""
         stages = atoms(self.stages)
         at = encoder_of(stages)
         if at is not None:
@@ -55,18 +57,16 @@ class Pipeline:
         return lambda candidate: explained(through(candidate))
 
     def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
-        """Of sent entries those of the stage that explains them, of the rest the sparsifier's; see `HasEntryModels`."""
+        """Of sent entries those of the stages that explain them, of the rest the sparsifier's; see `HasEntryModels`."""
         stages = atoms(self.stages)
         if encoder_of(stages) is not None:
             return {}
-        at, places = explainer(stages, received), choosers(stages)
-        stage = None if at is None else stages[at]
-        inner: Mapping[str, EntryModel] = stage.entry_models(received) if isinstance(stage, HasEntryModels) else {}
+        places, inner = choosers(stages), _models_of_sent(stages, received)
         if not places:
             return inner
         last = stages[places[-1]]
-        moved = bounded(stages, received) if isinstance(last, TopK) else None
-        thresholds = last.thresholds(received, moved) if isinstance(last, TopK) and moved is not None else {}
+        moved = bounded(stages, received) if isinstance(last, Largest) else None
+        thresholds = last.thresholds(received, moved) if isinstance(last, Largest) and moved is not None else {}
         own = gains(stages, received)
         return {
             name: partial(_believed, y, received.sent(name), inner.get(name), thresholds.get(name), own[name])
@@ -107,7 +107,7 @@ def _misfit_of_arrays(stages: Sequence[Obfuscation], at: int, received: Update) 
     before, encoder, behind = stages[:at], stages[at], stages[at + 1 :]
     assert isinstance(encoder, Encoder)
     through = in_the_mean(before)
-    if not behind or not all(is_known_function(stage) for stage in before):
+    if not behind or not all(is_deterministic(stage) for stage in before):
         explained = encoder.misfit(received)
         return lambda candidate: explained(through(candidate))
     inner = behind[0] if len(behind) == 1 else Pipeline(tuple(behind))
@@ -115,15 +115,24 @@ def _misfit_of_arrays(stages: Sequence[Obfuscation], at: int, received: Update) 
     return lambda candidate: judged_arrays(encoder.encoded(through(candidate)))
 
 
+def _models_of_sent(stages: Sequence[Obfuscation], received: Update) -> Mapping[str, EntryModel]:
+    """The entry models of the stage that explains what was sent, or of several together; none where it is exact."""
+    at = explainer(stages, received)
+    if at is None:
+        return entry_models(received, combined(stages, received)) if changers(stages) else {}
+    stage = stages[at]
+    return stage.entry_models(received) if isinstance(stage, HasEntryModels) else {}
+
+
 def _believed(
-    received: Tensor,
-    sent: Tensor | None,
+    received: Float[Tensor, "rows columns"],
+    sent: Bool[Tensor, "rows columns"] | None,
     inner: EntryModel | None,
     threshold: float | None,
     gain: float,
-    expected: Tensor,
+    expected: Float[Tensor, "some few"],
     block: Block,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, "some few"], Float[Tensor, "some few"]]:
     """What was sent as the inner entry model has it, or else exact; the rest below the threshold, or else unknown."""
     expected = expected * gain
     y = received[block]

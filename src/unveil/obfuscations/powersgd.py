@@ -98,7 +98,7 @@ class PowerSGD:
                 left, start = _basis(matrix @ start), torch.linalg.qr(start)[0]
                 known[name] = (left, matrix.T @ left, start, matrix @ start)
 
-        def misfit(candidate: Candidate) -> Tensor:
+        def misfit(candidate: Candidate) -> Float[Tensor, ""]:
             total = torch.zeros((), dtype=torch.float64)
             for name, y in plain.items():
                 total = total + square_distance(_doubled(candidate[name]), y, norms[name])
@@ -124,24 +124,26 @@ class PowerSGD:
         rows, columns = shape[0], shape[1:].numel()
         return self.rank * (rows + columns) < rows * columns
 
-    def _start(self, matrix: Tensor | Factored) -> Float[Tensor, "columns rank"]:
+    def _start(self, matrix: Float[Tensor, "rows columns"] | Factored) -> Float[Tensor, "columns rank"]:
         """S for a matrix, drawn on the processor so that it is the same on every device."""
         generator = Generator().manual_seed(self.seed)
         start = torch.randn((matrix.shape[1], self.rank), generator=generator, dtype=torch.float64)
         return start.to(matrix.device if isinstance(matrix, Tensor) else matrix.terms[0][1].device)
 
 
-def _matrix(value: Tensor | Factored) -> Tensor | Factored:
+def _matrix(value: Float[Tensor, " ..."] | Factored) -> Float[Tensor, "rows columns"] | Factored:
     return value.reshape(value.shape[0], -1) if isinstance(value, Tensor) else value
 
 
-def _doubled(value: Tensor | Factored) -> Tensor | Factored:
+def _doubled(value: Float[Tensor, "*shape"] | Factored) -> Float[Tensor, "*shape"] | Factored:
     if isinstance(value, Tensor):
         return value.double()
     return Factored(tuple((scale, left.double(), right.double()) for scale, left, right in value.terms))
 
 
-def _times(value: Tensor | Factored, thin: Float[Tensor, "columns rank"]) -> Float[Tensor, "rows rank"]:
+def _times(
+    value: Float[Tensor, "rows columns"] | Factored, thin: Float[Tensor, "columns rank"]
+) -> Float[Tensor, "rows rank"]:
     """``M thin`` in float64, never building a thin M."""
     if isinstance(value, Tensor):
         return value.double() @ thin
@@ -149,7 +151,9 @@ def _times(value: Tensor | Factored, thin: Float[Tensor, "columns rank"]) -> Flo
     return left.double().T @ (right.double() @ thin)
 
 
-def _transposed_times(value: Tensor | Factored, thin: Float[Tensor, "rows rank"]) -> Float[Tensor, "columns rank"]:
+def _transposed_times(
+    value: Float[Tensor, "rows columns"] | Factored, thin: Float[Tensor, "rows rank"]
+) -> Float[Tensor, "columns rank"]:
     """``M^T thin`` in float64, never building a thin M."""
     if isinstance(value, Tensor):
         return value.double().T @ thin

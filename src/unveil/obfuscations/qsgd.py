@@ -21,6 +21,7 @@ from unveil.obfuscations.lattice import step_of_norm
 from unveil.obfuscations.likelihoods import stepped
 from unveil.obfuscations.numerics import wide
 from unveil.obfuscations.stochastic_rounding import round_stochastically, rounded_belief, stochastic_penalty
+from unveil.obfuscations.variances import Variance
 from unveil.obfuscations.wire import recoded
 
 
@@ -56,7 +57,7 @@ class QSGD:
         """Quantise; see `Obfuscation`."""
         masks = update.masks()
 
-        def quantise(rows: Tensor) -> Tensor:
+        def quantise(rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
             values = wide(rows)
             # A short last bucket draws as many numbers as a full one, so that the next tensor's do not shift.
             return round_stochastically(values, self._sent_step(values), generator, dtype=rows.dtype, drawn=self.bucket)
@@ -83,6 +84,15 @@ class QSGD:
     def reach(self, received: Update) -> Mapping[str, float]:
         """At most a step; see `Moving`."""
         return {name: float(step.amax()) if step.numel() else 0.0 for name, step in self._steps(received).items()}
+
+    def variances(self, received: Update) -> Mapping[str, Variance]:
+        """That of stochastic rounding, its mean where later stages blurred the levels; see `Varying`."""
+        found = {name: Variance(step=step) for name, step in self._steps(received).items()}
+        return found if self.knows_levels(received) else {n: Variance(constant=one.mean) for n, one in found.items()}
+
+    def knows_levels(self, received: Update) -> bool:
+        """Whether its steps travelled; see `Quantiser`."""
+        return str(self) in received.side
 
     __str__ = spec_of
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from unveil.core.bounds import share
@@ -51,7 +52,7 @@ class RandomK:
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Sparsify; see `Obfuscation`."""
 
-        def keep(rows: Tensor) -> Tensor:
+        def keep(rows: Float[Tensor, "groups entries"]) -> Bool[Tensor, "groups entries"]:
             count = share_of(self.density, rows.shape[1])
             kept = uniform_like(rows, generator).topk(count, dim=1, sorted=False).indices
             return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, kept, True)
@@ -102,11 +103,15 @@ class RandomK:
 
 
 def _believed(
-    received: Tensor, sent: Tensor | None, gain: float, expected: Tensor, block: Block
-) -> tuple[Tensor, Tensor]:
+    received: Float[Tensor, "rows columns"],
+    sent: Bool[Tensor, "rows columns"] | None,
+    gain: float,
+    expected: Float[Tensor, "some few"],
+    block: Block,
+) -> tuple[Float[Tensor, "some few"], Float[Tensor, "some few"]]:
     y = received[block] / gain
     return y, torch.ones_like(y) if sent is None else sent[block].to(y.dtype)
 
 
-def _nothing(candidate: Candidate) -> Tensor:
+def _nothing(candidate: Candidate) -> Float[Tensor, ""]:
     return torch.zeros(())

@@ -1,6 +1,7 @@
-"""What a stage may be in a pipeline besides an obfuscation. Every role is optional and told from the stage's methods.
+"""What a stage may be in a pipeline besides an obfuscation. Every role is optional and told from the stage's members.
 
-A stage without any of them changes values in a way that only its own misfit knows.
+A pipeline asks for roles and never for classes, so that a stage from another package is treated like ours. A stage
+without any of them changes values in a way that only its own misfit knows.
 """
 
 from __future__ import annotations
@@ -8,11 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Float
+from torch import Tensor
+
 from unveil.core.factored import Candidate
 from unveil.core.protocols import Misfit, Obfuscation
 from unveil.core.types import Tensors
 from unveil.core.update import Update
-from unveil.obfuscations.groups import Masks
+from unveil.obfuscations.groups import Masks, Scope
+from unveil.obfuscations.variances import Variance
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """A stage that is several, one after the other; none at all where it does nothing."""
+
+    @property
+    def parts(self) -> Sequence[Obfuscation]:
+        """The stages, first to last."""
+        ...
+
+
+@runtime_checkable
+class Deterministic(Protocol):
+    """A stage that may draw nothing, so that the attacker can do to a candidate what the stage did to the update."""
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether what it sends is a function of what comes in, with these settings."""
+        ...
 
 
 @runtime_checkable
@@ -25,18 +50,62 @@ class Sparsifier(Protocol):
 
 
 @runtime_checkable
-class Composite(Protocol):
-    """A stage that is several, one after the other."""
+class Budgeted(Sparsifier, Protocol):
+    """A sparsifier that sends a fixed share of the entries that come in."""
 
     @property
-    def parts(self) -> Sequence[Obfuscation]:
-        """The stages, first to last."""
+    def density(self) -> float:
+        """The share, in (0, 1]."""
+        ...
+
+    @property
+    def scope(self) -> Scope:
+        """Whether the share is that of each tensor or that of the whole update."""
+        ...
+
+
+@runtime_checkable
+class Largest(Budgeted, Protocol):
+    """A sparsifier that sends the entries of largest magnitude."""
+
+    def thresholds(self, received: Update, moved: Mapping[str, float] | None = None) -> Mapping[str, float]:
+        """For each tensor a magnitude that no entry exceeds that was not sent.
+
+        Args:
+            received: What came out of the pipeline.
+            moved: How far other stages may have moved the entries of each tensor; None for not at all.
+        """
+        ...
+
+    def unsent(self, received: Update, moved: Mapping[str, float] | None = None) -> Misfit:
+        """How far the entries that were not sent exceed the thresholds."""
+        ...
+
+
+@runtime_checkable
+class Amplifier(Budgeted, Protocol):
+    """A sparsifier that may multiply what it sends, so that the mean is right."""
+
+    def gains(self, sizes: Mapping[str, int]) -> Mapping[str, float]:
+        """By what the entries sent of each tensor are multiplied; 1 for not at all.
+
+        Args:
+            sizes: How many entries of each tensor come in.
+        """
+        ...
+
+    def rescale(self, candidate: Candidate, sizes: Mapping[str, int] | None = None) -> Candidate:
+        """A candidate times the gains; `sizes` is None where all of its entries come in."""
         ...
 
 
 @runtime_checkable
 class Rescaler(Protocol):
-    """A stage that multiplies tensors by factors and leaves them otherwise as they are."""
+    """A stage that multiplies tensors by factors and leaves them otherwise as they are.
+
+    Where the factors depend on the values (`MayRescale.scale_unknown`), the attacker cannot work them out behind a
+    stage whose result it does not know.
+    """
 
     def rescale(self, candidate: Candidate) -> Candidate:
         """What the stage does to a candidate that comes into it as it is."""
@@ -63,6 +132,65 @@ class Moving(Protocol):
 
     def reach(self, received: Update) -> Mapping[str, float]:
         """How far it moves an entry of each tensor at most, or hardly ever farther, in units of what was received."""
+        ...
+
+
+@runtime_checkable
+class Varying(Moving, Protocol):
+    """A stage that adds an error of mean zero, whose variance the attacker knows or can estimate."""
+
+    def variances(self, received: Update) -> Mapping[str, Variance]:
+        """The variance of the error for each tensor, in units of what was received, squared."""
+        ...
+
+
+@runtime_checkable
+class Noise(Varying, Protocol):
+    """A stage that adds noise of one distribution to every entry sent; either `sigma` or `relative` is given."""
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of the noise."""
+        ...
+
+    @property
+    def relative(self) -> float | None:
+        """The same in standard deviations of each tensor's own entries."""
+        ...
+
+    def told_from(self, spreads: Mapping[str, float]) -> Mapping[str, float]:
+        """Standard deviation of the noise by tensor, from the standard deviation of entry and noise together."""
+        ...
+
+
+@runtime_checkable
+class Quantiser(Moving, Protocol):
+    """A stage that rounds to levels of which one is zero, so that a zero received is not an exact zero."""
+
+    def knows_levels(self, received: Update) -> bool:
+        """Whether the distance of its levels travelled with what was received."""
+        ...
+
+
+@runtime_checkable
+class Binning(Quantiser, Protocol):
+    """A quantiser that rounds to the nearest level, so that every value it sends stands for an interval."""
+
+    def bins(self, received: Update) -> Mapping[str, tuple[Float[Tensor, " ..."], Float[Tensor, " ..."]]]:
+        """For each tensor the lower and upper ends of the intervals that are rounded to what was received.
+
+        Tensors of the received one's shape and in its units; both ends are equal where nothing is known.
+        """
+        ...
+
+
+@runtime_checkable
+class Signs(Protocol):
+    """A stage that leaves of each entry its sign."""
+
+    @property
+    def sends_magnitude(self) -> bool:
+        """Whether the mean magnitude of each tensor travels too."""
         ...
 
 
@@ -94,3 +222,8 @@ def atoms(stages: Sequence[Obfuscation]) -> tuple[Obfuscation, ...]:
     for stage in stages:
         found += atoms(stage.parts) if isinstance(stage, Composite) else (stage,)
     return found
+
+
+def is_deterministic(stage: Obfuscation) -> bool:
+    """Whether the attacker can do to a candidate exactly what the stage did to the update."""
+    return isinstance(stage, Deterministic) and stage.is_deterministic

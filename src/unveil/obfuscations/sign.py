@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from unveil.core.factored import Candidate, entrywise
@@ -39,12 +40,13 @@ class Sign:
 
     name: ClassVar[str] = "sign"
     family: ClassVar[Family] = "quantise"
+    is_deterministic: ClassVar[bool] = True
     scale: bool = False
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Keep the signs; see `Obfuscation`."""
 
-        def signs(rows: Tensor) -> Tensor:
+        def signs(rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
             return rows.sign() * wide(rows).abs().mean() if self.scale else rows.sign()
 
         masks = update.masks()
@@ -63,7 +65,7 @@ class Sign:
         judged = received.masks() if sent_only else {}
         sizes = {name: float(wide(y).abs().sum()) for name, y in received.tensors.items()}
 
-        def misfit(candidate: Candidate) -> Tensor:
+        def misfit(candidate: Candidate) -> Float[Tensor, ""]:
             total = signs(in_own_size(candidate))
             if self.scale:
                 for name, y in received.tensors.items():
@@ -75,6 +77,11 @@ class Sign:
             return total
 
         return misfit
+
+    @property
+    def sends_magnitude(self) -> bool:
+        """With the scale; see `Signs`."""
+        return self.scale
 
     @property
     def scale_unknown(self) -> bool:
@@ -99,16 +106,18 @@ def in_own_size(candidate: Candidate, *, sigma: float = 0.0, relative: float = 0
     return {name: value * as_factor(own[name], value) for name, value in candidate.items()}
 
 
-def margin(x: Tensor, y: Tensor) -> Tensor:
+def margin(x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Logistic loss of the sign, and the square where an exact zero was received."""
     return torch.where(y == 0, x.square(), F.softplus(-x * y.sign()))
 
 
-def soft_margin(x: Tensor, y: Tensor) -> Tensor:
+def soft_margin(x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Logistic loss where y, from -1 to 1, is what noise leaves of a sign: ``-log(1 + y tanh(x / 2)) + log 2``."""
     return -torch.log1p((y * (x / 2).tanh()).clamp_min(-1 + 1e-6)) + math.log(2)
 
 
-def _share(x: Tensor, y: Tensor, *mask: Tensor, size: float) -> Tensor:
+def _share(
+    x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], *mask: Bool[Tensor, "*shape"], size: float
+) -> Float[Tensor, "*shape"]:
     share = x.abs().double() / size
     return share * mask[0] if mask else share

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
@@ -20,13 +21,13 @@ AT_ZERO = (LOW * math.log(-LOW) - HIGH * math.log(HIGH)) / ROOT
 
 
 def round_stochastically(
-    values: Tensor,
-    step: Tensor,
+    values: Float[Tensor, "groups entries"],
+    step: Float[Tensor, "groups 1"],
     generator: Generator,
     *,
     dtype: torch.dtype | None = None,
     drawn: int | None = None,
-) -> Tensor:
+) -> Float[Tensor, "groups entries"]:
     """Round to a neighbouring multiple of the step, up with the probability that keeps the mean unbiased.
 
     Args:
@@ -49,7 +50,9 @@ def round_stochastically(
     return values.sign().mul_(level).mul_(step)
 
 
-def stochastic_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
+def stochastic_penalty(
+    x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], step: Float[Tensor, "*#shape"] | float
+) -> Float[Tensor, "*shape"]:
     """What a rounded value y says against a candidate x, at a distance of d steps: a quasi-likelihood.
 
     Rounding up with probability f has the variance ``f (1 - f)``. The slope is that of a Gaussian of this variance and
@@ -62,10 +65,12 @@ def stochastic_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
         Wedderburn, Quasi-Likelihood Functions, Generalized Linear Models, and the Gauss-Newton Method, Biometrika 1974.
     """
     if isinstance(step, Tensor):
-        inverse: Tensor | float = torch.where(step > 0, (1 / step).clamp(max=torch.finfo(step.dtype).max), 0.0)
+        inverse: Float[Tensor, "*#shape"] | float = torch.where(
+            step > 0, (1 / step).clamp(max=torch.finfo(step.dtype).max), 0.0
+        )
     else:
         inverse = min(1 / step, 1e38) if step > 0 else 0.0
-    penalty: Tensor = _QuasiLikelihood.apply(x, y, inverse)
+    penalty: Float[Tensor, "*shape"] = _QuasiLikelihood.apply(x, y, inverse)
     return penalty
 
 
@@ -73,7 +78,9 @@ class _QuasiLikelihood(torch.autograd.Function):
     """Value and slope in one go, which halves the time; the integral of the slope by partial fractions."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, inverse: Tensor | float) -> Tensor:
+    def forward(
+        ctx: Any, x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], inverse: Float[Tensor, "*#shape"] | float
+    ) -> Float[Tensor, "*shape"]:
         offset = (x - y).mul_(inverse)
         distance = offset.abs()
         inside = distance.clamp(max=1)
@@ -84,12 +91,17 @@ class _QuasiLikelihood(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"] | None, ...]:
         (slope,) = ctx.saved_tensors
         return grads[0] * slope, None, None
 
 
-def rounded_belief(received: Tensor, step: Tensor, expected: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+def rounded_belief(
+    received: Float[Tensor, "rows columns"],
+    step: Float[Tensor, "*shape"],
+    expected: Float[Tensor, "some few"],
+    block: Block,
+) -> tuple[Float[Tensor, "some few"], Float[Tensor, "some few"]]:
     """What was received, weighted by the inverse of the variance ``f (1 - f)`` that rounding has at the expected place.
 
     Most entries of a tensor scaled by its largest one are nearly certain to be rounded to zero, and those are as good

@@ -58,6 +58,27 @@ def nearest(
     return table[torch.bucketize(shares, middles)] * scale
 
 
+def bin_ends(
+    y: Float[Tensor, "*shape"], scale: Float[Tensor, "*#shape"] | float, levels: tuple[float, ...]
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """The ends of the interval that is rounded to each received value, in its units.
+
+    The interval ends half-way to the next levels, at the lowest and highest level at minus and plus the scale. Both
+    ends are 0 where the scale is 0.
+
+    Args:
+        y: Received values, each a level times the scale.
+        scale: Largest magnitude of the block, at least 0; of y's shape or broadcast to it.
+        levels: The table, ascending from -1 at the lowest to 1.
+    """
+    table = torch.tensor(levels, dtype=y.dtype, device=y.device)
+    ends = torch.cat([-table.new_ones(1), (table[1:] + table[:-1]) / 2, table.new_ones(1)])
+    whole = torch.as_tensor(scale, dtype=y.dtype, device=y.device)
+    # By the nearest level and not by the exact value: what was received was rounded to its own type.
+    level = torch.bucketize((y / torch.where(whole > 0, whole, 1.0)).contiguous(), ends[1:-1])
+    return ends[level] * whole, ends[level + 1] * whole
+
+
 def table_penalty(
     x: Float[Tensor, "*shape"],
     y: Float[Tensor, "*shape"],
@@ -65,19 +86,13 @@ def table_penalty(
     *,
     levels: tuple[float, ...],
 ) -> Float[Tensor, "*shape"]:
-    """Squared distance of x from the interval that is rounded to the level y, in widths of the interval, or of an
-    average one where it is narrower.
-
-    The interval ends half-way to the next levels, at the lowest and highest level at minus and plus the scale.
-    Zero where no scale is known.
+    """Squared distance of x from the interval of `bin_ends`, in widths of the interval, or of an average one where it
+    is narrower; zero where no scale is known.
     """
-    table = torch.tensor(levels, dtype=x.dtype, device=x.device)
-    ends = torch.cat([-table.new_ones(1), (table[1:] + table[:-1]) / 2, table.new_ones(1)])
-    known = torch.as_tensor(scale > 0, dtype=x.dtype, device=x.device)
-    whole = scale + (1 - known)
-    # By the nearest level and not by the exact value: what was received was rounded to its own type.
-    level = torch.bucketize((y / whole).to(x.dtype).contiguous(), ends[1:-1])
-    low, high = ends[level], ends[level + 1]
+    whole = torch.as_tensor(scale, dtype=x.dtype, device=x.device)
+    known = whole > 0
+    whole = torch.where(known, whole, 1.0)
+    low, high = bin_ends(y.to(x.dtype) / whole, 1.0, levels)
     beyond = (low - x / whole).clamp_min(0) + (x / whole - high).clamp_min(0)
     width = (high - low).clamp_min(2 / len(levels))  # narrow ones near zero must not outweigh the rest
     return known * (beyond / width).square()

@@ -22,6 +22,7 @@ from unveil.obfuscations.groups import Masks, count_groups, each_group, each_ste
 from unveil.obfuscations.likelihoods import stepped
 from unveil.obfuscations.numerics import wide
 from unveil.obfuscations.stochastic_rounding import round_stochastically, rounded_belief, stochastic_penalty
+from unveil.obfuscations.variances import Variance
 from unveil.obfuscations.wire import recoded
 
 
@@ -51,11 +52,11 @@ class Ternary:
         """Ternarise; see `Obfuscation`."""
         masks = update.masks()
 
-        def ternarise(rows: Tensor) -> Tensor:
+        def ternarise(rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
             values = self._clipped(wide(rows))
             return round_stochastically(values, values.abs().amax(1, True), generator, dtype=rows.dtype)
 
-        def largest(rows: Tensor) -> Tensor:
+        def largest(rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups 1"]:
             return self._clipped(wide(rows)).abs().amax(1, True)
 
         return recoded(
@@ -92,6 +93,15 @@ class Ternary:
         """Entries beyond the bound are cut; see `MayRescale`."""
         return self.clip is not None
 
+    def variances(self, received: Update) -> Mapping[str, Variance]:
+        """That of stochastic rounding, its mean where later stages blurred the levels; see `Varying`."""
+        found = {name: Variance(step=step) for name, step in self._steps(received).items()}
+        return found if self.knows_levels(received) else {n: Variance(constant=one.mean) for n, one in found.items()}
+
+    def knows_levels(self, received: Update) -> bool:
+        """Whether its steps travelled; see `Quantiser`."""
+        return str(self) in received.side
+
     __str__ = spec_of
 
     def _clipped(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
@@ -110,7 +120,9 @@ class Ternary:
         )
 
 
-def _bounded_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
+def _bounded_penalty(
+    x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], step: Float[Tensor, "*#shape"] | float
+) -> Float[Tensor, "*shape"]:
     # Beyond the bound only the wrong sign counts: clamp towards y's side alone.
     beyond = (x * y.sign()).clamp(max=step) * y.sign()
     return stochastic_penalty(beyond.where(y != 0, x), y, step)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from unveil.core.bounds import share
@@ -18,9 +19,7 @@ from unveil.core.update import Update
 from unveil.obfuscations.groups import Scope, each_group, each_step
 from unveil.obfuscations.likelihoods import added, in_own_units, penalised, size_sent, squared
 from unveil.obfuscations.numerics import share_of, wide
-from unveil.obfuscations.wire import chosen
-
-UNSENT = 0.15  # weight of an entry that was not sent beside one that was, as an observation that it is small
+from unveil.obfuscations.wire import UNSENT, chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,7 @@ class TopK:
 
     name: ClassVar[str] = "topk"
     family: ClassVar[Family] = "sparsify"
+    is_deterministic: ClassVar[bool] = True
     density: float
     scope: Scope = "tensor"
 
@@ -49,7 +49,7 @@ class TopK:
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Sparsify; see `Obfuscation`."""
 
-        def keep(rows: Tensor) -> Tensor:
+        def keep(rows: Float[Tensor, "groups entries"]) -> Bool[Tensor, "groups entries"]:
             count = share_of(self.density, rows.shape[1])
             kept = rows.abs().topk(count, dim=1, sorted=False).indices
             return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, kept, True)
@@ -92,13 +92,17 @@ class TopK:
     __str__ = spec_of
 
 
-def _smallest(rows: Tensor) -> Tensor:
+def _smallest(rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups 1"]:
     return wide(rows.abs()).amin(1, True)
 
 
 def _believed(
-    received: Tensor, sent: Tensor | None, threshold: float, expected: Tensor, block: Block
-) -> tuple[Tensor, Tensor]:
+    received: Float[Tensor, "rows columns"],
+    sent: Bool[Tensor, "rows columns"] | None,
+    threshold: float,
+    expected: Float[Tensor, "some few"],
+    block: Block,
+) -> tuple[Float[Tensor, "some few"], Float[Tensor, "some few"]]:
     y = received[block]
     if sent is None:
         return y, torch.ones_like(y)
@@ -106,5 +110,7 @@ def _believed(
     return torch.where(mask, y, expected.clamp(-threshold, threshold)), torch.where(mask, 1.0, UNSENT).to(y.dtype)
 
 
-def _excess(x: Tensor, y: Tensor, *, threshold: float, unit: float) -> Tensor:
+def _excess(
+    x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], *, threshold: float, unit: float
+) -> Float[Tensor, "*shape"]:
     return ((x.abs() - threshold).clamp_min(0) / unit).square()

@@ -41,6 +41,7 @@ class Uniform:
 
     name: ClassVar[str] = "uniform"
     family: ClassVar[Family] = "quantise"
+    is_deterministic: ClassVar[bool] = True
     bits: int
     range: Literal["symmetric", "minmax"] = "symmetric"
     scope: Scope = "tensor"
@@ -81,6 +82,15 @@ class Uniform:
         """Half a step; see `Moving`."""
         return {name: float(step) / 2 for name, step in self._steps(received).items()}
 
+    def knows_levels(self, received: Update) -> bool:
+        """Whether its steps travelled; see `Quantiser`."""
+        return str(self) in received.side
+
+    def bins(self, received: Update) -> dict[str, tuple[Float[Tensor, " ..."], Float[Tensor, " ..."]]]:
+        """Half a step to both sides; see `Binning`."""
+        steps = {name: step.to(received.tensors[name].device) for name, step in self._steps(received).items()}
+        return {name: (y - steps[name] / 2, y + steps[name] / 2) for name, y in received.tensors.items()}
+
     __str__ = spec_of
 
     def _quantised(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
@@ -98,7 +108,9 @@ class Uniform:
     def _step(self, rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups 1"]:
         return self._grid(wide(rows))[0]
 
-    def _grid(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _grid(
+        self, rows: Float[Tensor, "groups entries"]
+    ) -> tuple[Float[Tensor, "groups 1"], Float[Tensor, "groups 1"]]:
         """Step and origin of each group."""
         if self.range == "symmetric":
             largest = rows.abs().amax(1, True)
@@ -107,7 +119,9 @@ class Uniform:
         return (high - low) / (2**self.bits - 1), low
 
 
-def bin_penalty(x: Tensor, y: Tensor, step: Tensor | float) -> Tensor:
+def bin_penalty(
+    x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], step: Float[Tensor, "*shape"] | float
+) -> Float[Tensor, "*shape"]:
     """Squared distance, in steps, from the bin of half a step around the received value; 0 where no step is known."""
     known = torch.as_tensor(step > 0, dtype=x.dtype, device=x.device)
     return known * ((x - y).abs() / (step + (1 - known)) - 0.5).clamp_min(0).square()

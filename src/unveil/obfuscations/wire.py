@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from unveil.core.types import Tensors
 from unveil.core.update import Coding, Update
 from unveil.obfuscations.numerics import narrowed, wide
+
+UNSENT = 0.15
+"""Weight of an entry that was not sent beside one that was, as an observation that it is small."""
 
 
 def recoded(
@@ -40,7 +44,7 @@ def recoded(
     return new
 
 
-def scaled(update: Update, factor: Tensor | Mapping[str, float]) -> Update:
+def scaled(update: Update, factor: Float[Tensor, ""] | Mapping[str, float]) -> Update:
     """Every value times a factor, or each tensor's times its own; levels of a quantiser stay levels of it."""
     own = {n: factor[n] if isinstance(factor, Mapping) else float(factor) for n in update.tensors}
     return replace(
@@ -51,7 +55,7 @@ def scaled(update: Update, factor: Tensor | Mapping[str, float]) -> Update:
     )
 
 
-def chosen(update: Update, support: Mapping[str, Tensor]) -> Update:
+def chosen(update: Update, support: Mapping[str, Shaped[Tensor, " ..."]]) -> Update:
     """Only the entries of the support are sent from here on.
 
     Args:
@@ -64,6 +68,6 @@ def chosen(update: Update, support: Mapping[str, Tensor]) -> Update:
     return replace(update, tensors=tensors, coding=coding, support=masks, encoded=None)
 
 
-def _support(update: Update) -> Mapping[str, Tensor] | None:
+def _support(update: Update) -> Mapping[str, Bool[Tensor, " ..."]] | None:
     """The support, fixed: values of zero that come later were sent all the same."""
     return update.masks() if update.coding.sparse or update.support is not None else None
