@@ -7,10 +7,10 @@ Each run is compared with the baseline of its line: the same client, attack and 
 
 How many there are was chosen so that all of it costs less than 50 minutes of one core. A case costs about 9 seconds of
 a core with 16 pictures of CIFAR-10, 45 with 4 pictures of Caltech-101 at 128 px and 4 where updates are matched. So
-there are three clients with 16 pictures of CIFAR-10, one with 4 of Caltech-101 and three whose updates are matched,
+there are four clients with 16 pictures of CIFAR-10, one with 4 of Caltech-101 and three whose updates are matched,
 each with pictures of its own and one seed. More seeds of a baseline say how far PSNR differs where no constant does. Of
 obfuscations those were taken that leave CIFAR-10's pictures well above a blind guess. Not run on Caltech-101, to save
-time: fields that need images of one class or nearly as many pictures as classes, and `unveil+`.
+time: fields that need images of one class, and `unveil+`.
 """
 
 from __future__ import annotations
@@ -57,11 +57,16 @@ FIELDS = tuple(f"{name}.{item.name}" for name, (kind, _) in KINDS.items() for it
 
 FACTORS = (0.5, 2.0)
 
-FULL_CLASSES = tuple(
-    f"FactorisationTuning.{n}" for n in ("pattern_tries", "pattern_rounds", "fewest_open", "same_pattern")
+SAME_CLASS = tuple(
+    f"FactorisationTuning.{name}" for name in ("pattern_tries", "pattern_rounds", "fewest_open", "same_pattern")
 )
+"""Fields that act where a class has several images."""
+
 RESTORED = ("SearchTuning.restored_learning_rate", "SearchTuning.restored_feature_floor")
 MATCHED = ("SearchTuning.matched_learning_rate", "SearchTuning.matched_divisor")
+LONG = ("SearchTuning.settled",)
+"""Fields that act in stages of more than 25 steps alone: by default where updates are matched, in 100 steps."""
+
 SEVERAL = ("SearchTuning.start_divisor",)
 PROJECTED = ("SearchTuning.least_error", *(name for name in FIELDS if name.startswith("ConsistencyTuning")))
 """Fields that act on enhanced pictures alone."""
@@ -109,8 +114,8 @@ class Line:
         if self.attack == "unveil+":
             return RESTORED
         if self.model == "narrow":
-            return SEVERAL if self.attack == MANY_STARTS else MATCHED
-        elsewhere = {*RESTORED, *MATCHED, *SEVERAL, *PROJECTED, *(FULL_CLASSES if self.source == "caltech" else ())}
+            return SEVERAL if self.attack == MANY_STARTS else (*MATCHED, *LONG)
+        elsewhere = {*RESTORED, *MATCHED, *SEVERAL, *PROJECTED, *(SAME_CLASS if self.source == "caltech" else ())}
         return tuple(name for name in FIELDS if name not in elsewhere)
 
 
@@ -152,6 +157,7 @@ LINES: Sequence[Line] = (
     *separated(source="caltech", part=0, obfuscation="gaussian:relative=2.5"),
     *separated(source="cifar", part=1, obfuscation="gaussian:relative=0.5"),
     *separated(source="cifar", part=2, obfuscation="none"),
+    *separated(source="cifar", part=3, obfuscation=QSGD16),
 )
 
 
