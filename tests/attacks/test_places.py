@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seeds import seeded, shifted
 from unveil.attacks.presets import parse
 from unveil.attacks.separation.heads.head import NoHeadError, read_head
+from unveil.attacks.separation.heads.places import read_places
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
@@ -46,6 +47,17 @@ class Flattening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, *self.axes).reshape(len(x), -1)
+
+
+class Refolded(nn.Module):
+    """The pictures go flat through a Linear layer, are folded again, and then through a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.body, self.tail = nn.Linear(192, 192), nn.Sequential(*body()), nn.Sequential(*tail())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.body(self.mix(x.flatten(1)).reshape(-1, *SHAPE)).flatten(1))
 
 
 class Joined(nn.Module):
@@ -299,3 +311,12 @@ def test_a_network_of_half_precision_gives_away_as_much(kind: torch.dtype, first
         assert "The batch was separated into single images" in " ".join(guess.notes)
         found.append(float(psnr(pictures.images, align(pictures.images, guess).images).mean()))
     assert found[1] > found[0] - 1.5
+
+
+def test_the_map_is_found_where_the_pictures_go_through_a_linear_layer_first() -> None:
+    torch.manual_seed(0)
+    net = Refolded().eval()
+    places, _ = read_places(net, net.tail[0].weight, torch.rand(2, *SHAPE, generator=seeded(0)))
+    assert places is not None
+    assert places.feature_map == (CHANNELS, 4, 4)
+    assert torch.equal(places.order, torch.arange(FLAT))

@@ -81,12 +81,12 @@ def minimise(
     for _ in range(steps):
         before = z.detach().clone()
         loss = float(step(closure))
+        if math.isfinite(loss) and loss < best:
+            best, best_z = loss, before
         if not math.isfinite(loss) or not bool(torch.isfinite(z).all()):
             with torch.no_grad():
                 z.copy_(best_z)
             return losses, Stop.DIVERGED
-        if loss < best:
-            best, best_z = loss, before
         with torch.no_grad():
             project(z)
         recent.append(loss)

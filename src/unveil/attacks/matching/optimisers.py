@@ -62,7 +62,8 @@ class Adam:
         if self.decay == "cosine":
             schedule = CosineAnnealingLR(adam, T_max=max(steps, 1), eta_min=self.final_lr)
         else:
-            schedule = MultiStepLR(adam, milestones=[steps * k // 8 for k in (3, 5, 7)], gamma=0.1)
+            milestones = [steps * k // 8 for k in (3, 5, 7)]  # torch would apply a milestone of 0 before the first step
+            schedule = MultiStepLR(adam, milestones=[at for at in milestones if at > 0], gamma=0.1)
 
         def step(closure: Closure) -> Float[Tensor, ""]:
             loss = closure()

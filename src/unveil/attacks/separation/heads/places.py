@@ -97,10 +97,10 @@ def _reach(
         The inputs of the layer, one row for each picture; None if the mode is `_Numbered` and they hold no numbers.
     """
     start = mode.parts.get(0) if isinstance(mode, _Numbered) else None
+    if isinstance(mode, _Numbered) and start is not None:  # before the mode begins to count calls
+        images = mode.mark(start.expand(len(images), -1).reshape(images.shape).clone())
     try:
         with torch.no_grad(), Cut(weight), mode:
-            if isinstance(mode, _Numbered) and start is not None:
-                images = mode.mark(start.expand(len(images), -1).reshape(images.shape).clone())
             run(client, images, {}, draws=None)
     except Reached as reached:
         if not isinstance(mode, _Numbered):
