@@ -16,7 +16,7 @@ from torch.nn import Module
 from unveil.attacks.labels.inference import infer_labels
 from unveil.attacks.matching.loop import blind_guess
 from unveil.attacks.separation.confidence import confidence
-from unveil.attacks.separation.gain.estimation import EstimateGain
+from unveil.attacks.separation.estimate_gain import EstimateGain
 from unveil.attacks.separation.heads.head import NoHeadError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures

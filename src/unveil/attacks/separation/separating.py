@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.attacks.separation.decoder import fit_decoder
+from unveil.attacks.separation.estimate_gain import first_estimate
 from unveil.attacks.separation.factorisation import first_guess, separate
-from unveil.attacks.separation.gain.estimation import first_estimate
 from unveil.attacks.separation.gain.levels import level
 from unveil.attacks.separation.gain.likelihood import first_gain, is_known
 from unveil.attacks.separation.heads.head import NoHeadError, read_head
