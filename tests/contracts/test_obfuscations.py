@@ -165,6 +165,27 @@ def test_noise_is_as_large_as_the_tensor_makes_it() -> None:
         assert float(noise.std()) == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.parametrize(("spec", "ratio"), [("gaussian:snr_db=20", 0.1), ("laplace:snr_db=-6", 10**0.3)])
+def test_a_signal_to_noise_ratio_compares_mean_squares_of_each_tensor(spec: str, ratio: float) -> None:
+    """The mean counts as signal, and so it does for the attacker who tells the noise from what was received."""
+    values = torch.randn(200_000, generator=seeded(0))
+    update = Update({"a": values * 3 + 4, "b": values * 1e-3})
+    received = send(parse(spec), update, seed=1)
+    found = parse(spec).variances(received)  # type: ignore[attr-defined]
+    for name, own in {"a": 5.0, "b": 1e-3}.items():
+        noise = received.tensors[name] - update.tensors[name]
+        assert float(noise.std()) == pytest.approx(ratio * own, rel=0.02)
+        assert found[name].constant ** 0.5 == pytest.approx(ratio * own, rel=0.02)
+
+
+@pytest.mark.parametrize("db", [-200, 0, 200])
+def test_the_loudest_and_the_faintest_noise_have_a_finite_misfit(db: float) -> None:
+    update = small_update()
+    for name in ("gaussian", "laplace"):
+        stage = parse(f"{name}:snr_db={db}")
+        assert torch.isfinite(stage.misfit(send(stage, update))(update.tensors))
+
+
 def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
     update = small_update()
     received = send(parse("clip:norm=0.1"), update).tensors
@@ -211,7 +232,10 @@ def test_clipping_is_judged_up_to_length() -> None:
         ("ternary:clip=0", "expected clip > 0"),
         ("gaussian", "exactly one"),
         ("gaussian:sigma=1,relative=1", "exactly one"),
+        ("gaussian:sigma=1,snr_db=20", "exactly one"),
+        ("laplace:relative=1,snr_db=20", "exactly one"),
         ("laplace:sigma=0", "expected noise > 0"),
+        ("gaussian:snr_db=201", "Gaussian: expected -200 <= snr_db <= 200, got 201; give decibels"),
         ("clip:norm=0", "expected norm > 0"),
         ("dpsgd:clip=1,noise=0", "DPSGD: expected noise > 0, got 0"),
         ("topkk:density=0.1", "unknown obfuscation 'topkk'; did you mean 'topk'"),

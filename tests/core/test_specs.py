@@ -31,6 +31,7 @@ WORKING = (
     "qsgd:levels=16,norm=max",
     "topk:density=0.05+qsgd:levels=16,norm=max",
     "gaussian:relative=2.5",
+    "laplace:snr_db=-3.5",
     "dpsgd:clip=1,noise=0.1",
     "fedavg:epochs=2,batch_size=8,lr=0.01,momentum=0.9,shuffle=0",
     "fedsgd:clip=1,noise=0.5",

@@ -50,8 +50,10 @@ def test_variances_add_and_the_coarser_of_two_roundings_keeps_its_levels() -> No
         "ternary:clip=none",
         "gaussian:sigma=0.3",
         "gaussian:relative=0.4",
+        "gaussian:snr_db=10",
         "laplace:sigma=0.3",
         "laplace:relative=0.4",
+        "laplace:snr_db=-3",
     ],
 )
 def test_a_stages_variance_is_that_of_its_errors(spec: str) -> None:

@@ -30,6 +30,7 @@ BEHIND = [
     "bf16",
     "gaussian:relative=1",
     "laplace:sigma=0.01",
+    "gaussian:snr_db=20",
     "clip:norm=0.01",
     "dpsgd:clip=0.01,noise=0.1",
     "topk:density=0.2",

@@ -157,7 +157,7 @@ def _signs(stages: Stages, at: int, received: Update, *, sent_only: bool) -> Mis
     penalties = dict.fromkeys(said.tensors, soft_margin if behind else margin)
     signs = penalised(said, penalties, sent_only=sent_only or zeros)
     sigma = math.hypot(*(stage.sigma or 0.0 for stage in before)) / PROBIT
-    relative = math.hypot(*(stage.relative or 0.0 for stage in before)) / PROBIT
+    relative = math.hypot(*(stage.ratio or 0.0 for stage in before)) / PROBIT
     return lambda candidate: signs(in_own_size(candidate, sigma=sigma, relative=relative))
 
 

@@ -11,23 +11,20 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.core.bounds import positive
-from unveil.core.errors import UsageError
 from unveil.core.protocols import Misfit
 from unveil.core.registry import spec_of
 from unveil.core.types import Family
 from unveil.core.update import Update
 from unveil.obfuscations.draws import laplace_like, normal_like
-from unveil.obfuscations.groups import each_group, packed
+from unveil.obfuscations.groups import each_group
 from unveil.obfuscations.likelihoods import penalised, squared
-from unveil.obfuscations.numerics import rms, spread, wide
+from unveil.obfuscations.noise_size import NoiseSize
+from unveil.obfuscations.numerics import wide
 from unveil.obfuscations.variances import Variance
 from unveil.obfuscations.wire import recoded
 
 Draw = Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]]
 """Values -> standard noise of their shape."""
-
-MANY = 30  # values whose spread is told to 13 % (one standard error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,42 +34,58 @@ class Gaussian:
     Wire cost: 32 bits a value, also behind a quantiser, whose levels it leaves.
 
     Args:
-        sigma: Standard deviation of the noise; give either this or `relative`.
+        sigma: Standard deviation of the noise; give exactly one of this, `relative` and `snr_db`.
         relative: The same as a multiple of the standard deviation of each tensor's own entries, of those sent.
+        snr_db: Signal-to-noise ratio in dB, ``10 log10(mean square / variance)``: the mean square of each tensor's own
+            entries, of those sent, over the variance of the noise; from -200 to 200. 20 dB is noise of a tenth of the
+            root mean square. Each tensor has noise of its own size.
 
     Reference:
-        Zhu, Liu and Han, Deep Leakage from Gradients, NeurIPS 2019 (noise as a defence).
+        Zhu, Liu and Han, Deep Leakage from Gradients, NeurIPS 2019 (noise as a defence). Yue et al., Gradient
+        Obfuscation Gives a False Sense of Security in Federated Learning, USENIX Security 2023, gives noise by its
+        signal-to-noise ratio; that the ratio is one for each tensor is our reading.
     """
 
     name: ClassVar[str] = "gaussian"
     family: ClassVar[Family] = "perturb"
     sigma: float | None = None
     relative: float | None = None
+    snr_db: float | None = None
 
     def __post_init__(self) -> None:
-        _check("Gaussian", self.sigma, self.relative)
+        _ = self.size
+
+    @property
+    def size(self) -> NoiseSize:
+        """What the settings say of the size of the noise."""
+        return NoiseSize(who="Gaussian", sigma=self.sigma, relative=self.relative, snr_db=self.snr_db)
+
+    @property
+    def ratio(self) -> float | None:
+        """Standard deviation of the noise over the size of a tensor's own entries; see `Noise`."""
+        return self.size.ratio
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Perturb; see `Obfuscation`."""
-        return _perturbed(update, self.sigma, self.relative, lambda t: normal_like(t, generator))
+        return _perturbed(update, self.size, lambda t: normal_like(t, generator))
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """``(x - y)^2 / sigma^2``; see `Obfuscation`."""
-        sigmas = _sigmas(received, self.sigma, self.relative)
+        sigmas = self.size.in_received(received)
         weights = {name: sigma**-2 if sigma > 0 else 1.0 for name, sigma in sigmas.items()}
         return squared(received, weights, sent_only=sent_only)
 
     def variances(self, received: Update) -> Mapping[str, Variance]:
         """The noise's, the same for every entry of a tensor; see `Varying`."""
-        return {name: Variance(constant=s**2) for name, s in _sigmas(received, self.sigma, self.relative).items()}
+        return {name: Variance(constant=s**2) for name, s in self.size.in_received(received).items()}
 
     def told_from(self, spreads: Mapping[str, float]) -> dict[str, float]:
-        """Its standard deviation by tensor, a relative one from the spread of entry and noise together; see `Noise`."""
-        return _told_from(spreads, self.sigma, self.relative)
+        """Its standard deviation by tensor, from the size of entry and noise together; see `Noise`."""
+        return self.size.told_from(spreads)
 
     def reach(self, received: Update) -> Mapping[str, float]:
         """Three standard deviations; see `Moving`."""
-        return {name: 3 * sigma for name, sigma in _sigmas(received, self.sigma, self.relative).items()}
+        return {name: 3 * sigma for name, sigma in self.size.in_received(received).items()}
 
     __str__ = spec_of
 
@@ -84,76 +97,71 @@ class Laplace:
     Wire cost: 32 bits a value, also behind a quantiser, whose levels it leaves.
 
     Args:
-        sigma: Standard deviation of the noise (its scale parameter times the square root of 2); this or `relative`.
+        sigma: Standard deviation of the noise (its scale parameter times the square root of 2); give exactly one of
+            this, `relative` and `snr_db`.
         relative: The same as a multiple of the standard deviation of each tensor's own entries, of those sent.
+        snr_db: Signal-to-noise ratio in dB, ``10 log10(mean square / variance)``: the mean square of each tensor's own
+            entries, of those sent, over the variance of the noise; from -200 to 200. 20 dB is noise of a tenth of the
+            root mean square. Each tensor has noise of its own size.
 
     Reference:
-        Zhu, Liu and Han, Deep Leakage from Gradients, NeurIPS 2019 (noise as a defence).
+        Zhu, Liu and Han, Deep Leakage from Gradients, NeurIPS 2019 (noise as a defence). Yue et al., Gradient
+        Obfuscation Gives a False Sense of Security in Federated Learning, USENIX Security 2023, gives noise by its
+        signal-to-noise ratio; that the ratio is one for each tensor is our reading.
     """
 
     name: ClassVar[str] = "laplace"
     family: ClassVar[Family] = "perturb"
     sigma: float | None = None
     relative: float | None = None
+    snr_db: float | None = None
 
     def __post_init__(self) -> None:
-        _check("Laplace", self.sigma, self.relative)
+        _ = self.size
+
+    @property
+    def size(self) -> NoiseSize:
+        """What the settings say of the size of the noise."""
+        return NoiseSize(who="Laplace", sigma=self.sigma, relative=self.relative, snr_db=self.snr_db)
+
+    @property
+    def ratio(self) -> float | None:
+        """Standard deviation of the noise over the size of a tensor's own entries; see `Noise`."""
+        return self.size.ratio
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Perturb; see `Obfuscation`."""
-        return _perturbed(update, self.sigma, self.relative, lambda t: laplace_like(t, generator))
+        return _perturbed(update, self.size, lambda t: laplace_like(t, generator))
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """``|x - y|`` in units of the noise's scale; see `Obfuscation`."""
-        sigmas = _sigmas(received, self.sigma, self.relative)
+        sigmas = self.size.in_received(received)
         penalties = {n: partial(_absolute, scale=s / math.sqrt(2)) for n, s in sigmas.items() if s > 0}
         return penalised(received, penalties, sent_only=sent_only)
 
     def variances(self, received: Update) -> Mapping[str, Variance]:
         """The noise's, the same for every entry of a tensor; see `Varying`."""
-        return {name: Variance(constant=s**2) for name, s in _sigmas(received, self.sigma, self.relative).items()}
+        return {name: Variance(constant=s**2) for name, s in self.size.in_received(received).items()}
 
     def told_from(self, spreads: Mapping[str, float]) -> dict[str, float]:
-        """Its standard deviation by tensor, a relative one from the spread of entry and noise together; see `Noise`."""
-        return _told_from(spreads, self.sigma, self.relative)
+        """Its standard deviation by tensor, from the size of entry and noise together; see `Noise`."""
+        return self.size.told_from(spreads)
 
     def reach(self, received: Update) -> Mapping[str, float]:
         """Three standard deviations; see `Moving`."""
-        return {name: 3 * sigma for name, sigma in _sigmas(received, self.sigma, self.relative).items()}
+        return {name: 3 * sigma for name, sigma in self.size.in_received(received).items()}
 
     __str__ = spec_of
 
 
-def _perturbed(update: Update, sigma: float | None, relative: float | None, draw: Draw) -> Update:
+def _perturbed(update: Update, size: NoiseSize, draw: Draw) -> Update:
     def perturb(rows: Float[Tensor, "groups entries"]) -> Float[Tensor, "groups entries"]:
         values = wide(rows)
-        return values + (sigma if sigma is not None else (relative or 0.0) * spread(values)) * draw(values)
+        return values + size.added_to(values) * draw(values)
 
     tensors = each_group(update.tensors, "tensor", perturb, masks=update.masks())
     return recoded(update, tensors, bits_per_value=None)
 
 
-def _told_from(spreads: Mapping[str, float], sigma: float | None, relative: float | None) -> dict[str, float]:
-    """The noise of each tensor; a relative one from the spread with the noise, s^2 = own^2 (1 + relative^2)."""
-    share = (relative or 0.0) / math.hypot(1, relative or 0.0)
-    return {name: sigma if sigma is not None else share * own for name, own in spreads.items()}
-
-
-def _sigmas(received: Update, sigma: float | None, relative: float | None) -> dict[str, float]:
-    if sigma is not None:
-        return dict.fromkeys(received.tensors, sigma)
-    values = {name: packed(y, received.sent(name)) for name, y in received.tensors.items()}
-    # The spread of a few values may be next to nothing by chance; their size about zero is not.
-    spreads = {name: float(spread(row)) if len(row) >= MANY else rms(row) for name, row in values.items()}
-    return _told_from(spreads, sigma, relative)
-
-
 def _absolute(x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape"]:
     return (x - y).abs() / scale
-
-
-def _check(who: str, sigma: float | None, relative: float | None) -> None:
-    if (sigma is None) == (relative is None):
-        raise UsageError(f"{who}: expected either sigma or relative; give exactly one, such as relative=1")
-    hint = "use the obfuscation `none` for no noise"
-    positive(who, "noise", sigma if sigma is not None else relative or 0.0, hint)

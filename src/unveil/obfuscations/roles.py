@@ -146,7 +146,7 @@ class Varying(Moving, Protocol):
 
 @runtime_checkable
 class Noise(Varying, Protocol):
-    """A stage that adds noise of one distribution to every entry sent; either `sigma` or `relative` is given."""
+    """A stage that adds noise of one distribution to every entry sent; either `sigma` or `ratio` is given."""
 
     @property
     def sigma(self) -> float | None:
@@ -154,12 +154,12 @@ class Noise(Varying, Protocol):
         ...
 
     @property
-    def relative(self) -> float | None:
-        """The same in standard deviations of each tensor's own entries."""
+    def ratio(self) -> float | None:
+        """The same over the size of each tensor's own entries, their standard deviation or root mean square."""
         ...
 
     def told_from(self, spreads: Mapping[str, float]) -> Mapping[str, float]:
-        """Standard deviation of the noise by tensor, from the standard deviation of entry and noise together."""
+        """Standard deviation of the noise by tensor, from the size of entry and noise together (`ratio`)."""
         ...
 
 
