@@ -8,8 +8,13 @@ from torch.nn import BatchNorm2d, Conv2d, Linear
 from torch.nn import functional as F
 
 from seeds import seeded, shifted
+from unveil.attacks import parse as parse_attack
 from unveil.clients.models import CATALOGUE, build_model
+from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
+from unveil.core.protocols import Knowledge
+from unveil.core.update import Update
 
 SHAPE = (3, 16, 16)
 
@@ -40,7 +45,7 @@ def test_every_victim_fits_the_pictures_and_the_classes(name, shape, classes):
     model = build_model(name, image_shape=shape, classes=classes, seed=0)
     assert model(torch.rand(3, *shape)).shape == (3, classes)
     assert not model.training
-    assert not layers(model, BatchNorm2d)
+    assert bool(layers(model, BatchNorm2d)) == (name == "resnet9")
     assert layers(model, Linear)[-1].bias is None
 
 
@@ -53,6 +58,30 @@ def test_lenet_is_the_published_one():
 def test_vgg7_has_seven_weight_layers():
     model = build_model("vgg7", image_shape=SHAPE, classes=5, seed=0)
     assert len(layers(model, (Conv2d, Linear))) == 7
+
+
+def test_resnet9_is_nine_weight_layers_and_ends_in_512_features():
+    model = build_model("resnet9", image_shape=(3, 32, 32), classes=7, seed=0)
+    assert len(layers(model, (Conv2d, Linear))) == 9
+    maps = []
+    for layer in layers(model, Conv2d):
+        layer.register_forward_hook(lambda _, inputs, output: maps.append(tuple(output.shape[1:])))
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 7)
+    expected = [(64, 32), (128, 32), (128, 16), (128, 16), (256, 16), (512, 8), (512, 4), (512, 4)]
+    assert maps == [(channels, side, side) for channels, side in expected]
+    assert tuple(layers(model, Linear)[0].weight.shape) == (7, 512)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_resnet9_can_be_attacked_in_either_mode(mode):
+    model = build_model("resnet9", image_shape=(3, 8, 8), classes=3, seed=0)
+    training = FedSGD(mode=mode)
+    batch = Batch(torch.rand(2, 3, 8, 8, generator=seeded(0)), torch.tensor([2, 0]))
+    update = Update(training(model, batch))
+    knowledge = Knowledge(training=training, image_shape=(3, 8, 8), num_images=2, classes=3, labels=batch.labels)
+    guess = parse_attack("inverting_gradients:steps=2")(model, update, knowledge, generator=seeded(1))
+    assert guess.images.shape == batch.images.shape
+    assert torch.isfinite(guess.images).all()
 
 
 def test_resnet18_ends_in_512_maps_of_8_by_8_at_128_pixels():
@@ -138,7 +167,10 @@ def test_the_example_with_torchvision(monkeypatch):
     ("name", "message"),
     [
         ("lennet", r"unknown model 'lennet'; did you mean 'lenet'\?"),
-        ("transformer9000", r"known are lenet, resnet18, vgg7 \(a model of your own is named package.module:factory"),
+        (
+            "transformer9000",
+            r"known are lenet, resnet18, resnet9, vgg7 \(a model of your own is named package.module:factory",
+        ),
         (":net", r"unknown model ':net'"),
         ("nowhere.at_all:net", r"importing 'nowhere.at_all' raised ModuleNotFoundError: No module named 'nowhere'"),
         (
@@ -192,7 +224,7 @@ def test_what_cannot_be_built(victim, name, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "least"), [("lenet", 4), ("vgg7", 8)])
+@pytest.mark.parametrize(("name", "least"), [("lenet", 4), ("vgg7", 8), ("resnet9", 8)])
 def test_pictures_too_small_for_the_pooling(name, least):
     with pytest.raises(UsageError, match=rf"at least {least} x {least}, got {least - 1} x 64; raise size"):
         build_model(name, image_shape=(3, least - 1, 64), classes=2, seed=0)

@@ -8,11 +8,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unveil.clients.models.checks import check_kind, check_outputs, check_trained
 from unveil.clients.models.factories import CLASSES, ModelName, Shape, call, imported, takes_any
-from unveil.clients.models.zoo import CATALOGUE, lenet, resnet18, vgg7
+from unveil.clients.models.resnets import resnet9, resnet18
+from unveil.clients.models.zoo import CATALOGUE, lenet, vgg7
 from unveil.core.errors import UsageError
 from unveil.core.usercode import running, unchanged
 
-__all__ = ["CATALOGUE", "ModelName", "build_model", "lenet", "resnet18", "vgg7"]
+__all__ = ["CATALOGUE", "ModelName", "build_model", "lenet", "resnet9", "resnet18", "vgg7"]
 
 MOST_WEIGHTS = 500_000_000
 """Most weights of a network that comes with unveil: 2 GB of float32, of which an attack needs several copies."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
-from unveil.clients.models.factories import ModelName
+from unveil.clients.models.factories import ModelName, Shape
 from unveil.core.errors import UsageError
 
 
@@ -73,6 +73,22 @@ def check_outputs(
         f"model {str(named)!r}: its output does not fit the labels: for {pictures} picture{'s' * (pictures > 1)} and "
         f"{classes} classes expected shape ({pictures}, {classes}) or wider, got {got}; {fix}"
     )
+
+
+def check_size(name: str, image_shape: Shape, *, least: int) -> None:
+    """Raise a `UsageError` if pictures are too small for the pooling of a network that comes with unveil.
+
+    Args:
+        name: The network's name in the catalogue.
+        image_shape: (channels, height, width).
+        least: Smallest height and width in pixels.
+    """
+    _, height, width = image_shape
+    if min(height, width) < least:
+        raise UsageError(
+            f"model {name!r}: expected pictures of at least {least} x {least}, got {height} x {width}; "
+            "raise size or take another model"
+        )
 
 
 def looks_like_probabilities(logits: Float[Tensor, "n classes"]) -> bool:

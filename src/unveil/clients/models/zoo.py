@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import Conv2d, Flatten, Identity, Linear, MaxPool2d, Module, ReLU, Sequential
+from torch.nn import Conv2d, Flatten, Linear, MaxPool2d, Module, ReLU, Sequential
 
-from unveil.core.errors import UsageError
-
-Shape = tuple[int, int, int]
+from unveil.clients.models.checks import check_size
+from unveil.clients.models.factories import Shape
+from unveil.clients.models.resnets import resnet9, resnet18
 
 
 def lenet(image_shape: Shape, classes: int) -> Module:
@@ -29,7 +26,7 @@ def lenet(image_shape: Shape, classes: int) -> Module:
         Yue et al., Gradient Obfuscation Gives a False Sense of Security in Federated Learning, USENIX
         Security 2023.
     """
-    _check_size("lenet", image_shape, least=4)
+    check_size("lenet", image_shape, least=4)
     channels, height, width = image_shape
     return Sequential(
         Conv2d(channels, 32, 5, padding=2),
@@ -58,7 +55,7 @@ def vgg7(image_shape: Shape, classes: int) -> Module:
     Reference:
         Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015.
     """
-    _check_size("vgg7", image_shape, least=8)
+    check_size("vgg7", image_shape, least=8)
     channels, height, width = image_shape
     layers: list[Module] = []
     for block in (64, 128, 256):
@@ -68,56 +65,9 @@ def vgg7(image_shape: Shape, classes: int) -> Module:
     return Sequential(*layers, Flatten(), Linear(256 * (height // 8) * (width // 8), classes, bias=False))
 
 
-def resnet18(image_shape: Shape, classes: int) -> Module:
-    """ROG's ResNet-18: no BatchNorm, and one bias-free Linear layer on the flattened last map.
-
-    A stem of stride 2, then stages of strides 1, 2, 2, 2: 128 pixels end in a map of 512 x 8 x 8. BatchNorm's
-    shift is gone, so the convolutions keep their biases. It trains without BatchNorm because the default
-    initialisation makes the residual branches small beside the identity, so that signal and gradient pass.
-
-    Args:
-        image_shape: (channels, height, width).
-        classes: Number of classes.
-
-    Reference:
-        He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
-    """
-    channels, height, width = image_shape
-    blocks = [_Residual(64, 64, 1), _Residual(64, 64, 1)]
-    for narrow, wide in ((64, 128), (128, 256), (256, 512)):
-        blocks += [_Residual(narrow, wide, 2), _Residual(wide, wide, 1)]
-    features = 512 * -(-height // 16) * -(-width // 16)
-    return Sequential(
-        Conv2d(channels, 64, 3, stride=2, padding=1),
-        ReLU(),
-        *blocks,
-        Flatten(),
-        Linear(features, classes, bias=False),
-    )
-
-
-class _Residual(Module):
-    """Two 3 x 3 convolutions beside a shortcut, which is a 1 x 1 convolution where the shape changes."""
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.branch = Sequential(
-            Conv2d(channels, out, 3, stride=stride, padding=1), ReLU(), Conv2d(out, out, 3, padding=1)
-        )
-        same = channels == out and stride == 1
-        self.shortcut = Identity() if same else Conv2d(channels, out, 1, stride=stride)
-
-    def forward(self, x: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n out a b"]:
-        return torch.relu(self.branch(x) + self.shortcut(x))
-
-
-CATALOGUE: Mapping[str, Callable[[Shape, int], Module]] = {"lenet": lenet, "vgg7": vgg7, "resnet18": resnet18}
-
-
-def _check_size(name: str, image_shape: Shape, *, least: int) -> None:
-    _, height, width = image_shape
-    if min(height, width) < least:
-        raise UsageError(
-            f"model {name!r}: expected pictures of at least {least} x {least}, got {height} x {width}; "
-            "raise size or take another model"
-        )
+CATALOGUE: Mapping[str, Callable[[Shape, int], Module]] = {
+    "lenet": lenet,
+    "vgg7": vgg7,
+    "resnet9": resnet9,
+    "resnet18": resnet18,
+}
