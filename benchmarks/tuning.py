@@ -5,12 +5,12 @@ on the published batch: 16 pictures of ImageNet at 128 px. Here every field is h
 numbers of a tuple together, a whole number rounded; a value that the class refuses is left out, and the table says why.
 Each run is compared with the baseline of its line: the same client, attack and seed, all fields at their defaults.
 
-How many there are was chosen so that all of it costs less than 50 minutes of one core. A case costs about 9 seconds of
-a core with 16 pictures of CIFAR-10, 45 with 4 pictures of Caltech-101 at 128 px and 4 where updates are matched. So
-there are four clients with 16 pictures of CIFAR-10, one with 4 of Caltech-101 and three whose updates are matched,
-each with pictures of its own and one seed. More seeds of a baseline say how far PSNR differs where no constant does. Of
-obfuscations those were taken that leave CIFAR-10's pictures well above a blind guess. Not run on Caltech-101, to save
-time: fields that need images of one class, and `unveil+`.
+How many there are was chosen so that all of it costs less than 50 minutes of one core. A case costs 5 to 9 seconds of a
+core with 16 pictures of CIFAR-10, 25 to 45 with 4 pictures of Caltech-101 at 128 px and 3 where updates are matched. So
+there are four clients with 16 pictures of CIFAR-10, one with 4 of Caltech-101 and three whose updates are matched, each
+with pictures of its own and one seed. More seeds of a baseline say how far PSNR differs where no constant does. Of
+obfuscations those were taken that leave the pictures well above a blind guess. Not run on Caltech-101, to save time:
+fields that need images of one class, and `unveil+`.
 """
 
 from __future__ import annotations
@@ -414,7 +414,7 @@ BENCHMARK = Benchmark(
     cases=cases,
     run=run,
     missing=missing,
-    minutes=50,
+    minutes=45,
     blocks=(
         Block(page=DOCS / "method.md", marker="tuning-levels", table=levels_table),
         Block(page=DOCS / "method.md", marker="tuning", table=table),
