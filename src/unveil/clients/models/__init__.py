@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn import DataParallel, Module
 from torch.nn.parallel import DistributedDataParallel
 
 from unveil.clients.models.checks import check_kind, check_outputs, check_trained
-from unveil.clients.models.factories import CLASSES, ModelName, Shape, call, imported, takes_any
+from unveil.clients.models.factories import CLASSES, Factory, ModelName, Shape, call, imported, takes_any
+from unveil.clients.models.precode import precode, wraps_own
 from unveil.clients.models.resnets import resnet9, resnet18
-from unveil.clients.models.zoo import CATALOGUE, lenet, vgg7
+from unveil.clients.models.zoo import CATALOGUE as NETWORKS
+from unveil.clients.models.zoo import lenet, vgg7
 from unveil.core.errors import UsageError
 from unveil.core.usercode import running, unchanged
 
-__all__ = ["CATALOGUE", "ModelName", "build_model", "lenet", "resnet9", "resnet18", "vgg7"]
+__all__ = ["CATALOGUE", "ModelName", "build_model", "lenet", "precode", "resnet9", "resnet18", "vgg7"]
+
+CATALOGUE: Mapping[str, Factory] = {**NETWORKS, "precode": precode}
+"""The models that come with unveil by name, and PRECODE, which stands in another model."""
 
 MOST_WEIGHTS = 500_000_000
 """Most weights of a network that comes with unveil: 2 GB of float32, of which an attack needs several copies."""
@@ -37,7 +44,8 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
     named = ModelName.parse(name) if isinstance(name, str) else name
     who = f"model {str(named)!r}"
     if named.name in CATALOGUE:
-        _refuse_giants(named, image_shape, classes)
+        if not wraps_own(named):
+            _refuse_giants(named, image_shape, classes)
         factory = CATALOGUE[named.name]
     else:
         with unchanged(0):  # the same seed for all clients, because an import that builds a network runs only once
@@ -61,7 +69,7 @@ def build_model(name: str | ModelName, *, image_shape: Shape, classes: int, seed
 
 
 def _refuse_giants(named: ModelName, image_shape: Shape, classes: int) -> None:
-    """Raise a `UsageError` if a network of the catalogue would have more than `MOST_WEIGHTS` weights."""
+    """Raise a `UsageError` if a network that comes with unveil would have more than `MOST_WEIGHTS` weights."""
     try:
         with torch.device("meta"):
             network = call(named, CATALOGUE[named.name], image_shape=image_shape, classes=classes)
