@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from unveil import attacks, enhancers, obfuscations
 from unveil.cli import app as cli
 from unveil.cli.config import load
 from unveil.clients import training
+from unveil.clients.models import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -125,7 +127,12 @@ def test_a_real_process_in_a_folder_with_spaces(tmp_path: Path) -> None:
 def test_every_spec_of_the_readmes_table_is_one(folder: Path) -> None:
     table = README.split("| kind | examples |")[1].split("\n\n")[0]
     rows = dict(re.findall(r"(?m)^\| ([a-z ]+) \| (.*) \|$", table))
-    parsers = {"local training": training.parse, "enhancers": enhancers.parse, "attacks": attacks.parse}
+    parsers: dict[str, Callable[[str], Any]] = {
+        "models": partial(build_model, image_shape=(3, 8, 8), classes=2, seed=0),
+        "local training": training.parse,
+        "enhancers": enhancers.parse,
+        "attacks": attacks.parse,
+    }
     tried = 0
     for kind, cell in rows.items():
         for spec in re.findall(r"`([^`]+)`", cell):
