@@ -15,6 +15,7 @@ from benchmarks import (
     scoring_cost,
     sources,
     study,
+    transformers,
     tuning,
     verdicts,
 )
@@ -24,6 +25,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        tuning,
+        *(tuning, transformers),
     )
 }

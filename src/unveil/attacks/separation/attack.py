@@ -21,6 +21,7 @@ from unveil.attacks.separation.heads.head import NoHeadError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, Stage, State
+from unveil.attacks.separation.tokens.stage import NoTokensError, ReadTokens
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.bounds import not_negative, whole
@@ -37,10 +38,12 @@ class Schedule:
     """The stages of an attack.
 
     Args:
+        tokens: The stage for one picture of a transformer; it raises `NoTokensError` for anything else.
         separated: Stages for a batch that can be separated; the first one raises `NoHeadError` if it cannot.
         matched: Stages for a batch that cannot be separated.
     """
 
+    tokens: Stage
     separated: tuple[Stage, ...]
     matched: tuple[Stage, ...]
 
@@ -87,7 +90,12 @@ class FeatureInversion:
         parts = zip(self.search.learning_rates, self.search.feature_floors, strict=True)
         stages = shared_out(tuple(parts), steps=self.steps, smoothness=self.smoothness, tuning=self.search)
         matched = MatchUpdates.of(self.search, steps=self.steps, smoothness=self.smoothness, starts=self.starts)
-        return scheduled(SeparateBatch(factorisation=self.factorisation, search=self.search), stages, matched)
+        return scheduled(
+            SeparateBatch(factorisation=self.factorisation, search=self.search),
+            stages,
+            matched,
+            smoothness=self.smoothness,
+        )
 
     def __call__(
         self,
@@ -123,18 +131,22 @@ def shared_out(
     )
 
 
-def scheduled(separate: SeparateBatch, stages: Sequence[MatchFeatures], matched: MatchUpdates) -> Schedule:
+def scheduled(
+    separate: SeparateBatch, stages: Sequence[MatchFeatures], matched: MatchUpdates, *, smoothness: float
+) -> Schedule:
     """Return the schedule with these stages, in which the gain is estimated again between two that match features.
 
     Args:
         separate: The first stage for a batch that can be separated.
         stages: The stages after it.
-        matched: The only stage for a batch that cannot be separated.
+        matched: The only stage for a batch that cannot be separated, and the last one for a transformer's picture.
+        smoothness: Smoothness of the attack, for a transformer's picture.
     """
     between = [
         stage for number, match in enumerate(stages) for stage in ((EstimateGain(), match) if number else (match,))
     ]
-    return Schedule(separated=(separate, *between), matched=(matched,))
+    tokens = ReadTokens(smoothness=smoothness, refine=matched)
+    return Schedule(tokens=tokens, separated=(separate, *between), matched=(matched,))
 
 
 def run_schedule(
@@ -160,10 +172,15 @@ def run_schedule(
     )
     start = State(pictures=blind_guess(knowledge, device).images)
     try:
-        state = fold(schedule.separated, problem, start)
-    except NoHeadError as reason:
-        notes.append(f"{reason} The attack matched updates instead.")
-        state = fold(schedule.matched, problem, start)
+        state = fold((schedule.tokens,), problem, start)
+    except NoTokensError as no_tokens:
+        notes += [str(no_tokens)] if str(no_tokens) else []
+        try:
+            state = fold(schedule.separated, problem, start)
+        except NoHeadError as reason:
+            notes.append(f"{reason} The attack matched updates instead.")
+            state = fold(schedule.matched, problem, start)
+    notes += state.notes
     if state.refiner is not None:
         notes += state.refiner.notes
     return Reconstruction(

@@ -63,6 +63,7 @@ class State:
         feature_sensitivity: Factor of the regulariser's weight for this network; see `feature_sensitivity_of`.
         evidence: Noise and misses of the pictures' features after the last stage that matched features; None before.
         stop: Why the last search ended.
+        notes: What stages have to say about the result, a sentence or more each.
     """
 
     pictures: Images
@@ -72,6 +73,7 @@ class State:
     feature_sensitivity: float = 1.0
     evidence: FeatureFit | None = None
     stop: Stop = Stop.FINISHED
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable

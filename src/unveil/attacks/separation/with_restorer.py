@@ -69,7 +69,8 @@ class RestoredFeatureInversion:
         *first, last = shared_out(parts, steps=self.steps, smoothness=self.smoothness, tuning=tuning)
         stages = (*first, replace(last, restorer=self.prior, trust=self.trust))
         matched = MatchUpdates.of(tuning, steps=self.steps, smoothness=self.smoothness)
-        return scheduled(SeparateBatch(factorisation=self.factorisation, search=tuning), stages, matched)
+        separate = SeparateBatch(factorisation=self.factorisation, search=tuning)
+        return scheduled(separate, stages, matched, smoothness=self.smoothness)
 
     def __call__(
         self,

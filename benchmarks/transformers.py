@@ -1,0 +1,150 @@
+"""One picture of a vision transformer: closed form from its patch and position embeddings, through obfuscations."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.measuring import measured
+from benchmarks.reading import read, tensor
+from unveil.clients import training
+from unveil.clients.client import Client
+
+SEEDS = (0, 1, 2)
+CLASSES = 1000
+
+
+class TinyViT(nn.Module):
+    """A standard vision transformer with LayerNorm before attention and a class token, 12 blocks of 3 heads.
+
+    Args:
+        size: Side of the picture in pixels.
+        patch: Side of a patch in pixels.
+        width: Entries of a token.
+        seed: Of the weights; Linear layers are drawn with standard deviation 0.02, as ViTs usually are.
+    """
+
+    def __init__(self, *, size: int, patch: int, width: int = 192, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.embedding = nn.Conv2d(3, width, patch, stride=patch)
+            self.token = nn.Parameter(0.02 * torch.randn(1, 1, width))
+            self.positions = nn.Parameter(0.02 * torch.randn(1, (size // patch) ** 2 + 1, width))
+            self.blocks = nn.ModuleList(
+                nn.TransformerEncoderLayer(
+                    width, 3, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+                )
+                for _ in range(12)
+            )
+            self.norm = nn.LayerNorm(width)
+            self.head = nn.Linear(width, CLASSES)
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of the classes, from pictures in [0, 1]."""
+        patches = self.embedding((images - 0.5) / 0.5).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(images), -1, -1), patches], 1) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        scores: Tensor = self.head(self.norm(tokens[:, 0]))
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One run on one ImageNet picture.
+
+    Args:
+        size: Side of the picture in pixels.
+        patch: Side of a patch in pixels.
+        width: Entries of a token.
+        attack: The attack.
+        obfuscation: What is done to the update.
+        training: The client's local training.
+        seed: Of the weights and of the audit; it chooses the picture too.
+    """
+
+    size: int
+    patch: int
+    width: int = 192
+    attack: str = "unveil"
+    obfuscation: str = "none"
+    training: str = "fedsgd"
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, astuple(self)))
+
+
+QSGD16 = "qsgd:levels=16,norm=max"
+CASES: Sequence[Case] = tuple(
+    Case(size=size, patch=patch, width=width, obfuscation=sent, training=local, seed=seed)
+    for size, patch, width, sent, local in (
+        (224, 16, 192, "none", "fedsgd"),
+        (224, 16, 384, "none", "fedsgd"),
+        (64, 8, 192, "none", "fedsgd"),
+        (224, 16, 192, "none", "fedavg:steps=5,lr=0.003"),
+        (224, 16, 192, "fp16", "fedsgd"),
+        (64, 8, 192, QSGD16, "fedsgd"),
+        (224, 16, 192, QSGD16, "fedsgd"),
+    )
+    for seed in SEEDS
+)
+
+
+def run(case: Case, places: Places) -> Result:
+    """One run of one attack."""
+    pictures, labels, _, _ = read(places.data, "imagenet700_256.npz", limit=len(SEEDS))
+    client = Client(
+        name=f"ViT-tiny/{case.patch}",
+        model_name=f"vit{case.width}",
+        model=TinyViT(size=case.size, patch=case.patch, width=case.width, seed=case.seed).eval(),
+        images=tensor([pictures[case.seed]], case.size),
+        labels=torch.from_numpy(labels[case.seed : case.seed + 1]),
+        classes=CLASSES,
+        training=training.parse(case.training),
+        source="imagenet",
+    )
+    return measured(client, attack=case.attack, obfuscation=case.obfuscation, seed=case.seed)[0]
+
+
+def table(results: Results) -> str:
+    """A line for each network and update, over the pictures."""
+    rows = [
+        "| network | update sent | pictures, one each | PSNR dB | worst | blind guess | SSIM | s / picture |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    grouped: dict[tuple[str, str], list[Result]] = {}
+    for case in CASES:
+        if str(case) in results:
+            local = "" if case.training == "fedsgd" else f"`{case.training}`, then "
+            network = f"patches of {case.patch} px, width {case.width}, {case.size} px"
+            grouped.setdefault((network, f"{local}`{case.obfuscation}`"), []).append(results[str(case)])
+    for (network, sent), found in grouped.items():
+        means = {key: statistics.mean(run[key] for run in found) for key in ("psnr", "psnr_blind", "ssim", "seconds")}
+        rows.append(
+            f"| {network} | {sent} | {len(found)} | {means['psnr']:.1f} | {min(run['psnr'] for run in found):.1f} "
+            f"| {means['psnr_blind']:.1f} | {means['ssim']:.3f} | {means['seconds']:.0f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+BENCHMARK = Benchmark(
+    name="transformers",
+    title="one picture of a vision transformer, from its patch and position embeddings",
+    cases=lambda: CASES,
+    run=run,
+    missing=lambda case, places: places.no_pictures,
+    apart=True,
+    minutes=20,
+    blocks=(Block(page=DOCS / "method.md", marker="transformers", table=table),),
+)
