@@ -1,6 +1,6 @@
 """The patch embedding of a network, found by watching it run: its weight, and the pixel that each of its inputs is.
 
-Six pictures are run up to the first layer: black, white, three whose values are the channel, row and column of the
+Six pictures are run up to the first layer: black, white, three whose values are the row, column and colour of the
 pixel, and a random one, on which what the first five say is checked.
 """
 
