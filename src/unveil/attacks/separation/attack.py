@@ -17,7 +17,9 @@ from unveil.attacks.labels.inference import infer_labels
 from unveil.attacks.matching.loop import blind_guess
 from unveil.attacks.separation.confidence import confidence
 from unveil.attacks.separation.estimate_gain import EstimateGain
-from unveil.attacks.separation.heads.head import NoHeadError
+from unveil.attacks.separation.heads.head import NoHeadError, PooledError
+from unveil.attacks.separation.peeled import MatchMaps, PeelBatch
+from unveil.attacks.separation.peeling.peel import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, Stage, State
@@ -40,11 +42,13 @@ class Schedule:
     Args:
         tokens: The stage for one picture of a transformer; it raises `NoTokensError` for anything else.
         separated: Stages for a batch that can be separated; the first one raises `NoHeadError` if it cannot.
+        peeled: Stages for a network that pools its last map; the first one raises `CannotPeelError` if it cannot.
         matched: Stages for a batch that cannot be separated.
     """
 
     tokens: Stage
     separated: tuple[Stage, ...]
+    peeled: tuple[Stage, ...]
     matched: tuple[Stage, ...]
 
 
@@ -146,7 +150,9 @@ def scheduled(
         stage for number, match in enumerate(stages) for stage in ((EstimateGain(), match) if number else (match,))
     ]
     tokens = ReadTokens(smoothness=smoothness, refine=matched)
-    return Schedule(tokens=tokens, separated=(separate, *between), matched=(matched,))
+    peel = PeelBatch(factorisation=separate.factorisation, search=separate.search)
+    maps = tuple(MatchMaps.like(match) for match in stages)
+    return Schedule(tokens=tokens, separated=(separate, *between), peeled=(peel, *maps), matched=(matched,))
 
 
 def run_schedule(
@@ -171,15 +177,8 @@ def run_schedule(
         model=model, update=update, knowledge=knowledge, labels=labels.to(device), generator=generator, watch=watch
     )
     start = State(pictures=blind_guess(knowledge, device).images)
-    try:
-        state = fold((schedule.tokens,), problem, start)
-    except NoTokensError as no_tokens:
-        notes += [str(no_tokens)] if str(no_tokens) else []
-        try:
-            state = fold(schedule.separated, problem, start)
-        except NoHeadError as reason:
-            notes.append(f"{reason} The attack matched updates instead.")
-            state = fold(schedule.matched, problem, start)
+    state, more = first_that_applies(schedule, problem, start)
+    notes += more
     notes += state.notes
     if state.refiner is not None:
         notes += state.refiner.notes
@@ -192,6 +191,34 @@ def run_schedule(
         confidence=confidence(state.pictures, state.evidence),
         evidence=state.evidence,
     )
+
+
+def first_that_applies(schedule: Schedule, problem: Problem, start: State) -> tuple[State, list[str]]:
+    """Run the first stages of a schedule that apply to the network and the update.
+
+    Args:
+        schedule: The stages.
+        problem: The data that are the same for every stage.
+        start: The state before the first stage.
+
+    Returns:
+        The state after the last stage, and sentences that say why the stages before did not apply.
+    """
+    notes: list[str] = []
+    try:
+        return fold((schedule.tokens,), problem, start), notes
+    except NoTokensError as reason:
+        notes += [str(reason)] if str(reason) else []
+    try:
+        return fold(schedule.separated, problem, start), notes
+    except PooledError as pooled:
+        try:
+            return fold(schedule.peeled, problem, start), notes
+        except CannotPeelError as reason:
+            notes.append(f"{pooled} {reason} The attack matched updates instead.")
+    except NoHeadError as reason:
+        notes.append(f"{reason} The attack matched updates instead.")
+    return fold(schedule.matched, problem, start), notes
 
 
 def fold(stages: Sequence[Stage], problem: Problem, state: State) -> State:

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.attacks.dead_leaves import dead_leaves
-from unveil.attacks.separation.heads.head import Head
+from unveil.attacks.separation.body import Body
 from unveil.core.types import Images
 
 PICTURES = 32  # pictures of dead leaves to which a decoder is fitted
@@ -35,7 +35,7 @@ class Decoder:
     """The second moments of a regression from features to patches, which is solved for each noise level.
 
     Args:
-        head: The head whose features are decoded.
+        body: The body whose features are decoded.
         reach: Number of neighbours to each side that are read with a place: 0 or 1.
         mean: Mean of each feature channel.
         scale: Standard deviation of all features about the means of their channels.
@@ -45,7 +45,7 @@ class Decoder:
         examples: Features of the dead leaves to which the decoder was fitted, one row for each picture.
     """
 
-    head: Head
+    body: Body
     reach: int
     mean: Float[Tensor, " channels"]
     scale: float
@@ -69,10 +69,10 @@ class Decoder:
         gram = self.gram.clone()
         gram[:-1, :-1] += extra
         weights = torch.linalg.solve(gram, self.cross)
-        _, height, width = self.head.image_shape
-        maps = _standardised(self.head.as_maps(features.float()), self.mean, self.scale)
+        _, height, width = self.body.image_shape
+        maps = _standardised(self.body.as_maps(features.float()), self.mean, self.scale)
         patches = _windows(maps, self.reach) @ weights
-        rows, columns = self.head.feature_map[1:]
+        rows, columns = self.body.feature_map[1:]
         blocks = patches.reshape(len(features), rows, columns, -1).permute(0, 3, 1, 2)
         pictures = F.pixel_shuffle(blocks, self.patch)
         if pictures.shape[2:] != (height, width):
@@ -80,24 +80,24 @@ class Decoder:
         return pictures.clamp(0, 1)
 
 
-def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
+def fit_decoder(body: Body, *, generator: Generator) -> Decoder:
     """Fit a decoder to the features that the body computes from dead leaves.
 
     Args:
-        head: The head whose features are decoded.
+        body: The body whose features are decoded.
         generator: Randomness of the dead leaves and of the choice of places.
     """
-    leaves = dead_leaves(PICTURES, head.image_shape, generator=generator).to(head.weight(0).device)
+    leaves = dead_leaves(PICTURES, body.image_shape, generator=generator).to(body.device)
     with torch.no_grad():
-        features = torch.cat([head.without_draws().features(part) for part in torch.split(leaves, 16)])
-    maps = head.as_maps(features.float())
-    channels, rows, columns = head.feature_map
+        features = torch.cat([body.without_draws().features(part) for part in torch.split(leaves, 16)])
+    maps = body.as_maps(features.float())
+    channels, rows, columns = body.feature_map
     mean = maps.mean((0, 2, 3))
     scale = float((maps - mean[:, None, None]).std().clamp_min(1e-12))
     reach = 1 if 9 * channels <= WIDEST and min(rows, columns) > 1 else 0
-    patch = math.ceil(max(head.image_shape[1] / rows, head.image_shape[2] / columns))
+    patch = math.ceil(max(body.image_shape[1] / rows, body.image_shape[2] / columns))
     target = leaves
-    if (rows * patch, columns * patch) != head.image_shape[1:]:
+    if (rows * patch, columns * patch) != body.image_shape[1:]:
         target = F.interpolate(leaves, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False)
     blocks = F.pixel_unshuffle(target, patch).permute(0, 2, 3, 1).reshape(PICTURES * rows * columns, -1)
     inputs = _windows(_standardised(maps, mean, scale), reach)
@@ -105,7 +105,7 @@ def fit_decoder(head: Head, *, generator: Generator) -> Decoder:
         chosen = torch.randperm(len(inputs), generator=generator, device=generator.device)[:SAMPLES].to(inputs.device)
         inputs, blocks = inputs[chosen], blocks[chosen]
     gram, cross = inputs.T @ inputs / len(inputs), inputs.T @ blocks / len(inputs)
-    return Decoder(head, reach, mean, scale, gram, cross, patch, features)
+    return Decoder(body, reach, mean, scale, gram, cross, patch, features)
 
 
 def _standardised(

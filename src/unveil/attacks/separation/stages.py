@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.attacks.matching.regularisers import ColourVariation, NearRestored
+from unveil.attacks.separation.body import Body
 from unveil.attacks.separation.factorisation import with_certainty
-from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.state import Problem, State, descend
 from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.reconstruction import FeatureFit
@@ -116,20 +116,20 @@ def noise_adapted_weight(noise: float, *, tuning: SearchTuning) -> float:
     return tuning.noisy_weight + (1 - tuning.noisy_weight) / (1 + tuning.noise_response * noise)
 
 
-def feature_sensitivity_of(head: Head, pictures: Images, *, tuning: SearchTuning, generator: Generator) -> float:
+def feature_sensitivity_of(body: Body, pictures: Images, *, tuning: SearchTuning, generator: Generator) -> float:
     """Return the factor of the regulariser's weight for a network, which is 1 for LeNet at 128 px.
 
     The factor is a power of the mean squared slope of the features with respect to one pixel, relative to LeNet's. The
     features of a deep body change less with a pixel, so the same regulariser would outweigh them.
 
     Args:
-        head: The network.
+        body: The body of the network.
         pictures: Pictures at which the slopes are computed.
         tuning: Gives LeNet's mean squared slope and the exponent.
         generator: Randomness of the sum of features that is differentiated.
     """
     images = pictures.detach().requires_grad_()
-    features = head.as_maps(head.features(images))
+    features = body.as_maps(body.features(images))
     direction = torch.randn(features.shape, generator=generator, device=generator.device).to(features)
     (slope,) = torch.autograd.grad((features * direction).sum(), images)
     curvature = slope.square().mean() / features.detach().var().clamp_min(torch.finfo(slope.dtype).tiny)

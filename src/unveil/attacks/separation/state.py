@@ -14,6 +14,7 @@ from torch.nn import Module
 from unveil.attacks.matching.descent import StepReport, minimise
 from unveil.attacks.matching.latents import Pyramid
 from unveil.attacks.matching.optimisers import Adam
+from unveil.attacks.separation.body import Body
 from unveil.attacks.separation.gain.likelihood import GainLikelihood
 from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.tuning import SearchTuning
@@ -52,6 +53,19 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class MapTarget:
+    """A map that was found for every image.
+
+    Args:
+        body: Computes the map from pictures.
+        features: The map, flattened, one row for each image.
+    """
+
+    body: Body
+    features: Float[Tensor, "n features"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class State:
     """The results of the stages so far.
 
@@ -59,6 +73,7 @@ class State:
         pictures: The present pictures, in [0, 1].
         losses: The loss before each step of all stages so far; each stage has a different loss.
         refiner: Separates the batch with the present pictures; None if the batch was not separated.
+        target: The map that was found by peeling; None if the network was not peeled.
         gain_likelihood: Compares gains by their pictures; None if the gain is known or settled.
         feature_sensitivity: Factor of the regulariser's weight for this network; see `feature_sensitivity_of`.
         evidence: Noise and misses of the pictures' features after the last stage that matched features; None before.
@@ -69,6 +84,7 @@ class State:
     pictures: Images
     losses: tuple[float, ...] = ()
     refiner: FeatureRefiner | None = None
+    target: MapTarget | None = None
     gain_likelihood: GainLikelihood | None = None
     feature_sensitivity: float = 1.0
     evidence: FeatureFit | None = None

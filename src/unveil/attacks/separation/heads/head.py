@@ -10,20 +10,33 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.attacks.separation.heads.linear_head import Head
-from unveil.attacks.separation.heads.places import read_places
+from unveil.attacks.separation.heads.places import Places, read_places
 from unveil.attacks.separation.heads.tail import Tail, named
 from unveil.core.network import Draws, draws_by_chance, in_mode, run
 from unveil.core.protocols import LocalTraining
 from unveil.core.tracing import Cut, Reached, Tape
 from unveil.core.types import Images
 
-__all__ = ["Head", "NoHeadError", "read_head"]
+__all__ = ["Head", "NoHeadError", "PooledError", "read_head"]
 
 SAME = 1e-3  # largest relative difference between the logits of a cut network and those of the whole one
 
 
 class NoHeadError(Exception):
     """The batch cannot be separated into single images behind this network; the message says why."""
+
+
+class PooledError(NoHeadError):
+    """The features of an image are pooled numbers without a place in the picture.
+
+    Args:
+        reason: The message.
+        head: The head on these numbers, each of which is taken for a map of its own.
+    """
+
+    def __init__(self, reason: str, head: Head) -> None:
+        super().__init__(reason)
+        self.head = head
 
 
 def read_head(
@@ -44,6 +57,7 @@ def read_head(
         sent: Names of the parameters in the update; None for all parameters.
 
     Raises:
+        PooledError: Their input is a pooled map.
         NoHeadError: The network does not end in Linear layers, or their input is not a flattened map.
     """
     client = in_mode(model, training.mode)
@@ -59,18 +73,21 @@ def read_head(
     weight = named(client, weights[0])
     places, last = read_places(client, weight, images)
     features = _features(client, weight, images)
-    if places is None:
-        raise NoHeadError(_why_no_places(features.shape[1], last))
     stochastic = draws_by_chance(model, images, mode=training.mode)
-    return Head(
+    count = features.shape[1]
+    head = Head(
         model=client,
         weights=weights,
         image_shape=image_shape,
-        places=places,
+        places=places or Places((count, 1, 1), torch.arange(count, device=features.device)),
         rectified=bool((features >= 0).all()) and bool((features == 0).any()),
         draws=draws if stochastic else None,
         stochastic=stochastic,
     )
+    if places is None:
+        reason = _why_no_places(count, last)
+        raise PooledError(reason, head) if _is_pooled(count, last) else NoHeadError(reason)
+    return head
 
 
 def _chain(tape: Tape, logits: object, trained: set[str], sent: Collection[str] | None) -> list[str]:
@@ -143,6 +160,11 @@ def _features(client: Module, weight: Float[Tensor, "out features"], images: Ima
     raise AssertionError("the weight was used before and is no longer")
 
 
+def _is_pooled(count: int, last: tuple[int, int, int] | None) -> bool:
+    """Return whether there are at most as many features as the last map has channels."""
+    return last is not None and count <= last[0]
+
+
 def _why_no_places(count: int, last: tuple[int, int, int] | None) -> str:
     """Return a sentence that says why the features have no places in the picture.
 
@@ -150,7 +172,7 @@ def _why_no_places(count: int, last: tuple[int, int, int] | None) -> str:
         count: Number of features of a picture.
         last: (channels, height, width) of the last map of the network; None if it has no map.
     """
-    if last is not None and count <= last[0]:
+    if _is_pooled(count, last):
         return (
             "The network pools its last map before its Linear layers, so an image's features are only "
             f"{count} numbers without a place in the picture: the batch was not separated."

@@ -89,6 +89,11 @@ class Head:
         """Return the features as maps, each feature at its place in the body's last map."""
         return features[:, self.places.order].reshape(-1, *self.feature_map)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the network."""
+        return named(self.model, self.weights[0]).device
+
     def weight(self, layer: int) -> Float[Tensor, "out inside"]:
         """Return the weight of a Linear layer of the head; layers are counted from 0."""
         return named(self.model, self.weights[layer]).detach().to(self.kind)

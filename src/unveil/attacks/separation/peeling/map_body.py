@@ -1,0 +1,85 @@
+"""The part of a network before a convolution, whose input is the map that was found."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+from torch.overrides import TorchFunctionMode
+
+from unveil.core.arithmetic import rough_steps
+from unveil.core.network import run
+from unveil.core.types import Images
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MapBody:
+    """The network up to a convolution; see `Body`.
+
+    Args:
+        model: The network in the client's mode.
+        convolution: Name of the convolution's weight.
+        image_shape: (channels, height, width) of the pictures.
+        feature_map: (channels, height, width) of the convolution's input.
+    """
+
+    model: Module
+    convolution: str
+    image_shape: tuple[int, int, int]
+    feature_map: tuple[int, int, int]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network."""
+        return self.model.get_parameter(self.convolution).device
+
+    def features(self, images: Images, *, rough: bool = False) -> Float[Tensor, "n features"]:
+        """Compute the input of the convolution for pictures, flattened; differentiable.
+
+        Args:
+            images: The pictures, n x c x h x w in [0, 1].
+            rough: Whether three digits are enough; see `rough_steps`.
+        """
+        weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        try:
+            with _Stop(weights[self.convolution]), rough_steps(images) if rough else nullcontext():
+                run(self.model, images, weights, draws=None)
+        except _StoppedError as stopped:
+            found = stopped.features.flatten(1)
+            return found.to(torch.promote_types(found.dtype, torch.float32))
+        raise AssertionError("the convolution was not run")
+
+    def as_maps(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n c h w"]:
+        """Return flattened features as maps."""
+        return features.reshape(-1, *self.feature_map)
+
+    def without_draws(self) -> MapBody:
+        """Return the same body: its draws are replaced by their means."""
+        return self
+
+
+class _StoppedError(BaseException):
+    """Raised to leave a network; not an `Exception`, so that no handler in the user's code catches it."""
+
+    def __init__(self, features: Float[Tensor, "n c h w"]) -> None:
+        super().__init__()
+        self.features = features
+
+
+class _Stop(TorchFunctionMode):
+    """Leaves the network when a convolution is about to use the given weight."""
+
+    def __init__(self, weight: Float[Tensor, "out in height width"]) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.conv2d and self.weight is (args[1] if len(args) > 1 else kwargs.get("weight")):
+            raise _StoppedError(args[0] if args else kwargs["input"])
+        return func(*args, **kwargs)

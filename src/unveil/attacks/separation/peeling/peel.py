@@ -1,0 +1,293 @@
+"""Peel a network: from pooled features to the map before pooling, and from there one convolution after the other.
+
+Behind a mean over all places, every place of the last map is to the last convolution what an image of one class is to
+a Linear layer: its slopes are those of the image's pooled feature, behind gates of 0 and 1. `find_gates` finds the
+gates, least squares the patches, their overlap the order of the places. With the input of a convolution known, its own
+gates are the ones of the convolution before, and the input of that follows by linear algebra.
+
+Wherever the network depends on a map alone, the rest of the network is run from the map that was found. The gradients
+that this gives are compared with the received ones: a map counts only while they agree.
+
+Reference:
+    The space of the gradient's rows and sparse gates as a key: Dimitrov et al., SPEAR, NeurIPS 2024; one layer after
+    the other: Zhu and Blaschko, R-GAP, ICLR 2021. Gates of pooled places, and the walk: ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn import Module
+
+from unveil.attacks.separation.heads.head import Head
+from unveil.attacks.separation.peeling.gates import find_gates
+from unveil.attacks.separation.peeling.ordering import ordered
+from unveil.attacks.separation.peeling.solving import input_slopes, solve_input
+from unveil.attacks.separation.peeling.watch import Convolution, Map, call_of, convolutions_of, is_cut, watched
+from unveil.core.types import Images, Tensors
+
+PROBES = 16  # runs of the network in which slopes behind open gates are seen
+TRIES, TIMES = 1500, 24  # random patterns at a time, and times that they are tried for one image
+ROUNDS = 1500  # most steps of conjugate gradients for one map
+POLISHED = 20  # times that a map is solved again with the slopes that it gives itself, at most
+EXACT = 1e-6  # difference of the gradients at which it is not solved again
+AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
+SAME = 1e-6  # relative difference of slopes that are taken for one slope and its gates
+
+
+class CannotPeelError(Exception):
+    """The maps of the network cannot be found from its pooled features; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PeeledMap:
+    """A map of the network that was found for every image.
+
+    Args:
+        before: Name of the weight of the convolution that reads it.
+        values: The map, one for each image, float64.
+        off: Difference of the received gradients behind it from those that it gives, relative to their length.
+        reason: Why the walk ended here.
+    """
+
+    before: str
+    values: Map
+    off: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Peeling:
+    """What the walk needs to know.
+
+    Args:
+        model: The network in the client's mode, in float64; only eval mode can be peeled.
+        gradients: The received gradient of each parameter, float64.
+        labels: The class index of each image.
+        images: Some pictures, on which the network is watched; not those of the batch.
+        generator: Randomness of the search for gates.
+    """
+
+    model: Module
+    gradients: Tensors
+    labels: Int[Tensor, " n"]
+    images: Images
+    generator: Generator
+
+    def deepest(self, features: Float[Tensor, "n features"], head: Head) -> PeeledMap:
+        """Walk from pooled features towards the pictures, and return the deepest map that counts.
+
+        Args:
+            features: The pooled features, one row for each image.
+            head: The head that reads them.
+
+        Raises:
+            CannotPeelError: Not even the input of the last convolution was found.
+        """
+        layers = [layer for layer in convolutions_of(self.model, self.images) if layer.name in self.gradients]
+        if not layers:
+            raise CannotPeelError("The network has no convolution whose gradient was sent.")
+        layer, found, slopes_at = self._top(
+            layers, head.layers(features, self.labels)[0].pulls, self._pooled_call(head)
+        )
+        best: PeeledMap | None = None
+        while True:
+            cut = is_cut(self.model, layer.source, self.images, self.images.flip(0))
+            if cut:
+                found, back, off = self._polished(layer, found)
+                if off > AGREE:
+                    return self._ended(best, f"the map before {layer.name} does not explain the update ({off:.1%})")
+                best = PeeledMap(before=layer.name, values=found, off=off)
+            elif layer.shared:
+                return self._ended(best, f"the map before {layer.name} is used by several layers")
+            else:
+                back = input_slopes(layer, layer.weight.to(slopes_at), slopes_at)
+            before = self._before(layers, layer.source)
+            if before is None:
+                return self._ended(best, f"what comes before {layer.name} is no convolution with gates")
+            next_layer, slope = before
+            if next_layer.equations < len(found) * next_layer.places:
+                return self._ended(
+                    best,
+                    f"{next_layer.name} gives {next_layer.equations:,} equations for "
+                    f"{len(found) * next_layer.places:,} unknowns",
+                )
+            open_ = open_gates(found) if not cut else (found > 0).to(found)
+            layer, slopes_at = next_layer, back * open_ * slope[:, None, None]
+            found, _ = solve_input(layer, self.gradients[layer.name], slopes_at, rounds=ROUNDS)
+
+    def _pooled_call(self, head: Head) -> int:
+        """Return the number of the first call whose result, flattened, are the features of the head."""
+        with torch.no_grad():
+            features = head.features(self.images)
+            call = call_of(self.model, self.images, features)
+        if call is None:
+            raise CannotPeelError("The pooled features are not the result of a call in the network.")
+        return call
+
+    def _top(
+        self, layers: list[Convolution], slopes: Float[Tensor, "n features"], pooled_call: int
+    ) -> tuple[Convolution, Map, Map]:
+        """Return the last convolution, its input, and the slopes at its output."""
+        layer, slope = self._before_pooling(layers, pooled_call)
+        channels, height, width = layer.output_shape
+        places, n = height * width, len(slopes)
+        side = layer.weight.shape[2]
+        if slopes.shape[1] != channels:
+            raise CannotPeelError(f"The features are not the channels of the last convolution ({layer.name}).")
+        if layer.weight.shape[3] != side or side < 3 or layer.stride != (1, 1) or layer.padding != (side // 2,) * 2:
+            raise CannotPeelError(f"The patches of the last convolution ({layer.name}) do not overlap.")
+        if n * places >= channels:
+            raise CannotPeelError(
+                f"The last map has {n * places:,} places in the batch and only {channels:,} channels: its gates are "
+                "not determined."
+            )
+        gradient = self.gradients[layer.name]
+        opened = slopes * slope
+        gates = find_gates(
+            gradient.flatten(1), opened, places=places, tries=TRIES, rounds=TIMES, generator=self.generator
+        )
+        missing = sum(places - len(found) for found in gates)
+        if missing:
+            raise CannotPeelError(f"The gates of {missing} of {n * places} places of the last map were not found.")
+        rows = torch.cat([found * row for found, row in zip(gates, opened, strict=True)])
+        patches = torch.linalg.lstsq(rows.T, gradient.flatten(1)).solution
+        patches = patches.reshape(n, places, *gradient.shape[1:])
+        maps, slopes_at = [], []
+        for image in range(n):
+            order = ordered(patches[image], height, width)
+            centres = patches[image][order][:, :, side // 2, side // 2]
+            maps.append(centres.T.reshape(-1, height, width))
+            slopes_at.append((gates[image][order] * opened[image]).T.reshape(channels, height, width))
+        return layer, torch.stack(maps), torch.stack(slopes_at)
+
+    def _before_pooling(
+        self, layers: list[Convolution], pooled_call: int
+    ) -> tuple[Convolution, Float[Tensor, " channels"]]:
+        """Return the last convolution and the slope of the pooled features with respect to it behind an open gate."""
+        for layer in self._candidates(layers, before=pooled_call):
+            slope = self._slope(layer, pooled_call, pooled=True)
+            if slope is not None:
+                return layer, slope
+        raise CannotPeelError("The features are not the mean over a map behind gates of 0 and 1.")
+
+    def _before(self, layers: list[Convolution], source: int) -> tuple[Convolution, Float[Tensor, " channels"]] | None:
+        """Return the convolution that makes a map, up to gates and sums, and its slope behind an open gate."""
+        for layer in self._candidates(layers, before=source):
+            slope = self._slope(layer, source, pooled=False)
+            if slope is not None:
+                return layer, slope
+        return None
+
+    def _candidates(self, layers: list[Convolution], *, before: int) -> list[Convolution]:
+        """Return the last convolutions before a call: larger kernels first, since they give more equations."""
+        near = [layer for layer in layers if layer.call < before][-3:]
+        return sorted(near, key=lambda layer: (-layer.weight[0, 0].numel(), -layer.call))
+
+    def _slope(self, layer: Convolution, call: int, *, pooled: bool) -> Float[Tensor, " channels"] | None:
+        """Return the slope of a result with respect to the channels of an output, behind open gates.
+
+        None if the result does not depend on each entry through a slope that is 0 or the same for all places.
+        """
+        chance = torch.Generator().manual_seed(0)
+        images = self.images[:1].double().expand(PROBES, *self.images.shape[1:])
+        with torch.enable_grad():
+            _, kept = watched(self.model, images, keep=(layer.call,))
+            # Numbers much larger than the network's own, of both signs, open and close every gate.
+            output = kept[layer.call].detach()
+            start = 10 * output.std() * torch.randn(output.shape, generator=chance).to(output)
+            start.requires_grad_()
+            _, kept = watched(self.model, images, keep=(call,), replace={layer.call: start})
+            if call not in kept or kept[call].shape[0] != len(images):
+                return None
+            result = kept[call].flatten(1) if pooled else kept[call]
+            if not pooled and result.shape != start.shape:
+                return None
+            if pooled and result.shape[1] != start.shape[1]:
+                return None
+            weights = torch.rand(result.shape, generator=chance).to(result) + 0.5
+            (slopes,) = torch.autograd.grad((result * weights).sum(), start, materialize_grads=True)
+        slopes = slopes / (weights[:, :, None, None] if pooled else weights)
+        rows = slopes.transpose(0, 1).flatten(1)
+        at = rows.abs().argmax(1, keepdim=True)
+        slope = rows.gather(1, at)[:, 0]
+        scale = float(slope.abs().max())
+        same = torch.minimum(rows.abs(), (rows - slope[:, None]).abs()) <= SAME * scale
+        return slope if scale > 0 and bool(same.all()) else None
+
+    def _polished(self, layer: Convolution, found: Map) -> tuple[Map, Map, float]:
+        """Solve for the input of a convolution again, with the slopes that it gives itself, while that explains more.
+
+        Where the first gates are wrong, those that the network computes from the map are mostly right.
+
+        Returns:
+            The map, the slopes of the loss there, and how far the gradients that it gives are off.
+        """
+        rectified = self._is_rectified(layer.source)
+        found = found * open_gates(found) if rectified else found
+        back, slopes, off = self._forward(layer, found)
+        for _ in range(POLISHED):
+            if off <= EXACT:
+                break
+            again, _ = solve_input(layer, self.gradients[layer.name], slopes, rounds=ROUNDS, start=found)
+            again = again * open_gates(again) if rectified else again
+            results = self._forward(layer, again)
+            if not results[2] < 0.9 * off:
+                break
+            found, (back, slopes, off) = again, results
+        return found, back, off
+
+    def _forward(self, layer: Convolution, values: Map) -> tuple[Map, Map, float]:
+        """Run the network from the input of a convolution.
+
+        Returns:
+            The slopes of the loss at the input and at the output, and how far the gradients behind it are off.
+        """
+        images = self.images.double()
+        blank = images[:1].expand(len(values), *images.shape[1:])
+        with torch.enable_grad():
+            start = values.detach().requires_grad_()
+            logits, kept = watched(self.model, blank, keep=(layer.call,), replace={layer.source: start})
+            loss = F.cross_entropy(logits, self.labels)
+            behind = {n: p for n, p in self.model.named_parameters() if n in self.gradients and p.requires_grad}
+            wanted = [start, kept[layer.call], *behind.values()]
+            found = torch.autograd.grad(loss, wanted, allow_unused=True)
+        back, slopes, off, whole = found[0], found[1], 0.0, 0.0
+        for name, slope in zip(behind, found[2:], strict=True):
+            if slope is not None and bool(slope.any()):
+                received = self.gradients[name]
+                off += float((slope - received).square().sum())
+                whole += float(received.square().sum())
+        return back, slopes, (off / max(whole, 1e-300)) ** 0.5
+
+    def _is_rectified(self, call: int) -> bool:
+        """Return whether the values of a map are never negative, as behind ReLU."""
+        with torch.no_grad():
+            _, kept = watched(self.model, self.images.double(), keep=(call,))
+        return bool((kept[call] >= 0).all())
+
+    def _ended(self, best: PeeledMap | None, reason: str) -> PeeledMap:
+        if best is None:
+            raise CannotPeelError(f"No map was found that explains the update: {reason}.")
+        return replace(best, reason=reason)
+
+
+def open_gates(found: Map) -> Map:
+    """Return 1 for the entries of a map behind ReLU that are more than zero, and 0 for the others.
+
+    Entries that are zero were found with an error, whose size the negative ones show. The threshold lies in the widest
+    gap, as a ratio, between sorted entries of about this size.
+    """
+    error = float((-found).clamp_min(0).max())
+    largest = float(found.max())
+    if error <= 0 or largest <= 0:
+        return (found > 1e-9 * largest).to(found)
+    near = found[(found > error / 10) & (found < min(100 * error, largest))]
+    ends = found.new_tensor([error / 10, min(100 * error, largest)])
+    logs = torch.cat([near, ends]).log().sort().values
+    at = int((logs[1:] - logs[:-1]).argmax())
+    return (found > float(((logs[at] + logs[at + 1]) / 2).exp())).to(found)

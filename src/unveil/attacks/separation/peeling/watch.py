@@ -1,0 +1,193 @@
+"""The convolutions of a network in the order in which they run, and runs in which some results are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Module
+from torch.overrides import TorchFunctionMode
+
+from unveil.core.gradient import tensors_in
+from unveil.core.network import run
+from unveil.core.types import Images
+
+MOST_CALLS = 1_000_000  # more than a network makes
+
+Map = Float[Tensor, "n _ _ _"]
+"""Maps of the images, n x channels x height x width; the maps of one call may differ in all but n."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Convolution:
+    """One call of a convolution.
+
+    Args:
+        name: Name of its weight among the network's parameters.
+        weight: The weight, out x in x height x width.
+        call: Number of the call in a run of the network, counted from 1.
+        source: Number of the call that made its input; 0 for the pictures.
+        shared: Whether another call reads the input too.
+        stride: Rows and columns from one place of the output to the next.
+        padding: Rows and columns of zeros around the input.
+        input_shape: (channels, height, width) of the input.
+        output_shape: The same of the output.
+    """
+
+    name: str
+    weight: Float[Tensor, "out in height width"]
+    call: int
+    source: int
+    shared: bool
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    input_shape: tuple[int, int, int]
+    output_shape: tuple[int, int, int]
+
+    @property
+    def equations(self) -> int:
+        """Equations that the gradient of the weight gives for one channel of the input."""
+        out, _, height, width = self.weight.shape
+        return out * height * width
+
+    @property
+    def places(self) -> int:
+        """Places of the input of one picture: unknowns of one channel."""
+        return self.input_shape[1] * self.input_shape[2]
+
+
+class _Watch(TorchFunctionMode):
+    """Numbers the calls of a run, keeps the results of some, and replaces the results of others."""
+
+    def __init__(
+        self, keep: frozenset[int], replace: Mapping[int, Float[Tensor, " ..."]], names: Mapping[int, str]
+    ) -> None:
+        super().__init__()
+        self.keep, self.replace, self.names = keep, replace, names
+        self.calls = 0
+        self.made: dict[int, tuple[int, Tensor]] = {}
+        self.readers: dict[int, set[int]] = {}
+        self.convolutions: list[dict[str, Any]] = []
+        self.kept: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.calls += 1
+        number = self.calls
+        sources = [self.made[id(t)][0] for t in tensors_in([*args, kwargs]) if id(t) in self.made]
+        for source in sources:
+            self.readers.setdefault(source, set()).add(number)
+        call = _convolution(func, args, kwargs)
+        if call is not None and id(call["weight"]) in self.names:
+            known = self.made.get(id(call["input"]))
+            self.convolutions.append({**call, "call": number, "source": known[0] if known else -1})
+        result = func(*args, **kwargs)
+        if number in self.replace:
+            result = self.replace[number].clone()
+        if isinstance(result, Tensor):
+            self.made[id(result)] = (number, result)
+            if call is not None and self.convolutions and self.convolutions[-1]["call"] == number:
+                self.convolutions[-1]["output_shape"] = tuple(result.shape[1:])
+            if number in self.keep:
+                self.kept[number] = result
+                result = result.clone()  # a later call that works in place must not change what was kept
+                self.made[id(result)] = (number, result)
+        return result
+
+
+def convolutions_of(model: Module, images: Images) -> list[Convolution]:
+    """Return the calls of convolutions whose weights are parameters of the network, first to last.
+
+    Args:
+        model: The network in the client's mode.
+        images: Some pictures.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    watch = _Watch(frozenset(), {}, names)
+    with torch.no_grad(), watch:
+        run(model, images, {}, draws=None)
+    found = []
+    for call in watch.convolutions:
+        weight = call["weight"]
+        if call["groups"] != 1 or call["dilation"] != (1, 1) or call["source"] < 1 or weight.dim() != 4:
+            continue
+        found.append(
+            Convolution(
+                name=names[id(weight)],
+                weight=weight.detach(),
+                call=call["call"],
+                source=call["source"],
+                shared=len(watch.readers.get(call["source"], ())) > 1,
+                stride=call["stride"],
+                padding=call["padding"],
+                input_shape=tuple(call["input"].shape[1:]),
+                output_shape=call["output_shape"],
+            )
+        )
+    return found
+
+
+def watched(
+    model: Module,
+    images: Images,
+    *,
+    keep: tuple[int, ...] = (),
+    replace: Mapping[int, Float[Tensor, " ..."]] | None = None,
+) -> tuple[Any, dict[int, Float[Tensor, " ..."]]]:
+    """Run the network, with some results replaced, and return its output and some results; differentiable.
+
+    Args:
+        model: The network in the client's mode.
+        images: The pictures, n x c x h x w.
+        keep: Numbers of calls whose results are returned.
+        replace: Number of a call -> the result that it shall have.
+    """
+    watch = _Watch(frozenset(keep), replace or {}, {})
+    with watch:
+        output = run(model, images, {}, draws=None)
+    return output, watch.kept
+
+
+def call_of(model: Module, images: Images, result: Float[Tensor, "n features"]) -> int | None:
+    """Return the number of the first call whose result, flattened, has the given values; None if there is none."""
+    watch = _Watch(frozenset(range(1, MOST_CALLS)), {}, {})
+    with torch.no_grad(), watch:
+        run(model, images, {}, draws=None)
+    for number, kept in watch.kept.items():
+        if (
+            kept.dim() > 1
+            and kept.numel() == result.numel()
+            and len(kept) == len(result)
+            and torch.equal(kept.flatten(1), result)
+        ):
+            return number
+    return None
+
+
+def is_cut(model: Module, call: int, images: Images, others: Images) -> bool:
+    """Return whether the network's output depends on the pictures through the result of one call alone."""
+    with torch.no_grad():
+        expected, kept = watched(model, others, keep=(call,))
+        if call not in kept:
+            return False
+        output, _ = watched(model, images, replace=kept)
+    return output.shape == expected.shape and bool(torch.allclose(output, expected, rtol=1e-6, atol=1e-9))
+
+
+def _convolution(func: Any, args: Any, kwargs: Any) -> dict[str, Any] | None:
+    """Return the arguments of a two-dimensional convolution by name; None for any other call."""
+    if func is not torch.conv2d:
+        return None
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    given: dict[str, Any] = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    given |= dict(zip(names, args, strict=False)) | kwargs
+    if isinstance(given["padding"], str):
+        return None
+    for name in ("stride", "padding", "dilation"):
+        value = given[name]
+        given[name] = (value, value) if isinstance(value, int) else tuple(value) * (2 // len(tuple(value)))
+    return given

@@ -1,0 +1,223 @@
+"""Networks that pool their last map are peeled to exact maps, and a network that cannot be says why."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seeds import seeded
+from unveil.attacks import parse
+from unveil.attacks.dead_leaves import dead_leaves
+from unveil.attacks.separation.heads.head import PooledError, read_head
+from unveil.attacks.separation.peeling.map_body import MapBody
+from unveil.attacks.separation.peeling.ordering import ordered
+from unveil.attacks.separation.peeling.peel import Peeling
+from unveil.attacks.separation.peeling.watch import convolutions_of, is_cut
+from unveil.clients.training import FedSGD
+from unveil.core.batch import Batch
+from unveil.core.protocols import Knowledge
+from unveil.core.reconstruction import Reconstruction
+from unveil.core.update import Update
+from unveil.metrics.pixel import psnr
+from unveil.obfuscations import parse as obfuscation_of
+
+SHAPE = (3, 16, 16)
+CLASSES = 6
+
+
+class Block(nn.Module):
+    """Two convolutions and a way around them."""
+
+    def __init__(self, inside: int, out: int, stride: int, *, inplace: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(inside, out, 3, stride, 1, bias=False), nn.Conv2d(out, out, 3, 1, 1)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(out), nn.BatchNorm2d(out)])
+        self.short = nn.Conv2d(inside, out, 1, stride) if stride > 1 else nn.Identity()
+        self.relu = nn.ReLU(inplace=inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.norms[0](self.first(x)))
+        y = self.norms[1](self.second(y))
+        y = y + self.short(x)
+        return self.relu(y)
+
+
+class Residual(nn.Module):
+    """A small ResNet that pools its last map."""
+
+    def __init__(self, *, inplace: bool = True, last: int = 96, middle: nn.Module | None = None) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU())
+        self.blocks = nn.Sequential(Block(12, 32, 2, inplace=inplace), Block(32, last, 2, inplace=inplace))
+        self.middle = middle or nn.Identity()
+        self.head = nn.Linear(last, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.middle(self.blocks(self.stem(x))).mean((2, 3)))
+
+
+class Plain(nn.Module):
+    """Convolutions and pooling without a way around, and two Linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(3, 16, 5, 4, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()),
+            *(nn.Conv2d(32, 64, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        )
+        self.head = nn.Sequential(nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+def made(build: Callable[[], nn.Module]) -> nn.Module:
+    """The network in eval mode, with the running statistics of other pictures and scales of both signs."""
+    torch.manual_seed(0)
+    net = build()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.weight.data[::5] *= -1
+            nn.init.normal_(module.bias, 0, 0.3)
+    with torch.no_grad():
+        net.train()(dead_leaves(64, SHAPE, generator=seeded(7)))
+    return net.eval()
+
+
+def batch_of(labels: list[int]) -> Batch:
+    return Batch(dead_leaves(len(labels), SHAPE, generator=seeded(3)), torch.tensor(labels))
+
+
+def peeling_of(net: nn.Module, batch: Batch) -> Peeling:
+    return Peeling(
+        model=net,
+        gradients=FedSGD()(net, batch),
+        labels=batch.labels,
+        images=torch.rand((2, *SHAPE), generator=seeded(1)).double(),
+        generator=seeded(0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "deepest"),
+    [
+        (Residual, "blocks.0.first.weight"),
+        (lambda: Residual(inplace=False), "blocks.0.first.weight"),
+        (Plain, "body.2.weight"),
+    ],
+    ids=["residual, in place", "residual", "plain"],
+)
+def test_maps_are_exact_down_to_the_first_convolution_behind_another(
+    build: Callable[[], nn.Module], deepest: str
+) -> None:
+    net, batch = made(build).double(), batch_of([0, 3])
+    with pytest.raises(PooledError) as pooled:
+        read_head(net, SHAPE, training=FedSGD())
+    head = pooled.value.head
+    found = peeling_of(net, batch).deepest(head.features(batch.images), head)
+    assert found.before == deepest
+    assert found.off < 1e-9
+    body = MapBody(model=net, convolution=deepest, image_shape=SHAPE, feature_map=tuple(found.values.shape[1:]))  # type: ignore[arg-type]
+    truth = body.features(batch.images)
+    assert float((found.values.flatten(1) - truth).norm() / truth.norm()) < 1e-5
+
+
+def test_a_map_is_a_cut_unless_a_way_leads_around_it() -> None:
+    net = made(Residual).double()
+    pictures, others = (torch.rand((2, *SHAPE), generator=seeded(seed)).double() for seed in (1, 2))
+    cuts = {layer.name: is_cut(net, layer.source, pictures, others) for layer in convolutions_of(net, pictures)}
+    assert cuts == {
+        "stem.0.weight": True,
+        "blocks.0.first.weight": True,
+        "blocks.0.second.weight": False,
+        "blocks.0.short.weight": True,
+        "blocks.1.first.weight": True,
+        "blocks.1.second.weight": False,
+        "blocks.1.short.weight": True,
+    }
+
+
+def test_patches_are_put_in_order_by_their_overlap() -> None:
+    values = torch.rand((5, 4, 6), generator=seeded(0)).double()
+    patches = F.unfold(values[None], 3, padding=1)[0].T.reshape(24, 5, 3, 3)
+    shuffled = torch.randperm(24, generator=seeded(1))
+    assert torch.equal(shuffled[ordered(patches[shuffled], 4, 6)], torch.arange(24))
+
+
+def attacked(net: nn.Module, batch: Batch, *, sent: str = "none", mode: str = "eval", steps: int = 1) -> Reconstruction:
+    training = FedSGD(mode=mode)  # type: ignore[arg-type]
+    obfuscation = obfuscation_of(sent)
+    update = obfuscation(Update(training(net, batch)), generator=seeded(0))
+    knowing = Knowledge(
+        training=training,
+        image_shape=SHAPE,
+        num_images=len(batch),
+        classes=CLASSES,
+        labels=batch.labels,
+        obfuscation=obfuscation,
+    )
+    return parse(f"unveil:steps={steps}")(net, update, knowing, generator=seeded(0))
+
+
+@pytest.mark.slow
+def test_pictures_come_back_from_a_pooled_network_and_the_network_stays_as_it_was() -> None:
+    net, batch = made(Residual), batch_of([0, 3])
+    before = copy.deepcopy(net.state_dict())
+    guess = attacked(net, batch, steps=30)
+    assert float(psnr(batch.images, guess.images).mean()) > 17  # 21.9; matched updates give 11.6
+    assert "peeled down to the input of blocks.0.first.weight, a map of 12 x 8 x 8" in guess.notes[0]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
+
+
+class OnlyFloat32(nn.Module):
+    """A network that adds a constant which is not one of its buffers to its pictures, and insists on float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = Residual()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            raise TypeError("float32 only")
+        return self.inside(x)
+
+
+class Overlapless(nn.Module):
+    """The last convolution has a kernel of one place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1), nn.ReLU(), nn.Conv2d(16, 64, 1), nn.ReLU())
+        self.head = nn.Linear(64, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("build", "labels", "settings", "reason"),
+    [
+        (Residual, [0, 3], {"mode": "train"}, "runs the network in train mode"),
+        (Residual, [0, 3], {"sent": "qsgd:levels=16,norm=max"}, "searched in updates that were not obfuscated"),
+        (Residual, [3, 3], {}, "Images of one class have the same errors behind a pooled map"),
+        (lambda: Residual(last=6), [0, 3], {}, "has 8 places in the batch and only 6 channels"),
+        (lambda: Residual(middle=nn.Tanh()), [0, 3], {}, "not the mean over a map behind gates of 0 and 1"),
+        (Overlapless, [0, 3], {}, "patches of the last convolution (body.2.weight) do not overlap"),
+        (OnlyFloat32, [0, 3], {}, "does not run in float64"),
+    ],
+)
+def test_a_network_that_cannot_be_peeled_says_why_and_updates_are_matched(
+    build: Callable[[], nn.Module], labels: list[int], settings: dict[str, str], reason: str
+) -> None:
+    guess = attacked(made(build), batch_of(labels), **settings)  # type: ignore[arg-type]
+    assert reason in guess.notes[0]
+    assert guess.notes[0].endswith("The attack matched updates instead.")
