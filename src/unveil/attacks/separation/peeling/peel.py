@@ -30,7 +30,7 @@ from unveil.attacks.separation.peeling.solving import input_slopes, solve_input
 from unveil.attacks.separation.peeling.watch import Convolution, Map, call_of, convolutions_of, is_cut, watched
 from unveil.core.types import Images, Tensors
 
-PROBES = 16  # runs of the network in which slopes behind open gates are seen
+SEEN = 24  # places at which a slope is looked for, at least: about half of the gates there are open
 TRIES, TIMES = 1500, 24  # random patterns at a time, and times that they are tried for one image
 ROUNDS = 1500  # most steps of conjugate gradients for one map
 POLISHED = 20  # times that a map is solved again with the slopes that it gives itself, at most
@@ -194,7 +194,8 @@ class Peeling:
         None if the result does not depend on each entry through a slope that is 0 or the same for all places.
         """
         chance = torch.Generator().manual_seed(0)
-        images = self.images[:1].double().expand(PROBES, *self.images.shape[1:])
+        probes = max(2, -(-SEEN // (layer.output_shape[1] * layer.output_shape[2])))
+        images = self.images[:1].double().expand(probes, *self.images.shape[1:])
         with torch.enable_grad():
             _, kept = watched(self.model, images, keep=(layer.call,))
             # Numbers much larger than the network's own, of both signs, open and close every gate.

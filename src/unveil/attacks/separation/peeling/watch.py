@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode
@@ -15,8 +15,6 @@ from torch.overrides import TorchFunctionMode
 from unveil.core.gradient import tensors_in
 from unveil.core.network import run
 from unveil.core.types import Images
-
-MOST_CALLS = 1_000_000  # more than a network makes
 
 Map = Float[Tensor, "n _ _ _"]
 """Maps of the images, n x channels x height x width; the maps of one call may differ in all but n."""
@@ -60,12 +58,14 @@ class Convolution:
         return self.input_shape[1] * self.input_shape[2]
 
 
+Keep = Callable[[int, Shaped[Tensor, " ..."]], bool]
+"""(number of a call, its result) -> whether the result is kept."""
+
+
 class _Watch(TorchFunctionMode):
     """Numbers the calls of a run, keeps the results of some, and replaces the results of others."""
 
-    def __init__(
-        self, keep: frozenset[int], replace: Mapping[int, Float[Tensor, " ..."]], names: Mapping[int, str]
-    ) -> None:
+    def __init__(self, keep: Keep, replace: Mapping[int, Float[Tensor, " ..."]], names: Mapping[int, str]) -> None:
         super().__init__()
         self.keep, self.replace, self.names = keep, replace, names
         self.calls = 0
@@ -92,7 +92,7 @@ class _Watch(TorchFunctionMode):
             self.made[id(result)] = (number, result)
             if call is not None and self.convolutions and self.convolutions[-1]["call"] == number:
                 self.convolutions[-1]["output_shape"] = tuple(result.shape[1:])
-            if number in self.keep:
+            if self.keep(number, result):
                 self.kept[number] = result
                 result = result.clone()  # a later call that works in place must not change what was kept
                 self.made[id(result)] = (number, result)
@@ -107,7 +107,7 @@ def convolutions_of(model: Module, images: Images) -> list[Convolution]:
         images: Some pictures.
     """
     names = {id(p): name for name, p in model.named_parameters()}
-    watch = _Watch(frozenset(), {}, names)
+    watch = _Watch(lambda number, made: False, {}, names)
     with torch.no_grad(), watch:
         run(model, images, {}, draws=None)
     found = []
@@ -146,7 +146,7 @@ def watched(
         keep: Numbers of calls whose results are returned.
         replace: Number of a call -> the result that it shall have.
     """
-    watch = _Watch(frozenset(keep), replace or {}, {})
+    watch = _Watch(lambda number, made: number in keep, replace or {}, {})
     with watch:
         output = run(model, images, {}, draws=None)
     return output, watch.kept
@@ -154,18 +154,15 @@ def watched(
 
 def call_of(model: Module, images: Images, result: Float[Tensor, "n features"]) -> int | None:
     """Return the number of the first call whose result, flattened, has the given values; None if there is none."""
-    watch = _Watch(frozenset(range(1, MOST_CALLS)), {}, {})
+
+    def same(number: int, made: Shaped[Tensor, " ..."]) -> bool:
+        is_row = made.dim() > 1 and made.flatten(1).shape == result.shape
+        return is_row and made.dtype == result.dtype and torch.equal(made.flatten(1), result)
+
+    watch = _Watch(same, {}, {})
     with torch.no_grad(), watch:
         run(model, images, {}, draws=None)
-    for number, kept in watch.kept.items():
-        if (
-            kept.dim() > 1
-            and kept.numel() == result.numel()
-            and len(kept) == len(result)
-            and torch.equal(kept.flatten(1), result)
-        ):
-            return number
-    return None
+    return min(watch.kept, default=None)
 
 
 def is_cut(model: Module, call: int, images: Images, others: Images) -> bool:
