@@ -64,10 +64,10 @@ class Residual(nn.Module):
 class Plain(nn.Module):
     """Convolutions and pooling without a way around, and two Linear layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, between: Callable[[], nn.Module] = nn.ReLU) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *(nn.Conv2d(3, 16, 5, 4, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()),
+            *(nn.Conv2d(3, 16, 5, 4, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), between()),
             *(nn.Conv2d(32, 64, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         )
         self.head = nn.Sequential(nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, CLASSES))
@@ -111,8 +111,9 @@ def peeling_of(net: nn.Module, batch: Batch) -> Peeling:
         (Residual, "blocks.0.first.weight"),
         (lambda: Residual(inplace=False), "blocks.0.first.weight"),
         (Plain, "body.2.weight"),
+        (lambda: Plain(nn.Identity), "body.2.weight"),
     ],
-    ids=["residual, in place", "residual", "plain"],
+    ids=["residual, in place", "residual", "plain", "two convolutions without gates between"],
 )
 def test_maps_are_exact_down_to_the_first_convolution_behind_another(
     build: Callable[[], nn.Module], deepest: str

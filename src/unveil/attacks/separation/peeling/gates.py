@@ -36,7 +36,8 @@ def find_gates(
         generator: Randomness of the patterns.
 
     Returns:
-        For each image the different patterns that were found, at most `places`; each with gates of 0 and 1.
+        For each image the different patterns that were found, at most `places`; each with gates of 0 and 1. The first
+        image of which some are missing is the last one.
     """
     rank = len(opened) * places
     space = torch.linalg.eigh(gradient @ gradient.T).eigenvectors[:, -rank:]
@@ -51,6 +52,8 @@ def find_gates(
             if len(patterns) >= places or idle == IDLE:
                 break
         found.append(patterns[:places])
+        if len(patterns) < places:
+            break
     return found
 
 

@@ -109,15 +109,17 @@ class Peeling:
             before = self._before(layers, layer.source)
             if before is None:
                 return self._ended(best, f"what comes before {layer.name} is no convolution with gates")
-            next_layer, slope = before
+            next_layer, slope, is_gated = before
             if next_layer.equations < len(found) * next_layer.places:
                 return self._ended(
                     best,
                     f"{next_layer.name} gives {next_layer.equations:,} equations for "
                     f"{len(found) * next_layer.places:,} unknowns",
                 )
-            open_ = open_gates(found) if not cut else (found > 0).to(found)
-            layer, slopes_at = next_layer, back * open_ * slope[:, None, None]
+            slopes_at = back * slope[:, None, None]
+            if is_gated:
+                slopes_at = slopes_at * ((found > 0) if cut else open_gates(found))
+            layer = next_layer
             found, _ = solve_input(layer, self.gradients[layer.name], slopes_at, rounds=ROUNDS)
 
     def _pooled_call(self, head: Head) -> int:
@@ -151,9 +153,11 @@ class Peeling:
         gates = find_gates(
             gradient.flatten(1), opened, places=places, tries=TRIES, rounds=TIMES, generator=self.generator
         )
-        missing = sum(places - len(found) for found in gates)
-        if missing:
-            raise CannotPeelError(f"The gates of {missing} of {n * places} places of the last map were not found.")
+        if len(gates[-1]) < places:
+            raise CannotPeelError(
+                f"Of the {places} places of the last map the gates of only {len(gates[-1])} were found for image "
+                f"{len(gates)} of the batch."
+            )
         rows = torch.cat([found * row for found, row in zip(gates, opened, strict=True)])
         patches = torch.linalg.lstsq(rows.T, gradient.flatten(1)).solution
         patches = patches.reshape(n, places, *gradient.shape[1:])
@@ -170,26 +174,28 @@ class Peeling:
     ) -> tuple[Convolution, Float[Tensor, " channels"]]:
         """Return the last convolution and the slope of the pooled features with respect to it behind an open gate."""
         for layer in self._candidates(layers, before=pooled_call):
-            slope = self._slope(layer, pooled_call, pooled=True)
-            if slope is not None:
-                return layer, slope
+            found = self._slope(layer, pooled_call, pooled=True)
+            if found is not None and found[1]:
+                return layer, found[0]
         raise CannotPeelError("The features are not the mean over a map behind gates of 0 and 1.")
 
-    def _before(self, layers: list[Convolution], source: int) -> tuple[Convolution, Float[Tensor, " channels"]] | None:
-        """Return the convolution that makes a map, up to gates and sums, and its slope behind an open gate."""
+    def _before(
+        self, layers: list[Convolution], source: int
+    ) -> tuple[Convolution, Float[Tensor, " channels"], bool] | None:
+        """Return the convolution that makes a map, up to gates and sums, its slope, and whether there are gates."""
         for layer in self._candidates(layers, before=source):
-            slope = self._slope(layer, source, pooled=False)
-            if slope is not None:
-                return layer, slope
+            found = self._slope(layer, source, pooled=False)
+            if found is not None:
+                return layer, *found
         return None
 
     def _candidates(self, layers: list[Convolution], *, before: int) -> list[Convolution]:
         """Return the last convolutions before a call: larger kernels first, since they give more equations."""
-        near = [layer for layer in layers if layer.call < before][-3:]
+        near = [layer for layer in layers if layer.call <= before][-3:]
         return sorted(near, key=lambda layer: (-layer.weight[0, 0].numel(), -layer.call))
 
-    def _slope(self, layer: Convolution, call: int, *, pooled: bool) -> Float[Tensor, " channels"] | None:
-        """Return the slope of a result with respect to the channels of an output, behind open gates.
+    def _slope(self, layer: Convolution, call: int, *, pooled: bool) -> tuple[Float[Tensor, " channels"], bool] | None:
+        """Return the slope of a result with respect to the channels of an output behind open gates, and if some close.
 
         None if the result does not depend on each entry through a slope that is 0 or the same for all places.
         """
@@ -218,7 +224,8 @@ class Peeling:
         slope = rows.gather(1, at)[:, 0]
         scale = float(slope.abs().max())
         same = torch.minimum(rows.abs(), (rows - slope[:, None]).abs()) <= SAME * scale
-        return slope if scale > 0 and bool(same.all()) else None
+        is_gated = bool((rows.abs() <= SAME * scale).any())
+        return (slope, is_gated) if scale > 0 and bool(same.all()) else None
 
     def _polished(self, layer: Convolution, found: Map) -> tuple[Map, Map, float]:
         """Solve for the input of a convolution again, with the slopes that it gives itself, while that explains more.
