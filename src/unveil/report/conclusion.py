@@ -82,7 +82,7 @@ def recommendation(rows: Sequence[Row]) -> str:
     ]
     advice = []
     if leaking:
-        advice.append(f"Do not count {_names(leaking)} as protection of privacy for this model and these pictures.")
+        advice.append(f"Do not count {_names(leaking)} as a defence for this model and these pictures.")
     if strong:
         advice.append(
             f"Look next at {_names(strong)}: this attack found nothing there, although it rebuilt the pictures from "

@@ -28,7 +28,7 @@ from unveil.attacks.separation.peeling.gates import find_gates
 from unveil.attacks.separation.peeling.ordering import ordered
 from unveil.attacks.separation.peeling.solving import input_slopes, solve_input
 from unveil.attacks.separation.peeling.watch import Convolution, Map, call_of, convolutions_of, is_cut, watched
-from unveil.core.types import Images, Tensors
+from unveil.core.types import Tensors
 
 SEEN = 24  # places at which a slope is looked for, at least: about half of the gates there are open
 TRIES, TIMES = 1500, 24  # random patterns at a time, and times that they are tried for one image
@@ -75,7 +75,7 @@ class Peeling:
     model: Module
     gradients: Tensors
     labels: Int[Tensor, " n"]
-    images: Images
+    images: Float[Tensor, "probes _ _ _"]
     generator: Generator
 
     def deepest(self, features: Float[Tensor, "n features"], head: Head) -> PeeledMap:
