@@ -105,6 +105,7 @@ def peeling_of(net: nn.Module, batch: Batch) -> Peeling:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "deepest"),
     [

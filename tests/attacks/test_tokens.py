@@ -146,6 +146,7 @@ def test_pixels_outside_all_patches_are_filled_in() -> None:
     assert float((found[..., 16:, :] - found[..., 15:16, :]).abs().mean()) < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True], ids=["buffer", "frozen"])
 def test_fixed_positions_fall_back_with_a_note(frozen: bool) -> None:
     model = small(layout="rows" if frozen else "fixed", frozen=frozen)
@@ -154,12 +155,14 @@ def test_fixed_positions_fall_back_with_a_note(frozen: bool) -> None:
     assert any("The attack matched updates instead." in note for note in guess.notes)
 
 
+@pytest.mark.slow
 def test_several_pictures_are_left_to_the_other_stages() -> None:
     guess = attacked(small(), dead_leaves(2, SHAPE, generator=seeded()))
     assert any("The attack matched updates instead." in note for note in guess.notes)
     assert not any("tokens" in note for note in guess.notes)
 
 
+@pytest.mark.slow
 def test_gradients_of_zero_are_refused() -> None:
     model = small()
     nn.init.zeros_(model.head.weight)

@@ -82,6 +82,7 @@ TWO = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", TWO)
 def test_what_two_stages_say_together_has_no_slope_at_the_truth(spec: str) -> None:
     """Many entries of one value are told to a hundredth of the largest one; rounded ones to the interval's width."""
