@@ -7,17 +7,18 @@ no matrix of the weight's size is ever computed. No hooks are added to the model
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Linear, Module
 from torch.overrides import TorchFunctionMode
 
 from unveil.core.batch import Batch
+from unveil.core.calls import linear_call, tensors_in
 from unveil.core.errors import UsageError
 from unveil.core.factored import WORTH_IT, Candidate, Factored, dense
 from unveil.core.network import Buffers, Draws, Mode, in_mode, run, users_code
@@ -52,33 +53,6 @@ def thin_weights(model: Module) -> frozenset[str]:
         if exact and module.weight.numel() >= WORTH_IT and module.weight.requires_grad:
             found.add(name)
     return frozenset(found)
-
-
-def linear_call(
-    func: Any, args: Any, kwargs: Mapping[str, Any]
-) -> tuple[Float[Tensor, "*rows in"], Float[Tensor, "*out in"]] | None:
-    """Return the input and the weight of a call of `F.linear`; None for a call of any other function.
-
-    Args:
-        func: The function of torch that is called.
-        args: Its arguments by position.
-        kwargs: Its arguments by name.
-    """
-    if func is not F.linear:
-        return None
-    given = dict(zip(("input", "weight"), args, strict=False)) | dict(kwargs)
-    return given["input"], given["weight"]
-
-
-def tensors_in(values: Any) -> Iterator[Shaped[Tensor, " ..."]]:
-    """Yield every tensor among the arguments or results of a call, inside lists, tuples and dictionaries too."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        yield from tensors_in(list(values.values()))
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from tensors_in(value)
 
 
 class _Tape(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""Modes of torch that watch a network run, leave it at a Linear layer, or replace that layer's input."""
+"""Modes of torch that watch a network run, leave it at a layer, or replace a Linear layer's input."""
 
 from __future__ import annotations
 
@@ -9,33 +9,36 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from unveil.core.gradient import linear_call, tensors_in
+from unveil.core.calls import convolution_call, linear_call, tensors_in
 
 
 class Reached(BaseException):
     """Raised by `Cut` to leave a network; it is not an `Exception`, so that no handler in the user's code catches it.
 
     Args:
-        features: The input of the Linear layer that was about to run.
+        features: The input of the layer that was about to run.
     """
 
-    def __init__(self, features: Float[Tensor, "*rows in"]) -> None:
+    def __init__(self, features: Float[Tensor, " ..."]) -> None:
         super().__init__()
         self.features = features
 
 
 class Cut(TorchFunctionMode):
-    """Raises `Reached` when a Linear layer is about to use the given weight."""
+    """Raises `Reached` when a Linear layer or a convolution is about to use the given weight."""
 
-    def __init__(self, weight: Float[Tensor, "out in"]) -> None:
+    def __init__(self, weight: Float[Tensor, "out ..."]) -> None:
         super().__init__()
         self.weight = weight
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        call = linear_call(func, args, kwargs or {})
-        if call is not None and call[1] is self.weight:
-            raise Reached(call[0])
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        linear, convolution = linear_call(func, args, kwargs), convolution_call(func, args, kwargs)
+        if linear is not None and linear[1] is self.weight:
+            raise Reached(linear[0])
+        if convolution is not None and convolution.weight is self.weight:
+            raise Reached(convolution.inputs)
+        return func(*args, **kwargs)
 
 
 class Feed(TorchFunctionMode):

@@ -18,7 +18,7 @@ from unveil.attacks.matching.loop import blind_guess
 from unveil.attacks.separation.confidence import confidence
 from unveil.attacks.separation.estimate_gain import EstimateGain
 from unveil.attacks.separation.heads.head import NoHeadError, PooledError
-from unveil.attacks.separation.peeled import MatchMaps, PeelBatch
+from unveil.attacks.separation.peeled import PeelBatch
 from unveil.attacks.separation.peeling.peel import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures
@@ -56,8 +56,9 @@ class Schedule:
 class FeatureInversion:
     """Separate the batch behind the network's Linear layers, then rebuild each image from its own features.
 
-    If the batch cannot be separated (pooled features, more images than equations, no Linear layer), the result says so,
-    and the attack matches updates instead.
+    One picture of a transformer is read from its tokens, and a network that pools its last map is peeled. If nothing of
+    this can be done (more images than equations, no Linear layer, obfuscated pooled features), the result says so, and
+    the attack matches updates instead.
 
     Args:
         steps: Steps of the search over all its stages, 1 to 1,000,000.
@@ -151,8 +152,7 @@ def scheduled(
     ]
     tokens = ReadTokens(smoothness=smoothness, refine=matched)
     peel = PeelBatch(factorisation=separate.factorisation, search=separate.search)
-    maps = tuple(MatchMaps.like(match) for match in stages)
-    return Schedule(tokens=tokens, separated=(separate, *between), peeled=(peel, *maps), matched=(matched,))
+    return Schedule(tokens=tokens, separated=(separate, *between), peeled=(peel, *stages), matched=(matched,))
 
 
 def run_schedule(

@@ -12,6 +12,7 @@ from torch import Tensor
 from unveil.attacks.separation.gain.consistency import consistent_gain
 from unveil.attacks.separation.gain.levels import Levelled
 from unveil.attacks.separation.gain.likelihood import GainLikelihood
+from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.state import Problem, State
 from unveil.core.batch import Batch
 from unveil.core.factored import Candidate
@@ -38,7 +39,7 @@ def first_estimate(
         features: The features that were separated at the first gain, one row for each image.
         pictures: Gain -> the pictures that are decoded at this gain.
     """
-    assert state.refiner is not None
+    assert isinstance(state.refiner, FeatureRefiner)
     first = state.refiner.gain
 
     def simulate(images: Images) -> Candidate:
@@ -49,7 +50,7 @@ def first_estimate(
     if state.gain_likelihood is not None:
         gain = judge.best(pictures, start=first, widths=WIDELY)
         state = settle(_with_gain(state, gain), features * (first / gain))
-    assert state.refiner is not None
+    assert isinstance(state.refiner, FeatureRefiner)
     return replace(state, pictures=pictures(state.refiner.gain))
 
 
@@ -65,7 +66,7 @@ class EstimateGain:
 
     def __call__(self, problem: Problem, state: State) -> State:
         """Estimate the gain, and scale the pictures to the new gain; see `Stage`."""
-        if state.refiner is None or state.gain_likelihood is None:
+        if not isinstance(state.refiner, FeatureRefiner) or state.gain_likelihood is None:
             return state
         before, present = state.refiner.gain, state.pictures
 
@@ -74,10 +75,10 @@ class EstimateGain:
 
         gain = state.gain_likelihood.best(pictures, start=before, widths=NEARBY)
         state = _with_gain(state, gain)
-        assert state.refiner is not None
+        assert isinstance(state.refiner, FeatureRefiner)
         with torch.no_grad():
             state = settle(state, state.refiner.head.features(pictures(gain)))
-        assert state.refiner is not None
+        assert isinstance(state.refiner, FeatureRefiner)
         return replace(state, pictures=pictures(state.refiner.gain))
 
 
@@ -89,7 +90,11 @@ def settle(state: State, features: Float[Tensor, "n features"]) -> State:
         features: Features of the present pictures, or those separated at the present gain, one row for each image.
     """
     refiner, judge = state.refiner, state.gain_likelihood
-    if refiner is None or judge is None or judge.received.clear[refiner.head.weights[0]] < EXACT:
+    if (
+        not isinstance(refiner, FeatureRefiner)
+        or judge is None
+        or judge.received.clear[refiner.head.weights[0]] < EXACT
+    ):
         return state
     gain = consistent_gain(refiner.head, refiner.gradient, refiner.labels, features, refiner.gain * refiner.once)
     return state if gain is None else replace(_with_gain(state, gain / refiner.once), gain_likelihood=None)
@@ -97,5 +102,5 @@ def settle(state: State, features: Float[Tensor, "n features"]) -> State:
 
 def _with_gain(state: State, gain: float) -> State:
     """Return the state with another gain in its refiner."""
-    assert state.refiner is not None
+    assert isinstance(state.refiner, FeatureRefiner)
     return replace(state, refiner=replace(state.refiner, gain=gain))

@@ -1,30 +1,25 @@
-"""The stages for networks that pool their last map: peel to a deep map, decode it, and search pictures that have it."""
+"""The first stage for networks that pool their last map: it peels them to a deep map, and decodes that."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn import Module
 
-from unveil.attacks.matching.regularisers import ColourVariation
 from unveil.attacks.separation.decoder import fit_decoder
-from unveil.attacks.separation.factorisation import first_guess
+from unveil.attacks.separation.factorisation import FeatureEstimate, first_guess
 from unveil.attacks.separation.gain.likelihood import is_known
 from unveil.attacks.separation.heads.head import Head, PooledError, read_head
 from unveil.attacks.separation.peeling.map_body import MapBody
 from unveil.attacks.separation.peeling.peel import CannotPeelError, PeeledMap, Peeling
-from unveil.attacks.separation.stages import MatchFeatures, feature_sensitivity_of, restore
-from unveil.attacks.separation.state import MapTarget, Problem, State, descend
+from unveil.attacks.separation.stages import feature_sensitivity_of
+from unveil.attacks.separation.state import Problem, State
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.core.errors import UsageError
 from unveil.core.network import in_mode, run
-from unveil.core.reconstruction import FeatureFit
 from unveil.core.types import Images
-from unveil.enhancers.learned import Learned
 
 TURNS = 200  # alternations of pooled features and errors, without obfuscation: they converge to rounding
 
@@ -78,78 +73,36 @@ class PeelBatch:
         )
         decoder = fit_decoder(body, generator=generator)
         values = found.values.flatten(1).float()
-        sensitivity = feature_sensitivity_of(body, decoder(values, 0.0), tuning=self.search, generator=generator)
+        pictures, n = decoder(values, 0.0), len(values)
+        exact_maps = FeatureEstimate(values, values.new_zeros(n, 0), values.new_zeros(1, n, n), found.off)
         state = replace(
             state,
-            pictures=decoder(values, 0.0),
-            target=MapTarget(body=body, features=values),
-            notes=(*state.notes, _sentence(found)),
-            feature_sensitivity=sensitivity,
+            pictures=pictures,
+            refiner=KnownMaps(body=body, estimate=exact_maps, notes=(_sentence(found),)),
+            feature_sensitivity=feature_sensitivity_of(body, pictures, tuning=self.search, generator=generator),
             losses=(*state.losses, found.off),
         )
         problem.report(len(state.losses) - 1)(1, found.off, lambda: state.pictures)
         return state
 
 
-@dataclass(frozen=True, kw_only=True)
-class MatchMaps:
-    """Search smooth pictures that have the map which was found.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KnownMaps:
+    """Maps that were found for every image and do not change with the pictures; see `Refiner`.
 
     Args:
-        steps: Steps of Adam, at least 0.
-        lr: Learning rate of the first step, in pixel values a step; a cosine lowers it.
-        floor: Standard deviation of the map's errors that is assumed, relative to that of its values.
-        smoothness: Weight of the regulariser, in nats for a slope of one pixel value a pixel.
-        tuning: The constants of the search.
-        restorer: Restores the pictures before the search; see `MatchFeatures`.
-        trust: Weight of `NearRestored`, at least 0.
+        body: Computes the map from pictures.
+        estimate: The flattened maps, with no error.
+        notes: Sentences for the reader of a report: which map it is, and how well it explains the update.
     """
 
-    steps: int
-    lr: float
-    floor: float
-    smoothness: float
-    tuning: SearchTuning
-    restorer: Learned | None = None
-    trust: float = 0.0
+    body: MapBody
+    estimate: FeatureEstimate
+    notes: tuple[str, ...]
 
-    @classmethod
-    def like(cls, match: MatchFeatures) -> MatchMaps:
-        """Return the stage with the settings of one that matches separated features."""
-        return cls(**{item.name: getattr(match, item.name) for item in fields(cls)})
-
-    def __call__(self, problem: Problem, state: State) -> State:
-        """Search the pictures; see `Stage`."""
-        target = state.target
-        if target is None:
-            return state
-        body, wanted = target.body, target.features
-        near = None
-        if self.restorer is not None:
-            near = restore(self.restorer, state, trust=self.trust)
-            state = replace(state, pictures=near.pictures)
-        spread = wanted.var()
-        precision = 1 / (self.floor**2 * spread)
-        regulariser = near or ColourVariation(
-            weight=self.smoothness * state.feature_sensitivity,
-            chroma=self.tuning.colour_weight,
-            softness=self.tuning.edge_softness,
-        )
-
-        def loss(images: Images) -> Float[Tensor, ""]:
-            off = body.features(images, rough=True) - wanted
-            return 0.5 * precision * off.square().sum() + regulariser(images)
-
-        state = descend(problem, state, loss, steps=self.steps, lr=self.lr, tuning=self.tuning)
-        with torch.no_grad():
-            missed = (body.features(state.pictures) - wanted).square().mean(1)
-        least = self.tuning.least_error**2 * spread
-
-        def chi_squared(images: Images) -> Float[Tensor, " n"]:
-            return ((body.features(images) - wanted).square() / least).mean(1)
-
-        evidence = FeatureFit(noise=torch.zeros_like(missed), miss=(missed / spread).sqrt(), chi_squared=chi_squared)
-        return replace(state, evidence=evidence)
+    def __call__(self, pictures: Images) -> tuple[KnownMaps, FeatureEstimate]:
+        """Return the maps, whatever the present pictures are."""
+        return self, self.estimate
 
 
 def _in_float64(problem: Problem) -> Module:

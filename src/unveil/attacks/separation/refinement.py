@@ -136,6 +136,11 @@ class FeatureRefiner:
         return weighted_misfit(errors, guess, self.entry_model)
 
     @property
+    def body(self) -> Head:
+        """The body behind the head's cut; see `Refiner`."""
+        return self.head
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the reader of a report: how the batch was separated, and what was estimated."""
         notes = ["The batch was separated into single images through its Linear layers."]

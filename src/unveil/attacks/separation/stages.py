@@ -58,7 +58,7 @@ class MatchFeatures:
             near = restore(self.restorer, state, trust=self.trust)
             state = replace(state, pictures=near.pictures)
         refiner, separated = refiner(state.pictures)
-        target, head = separated.features, refiner.head
+        target, body = separated.features, refiner.body
         precision = with_certainty(separated, self.floor)
         adapted = noise_adapted_weight(separated.noise / float(target.var()), tuning=self.tuning)
         regulariser = near or ColourVariation(
@@ -68,7 +68,7 @@ class MatchFeatures:
         )
 
         def loss(images: Images) -> Float[Tensor, ""]:
-            off = head.features(images, rough=True) - target
+            off = body.features(images, rough=True) - target
             shared = len(precision) == 1
             weighted = precision[0] @ off if shared else torch.bmm(precision, off.T[..., None])[..., 0].T
             return 0.5 * (off * weighted).sum() + regulariser(images)
@@ -77,12 +77,12 @@ class MatchFeatures:
             problem, replace(state, refiner=refiner), loss, steps=self.steps, lr=self.lr, tuning=self.tuning
         )
         with torch.no_grad():
-            missed = (head.features(state.pictures) - target).square().mean(1)
+            missed = (body.features(state.pictures) - target).square().mean(1)
         spread, variance = target.var(), separated.covariance.diagonal(dim1=-2, dim2=-1)
         least = self.tuning.least_error**2 * spread
 
         def chi_squared(images: Images) -> Float[Tensor, " n"]:
-            return ((head.features(images) - target).square() / variance.T.clamp_min(least)).mean(1)
+            return ((body.features(images) - target).square() / variance.T.clamp_min(least)).mean(1)
 
         evidence = FeatureFit(
             noise=(variance.mean(0) / spread).sqrt(), miss=(missed / spread).sqrt(), chi_squared=chi_squared

@@ -15,8 +15,8 @@ from unveil.attacks.matching.descent import StepReport, minimise
 from unveil.attacks.matching.latents import Pyramid
 from unveil.attacks.matching.optimisers import Adam
 from unveil.attacks.separation.body import Body
+from unveil.attacks.separation.factorisation import FeatureEstimate
 from unveil.attacks.separation.gain.likelihood import GainLikelihood
-from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.protocols import Knowledge
 from unveil.core.reconstruction import FeatureFit, Stop
@@ -52,17 +52,27 @@ class Problem:
         return StepReport(planned=self.planned, done=done, watch=self.watch)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MapTarget:
-    """A map that was found for every image.
+@runtime_checkable
+class Refiner(Protocol):
+    """Gives the features that each image's pictures should have, again for each new guess of the pictures."""
 
-    Args:
-        body: Computes the map from pictures.
-        features: The map, flattened, one row for each image.
-    """
+    @property
+    def body(self) -> Body:
+        """Computes the features from pictures."""
+        ...
 
-    body: Body
-    features: Float[Tensor, "n features"]
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the reader of a report: how the features were found."""
+        ...
+
+    def __call__(self, pictures: Images) -> tuple[Refiner, FeatureEstimate]:
+        """Return the refiner for the next pictures, and the features.
+
+        Args:
+            pictures: The present pictures, n x c x h x w in [0, 1].
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,8 +82,7 @@ class State:
     Args:
         pictures: The present pictures, in [0, 1].
         losses: The loss before each step of all stages so far; each stage has a different loss.
-        refiner: Separates the batch with the present pictures; None if the batch was not separated.
-        target: The map that was found by peeling; None if the network was not peeled.
+        refiner: Gives the features of the present pictures; None if the batch was not separated.
         gain_likelihood: Compares gains by their pictures; None if the gain is known or settled.
         feature_sensitivity: Factor of the regulariser's weight for this network; see `feature_sensitivity_of`.
         evidence: Noise and misses of the pictures' features after the last stage that matched features; None before.
@@ -83,8 +92,7 @@ class State:
 
     pictures: Images
     losses: tuple[float, ...] = ()
-    refiner: FeatureRefiner | None = None
-    target: MapTarget | None = None
+    refiner: Refiner | None = None
     gain_likelihood: GainLikelihood | None = None
     feature_sensitivity: float = 1.0
     evidence: FeatureFit | None = None

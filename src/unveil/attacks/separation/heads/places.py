@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
-from unveil.core.gradient import linear_call, tensors_in
+from unveil.core.calls import linear_call, tensors_in
 from unveil.core.network import run
 from unveil.core.tracing import Cut, Reached
 from unveil.core.types import Images

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
-from torch.overrides import TorchFunctionMode
 
 from unveil.core.arithmetic import rough_steps
 from unveil.core.network import run
+from unveil.core.tracing import Cut, Reached
 from unveil.core.types import Images
 
 
@@ -47,10 +46,10 @@ class MapBody:
         """
         weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         try:
-            with _Stop(weights[self.convolution]), rough_steps(images) if rough else nullcontext():
+            with Cut(weights[self.convolution]), rough_steps(images) if rough else nullcontext():
                 run(self.model, images, weights, draws=None)
-        except _StoppedError as stopped:
-            found = stopped.features.flatten(1)
+        except Reached as reached:
+            found = reached.features.flatten(1)
             return found.to(torch.promote_types(found.dtype, torch.float32))
         raise AssertionError("the convolution was not run")
 
@@ -61,25 +60,3 @@ class MapBody:
     def without_draws(self) -> MapBody:
         """Return the same body: its draws are replaced by their means."""
         return self
-
-
-class _StoppedError(BaseException):
-    """Raised to leave a network; not an `Exception`, so that no handler in the user's code catches it."""
-
-    def __init__(self, features: Float[Tensor, "n c h w"]) -> None:
-        super().__init__()
-        self.features = features
-
-
-class _Stop(TorchFunctionMode):
-    """Leaves the network when a convolution is about to use the given weight."""
-
-    def __init__(self, weight: Float[Tensor, "out in height width"]) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.conv2d and self.weight is (args[1] if len(args) > 1 else kwargs.get("weight")):
-            raise _StoppedError(args[0] if args else kwargs["input"])
-        return func(*args, **kwargs)

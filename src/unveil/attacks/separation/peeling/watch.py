@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
-from unveil.core.gradient import tensors_in
+from unveil.core.calls import ConvolutionCall, convolution_call, tensors_in
 from unveil.core.network import run
 from unveil.core.types import Images
 
@@ -71,7 +71,7 @@ class _Watch(TorchFunctionMode):
         self.calls = 0
         self.made: dict[int, tuple[int, Tensor]] = {}
         self.readers: dict[int, set[int]] = {}
-        self.convolutions: list[dict[str, Any]] = []
+        self.convolutions: list[tuple[int, int, ConvolutionCall, Any]] = []  # call, source, arguments, output's shape
         self.kept: dict[int, Tensor] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -81,17 +81,15 @@ class _Watch(TorchFunctionMode):
         sources = [self.made[id(t)][0] for t in tensors_in([*args, kwargs]) if id(t) in self.made]
         for source in sources:
             self.readers.setdefault(source, set()).add(number)
-        call = _convolution(func, args, kwargs)
-        if call is not None and id(call["weight"]) in self.names:
-            known = self.made.get(id(call["input"]))
-            self.convolutions.append({**call, "call": number, "source": known[0] if known else -1})
+        call = convolution_call(func, args, kwargs)
         result = func(*args, **kwargs)
+        if call is not None and call.padding is not None and id(call.weight) in self.names:
+            source, _ = self.made.get(id(call.inputs), (0, None))
+            self.convolutions.append((number, source, call, tuple(result.shape[1:])))
         if number in self.replace:
             result = self.replace[number].clone()
         if isinstance(result, Tensor):
             self.made[id(result)] = (number, result)
-            if call is not None and self.convolutions and self.convolutions[-1]["call"] == number:
-                self.convolutions[-1]["output_shape"] = tuple(result.shape[1:])
             if self.keep(number, result):
                 self.kept[number] = result
                 result = result.clone()  # a later call that works in place must not change what was kept
@@ -111,21 +109,20 @@ def convolutions_of(model: Module, images: Images) -> list[Convolution]:
     with torch.no_grad(), watch:
         run(model, images, {}, draws=None)
     found = []
-    for call in watch.convolutions:
-        weight = call["weight"]
-        if call["groups"] != 1 or call["dilation"] != (1, 1) or call["source"] < 1 or weight.dim() != 4:
+    for number, source, call, output_shape in watch.convolutions:
+        if call.groups != 1 or call.dilation != (1, 1) or source < 1 or call.padding is None or call.inputs.dim() != 4:
             continue
         found.append(
             Convolution(
-                name=names[id(weight)],
-                weight=weight.detach(),
-                call=call["call"],
-                source=call["source"],
-                shared=len(watch.readers.get(call["source"], ())) > 1,
-                stride=call["stride"],
-                padding=call["padding"],
-                input_shape=tuple(call["input"].shape[1:]),
-                output_shape=call["output_shape"],
+                name=names[id(call.weight)],
+                weight=call.weight.detach(),
+                call=number,
+                source=source,
+                shared=len(watch.readers.get(source, ())) > 1,
+                stride=call.stride,
+                padding=call.padding,
+                input_shape=(call.inputs.shape[1], call.inputs.shape[2], call.inputs.shape[3]),
+                output_shape=output_shape,
             )
         )
     return found
@@ -173,18 +170,3 @@ def is_cut(model: Module, call: int, images: Images, others: Images) -> bool:
             return False
         output, _ = watched(model, images, replace=kept)
     return output.shape == expected.shape and bool(torch.allclose(output, expected, rtol=1e-6, atol=1e-9))
-
-
-def _convolution(func: Any, args: Any, kwargs: Any) -> dict[str, Any] | None:
-    """Return the arguments of a two-dimensional convolution by name; None for any other call."""
-    if func is not torch.conv2d:
-        return None
-    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-    given: dict[str, Any] = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-    given |= dict(zip(names, args, strict=False)) | kwargs
-    if isinstance(given["padding"], str):
-        return None
-    for name in ("stride", "padding", "dilation"):
-        value = given[name]
-        given[name] = (value, value) if isinstance(value, int) else tuple(value) * (2 // len(tuple(value)))
-    return given

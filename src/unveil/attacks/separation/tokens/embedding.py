@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
-from unveil.core.gradient import linear_call
+from unveil.core.calls import ConvolutionCall, convolution_call, linear_call
 from unveil.core.network import run
 
 CLOSE = 1e-3  # largest difference, relative to white minus black, at which two inputs of the embedding count as equal
@@ -55,8 +55,9 @@ class _FirstLayer(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.conv2d:
-            raise _Entered(args[1] if len(args) > 1 else kwargs["weight"], _cut_by_convolution(args, kwargs))
+        convolution = convolution_call(func, args, kwargs)
+        if convolution is not None:
+            raise _Entered(convolution.weight, _cut_by_convolution(convolution))
         call = linear_call(func, args, kwargs)
         if call is not None:
             inputs = call[0]
@@ -65,22 +66,12 @@ class _FirstLayer(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _cut_by_convolution(args: Any, kwargs: Any) -> Float[Tensor, "n tokens entries"] | None:
+def _cut_by_convolution(call: ConvolutionCall) -> Float[Tensor, "n tokens entries"] | None:
     """Return the patches that a convolution multiplies by its weight; None if its patches are not side by side."""
-    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-    settings = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **dict(zip(names, args, strict=False)), **kwargs}
-    inputs, kernel = settings["input"], tuple(settings["weight"].shape[2:])
-    if inputs.dim() != 4 or settings["groups"] != 1 or _pair(settings["stride"]) != kernel:
+    kernel = tuple(call.weight.shape[2:])
+    if call.inputs.dim() != 4 or call.groups != 1 or call.stride != kernel or call.padding != (0, 0):
         return None
-    if settings["padding"] != "valid" and _pair(settings["padding"]) != (0, 0):
-        return None
-    return F.unfold(inputs, kernel, stride=kernel).transpose(1, 2)
-
-
-def _pair(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, int | str):
-        return (value, value)
-    return tuple(value) * (2 if len(value) == 1 else 1)
+    return F.unfold(call.inputs, kernel, stride=kernel).transpose(1, 2)
 
 
 def read_embedding(client: Module, image_shape: tuple[int, int, int]) -> PatchEmbedding | None:

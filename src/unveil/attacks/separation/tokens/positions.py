@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
 from unveil.attacks.separation.tokens.embedding import PatchEmbedding
-from unveil.core.gradient import linear_call
+from unveil.core.calls import convolution_call, linear_call
 from unveil.core.network import run
 
 EQUAL = 1e-3  # largest relative difference between a token's gradient and that of its position
@@ -61,11 +60,9 @@ class _Output(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        call = linear_call(func, args, kwargs)
-        weight = call[1] if call is not None else None
-        if func is F.conv2d:
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-        if weight is not self.weight:
+        linear, convolution = linear_call(func, args, kwargs), convolution_call(func, args, kwargs)
+        used = (linear[1] if linear else None, convolution.weight if convolution else None)
+        if not any(weight is self.weight for weight in used):
             return result
         self.outputs.append(result.detach().requires_grad_())
         return self.outputs[-1].clone()
