@@ -44,24 +44,9 @@ def find_patterns(
     Returns:
         One row of zeros and ones for each image that was found, at most `count`; the best row comes first.
     """
-    gram = (gradient @ gradient.T).double()
-    space = torch.linalg.eigh(gram).eigenvectors[:, -rank:]
-    size = opened.abs().double().clamp_min(1e-30)
-    basis = space / opened.double()[:, None]
-    # Gates of large errors are more certain, so each gate is weighted by its error in the least squares.
-    weighted = size[:, None] * basis
-    project = torch.linalg.pinv(weighted)
-    patterns = torch.rand((len(opened), tuning.pattern_tries), generator=generator, device=generator.device).to(
-        gradient.device
-    )
-    patterns = (patterns > 0.5).double()
-    for _ in range(tuning.pattern_rounds):
-        rounded = (basis @ (project @ (size[:, None] * patterns)) > 0.5).double()
-        if torch.equal(rounded, patterns):
-            break
-        patterns = rounded
-    off = size[:, None] * (basis @ (project @ (size[:, None] * patterns)) - patterns)
-    left = off.norm(dim=0) / (size[:, None] * patterns).norm(dim=0).clamp_min(1e-30)
+    space = row_space(gradient, rank)
+    starts = torch.rand((len(opened), tuning.pattern_tries), generator=generator, device=generator.device) > 0.5
+    patterns, left = settled(space, opened.double(), starts.to(space), rounds=tuning.pattern_rounds)
     share = patterns.mean(0)
     left[(share < tuning.fewest_open) | (share > 1 - tuning.fewest_open / 10)] = torch.inf
     found: list[Tensor] = []
@@ -73,3 +58,42 @@ def find_patterns(
             found.append(pattern)
     chosen = torch.stack(found) if found else patterns.new_zeros((0, len(opened)))
     return chosen.to(gradient.dtype)
+
+
+def row_space(gradient: Float[Tensor, "out features"], rank: int) -> Float[Tensor, "out rank"]:
+    """Return an orthonormal basis of the space of a gradient's columns, float64: its `rank` strongest directions."""
+    gram = (gradient @ gradient.T).double()
+    basis: Tensor = torch.linalg.eigh(gram).eigenvectors[:, -rank:]
+    return basis
+
+
+def settled(
+    space: Float[Tensor, "out rank"],
+    opened: Float[Tensor, " out"],
+    patterns: Float[Tensor, "out tries"],
+    *,
+    rounds: int,
+) -> tuple[Float[Tensor, "out tries"], Float[Tensor, " tries"]]:
+    """Project patterns of gates on a space and round them, in turns, until they stay.
+
+    Gates of large errors are more certain, so each gate is weighted by its error.
+
+    Args:
+        space: An orthonormal basis of the space in which ``opened * pattern`` lies for the true patterns.
+        opened: The errors behind the gates if all were open.
+        patterns: The first patterns, of 0 and 1, one a column.
+        rounds: Most turns.
+
+    Returns:
+        The patterns, and the distance of ``opened * pattern`` from the space in units of its length.
+    """
+    size = opened.abs()[:, None]
+    basis, _ = torch.linalg.qr(space * opened.sign()[:, None])
+    for _ in range(rounds):
+        rounded = (basis @ (basis.T @ (size * patterns)) > 0.5 * size).to(patterns)
+        if torch.equal(rounded, patterns):
+            break
+        patterns = rounded
+    whole = size * patterns
+    off = (whole - basis @ (basis.T @ whole)).norm(dim=0) / whole.norm(dim=0).clamp_min(1e-30)
+    return patterns, off

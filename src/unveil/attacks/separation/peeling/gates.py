@@ -6,9 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from unveil.attacks.separation.relu_patterns import row_space, settled
+
 ALIKE = 1e-5  # share of the squared slopes in which two patterns may differ and are still one
 FITS = 1e-4  # distance of a pattern from the row space, relative to its length, up to which it is taken for exact
 
+TURNS = 80  # most turns of projecting and rounding
 IDLE = 4  # times without a new pattern after which the search for an image ends
 
 
@@ -40,7 +43,7 @@ def find_gates(
         image of which some are missing is the last one.
     """
     rank = len(opened) * places
-    space = torch.linalg.eigh(gradient @ gradient.T).eigenvectors[:, -rank:]
+    space = row_space(gradient, rank)
     found = []
     for row in opened:
         patterns, off, idle = space.new_zeros((0, len(row))), space.new_zeros(0), 0
@@ -76,22 +79,9 @@ def _search(
     space: Float[Tensor, "out rank"], opened: Float[Tensor, " out"], tries: int, generator: Generator
 ) -> tuple[Float[Tensor, "found out"], Float[Tensor, " found"]]:
     """Return the patterns that random starts lead to and that lie in the space, and their distances from it."""
-    size = opened.abs()
-    used = size > 1e-9 * float(size.max())
-    size = torch.where(used, size, 0.0)
-    sign = opened.sign()
-    basis, _ = torch.linalg.qr(space * sign[:, None])
     shares = 0.2 + 0.6 * torch.rand((1, tries), generator=generator, device=generator.device)
-    start = torch.rand((len(opened), tries), generator=generator, device=generator.device) > shares
-    patterns = start.to(space)
-    for _ in range(80):
-        read = basis @ (basis.T @ (size[:, None] * patterns))
-        rounded = (read > 0.5 * size[:, None]).to(space) * used[:, None]
-        if torch.equal(rounded, patterns):
-            break
-        patterns = rounded
-    whole = size[:, None] * patterns
-    off = (whole - basis @ (basis.T @ whole)).norm(dim=0) / whole.norm(dim=0).clamp_min(1e-300)
+    starts = torch.rand((len(opened), tries), generator=generator, device=generator.device) > shares
+    patterns, off = settled(space, opened, starts.to(space), rounds=TURNS)
     share = patterns.mean(0)
     fits = (off < FITS) & (share > 0.02) & (share < 0.999)
     unique, where = torch.unique(patterns[:, fits].T, dim=0, return_inverse=True)

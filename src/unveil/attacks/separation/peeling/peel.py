@@ -26,17 +26,16 @@ from torch.nn import Module
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.peeling.gates import find_gates
 from unveil.attacks.separation.peeling.ordering import ordered
+from unveil.attacks.separation.peeling.slopes import is_rectified, open_gates, slope_of
 from unveil.attacks.separation.peeling.solving import input_slopes, solve_input
 from unveil.attacks.separation.peeling.watch import Convolution, Map, call_of, convolutions_of, is_cut, watched
 from unveil.core.types import Tensors
 
-SEEN = 24  # places at which a slope is looked for, at least: about half of the gates there are open
 TRIES, TIMES = 1500, 24  # random patterns at a time, and times that they are tried for one image
 ROUNDS = 1500  # most steps of conjugate gradients for one map
 POLISHED = 20  # times that a map is solved again with the slopes that it gives itself, at most
 EXACT = 1e-6  # difference of the gradients at which it is not solved again
 AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
-SAME = 1e-6  # relative difference of slopes that are taken for one slope and its gates
 
 
 class CannotPeelError(Exception):
@@ -68,7 +67,7 @@ class Peeling:
         model: The network in the client's mode, in float64; only eval mode can be peeled.
         gradients: The received gradient of each parameter, float64.
         labels: The class index of each image.
-        images: Some pictures, on which the network is watched; not those of the batch.
+        images: Some pictures in float64, on which the network is watched; not those of the batch.
         generator: Randomness of the search for gates.
     """
 
@@ -174,7 +173,7 @@ class Peeling:
     ) -> tuple[Convolution, Float[Tensor, " channels"]]:
         """Return the last convolution and the slope of the pooled features with respect to it behind an open gate."""
         for layer in self._candidates(layers, before=pooled_call):
-            found = self._slope(layer, pooled_call, pooled=True)
+            found = slope_of(self.model, self.images, layer, pooled_call, pooled=True)
             if found is not None and found[1]:
                 return layer, found[0]
         raise CannotPeelError("The features are not the mean over a map behind gates of 0 and 1.")
@@ -184,7 +183,7 @@ class Peeling:
     ) -> tuple[Convolution, Float[Tensor, " channels"], bool] | None:
         """Return the convolution that makes a map, up to gates and sums, its slope, and whether there are gates."""
         for layer in self._candidates(layers, before=source):
-            found = self._slope(layer, source, pooled=False)
+            found = slope_of(self.model, self.images, layer, source, pooled=False)
             if found is not None:
                 return layer, *found
         return None
@@ -194,39 +193,6 @@ class Peeling:
         near = [layer for layer in layers if layer.call <= before][-3:]
         return sorted(near, key=lambda layer: (-layer.weight[0, 0].numel(), -layer.call))
 
-    def _slope(self, layer: Convolution, call: int, *, pooled: bool) -> tuple[Float[Tensor, " channels"], bool] | None:
-        """Return the slope of a result with respect to the channels of an output behind open gates, and if some close.
-
-        None if the result does not depend on each entry through a slope that is 0 or the same for all places.
-        """
-        chance = torch.Generator().manual_seed(0)
-        probes = max(2, -(-SEEN // (layer.output_shape[1] * layer.output_shape[2])))
-        images = self.images[:1].double().expand(probes, *self.images.shape[1:])
-        with torch.enable_grad():
-            _, kept = watched(self.model, images, keep=(layer.call,))
-            # Numbers much larger than the network's own, of both signs, open and close every gate.
-            output = kept[layer.call].detach()
-            start = 10 * output.std() * torch.randn(output.shape, generator=chance).to(output)
-            start.requires_grad_()
-            _, kept = watched(self.model, images, keep=(call,), replace={layer.call: start})
-            if call not in kept or kept[call].shape[0] != len(images):
-                return None
-            result = kept[call].flatten(1) if pooled else kept[call]
-            if not pooled and result.shape != start.shape:
-                return None
-            if pooled and result.shape[1] != start.shape[1]:
-                return None
-            weights = torch.rand(result.shape, generator=chance).to(result) + 0.5
-            (slopes,) = torch.autograd.grad((result * weights).sum(), start, materialize_grads=True)
-        slopes = slopes / (weights[:, :, None, None] if pooled else weights)
-        rows = slopes.transpose(0, 1).flatten(1)
-        at = rows.abs().argmax(1, keepdim=True)
-        slope = rows.gather(1, at)[:, 0]
-        scale = float(slope.abs().max())
-        same = torch.minimum(rows.abs(), (rows - slope[:, None]).abs()) <= SAME * scale
-        is_gated = bool((rows.abs() <= SAME * scale).any())
-        return (slope, is_gated) if scale > 0 and bool(same.all()) else None
-
     def _polished(self, layer: Convolution, found: Map) -> tuple[Map, Map, float]:
         """Solve for the input of a convolution again, with the slopes that it gives itself, while that explains more.
 
@@ -235,7 +201,7 @@ class Peeling:
         Returns:
             The map, the slopes of the loss there, and how far the gradients that it gives are off.
         """
-        rectified = self._is_rectified(layer.source)
+        rectified = is_rectified(self.model, self.images, layer.source)
         found = found * open_gates(found) if rectified else found
         back, slopes, off = self._forward(layer, found)
         for _ in range(POLISHED):
@@ -255,8 +221,7 @@ class Peeling:
         Returns:
             The slopes of the loss at the input and at the output, and how far the gradients behind it are off.
         """
-        images = self.images.double()
-        blank = images[:1].expand(len(values), *images.shape[1:])
+        blank = self.images[:1].expand(len(values), *self.images.shape[1:])
         with torch.enable_grad():
             start = values.detach().requires_grad_()
             logits, kept = watched(self.model, blank, keep=(layer.call,), replace={layer.source: start})
@@ -272,30 +237,7 @@ class Peeling:
                 whole += float(received.square().sum())
         return back, slopes, (off / max(whole, 1e-300)) ** 0.5
 
-    def _is_rectified(self, call: int) -> bool:
-        """Return whether the values of a map are never negative, as behind ReLU."""
-        with torch.no_grad():
-            _, kept = watched(self.model, self.images.double(), keep=(call,))
-        return bool((kept[call] >= 0).all())
-
     def _ended(self, best: PeeledMap | None, reason: str) -> PeeledMap:
         if best is None:
             raise CannotPeelError(f"No map was found that explains the update: {reason}.")
         return replace(best, reason=reason)
-
-
-def open_gates(found: Map) -> Map:
-    """Return 1 for the entries of a map behind ReLU that are more than zero, and 0 for the others.
-
-    Entries that are zero were found with an error, whose size the negative ones show. The threshold lies in the widest
-    gap, as a ratio, between sorted entries of about this size.
-    """
-    error = float((-found).clamp_min(0).max())
-    largest = float(found.max())
-    if error <= 0 or largest <= 0:
-        return (found > 1e-9 * largest).to(found)
-    near = found[(found > error / 10) & (found < min(100 * error, largest))]
-    ends = found.new_tensor([error / 10, min(100 * error, largest)])
-    logs = torch.cat([near, ends]).log().sort().values
-    at = int((logs[1:] - logs[:-1]).argmax())
-    return (found > float(((logs[at] + logs[at + 1]) / 2).exp())).to(found)
