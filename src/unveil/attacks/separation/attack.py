@@ -19,7 +19,7 @@ from unveil.attacks.separation.confidence import confidence
 from unveil.attacks.separation.estimate_gain import EstimateGain
 from unveil.attacks.separation.heads.head import NoHeadError, PooledError
 from unveil.attacks.separation.peeled import PeelBatch
-from unveil.attacks.separation.peeling.peel import CannotPeelError
+from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, Stage, State

@@ -12,8 +12,9 @@ from unveil.attacks.separation.decoder import fit_decoder
 from unveil.attacks.separation.factorisation import FeatureEstimate, first_guess
 from unveil.attacks.separation.gain.likelihood import is_known
 from unveil.attacks.separation.heads.head import Head, PooledError, read_head
+from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.map_body import MapBody
-from unveil.attacks.separation.peeling.peel import CannotPeelError, PeeledMap, Peeling
+from unveil.attacks.separation.peeling.peel import PeeledMap, Peeling
 from unveil.attacks.separation.stages import feature_sensitivity_of
 from unveil.attacks.separation.state import Problem, State
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning

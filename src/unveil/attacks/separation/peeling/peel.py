@@ -1,16 +1,13 @@
 """Peel a network: from pooled features to the map before pooling, and from there one convolution after the other.
 
-Behind a mean over all places, every place of the last map is to the last convolution what an image of one class is to
-a Linear layer: its slopes are those of the image's pooled feature, behind gates of 0 and 1. `find_gates` finds the
-gates, least squares the patches, their overlap the order of the places. With the input of a convolution known, its own
-gates are the ones of the convolution before, and the input of that follows by linear algebra.
+`top.py` gives the input of the last convolution. With the input of a convolution known, its own gates are the ones of
+the convolution before, and the input of that follows by linear algebra.
 
 Wherever the network depends on a map alone, the rest of the network is run from the map that was found. The gradients
 that this gives are compared with the received ones: a map counts only while they agree.
 
 Reference:
-    The space of the gradient's rows and sparse gates as a key: Dimitrov et al., SPEAR, NeurIPS 2024; one layer after
-    the other: Zhu and Blaschko, R-GAP, ICLR 2021. Gates of pooled places, and the walk: ours.
+    One layer after the other: Zhu and Blaschko, R-GAP, ICLR 2021. The walk: ours.
 """
 
 from __future__ import annotations
@@ -24,22 +21,17 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.attacks.separation.heads.head import Head
-from unveil.attacks.separation.peeling.gates import find_gates
-from unveil.attacks.separation.peeling.ordering import ordered
-from unveil.attacks.separation.peeling.slopes import is_rectified, open_gates, slope_of
+from unveil.attacks.separation.peeling.errors import CannotPeelError
+from unveil.attacks.separation.peeling.slopes import is_rectified, nearest, open_gates, slope_of
 from unveil.attacks.separation.peeling.solving import input_slopes, solve_input
-from unveil.attacks.separation.peeling.watch import Convolution, Map, call_of, convolutions_of, is_cut, watched
+from unveil.attacks.separation.peeling.top import last_convolution, last_map
+from unveil.attacks.separation.peeling.watch import Convolution, Map, convolutions_of, is_cut, watched
 from unveil.core.types import Tensors
 
-TRIES, TIMES = 1500, 24  # random patterns at a time, and times that they are tried for one image
 ROUNDS = 1500  # most steps of conjugate gradients for one map
 POLISHED = 20  # times that a map is solved again with the slopes that it gives itself, at most
 EXACT = 1e-6  # difference of the gradients at which it is not solved again
 AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
-
-
-class CannotPeelError(Exception):
-    """The maps of the network cannot be found from its pooled features; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,9 +82,10 @@ class Peeling:
         layers = [layer for layer in convolutions_of(self.model, self.images) if layer.name in self.gradients]
         if not layers:
             raise CannotPeelError("The network has no convolution whose gradient was sent.")
-        layer, found, slopes_at = self._top(
-            layers, head.layers(features, self.labels)[0].pulls, self._pooled_call(head)
-        )
+        last = last_convolution(self.model, self.images, layers, head)
+        pulls = head.layers(features, self.labels)[0].pulls
+        layer = last.layer
+        found, slopes_at = last_map(last, self.gradients[layer.name], pulls, generator=self.generator)
         best: PeeledMap | None = None
         while True:
             cut = is_cut(self.model, layer.source, self.images, self.images.flip(0))
@@ -121,77 +114,15 @@ class Peeling:
             layer = next_layer
             found, _ = solve_input(layer, self.gradients[layer.name], slopes_at, rounds=ROUNDS)
 
-    def _pooled_call(self, head: Head) -> int:
-        """Return the number of the first call whose result, flattened, are the features of the head."""
-        with torch.no_grad():
-            features = head.features(self.images)
-            call = call_of(self.model, self.images, features)
-        if call is None:
-            raise CannotPeelError("The pooled features are not the result of a call in the network.")
-        return call
-
-    def _top(
-        self, layers: list[Convolution], slopes: Float[Tensor, "n features"], pooled_call: int
-    ) -> tuple[Convolution, Map, Map]:
-        """Return the last convolution, its input, and the slopes at its output."""
-        layer, slope = self._before_pooling(layers, pooled_call)
-        channels, height, width = layer.output_shape
-        places, n = height * width, len(slopes)
-        side = layer.weight.shape[2]
-        if slopes.shape[1] != channels:
-            raise CannotPeelError(f"The features are not the channels of the last convolution ({layer.name}).")
-        if layer.weight.shape[3] != side or side < 3 or layer.stride != (1, 1) or layer.padding != (side // 2,) * 2:
-            raise CannotPeelError(f"The patches of the last convolution ({layer.name}) do not overlap.")
-        if n * places >= channels:
-            raise CannotPeelError(
-                f"The last map has {n * places:,} places in the batch and only {channels:,} channels: its gates are "
-                "not determined."
-            )
-        gradient = self.gradients[layer.name]
-        opened = slopes * slope
-        gates = find_gates(
-            gradient.flatten(1), opened, places=places, tries=TRIES, rounds=TIMES, generator=self.generator
-        )
-        if len(gates[-1]) < places:
-            raise CannotPeelError(
-                f"Of the {places} places of the last map the gates of only {len(gates[-1])} were found for image "
-                f"{len(gates)} of the batch."
-            )
-        rows = torch.cat([found * row for found, row in zip(gates, opened, strict=True)])
-        patches = torch.linalg.lstsq(rows.T, gradient.flatten(1)).solution
-        patches = patches.reshape(n, places, *gradient.shape[1:])
-        maps, slopes_at = [], []
-        for image in range(n):
-            order = ordered(patches[image], height, width)
-            centres = patches[image][order][:, :, side // 2, side // 2]
-            maps.append(centres.T.reshape(-1, height, width))
-            slopes_at.append((gates[image][order] * opened[image]).T.reshape(channels, height, width))
-        return layer, torch.stack(maps), torch.stack(slopes_at)
-
-    def _before_pooling(
-        self, layers: list[Convolution], pooled_call: int
-    ) -> tuple[Convolution, Float[Tensor, " channels"]]:
-        """Return the last convolution and the slope of the pooled features with respect to it behind an open gate."""
-        for layer in self._candidates(layers, before=pooled_call):
-            found = slope_of(self.model, self.images, layer, pooled_call, pooled=True)
-            if found is not None and found[1]:
-                return layer, found[0]
-        raise CannotPeelError("The features are not the mean over a map behind gates of 0 and 1.")
-
     def _before(
         self, layers: list[Convolution], source: int
     ) -> tuple[Convolution, Float[Tensor, " channels"], bool] | None:
         """Return the convolution that makes a map, up to gates and sums, its slope, and whether there are gates."""
-        for layer in self._candidates(layers, before=source):
+        for layer in nearest(layers, before=source):
             found = slope_of(self.model, self.images, layer, source, pooled=False)
             if found is not None:
                 return layer, *found
         return None
-
-    def _candidates(self, layers: list[Convolution], *, before: int) -> list[Convolution]:
-        """Return the last convolutions before a call: larger kernels first, since they give more equations."""
-        near = [layer for layer in layers if layer.call <= before][-3:]
-        return sorted(near, key=lambda layer: (-layer.weight[0, 0].numel(), -layer.call))
 
     def _polished(self, layer: Convolution, found: Map) -> tuple[Map, Map, float]:
         """Solve for the input of a convolution again, with the slopes that it gives itself, while that explains more.

@@ -14,6 +14,12 @@ SEEN = 24  # places at which a slope is looked for, at least: about half of the 
 SAME = 1e-6  # relative difference of slopes that are taken for one slope and its gates
 
 
+def nearest(layers: list[Convolution], *, before: int) -> list[Convolution]:
+    """Return the last convolutions before a call: larger kernels first, since they give more equations."""
+    near = [layer for layer in layers if layer.call <= before][-3:]
+    return sorted(near, key=lambda layer: (-layer.weight[0, 0].numel(), -layer.call))
+
+
 def slope_of(
     model: Module, images: Images, layer: Convolution, call: int, *, pooled: bool
 ) -> tuple[Float[Tensor, " channels"], bool] | None:
