@@ -12,8 +12,9 @@ from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit
 from unveil.audits.threat_model import ThreatModel, reordered
 from unveil.clients.client import Client
+from unveil.clients.local_steps import draws_of
 from unveil.clients.making import make_client
-from unveil.clients.training import FedAvg, FedSGD, draws_of
+from unveil.clients.training import FedAvg, FedSGD
 from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import dense

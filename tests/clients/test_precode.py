@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from seeds import seeded, shifted
 from unveil.attacks import parse
+from unveil.clients.local_steps import draws_of
 from unveil.clients.models import build_model
-from unveil.clients.training import FedSGD, draws_of
+from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.network import Mode, draws_by_chance

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from unveil.audits.profiling import Profiler
 from unveil.audits.threat_model import ThreatModel
 from unveil.clients.client import Client
-from unveil.clients.training import draws_of
+from unveil.clients.local_steps import draws_of
 from unveil.core.arithmetic import full_precision
 from unveil.core.protocols import Attack, Enhancer, Knowledge, Obfuscation
 from unveil.core.randomness import generators
@@ -107,7 +107,7 @@ def play(
         attack=guess,
         enhanced=enhanced,
         enhancement=enhancement,
-        raw_bits=Update(received.tensors).wire_bits,
+        raw_bits=received.in_full.wire_bits,
         seconds=attacking.seconds,
         enhancing_seconds=0.0 if enhancer is None else enhancing.seconds,
         peak_mib=max(peaks, default=None),

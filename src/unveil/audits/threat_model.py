@@ -82,7 +82,9 @@ class ThreatModel:
             granted = replace(granted, labels=None)
         if "training" in self.unknown:
             # The attacker assumes one gradient: an update of a few small steps is nearly a multiple of it.
-            return replace(granted, training=FedSGD(mode=client.training.mode), scale=False)
+            # Whether there are buffers is seen in the update.
+            assumed = FedSGD(mode=client.training.mode, buffers=granted.buffers)
+            return replace(granted, training=assumed, scale=False)
         if "order" in self.unknown:
             granted = replace(granted, training=reordered(client.training, len(client.batch)) or client.training)
         return granted

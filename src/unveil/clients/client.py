@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn import Module
 
+from unveil.clients.sending import obfuscated, trained_update
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import full_precision
 from unveil.core.batch import Batch
@@ -147,13 +148,15 @@ class Client:
         """
         for_client, for_obfuscation, _ = generators(seed, self.images.device)
         with full_precision(self.images.device):
-            sent = Update(self.training(self.model, self.batch, generator=for_client))
+            sent = trained_update(self.training, self.model, self.batch, generator=for_client)
             if sent.is_zero:
                 raise UsageError(
                     "the update is all zeros, so there is nothing in it to attack; "
                     "check that the client's model is not frozen and that its pictures reach the loss"
                 )
-            received = sent if obfuscation is None else obfuscation(sent, generator=for_obfuscation)
+            received = sent
+            if obfuscation is not None:
+                received = obfuscated(sent, obfuscation, generator=for_obfuscation, training=self.training)
         received.check()
         return received
 

@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor
 from torch.nn import Module
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from unveil.clients.local_steps import LocalSteps, added, draws_of
 from unveil.core.batch import Batch
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.errors import UsageError
-from unveil.core.factored import Candidate, Factored, dense, square_norm
-from unveil.core.gradient import Gradient, gradient, thin_weights
-from unveil.core.network import Draws, Mode, fresh_buffers, in_mode, seed_of
-from unveil.core.protocols import LocalTraining, MayBeShortened
+from unveil.core.factored import Candidate, Factored, dense
+from unveil.core.gradient import Gradient
+from unveil.core.network import Draws, Mode, in_mode
+from unveil.core.protocols import BufferSetting, LocalTraining, MayBeShortened, Trained
 from unveil.core.registry import build, spec_of
 from unveil.core.types import Tensors
 
@@ -36,6 +36,8 @@ class FedSGD:
         mode: The client's mode: `eval`, or `train`, in which BatchNorm uses the batch's own statistics.
         clip: DP-SGD: each example's gradient is clipped to this L2 norm before the mean; None for no clipping.
         noise: DP-SGD: noise multiplier; the mean gets Gaussian noise of standard deviation noise * clip / n.
+        buffers: What becomes of the buffers that training changes, such as BatchNorm's running statistics: `kept` by
+            the client, `sent` as they are, as a `state_dict` is, or `obfuscated` like the gradient.
 
     Raises:
         UsageError: A setting is out of its range.
@@ -49,18 +51,25 @@ class FedSGD:
     mode: Mode = "eval"
     clip: float | None = None
     noise: float = 0.0
+    buffers: BufferSetting = "kept"
 
     def __post_init__(self) -> None:
         _check_privacy("FedSGD", self.clip, self.noise)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Return the gradient that the client sends; see `LocalTraining`."""
-        sent = _Client(in_mode(model, self.mode), self.clip, draws=draws_of(generator)).gradient({}, batch)
-        return _noised(_detached(sent), self.noise * (self.clip or 0.0) / len(batch), generator)
+        return self.trained(model, batch, generator=generator).tensors
+
+    def trained(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Trained:
+        """Return the gradient and the changes of the buffers; see `SendsBuffers`."""
+        client = LocalSteps(in_mode(model, self.mode), self.clip, draws=draws_of(generator))
+        sent = _detached(client.gradient({}, batch))
+        sent = _noised(sent, self.noise * (self.clip or 0.0) / len(batch), generator)
+        return Trained(tensors=sent, buffers=_changes(client, self.buffers))
 
     def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """Return the gradient without noise, differentiable in the batch; large Linear weights are factored."""
-        client = _Client(in_mode(model, self.mode), self.clip, draws=draws, differentiable=_is_searched(batch))
+        client = LocalSteps(in_mode(model, self.mode), self.clip, draws=draws, differentiable=_is_searched(batch))
         return client.gradient({}, batch)
 
     __str__ = spec_of
@@ -81,6 +90,8 @@ class FedAvg:
         mode: The client's mode: `eval`, or `train`, in which BatchNorm uses each mini-batch's own statistics.
         clip: DP-SGD's per-example clipping norm in every step; None for no clipping.
         noise: DP-SGD's noise multiplier in every step.
+        buffers: What becomes of the buffers that training changes, such as BatchNorm's running statistics: `kept` by
+            the client, `sent` as they are, as a `state_dict` is, or `obfuscated` like the weight difference.
 
     Raises:
         UsageError: A setting is out of its range, or both or neither of steps and epochs are given.
@@ -100,6 +111,7 @@ class FedAvg:
     mode: Mode = "eval"
     clip: float | None = None
     noise: float = 0.0
+    buffers: BufferSetting = "kept"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -118,25 +130,32 @@ class FedAvg:
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Return the weight difference that the client sends; see `LocalTraining`."""
-        return _detached(self._run(model, batch, draws_of(generator), differentiable=False, generator=generator))
+        return self.trained(model, batch, generator=generator).tensors
+
+    def trained(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Trained:
+        """Return the weight difference and the changes of the buffers; see `SendsBuffers`."""
+        client = self._client(model, draws_of(generator), differentiable=False)
+        sent = _detached(self._run(client, batch, generator=generator))
+        return Trained(tensors=sent, buffers=_changes(client, self.buffers))
 
     def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """Return the difference without noise, differentiable through every step; large Linear weights are factored."""
-        return self._run(model, batch, draws, differentiable=_is_searched(batch), generator=None)
+        client = self._client(model, draws, differentiable=_is_searched(batch))
+        return self._run(client, batch, generator=None)
 
     __str__ = spec_of
 
-    def _run(
-        self, model: Module, batch: Batch, draws: Draws, *, differentiable: bool, generator: Generator | None
-    ) -> Candidate:
+    def _client(self, model: Module, draws: Draws, *, differentiable: bool) -> LocalSteps:
         # Weight decay adds the weights themselves, which have no thin factors.
-        client = _Client(
+        return LocalSteps(
             in_mode(model, self.mode),
             self.clip,
             draws=draws,
             differentiable=differentiable,
             may_be_thin=not self.weight_decay,
         )
+
+    def _run(self, client: LocalSteps, batch: Batch, *, generator: Generator | None) -> Candidate:
         parameters = dict(client.model.named_parameters())
         delta: Gradient = {}
         velocity: Gradient = {}
@@ -149,7 +168,7 @@ class FedAvg:
                 if self.weight_decay:
                     now = _now(parameters[name], delta.get(name))
                     slope = torch.add(dense(slope), now, alpha=self.weight_decay)
-                velocity[name] = slope if name not in velocity else _sum(velocity[name] * self.momentum, slope)
+                velocity[name] = slope if name not in velocity else added(velocity[name] * self.momentum, slope)
                 delta[name] = _moved(parameters[name], delta.get(name), velocity[name], self.lr)
         return {n: d if isinstance(d, Factored) else d.to(parameters[n].dtype) for n, d in delta.items()}
 
@@ -203,78 +222,6 @@ def _is_searched(batch: Batch) -> bool:
     return torch.is_grad_enabled() and (batch.images.requires_grad or batch.labels.requires_grad)
 
 
-class _Client:
-    """A client during its local steps: its network and the buffers that one step leaves to the next.
-
-    Args:
-        model: The network in the client's mode.
-        clip: Clipping norm of each example's gradient; None for no clipping.
-        draws: Seed of the network's random draws; None to replace every draw by its mean.
-        differentiable: Keep the graph, so that gradients can be differentiated with respect to the batch.
-        may_be_thin: Factor the gradients of large Linear weights.
-    """
-
-    def __init__(
-        self,
-        model: Module,
-        clip: float | None,
-        *,
-        draws: Draws,
-        differentiable: bool = False,
-        may_be_thin: bool = True,
-    ) -> None:
-        self.model = model
-        self.clip = clip
-        self.draws = draws
-        self.differentiable = differentiable
-        self.thin = thin_weights(model) if may_be_thin else frozenset[str]()
-        self.buffers = fresh_buffers(model)
-
-    def gradient(self, delta: Candidate, batch: Batch, *, step: int = 0) -> Gradient:
-        """Compute the mean gradient of one local step; with a clipping norm, each example's gradient is clipped first.
-
-        Args:
-            delta: How far each parameter has moved from the model's own value.
-            batch: The mini-batch.
-            step: Number of the step, from 0; each step has random draws of its own.
-
-        Raises:
-            UsageError: The model cannot be run or differentiated, or has BatchNorm in train mode beside clipping.
-        """
-        if self.clip is None:
-            return self._once(delta, batch, seed_of(self.draws, step))
-        if self.model.training and any(isinstance(m, _BatchNorm) for m in self.model.modules()):
-            raise UsageError(
-                "training: per-example clipping has no meaning with BatchNorm in train mode, which mixes the examples; "
-                "use mode=eval or a model with GroupNorm"
-            )
-        total: Gradient = {}
-        for i in range(len(batch)):
-            one = Batch(batch.images[i : i + 1], batch.labels[i : i + 1])
-            slopes = self._once(delta, one, seed_of(self.draws, step, i))
-            norm = torch.stack([square_norm(slope) for slope in slopes.values()]).sum().clamp_min(1e-24).sqrt()
-            share = (self.clip / norm).clamp(max=1.0) / len(batch)
-            for name, slope in slopes.items():
-                total[name] = slope * share if name not in total else _sum(total[name], slope * share)
-        return total
-
-    def _once(self, delta: Candidate, batch: Batch, draws: Draws) -> Gradient:
-        return gradient(
-            self.model,
-            delta,
-            batch,
-            differentiable=self.differentiable,
-            thin=self.thin,
-            buffers=self.buffers,
-            draws=draws,
-        )
-
-
-def draws_of(generator: Generator | None) -> int:
-    """Return the seed of the random draws of a client's network: that of its generator, or 0 without one."""
-    return 0 if generator is None else generator.initial_seed() % 2**63
-
-
 def _moved(
     weight: Float[Tensor, "*shape"],
     delta: Float[Tensor, "*shape"] | Factored | None,
@@ -292,7 +239,7 @@ def _moved(
     if weight.dtype in (torch.float16, torch.bfloat16):  # the client's weights are rounded after each step
         return weight.detach().float() - torch.add(_now(weight, delta), dense(velocity), alpha=-lr).float()
     change = velocity * lr
-    return change if delta is None else _sum(delta, change)
+    return change if delta is None else added(delta, change)
 
 
 def _now(weight: Float[Tensor, "*shape"], delta: Float[Tensor, "*shape"] | Factored | None) -> Float[Tensor, "*shape"]:
@@ -301,11 +248,15 @@ def _now(weight: Float[Tensor, "*shape"], delta: Float[Tensor, "*shape"] | Facto
     return start if delta is None else (start - dense(delta)).to(start.dtype)
 
 
-def _sum(
-    a: Float[Tensor, "*shape"] | Factored, b: Float[Tensor, "*shape"] | Factored
-) -> Float[Tensor, "*shape"] | Factored:
-    """Return the sum, factored if both are."""
-    return a + b if isinstance(a, Factored) and isinstance(b, Factored) else dense(a) + dense(b)
+def _changes(client: LocalSteps, setting: BufferSetting) -> Mapping[str, Shaped[Tensor, " ..."]]:
+    """Return the changes of the buffers; raise a `UsageError` if they are to be sent and there are none."""
+    found = client.buffer_changes()
+    if setting != "kept" and not found:
+        raise UsageError(
+            f"training: buffers={setting} has no effect, because local training changes no buffer of this network; "
+            "leave buffers out, or use mode=train with a network that has BatchNorm"
+        )
+    return found
 
 
 def _detached(candidate: Candidate) -> Tensors:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Generator, Tensor
 from torch.nn import Module
 
@@ -75,8 +75,21 @@ class Knowledge:
             if self.obfuscation is not None
             else "The attacker does not know which obfuscation was used.",
             *((masks,) if by_chance else ()),
+            *((BUFFERS[self.buffers],) if self.buffers != "kept" else ()),
         )
 
+    @property
+    def buffers(self) -> BufferSetting:
+        """Whether the update holds the network's buffers."""
+        return self.training.buffers if isinstance(self.training, SendsBuffers) else "kept"
+
+
+_HELD = "The update also holds how local training changed the network's buffers, such as BatchNorm's running statistics"
+BUFFERS: Mapping[str, str] = {
+    "sent": f"{_HELD}; nothing obfuscates them.",
+    "obfuscated": f"{_HELD}, obfuscated as an update of their own.",
+}
+"""Setting of `buffers` -> what the attacker is assumed to receive."""
 
 Misfit = Callable[[Candidate], Float[Tensor, ""]]
 """(candidate) -> how badly it explains the received update; the expected value is lowest for the true update."""
@@ -254,6 +267,37 @@ class MayBeShortened(Protocol):
 
     def shortened(self, pictures: int) -> LocalTraining:
         """Return a copy that trains for one epoch of `pictures` pictures at most."""
+        ...
+
+
+BufferSetting = Literal["kept", "sent", "obfuscated"]
+"""Whether a client keeps the network's buffers, sends them as they are, or lets them be obfuscated like the update."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a client has after local training.
+
+    Args:
+        tensors: What it sends of the parameters; see `LocalTraining`.
+        buffers: Value after minus value before of each buffer of the network's `state_dict` that changed.
+    """
+
+    tensors: Tensors
+    buffers: Mapping[str, Shaped[Tensor, " ..."]]
+
+
+@runtime_checkable
+class SendsBuffers(Protocol):
+    """A local training that may also send what it did to the network's buffers, such as BatchNorm's statistics."""
+
+    @property
+    def buffers(self) -> BufferSetting:
+        """Whether it sends them."""
+        ...
+
+    def trained(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Trained:
+        """Compute what a call does, and the changes of the buffers."""
         ...
 
 

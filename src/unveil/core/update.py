@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unveil.core.errors import UsageError
@@ -74,6 +74,7 @@ class Update:
             levels, a 0-dimensional tensor or one of the tensor's shape, in units of `tensors`.
         encoded: The arrays that were sent instead, if the server computes the tensors from other arrays, such as two
             thin factors. None: the tensors themselves were sent.
+        buffers: What local training did to the network's buffers; None if the client keeps them.
     """
 
     tensors: Tensors
@@ -81,6 +82,7 @@ class Update:
     support: Mapping[str, Bool[Tensor, "*shape"]] | None = None
     side: Mapping[str, Tensors] = field(default_factory=dict)
     encoded: Update | None = None
+    buffers: BufferChanges | None = None
 
     def sent(self, name: str) -> Bool[Tensor, "*shape"] | None:
         """Return the mask of a tensor's sent entries; None if all were sent."""
@@ -100,9 +102,10 @@ class Update:
 
     @property
     def payload(self) -> tuple[Payload, ...]:
-        """The arrays on the wire, without the side information, which `wire_bits` adds."""
+        """The arrays on the wire, buffers last, without the side information, which `wire_bits` adds."""
+        buffers = () if self.buffers is None else self.buffers.payload
         if self.encoded is not None:
-            return self.encoded.payload
+            return self.encoded.payload + buffers
         found = []
         for name, tensor in self.tensors.items():
             size, bits = tensor.numel(), self.coding.bits_per_value
@@ -116,25 +119,65 @@ class Update:
                     index_bits=min(sent * math.ceil(math.log2(max(size, 2))), size) if sent < size else 0,
                 )
             )
-        return tuple(found)
+        return tuple(found) + buffers
 
     @property
     def wire_bits(self) -> int:
-        """Size on the wire in bits: values, positions and side information."""
+        """Size on the wire in bits: values, positions, side information and buffers."""
+        buffers = 0 if self.buffers is None else self.buffers.wire_bits
         if self.encoded is not None:
-            return self.encoded.wire_bits
-        return math.ceil(sum((array.bits for array in self.payload), self.coding.side_bits))
+            return self.encoded.wire_bits + buffers
+        own = replace(self, buffers=None).payload
+        return math.ceil(sum((array.bits for array in own), self.coding.side_bits)) + buffers
+
+    @property
+    def in_full(self) -> Update:
+        """The same tensors and buffers with every entry written in full."""
+        buffers = self.buffers and replace(self.buffers, statistics=Update(self.buffers.statistics.tensors))
+        return Update(self.tensors, buffers=buffers)
 
     @property
     def is_zero(self) -> bool:
-        """Whether every sent value is zero, or nothing was sent at all."""
+        """Whether every sent value of the parameters is zero, or nothing was sent at all."""
         return not any(bool(tensor.any()) for tensor in self.tensors.values())
 
     def check(self) -> None:
         """Raise a `UsageError` that names the first tensor with a NaN or an infinity, if there is one."""
-        for name, tensor in self.tensors.items():
+        statistics = {} if self.buffers is None else self.buffers.statistics.tensors
+        for name, tensor in [*self.tensors.items(), *statistics.items()]:
             if not bool(torch.isfinite(tensor).all()):
                 raise UsageError(
                     f"update: tensor {name!r} holds NaN or infinite values, so nothing can be matched to it; "
                     "check the client's learning rate and input for overflow, or send a finite update"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferChanges:
+    """What local training did to a network's buffers: their values after it minus those before it.
+
+    Only buffers of the network's `state_dict` that changed are in it. BatchNorm in train mode has two statistics,
+    `running_mean` and `running_var`, and a counter, `num_batches_tracked`.
+
+    Args:
+        statistics: The changes of floating-point buffers, an update of their own, which may be obfuscated.
+        counters: The changes of integer buffers, in their own type; they are sent exactly.
+    """
+
+    statistics: Update
+    counters: Mapping[str, Int[Tensor, " ..."]] = field(default_factory=dict)
+
+    @property
+    def payload(self) -> tuple[Payload, ...]:
+        """The arrays on the wire; see `Update.payload`."""
+        exact = [
+            Payload(name=name, entries=t.numel(), values=t.numel(), bits_per_value=8 * t.element_size())
+            for name, t in self.counters.items()
+        ]
+        return (*self.statistics.payload, *exact)
+
+    @property
+    def wire_bits(self) -> int:
+        """Size on the wire in bits; see `Update.wire_bits`."""
+        exact = sum(8 * t.element_size() * t.numel() for t in self.counters.values())
+        return self.statistics.wire_bits + exact

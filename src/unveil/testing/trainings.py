@@ -9,6 +9,7 @@ import torch
 from unveil.clients.training import parse
 from unveil.core.batch import Batch
 from unveil.core.factored import dense
+from unveil.core.protocols import SendsBuffers
 from unveil.testing.sample import (
     client,
     copied,
@@ -42,6 +43,11 @@ def check_training(training: Any, *, seed: int = 0) -> None:
         other = training(model, batch, generator=generator(seed + 1))
         simulated = training.simulate(model, Batch(images, batch.labels))
     require(is_same(model.state_dict(), weights), f"{who} changed the model; work on a copy of its weights")
+    if isinstance(training, SendsBuffers) and training.buffers == "kept":
+        with no_global_randomness(who):
+            trained = training.trained(model, batch, generator=generator(seed))
+        require(is_same(sent, trained.tensors), f"{who}: `trained` has other tensors than a call")
+        require(not trained.buffers, f"{who}: `trained` has changes of buffers that the network does not have")
     require(is_same(sent, again), f"{who} is another for the same seed; draw from the generator")
     parameters = dict(model.named_parameters())
     require(set(sent) == set(parameters), f"{who} does not send one tensor a parameter, by the parameter's name")
