@@ -13,6 +13,7 @@ PLAIN = (
     "fp4",
     "topk:density=0.2",
     "randomk:density=0.5,unbiased=true",
+    "soteria:pruning_rate=0.4",
     "powersgd:rank=2",
     "gaussian:relative=1",
     "laplace:relative=0.1",
@@ -46,6 +47,7 @@ OBFUSCATIONS = (
     "randomk:density=0.1",
     "randomk:density=0.1,unbiased=true",
     "randomk:density=0.1,scope=update",
+    "soteria:pruning_rate=0.5",
     "powersgd:rank=2",
     "gaussian:relative=1",
     "gaussian:sigma=0.01",
@@ -67,6 +69,8 @@ OBFUSCATIONS = (
     "powersgd:rank=2+fp16",
     "topk:density=0.2+powersgd:rank=2",
     "randomk:density=0.2,unbiased=true+qsgd:levels=16,norm=max",
+    "soteria:pruning_rate=0.5+qsgd:levels=16,norm=max",
+    "soteria:pruning_rate=0.5+topk:density=0.2",
 )
 
 ATTACKS = (

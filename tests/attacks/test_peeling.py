@@ -204,6 +204,17 @@ class Overlapless(nn.Module):
         return self.head(self.body(x).mean((2, 3)))
 
 
+class Tokens(nn.Module):
+    """Tokens with LayerNorm, whose weights have one type only, and their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm, self.head = nn.Conv2d(3, 24, 4, 4), nn.LayerNorm(24), nn.Linear(24, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "labels", "settings", "reason"),
@@ -215,6 +226,7 @@ class Overlapless(nn.Module):
         (lambda: Residual(middle=nn.Tanh()), [0, 3], {}, "not the mean over a map behind gates of 0 and 1"),
         (Overlapless, [0, 3], {}, "patches of the last convolution (body.2.weight) do not overlap"),
         (OnlyFloat32, [0, 3], {}, "does not run in float64"),
+        (Tokens, [0, 3], {}, "not the mean over a map behind gates of 0 and 1"),
     ],
 )
 def test_a_network_that_cannot_be_peeled_says_why_and_updates_are_matched(

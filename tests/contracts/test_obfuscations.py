@@ -12,6 +12,7 @@ from seeds import seeded, shifted
 from unveil.clients.training import FedSGD
 from unveil.core import gradient
 from unveil.core.batch import Batch
+from unveil.core.binding import for_client
 from unveil.core.factored import Candidate, Factored, dense
 from unveil.core.protocols import HasEntryModels, MayRescale, Obfuscation
 from unveil.core.update import Update
@@ -22,7 +23,7 @@ everyone = pytest.mark.parametrize("obfuscation", [parse(spec) for spec in SPECS
 
 
 def send(obfuscation: Obfuscation, update: Update, seed: int = 0) -> Update:
-    return obfuscation(update, generator=seeded(seed))
+    return for_client(obfuscation, *small_client(), FedSGD())(update, generator=seeded(seed))
 
 
 def test_every_catalogued_obfuscation_is_tried_here() -> None:

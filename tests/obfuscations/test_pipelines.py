@@ -12,6 +12,7 @@ from instances import PLAIN
 from seeds import seeded
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
+from unveil.core.binding import for_client
 from unveil.core.factored import Candidate
 from unveil.core.protocols import MayRescale, Obfuscation
 from unveil.core.update import Update
@@ -23,7 +24,7 @@ DRAWS = 10
 
 
 def send(obfuscation: Obfuscation, update: Update, seed: int = 0) -> Update:
-    return obfuscation(update, generator=seeded(seed))
+    return for_client(obfuscation, *small_client(), FedSGD())(update, generator=seeded(seed))
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from fakes import small_update
+from fakes import small_client, small_update
 from instances import PLAIN
 from seeds import seeded
+from unveil.clients.training import FedSGD
+from unveil.core.binding import for_client
 from unveil.core.protocols import Obfuscation
 from unveil.core.update import Update
 from unveil.obfuscations import parse
@@ -40,7 +42,7 @@ def stranger(stage: Obfuscation) -> Any:
 
 @pytest.mark.parametrize("spec", dict.fromkeys(PIPELINES))
 def test_a_stage_of_another_package_with_the_same_members_is_treated_as_ours(spec: str) -> None:
-    ours = parse(spec)
+    ours = for_client(parse(spec), *small_client(), FedSGD())
     assert isinstance(ours, Pipeline)
     theirs, truth = stranger(ours), small_update()
     received = ours(truth, generator=seeded(0))

@@ -13,6 +13,7 @@ from torch import Tensor
 from generated import tried
 from instances import PLAIN
 from seeds import seeded
+from unveil.core.binding import for_receiver
 from unveil.core.protocols import Obfuscation
 from unveil.core.update import Update
 from unveil.obfuscations import parse
@@ -38,7 +39,8 @@ scales = st.sampled_from([1.0, 1e20, 1e-23])
 
 
 def send(obfuscation: Obfuscation, tensors: dict[str, Tensor], seed: int = 0) -> Update:
-    return obfuscation(Update(tensors), generator=seeded(seed))
+    update = Update(tensors)
+    return for_receiver(obfuscation, update)(update, generator=seeded(seed))
 
 
 def groups(size: int, bucket: int | None) -> list[slice]:

@@ -14,6 +14,7 @@ from unveil.clients.sending import obfuscated, trained_update
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import full_precision
 from unveil.core.batch import Batch
+from unveil.core.binding import for_client
 from unveil.core.errors import UsageError
 from unveil.core.network import Mode, draws_by_chance, in_mode, run
 from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
@@ -146,9 +147,9 @@ class Client:
         Raises:
             UsageError: The update is all zeros or not finite, or the model or the obfuscation raised an error.
         """
-        for_client, for_obfuscation, _ = generators(seed, self.images.device)
+        for_training, for_obfuscation, _ = generators(seed, self.images.device)
         with full_precision(self.images.device):
-            sent = trained_update(self.training, self.model, self.batch, generator=for_client)
+            sent = trained_update(self.training, self.model, self.batch, generator=for_training)
             if sent.is_zero:
                 raise UsageError(
                     "the update is all zeros, so there is nothing in it to attack; "
@@ -156,7 +157,8 @@ class Client:
                 )
             received = sent
             if obfuscation is not None:
-                received = obfuscated(sent, obfuscation, generator=for_obfuscation, training=self.training)
+                own = for_client(obfuscation, self.model, self.batch, self.training)
+                received = obfuscated(sent, own, generator=for_obfuscation, training=self.training)
         received.check()
         return received
 

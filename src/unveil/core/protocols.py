@@ -189,6 +189,34 @@ class MayRescale(Protocol):
 
 
 @runtime_checkable
+class NeedsClient(Protocol):
+    """An obfuscation that depends on the client's model and batch, and so can obfuscate nothing without them."""
+
+    def for_client(self, model: Module, batch: Batch, training: LocalTraining) -> Obfuscation:
+        """Return the obfuscation that a client applies to its update; only the client calls this.
+
+        Args:
+            model: The model before local training.
+            batch: The client's private batch.
+            training: The client's local training.
+
+        Raises:
+            UsageError: The obfuscation cannot be applied to this model.
+        """
+        ...
+
+    def for_receiver(self, received: Update) -> Obfuscation:
+        """Return an obfuscation that changes other updates as this one seems to have changed a received update.
+
+        Attacks rehearse with it. It depends on nothing but the received update.
+
+        Args:
+            received: An output of this obfuscation, or of a pipeline with this stage.
+        """
+        ...
+
+
+@runtime_checkable
 class Attack(Protocol):
     """Rebuilds a batch from the public model, the update and the knowledge, without the private batch."""
 

@@ -21,6 +21,7 @@ from unveil.obfuscations.powersgd import PowerSGD
 from unveil.obfuscations.qsgd import QSGD
 from unveil.obfuscations.randomk import RandomK
 from unveil.obfuscations.sign import Sign
+from unveil.obfuscations.soteria import Soteria
 from unveil.obfuscations.ternary import Ternary
 from unveil.obfuscations.topk import TopK
 from unveil.obfuscations.uniform import Uniform
@@ -38,6 +39,7 @@ CATALOGUE: Mapping[str, type] = {
     "fp4": Float4,
     "topk": TopK,
     "randomk": RandomK,
+    "soteria": Soteria,
     "powersgd": PowerSGD,
     "gaussian": Gaussian,
     "laplace": Laplace,

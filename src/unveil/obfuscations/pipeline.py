@@ -10,9 +10,12 @@ from typing import ClassVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
+from torch.nn import Module
 
+from unveil.core.batch import Batch
+from unveil.core.binding import for_client, for_receiver
 from unveil.core.errors import UsageError
-from unveil.core.protocols import EntryModel, HasEntryModels, MayRescale, Misfit, Obfuscation
+from unveil.core.protocols import EntryModel, HasEntryModels, LocalTraining, MayRescale, Misfit, Obfuscation
 from unveil.core.types import Block, Family
 from unveil.core.update import Update
 from unveil.obfuscations.before_encoders import encoder_of, in_the_mean
@@ -73,6 +76,14 @@ class Pipeline:
             for name, y in received.tensors.items()
             if y.dim() == 2
         }
+
+    def for_client(self, model: Module, batch: Batch, training: LocalTraining) -> Pipeline:
+        """The pipeline with every stage as this client applies it; see `NeedsClient`."""
+        return Pipeline(tuple(for_client(stage, model, batch, training) for stage in self.stages))
+
+    def for_receiver(self, received: Update) -> Pipeline:
+        """The pipeline with every stage as an attacker rehearses it; see `NeedsClient`."""
+        return Pipeline(tuple(for_receiver(stage, received) for stage in self.stages))
 
     @property
     def scale_unknown(self) -> bool:

@@ -60,10 +60,11 @@ def chosen(update: Update, support: Mapping[str, Shaped[Tensor, " ..."]]) -> Upd
 
     Args:
         update: What came into the stage.
-        support: Tensor name -> mask of the entries that are sent, among those that were sent before.
+        support: Tensor name -> mask of the entries that are sent, among those that were sent before; a tensor without
+            a mask is sent whole.
     """
     masks = {name: mask.bool() for name, mask in support.items()}
-    tensors = {name: t.where(masks[name], 0.0) for name, t in update.tensors.items()}
+    tensors = {name: t.where(masks[name], 0.0) if name in masks else t for name, t in update.tensors.items()}
     coding = replace(update.coding, sparse=True)
     return replace(update, tensors=tensors, coding=coding, support=masks, encoded=None)
 

@@ -9,6 +9,7 @@ import torch
 
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
+from unveil.core.binding import for_client
 from unveil.core.factored import Candidate, Factored
 from unveil.core.protocols import HasEntryModels, Obfuscation
 from unveil.core.update import Update
@@ -41,6 +42,7 @@ def check_obfuscation(obfuscation: Any, *, seed: int = 0) -> None:
     who = require_kind("obfuscation", obfuscation)
     require_round_trip(who, obfuscation, parse)
     sent = update(seed)
+    obfuscation = for_client(obfuscation, *client(seed), FedSGD())
     before = copied(sent.tensors)
     with no_global_randomness(who):
         received = obfuscation(sent, generator=generator(seed))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.attacks.labels.rows import ClassRows
+from unveil.core.binding import for_receiver
 from unveil.core.protocols import Obfuscation
 from unveil.core.update import Update
 
@@ -41,7 +42,7 @@ class Arrival:
         """
         tensors = self.rows.tensors(rows)
         if self.obfuscation is not None:
-            return self.obfuscation(Update(tensors), generator=self.generator)
+            return for_receiver(self.obfuscation, self.received)(Update(tensors), generator=self.generator)
         return Update({name: self._imitated(name, t) for name, t in tensors.items()}, self.received.coding)
 
     def _imitated(self, name: str, tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -16,6 +16,7 @@ from torch.nn import Module
 
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.core.batch import Batch
+from unveil.core.binding import for_receiver
 from unveil.core.factored import dense
 from unveil.core.protocols import Knowledge
 from unveil.core.types import Tensors
@@ -68,7 +69,7 @@ def level(
     if not knowledge.scale:  # the effect of noise, for example, depends on the length: use that of the received update
         longer = received[reference].norm() / sent[reference].norm().clamp_min(torch.finfo(torch.float32).tiny)
         sent = {name: tensor * longer for name, tensor in sent.items()}
-    arrived = obfuscation(Update(sent), generator=generator).tensors
+    arrived = for_receiver(obfuscation, update)(Update(sent), generator=generator).tensors
     factor, clear = {}, {}
     for name, before in sent.items():
         after = arrived[name]

@@ -64,7 +64,8 @@ def read_head(
     trained = {id(p): name for name, p in client.named_parameters() if p.requires_grad}
     like = next(iter(client.parameters()))
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand((2, *image_shape), generator=generator).to(like.device)
+    kind = torch.promote_types(like.dtype, torch.float32)
+    images = torch.rand((2, *image_shape), generator=generator).to(like.device, kind)
     tape = Tape({id(p): name for name, p in client.named_parameters()})
     with torch.no_grad(), tape:
         logits = run(client, images, {}, draws=None)

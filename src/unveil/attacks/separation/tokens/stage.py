@@ -14,6 +14,7 @@ from unveil.attacks.separation.tokens.positions import read_positions
 from unveil.attacks.separation.tokens.solving import TokenEquations
 from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.batch import Batch
+from unveil.core.binding import for_receiver
 from unveil.core.network import in_mode
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.protocols import HasEntryModels
@@ -142,7 +143,8 @@ def rehearsed_noise(problem: Problem, name: str) -> float:
         return 0.0
     pictures = dead_leaves(1, knowledge.image_shape, generator=generator).to(problem.labels.device)
     sent = Update(knowledge.training(problem.model, Batch(pictures, problem.labels), generator=generator))
-    own, received = sent.tensors[name], obfuscation(sent, generator=generator).tensors[name]
+    rehearsed = for_receiver(obfuscation, problem.update)(sent, generator=generator)
+    own, received = sent.tensors[name], rehearsed.tensors[name]
     return float((received - own).norm() / own.norm().clamp_min(1e-30))
 
 
