@@ -156,7 +156,7 @@ def test_a_network_that_it_cannot_defend_is_told_in_a_sentence(model: nn.Module,
 def test_a_frozen_layer_cannot_be_defended() -> None:
     model, batch = small_client()
     model.head.requires_grad_(False)
-    with pytest.raises(UsageError, match=r"does not hold head.weight, the weight of the defended layer; train"):
+    with pytest.raises(UsageError, match=r"Soteria: head.weight is frozen, so nothing of it is sent; train it"):
         sent(model, batch, "soteria:pruning_rate=0.5")
 
 

@@ -75,7 +75,7 @@ class Soteria:
         """Return the pruning of this client's columns; see `NeedsClient`.
 
         Raises:
-            UsageError: The model has no such layer, or the layer's input is not one row for each picture.
+            UsageError: The model has no such layer, the layer is frozen, or its input is not one row for each picture.
         """
         client = in_mode(model, training.mode)
         name = _defended(client, self.layer, batch.images)
@@ -120,20 +120,12 @@ class PrunedColumns:
     family: ClassVar[Family] = Soteria.family
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
-        """Prune; see `Obfuscation`.
-
-        Raises:
-            UsageError: The update does not hold the weight.
-        """
+        """Prune; an update that does not hold the weight is left alone, see `Obfuscation`."""
         masks = update.masks()
         for name, kept in self.kept.items():
-            if name not in update.tensors:
-                raise UsageError(
-                    f"Soteria: the update does not hold {name}, the weight of the defended layer; "
-                    "train that layer, or name another one with layer="
-                )
-            whole = kept.expand(update.tensors[name].shape)
-            masks[name] = masks[name] & whole if name in masks else whole
+            if name in update.tensors:
+                whole = kept.expand(update.tensors[name].shape)
+                masks[name] = masks[name] & whole if name in masks else whole
         return chosen(update, masks)
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
@@ -194,7 +186,10 @@ def _defended(client: Module, layer: str, images: Images) -> str:
     if layer and f"{layer}.weight" not in found:
         known = ", ".join(dict.fromkeys(name.removesuffix(".weight") for name in found))
         raise UsageError(f"Soteria: the network runs no Linear layer {layer!r}; layer can be one of {known}")
-    return f"{layer}.weight" if layer else found[-1]
+    name = f"{layer}.weight" if layer else found[-1]
+    if not client.get_parameter(name).requires_grad:
+        raise UsageError(f"Soteria: {name} is frozen, so nothing of it is sent; train it, or name another layer")
+    return name
 
 
 def _believed(
