@@ -18,12 +18,12 @@ from unveil.attacks.separation.decoder import fit_decoder
 from unveil.attacks.separation.factorisation import (
     decide_patterns,
     first_guess,
-    lift,
     read_errors,
     refine,
     round_patterns,
     separate,
 )
+from unveil.attacks.separation.head_descent import lift, unknown_columns
 from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
 from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.stages import noise_adapted_weight
@@ -95,6 +95,42 @@ def test_separation_is_exact_without_obfuscation(layers: int, most: float, bias:
         assert len(head.weights) == layers
         off.append(float((features - truth).norm() / truth.norm()))
     assert median(off) < most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruned", ["some", "all"])
+def test_separation_is_exact_although_columns_of_the_last_layer_were_not_sent(pruned: str) -> None:
+    """Units of which nothing is known are taken to be open at first; a column of zeros would call them closed."""
+    off = []
+    for seed in range(7):
+        head, truth, batch, update = client(net(2, bias=True, seed=seed), [3, 11, 7, 0], seed=seed)
+        gradients = [update.tensors[name] for name in head.weights]
+        kept = torch.zeros(96, dtype=torch.bool) if pruned == "all" else torch.rand(96, generator=rng(seed)) > 0.8
+        gradients[1] = gradients[1] * kept
+        weights = kept.double().expand(20, 96)
+        unknown = unknown_columns(gradients, [None, lambda expected, block, w=weights: (expected, w[block])])
+        assert torch.equal(unknown[1], ~kept)
+        features, errors = first_guess(
+            head,
+            gradients,
+            batch.labels,
+            gain=1.0,
+            tuning=FactorisationTuning(),
+            generator=rng(seed),
+            unknown=unknown,
+        )
+        features, _ = refine(
+            head,
+            gradients,
+            features,
+            errors,
+            batch.labels,
+            gain=1.0,
+            rounds=30,
+            tuning=FactorisationTuning(first_ridge=1e-9),
+        )
+        off.append(float((features - truth).norm() / truth.norm()))
+    assert median(off) < 1e-3
 
 
 def test_features_of_a_head_that_is_cut_off_give_the_network_back() -> None:

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from unveil.attacks.separation.head_descent import Unknown, descend_head
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.tuning import FactorisationTuning
@@ -184,6 +185,7 @@ def first_guess(
     gain: float,
     tuning: FactorisationTuning,
     generator: Generator,
+    unknown: Unknown = (),
 ) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
     """Estimate features and errors before there are pictures.
 
@@ -197,13 +199,14 @@ def first_guess(
         gain: Ratio of the update's length to that of one gradient.
         tuning: The constants of the factorisation.
         generator: Randomness of the search for the gates of images of one class.
+        unknown: See `unknown_columns`; empty if something was sent of every column.
 
     Returns:
         The features, and the errors times the gain.
     """
     n, classes, ridge, rounds = len(labels), gradients[-1].shape[0], tuning.first_ridge, tuning.first_rounds
     hot = torch.nn.functional.one_hot(labels, classes).to(gradients[0].dtype)
-    errors, opened = descend_head(head, gradients, (1 / classes - hot) / n, gain=gain, tuning=tuning)
+    errors, opened = descend_head(head, gradients, (1 / classes - hot) / n, gain=gain, tuning=tuning, unknown=unknown)
     if opened is not None and len(gradients) == 2 and head.is_gated:
         for label in torch.unique(labels):
             rows = (labels == label).nonzero()[:, 0]
@@ -215,67 +218,9 @@ def first_guess(
     if head.is_guessed:
         rounds = 0  # the gradient of each layer shows which inputs were dropped; the features do not
     features = solve(errors * gain, gradients[0], ridge)
-    return refine(head, gradients, features, errors * gain, labels, gain=gain, rounds=rounds, tuning=tuning)
-
-
-def descend_head(
-    head: Head,
-    gradients: list[Float[Tensor, "_ _"]],
-    errors: Float[Tensor, "n classes"],
-    *,
-    gain: float,
-    tuning: FactorisationTuning,
-) -> tuple[Float[Tensor, "n out"], Float[Tensor, "n out"] | None]:
-    """Compute the errors of the first Linear layer from those of the last, layer by layer.
-
-    The slope of each activation on the way is that at the inputs of the layer behind it, which are solved for from the
-    gradient of that layer.
-
-    Args:
-        head: The head.
-        gradients: The received gradient of each of the head's weights, first to last.
-        errors: The errors of the last layer, without the gain.
-        gain: Ratio of the update's length to that of one gradient.
-        tuning: The constants of the factorisation.
-
-    Returns:
-        The errors of the first layer without the gain, and those if all gates were open; None instead of the latter for
-        a head of one layer.
-    """
-    opened = None
-    for layer in range(len(gradients) - 1, 0, -1):
-        inputs = solve(errors, gradients[layer] / gain, tuning.first_ridge)
-        if head.is_gated:
-            inputs = lift(inputs, errors, weak_equation=tuning.weak_equation)
-        opened = errors @ head.weight(layer)
-        errors = opened * head.slope_of(layer, inputs)
-    return errors, opened
-
-
-def lift(
-    inputs: Float[Tensor, "n inside"], errors: Float[Tensor, "n out"], *, weak_equation: float
-) -> Float[Tensor, "n inside"]:
-    """Add to inputs behind ReLU the part that the equations do not determine, so that each unit's smallest value is 0.
-
-    If every class is in the batch about equally often, errors from equal probabilities add up to about 0, so the
-    equations do not determine the mean of a unit over the images. But the outputs of ReLU are never negative, and a
-    unit is seldom open for all images.
-
-    Args:
-        inputs: The inputs of a Linear layer that were solved for from its gradient, one row for each image.
-        errors: The errors of this layer, which were known in the solve.
-        weak_equation: Ratio of the smallest eigenvalue to the mean one up to which an equation determines nothing.
-
-    Returns:
-        The inputs; unchanged if the equations determine them all, or if images have different signs in the part that
-        is not determined.
-    """
-    values, vectors = torch.linalg.eigh(errors @ errors.T)
-    direction = vectors[:, 0] * vectors[:, 0].sum().sign()
-    if values[0] > weak_equation * values.mean() or float(direction.min()) <= 0:
-        return inputs
-    lifted: Tensor = inputs + direction[:, None] * (-inputs / direction[:, None]).amax(0)
-    return lifted
+    return refine(
+        head, gradients, features, errors * gain, labels, gain=gain, rounds=rounds, tuning=tuning, unknown=unknown
+    )
 
 
 def refine(
@@ -288,6 +233,7 @@ def refine(
     gain: float,
     rounds: int,
     tuning: FactorisationTuning,
+    unknown: Unknown = (),
 ) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
     """Compute errors from features and features from errors, in turns.
 
@@ -304,6 +250,7 @@ def refine(
         gain: Ratio of the update's length to that of one gradient.
         rounds: Number of alternations, at least 0.
         tuning: The constants of the factorisation.
+        unknown: See `unknown_columns`; empty if something was sent of every column.
 
     Returns:
         The features, and the errors times the gain.
@@ -312,7 +259,9 @@ def refine(
         layers = head.layers(head.allowed(features), labels)
         errors = layers[0].errors
         if len(layers) > 2:
-            downwards, _opened = descend_head(head, gradients, layers[-1].errors, gain=gain, tuning=tuning)
+            downwards, _opened = descend_head(
+                head, gradients, layers[-1].errors, gain=gain, tuning=tuning, unknown=unknown
+            )
             errors = max((errors, downwards), key=lambda d: explained(d, gradients[0]))
         errors = errors * gain
         features = solve(errors, gradients[0], tuning.first_ridge)

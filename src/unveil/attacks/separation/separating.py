@@ -11,6 +11,7 @@ from unveil.attacks.separation.estimate_gain import first_estimate
 from unveil.attacks.separation.factorisation import first_guess, separate
 from unveil.attacks.separation.gain.levels import level
 from unveil.attacks.separation.gain.likelihood import first_gain, is_known
+from unveil.attacks.separation.head_descent import unknown_columns
 from unveil.attacks.separation.heads.head import NoHeadError, read_head
 from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.stages import feature_sensitivity_of
@@ -64,10 +65,18 @@ class SeparateBatch:
         leaves = dead_leaves(2, knowledge.image_shape, generator=generator).to(gradients[0].device)
         sensitivity = feature_sensitivity_of(head, leaves, tuning=self.search, generator=generator)
         gain, factor = first_gain(head, knowledge, gradients, labels, decoder.examples, known=levelled is None)
-        _, errors = first_guess(head, gradients, labels, gain=gain, tuning=self.factorisation, generator=generator)
         sent = replace(problem.update, tensors={name: tensor.to(head.kind) for name, tensor in received.items()})
         entry_models: Mapping[str, EntryModel] = (
             obfuscation.entry_models(sent) if isinstance(obfuscation, HasEntryModels) else {}
+        )
+        _, errors = first_guess(
+            head,
+            gradients,
+            labels,
+            gain=gain,
+            tuning=self.factorisation,
+            generator=generator,
+            unknown=unknown_columns(gradients, [entry_models.get(name) for name in head.weights]),
         )
         refiner = FeatureRefiner(
             head=head,
