@@ -16,6 +16,7 @@ from torch.nn import Module
 from unveil.attacks.labels.inference import infer_labels
 from unveil.attacks.matching.loop import blind_guess
 from unveil.attacks.separation.confidence import confidence
+from unveil.attacks.separation.earlier_layer import SeparateEarlierLayer
 from unveil.attacks.separation.estimate_gain import EstimateGain
 from unveil.attacks.separation.heads.head import NoHeadError, PooledError
 from unveil.attacks.separation.peeled import PeelBatch
@@ -42,12 +43,15 @@ class Schedule:
     Args:
         tokens: The stage for one picture of a transformer; it raises `NoTokensError` for anything else.
         separated: Stages for a batch that can be separated; the first one raises `NoHeadError` if it cannot.
+        earlier: Stages for a network that can be separated at an earlier Linear layer only; the first one raises
+            `NoHeadError` if it cannot.
         peeled: Stages for a network that pools its last map; the first one raises `CannotPeelError` if it cannot.
         matched: Stages for a batch that cannot be separated.
     """
 
     tokens: Stage
     separated: tuple[Stage, ...]
+    earlier: tuple[Stage, ...]
     peeled: tuple[Stage, ...]
     matched: tuple[Stage, ...]
 
@@ -152,7 +156,14 @@ def scheduled(
     ]
     tokens = ReadTokens(smoothness=smoothness, refine=matched)
     peel = PeelBatch(factorisation=separate.factorisation, search=separate.search)
-    return Schedule(tokens=tokens, separated=(separate, *between), peeled=(peel, *stages), matched=(matched,))
+    earlier = SeparateEarlierLayer(search=separate.search)
+    return Schedule(
+        tokens=tokens,
+        separated=(separate, *between),
+        earlier=(earlier, *stages),
+        peeled=(peel, *stages),
+        matched=(matched,),
+    )
 
 
 def run_schedule(
@@ -217,7 +228,10 @@ def first_that_applies(schedule: Schedule, problem: Problem, start: State) -> tu
         except CannotPeelError as reason:
             notes.append(f"{pooled} {reason} The attack matched updates instead.")
     except NoHeadError as reason:
-        notes.append(f"{reason} The attack matched updates instead.")
+        try:
+            return fold(schedule.earlier, problem, start), notes
+        except NoHeadError as further:
+            notes.append(f"{reason} {further} The attack matched updates instead.")
     return fold(schedule.matched, problem, start), notes
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import Module
 
+from unveil.attacks.separation.body import Body
 from unveil.attacks.separation.decoder import fit_decoder
 from unveil.attacks.separation.factorisation import FeatureEstimate, first_guess
 from unveil.attacks.separation.gain.likelihood import is_known
@@ -93,11 +94,11 @@ class KnownMaps:
 
     Args:
         body: Computes the map from pictures.
-        estimate: The flattened maps, with no error.
+        estimate: The flattened maps.
         notes: Sentences for the reader of a report: which map it is, and how well it explains the update.
     """
 
-    body: MapBody
+    body: Body
     estimate: FeatureEstimate
     notes: tuple[str, ...]
 
