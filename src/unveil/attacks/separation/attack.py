@@ -26,7 +26,7 @@ from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, Stage, State
 from unveil.attacks.separation.tokens.stage import NoTokensError, ReadTokens
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
-from unveil.attacks.separation.update_matching import MatchUpdates
+from unveil.attacks.separation.update_matching import KeepIfExplained, MatchUpdates
 from unveil.core.bounds import not_negative, whole
 from unveil.core.objectives import checked
 from unveil.core.protocols import Knowledge
@@ -162,7 +162,7 @@ def scheduled(
         separated=(separate, *between),
         earlier=(earlier, *stages),
         peeled=(peel, *stages),
-        matched=(matched,),
+        matched=(KeepIfExplained(search=matched),),
     )
 
 

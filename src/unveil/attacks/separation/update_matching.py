@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.attacks.matching.regularisers import ColourVariation
+from unveil.attacks.separation.explained import LEAST, explained_share
 from unveil.attacks.separation.state import Problem, State, descend
 from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.batch import Batch
@@ -84,6 +85,35 @@ class MatchUpdates:
                 tried.append((last, state.pictures))
             state = replace(state, pictures=min(tried, key=lambda pair: pair[0])[1])
         return descend(problem, state, loss, steps=self.steps - trial * self.starts, lr=self.lr, tuning=self.tuning)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepIfExplained:
+    """The stage after matching: it hands back the pictures before the search if those after it explain no more.
+
+    Args:
+        search: The stage of the search.
+    """
+
+    search: MatchUpdates
+
+    @property
+    def steps(self) -> int:
+        """The steps of the search."""
+        return self.search.steps
+
+    def __call__(self, problem: Problem, state: State) -> State:
+        """Search the pictures, and compare what they explain; see `Stage`."""
+        searched = self.search(problem, state)
+        share = explained_share(problem, searched.pictures, blank=state.pictures)
+        if share >= LEAST:
+            return searched
+        note = (
+            f"Of what the grey picture leaves unexplained of the update, the pictures that the search found explain "
+            f"{max(share, 0):.0%} in the median tensor, less than {LEAST:.0%}, so the grey picture is handed back. "
+            "That is a failed attack, and not evidence that nothing leaks."
+        )
+        return replace(searched, pictures=state.pictures, notes=(*searched.notes, note))
 
 
 def clouds(like: Images, *, generator: Generator) -> Images:
