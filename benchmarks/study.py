@@ -5,6 +5,8 @@
     python -m benchmarks run study --only false_sense --fresh --audit audits/false_sense
     unveil audit studies/pictures.toml
     python -m benchmarks run study --only pictures --fresh --audit audits/pictures
+    unveil audit studies/defences.toml
+    python -m benchmarks run study --only defences --fresh --audit audits/defences
 
 The second case draws docs/study.png.
 """
@@ -29,6 +31,7 @@ from unveil.report.rate_leakage import rate_leakage
 from unveil.report.rows import Row
 
 SHOWN = ("psnr", "ssim", "lpips", "semantic_jaccard", "true_class", "reid_top1")
+CLAIMS = ("recovered", "clients", "taus", "hidden")
 SIDE, GAP, LEFT, TOP, ACROSS = 96, 4, 330, 24, 6
 
 
@@ -60,6 +63,22 @@ def clients(rows: Sequence[Row]) -> str:
             above = "" if blind is None else f" ({best.scores['psnr'].mean.mean - blind:+.1f})"
             cells.append(f"{best.scores['psnr'].mean.mean:.1f}{above}")
         lines.append(line(f"`{obfuscation}`", *cells))
+    return "\n".join(lines) + "\n"
+
+
+def defences(rows: Sequence[Row]) -> str:
+    """PSNR through each obfuscation, a line for each client, attacker and attack, with the verdicts that occur."""
+    sent = list(dict.fromkeys(row.obfuscation for row in rows))
+    lines = [
+        line("client", "attacker", "attack", *(f"`{name}`" for name in sent), "verdicts"),
+        line(*["---"] * (4 + len(sent))),
+    ]
+    for key in dict.fromkeys((row.client, row.threat_model, row.attack) for row in rows):
+        there = {row.obfuscation: row for row in rows if (row.client, row.threat_model, row.attack) == key}
+        scores = [f"{there[name].scores['psnr'].mean.mean:.1f}" if name in there else "-" for name in sent]
+        levels = dict.fromkeys(there[name].verdict.level.value.lower() for name in sent if name in there)
+        client, attacker, attack = key
+        lines.append(line(client, attacker, f"`{attack}`", *scores, ", ".join(levels)))
     return "\n".join(lines) + "\n"
 
 
@@ -146,12 +165,14 @@ def line(*cells: object) -> str:
 
 
 def run(case: str, places: Places) -> Result:
-    """The tables of the three claims, or the picture of the small study."""
+    """The tables of the three claims, the picture of the small study, or the table of the study of defences."""
     assert places.audit is not None
     if case == "pictures":
         draw(places.audit)
         return {}
     rows = summarise(read_trials(places.audit))
+    if case == "defences":
+        return {"defences": defences(rows)}
     chart(rows)
     return {"recovered": recovered(rows), "clients": clients(rows), **contradictions(rows)}
 
@@ -163,13 +184,13 @@ def missing(case: str, places: Places) -> str:
 
 BENCHMARK = Benchmark(
     name="study",
-    title="tables of the three claims, from audits",
-    cases=lambda: ["false_sense", "pictures"],
+    title="tables of the three claims and of the defences, from audits",
+    cases=lambda: ["false_sense", "pictures", "defences"],
     run=run,
     missing=missing,
     minutes=80,
     blocks=tuple(
-        Block(page=DOCS / "study.md", marker=name, table=lambda results, name=name: results["false_sense"][name])
-        for name in ("recovered", "clients", "taus", "hidden")
+        Block(page=DOCS / "study.md", marker=name, table=lambda results, case=case, name=name: results[case][name])
+        for case, name in (*(("false_sense", name) for name in CLAIMS), ("defences", "defences"))
     ),
 )
