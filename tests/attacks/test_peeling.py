@@ -219,7 +219,12 @@ class Tokens(nn.Module):
 @pytest.mark.parametrize(
     ("build", "labels", "settings", "reason"),
     [
-        (Residual, [0, 3], {"mode": "train"}, "runs the network in train mode"),
+        (
+            Residual,
+            [0, 3],
+            {"mode": "train"},
+            "runs BatchNorm in train mode, where its images depend on each other, and keeps",
+        ),
         (Residual, [0, 3], {"sent": "qsgd:levels=16,norm=max"}, "searched in updates that were not obfuscated"),
         (Residual, [3, 3], {}, "Images of one class have the same errors behind a pooled map"),
         (lambda: Residual(last=6), [0, 3], {}, "has 8 places in the batch and only 6 channels"),

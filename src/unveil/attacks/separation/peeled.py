@@ -1,4 +1,7 @@
-"""The first stage for networks that pool their last map: it peels them to a deep map, and decodes that."""
+"""The first stage for networks that pool their last map: it peels them to a deep map, and decodes that.
+
+A network in train mode is peeled with the batch's statistics that the client sent; see `frozen/`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from torch.nn import Module
 from unveil.attacks.separation.body import Body
 from unveil.attacks.separation.decoder import fit_decoder
 from unveil.attacks.separation.factorisation import FeatureEstimate, first_guess
+from unveil.attacks.separation.frozen.couplings import couplings_of
+from unveil.attacks.separation.frozen.freezing import frozen
+from unveil.attacks.separation.frozen.statistics import frozen_statistics
 from unveil.attacks.separation.gain.likelihood import is_known
 from unveil.attacks.separation.heads.head import Head, PooledError, read_head
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.map_body import MapBody
 from unveil.attacks.separation.peeling.peel import PeeledMap, Peeling
+from unveil.attacks.separation.peeling.watch import convolutions_of
 from unveil.attacks.separation.stages import feature_sensitivity_of
 from unveil.attacks.separation.state import Problem, State
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
@@ -47,28 +54,31 @@ class PeelBatch:
             CannotPeelError: No map was found that explains the update.
         """
         knowledge, labels, generator = problem.knowledge, problem.labels, problem.generator
-        if knowledge.training.mode == "train":
-            raise CannotPeelError("The client runs the network in train mode, where its images depend on each other.")
         if knowledge.obfuscation is None or knowledge.obfuscation.family != "none" or not is_known(knowledge):
             raise CannotPeelError("Gates are searched in updates that were not obfuscated.")
         if len(torch.unique(labels)) < len(labels):
             raise CannotPeelError("Images of one class have the same errors behind a pooled map.")
-        doubled = _in_float64(problem)
-        head = _pooled_head(doubled, problem)
         received = {name: tensor.double() for name, tensor in problem.update.tensors.items()}
+        statistics = frozen_statistics(problem.model, problem.update, knowledge)
+        single = frozen(problem.model, statistics)
+        doubled = _in_float64(single, problem)
+        head = _pooled_head(doubled, problem)
         exact = replace(self.factorisation, first_ridge=1e-14, first_rounds=TURNS)
         gradients = [received[name] for name in head.weights]
         features, _ = first_guess(head, gradients, labels, gain=1.0, tuning=exact, generator=generator)
+        images = torch.rand((2, *knowledge.image_shape), generator=generator).to(labels.device).double()
         peeling = Peeling(
             model=doubled,
             gradients={name: tensor for name, tensor in received.items() if bool(tensor.any())},
             labels=labels,
-            images=torch.rand((2, *knowledge.image_shape), generator=generator).to(labels.device).double(),
+            images=images,
             generator=generator,
+            running=_in_float64(frozen(problem.model, statistics, received), problem) if statistics else None,
+            couplings=couplings_of(doubled, images, convolutions_of(doubled, images), received),
         )
         found = peeling.deepest(head.allowed(features), head)
         body = MapBody(
-            model=in_mode(problem.model, "eval"),
+            model=single,
             convolution=found.before,
             image_shape=knowledge.image_shape,
             feature_map=(found.values.shape[1], found.values.shape[2], found.values.shape[3]),
@@ -107,10 +117,10 @@ class KnownMaps:
         return self, self.estimate
 
 
-def _in_float64(problem: Problem) -> Module:
-    """Return a copy of the network in float64, in eval mode; the user's network does not change."""
+def _in_float64(model: Module, problem: Problem) -> Module:
+    """Return a copy of the network in float64, in eval mode; the given network does not change."""
     try:
-        doubled = in_mode(copy.deepcopy(problem.model).double(), "eval")
+        doubled = in_mode(copy.deepcopy(model).double(), "eval")
         blank = torch.zeros((1, *problem.knowledge.image_shape), device=problem.labels.device)
         with torch.no_grad():
             run(doubled, blank, {}, draws=None)

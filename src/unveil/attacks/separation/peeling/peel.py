@@ -12,7 +12,8 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,17 +21,22 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import Module
 
+from unveil.attacks.separation.frozen.coupling import Coupling, solve_coupled
+from unveil.attacks.separation.frozen.top import last_normalised_map
+from unveil.attacks.separation.frozen.unmixing import Mixture, are_determined, map_of_patches
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.slopes import is_rectified, nearest, open_gates, slope_of
 from unveil.attacks.separation.peeling.solving import input_slopes, solve_input
-from unveil.attacks.separation.peeling.top import last_convolution, last_map
+from unveil.attacks.separation.peeling.top import LastConvolution, last_convolution, last_map
 from unveil.attacks.separation.peeling.watch import Convolution, Map, convolutions_of, is_cut, watched
 from unveil.core.types import Tensors
 
 ROUNDS = 1500  # most steps of conjugate gradients for one map
 POLISHED = 20  # times that a map is solved again with the slopes that it gives itself, at most
 EXACT = 1e-6  # difference of the gradients at which it is not solved again
+ROUNDED = 1e-5  # the same in train mode
+SPARE = 1.2  # equations for each unknown in train mode, at least: with fewer the steps hardly converge
 AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
 
 
@@ -56,11 +62,13 @@ class Peeling:
     """What the walk needs to know.
 
     Args:
-        model: The network in the client's mode, in float64; only eval mode can be peeled.
+        model: The network in eval mode, in float64; in train mode the one whose statistics are frozen.
         gradients: The received gradient of each parameter, float64.
         labels: The class index of each image.
         images: Some pictures in float64, on which the network is watched; not those of the batch.
         generator: Randomness of the search for gates.
+        running: The network with the slopes of the client's mode; None for `model`.
+        couplings: Name of a convolution's weight -> how its slopes depend on its output, in train mode.
     """
 
     model: Module
@@ -68,6 +76,8 @@ class Peeling:
     labels: Int[Tensor, " n"]
     images: Float[Tensor, "probes _ _ _"]
     generator: Generator
+    running: Module | None = None
+    couplings: Mapping[str, Coupling] = field(default_factory=dict)
 
     def deepest(self, features: Float[Tensor, "n features"], head: Head) -> PeeledMap:
         """Walk from pooled features towards the pictures, and return the deepest map that counts.
@@ -85,7 +95,7 @@ class Peeling:
         last = last_convolution(self.model, self.images, layers, head)
         pulls = head.layers(features, self.labels)[0].pulls
         layer = last.layer
-        found, slopes_at = last_map(last, self.gradients[layer.name], pulls, generator=self.generator)
+        found, slopes_at = self._top(last, pulls)
         best: PeeledMap | None = None
         while True:
             cut = is_cut(self.model, layer.source, self.images, self.images.flip(0))
@@ -97,12 +107,13 @@ class Peeling:
             elif layer.shared:
                 return self._ended(best, f"the map before {layer.name} is used by several layers")
             else:
-                back = input_slopes(layer, layer.weight.to(slopes_at), slopes_at)
+                back = input_slopes(layer, layer.weight.to(found), slopes_at)
             before = self._before(layers, layer.source)
             if before is None:
                 return self._ended(best, f"what comes before {layer.name} is no convolution with gates")
             next_layer, slope, is_gated = before
-            if next_layer.equations < len(found) * next_layer.places:
+            spare = SPARE if next_layer.name in self.couplings else 1.0
+            if next_layer.equations < spare * len(found) * next_layer.places:
                 return self._ended(
                     best,
                     f"{next_layer.name} gives {next_layer.equations:,} equations for "
@@ -112,7 +123,27 @@ class Peeling:
             if is_gated:
                 slopes_at = slopes_at * ((found > 0) if cut else open_gates(found))
             layer = next_layer
-            found, _ = solve_input(layer, self.gradients[layer.name], slopes_at, rounds=ROUNDS)
+            found, slopes_at = self._solved(layer, slopes_at, None)
+
+    def _top(self, last: LastConvolution, pulls: Float[Tensor, "n features"]) -> tuple[Map, Map]:
+        """Return the input of the last convolution, and the slopes at its output."""
+        layer, generator = last.layer, self.generator
+        gradient, coupling = self.gradients[layer.name], self.couplings.get(layer.name)
+        if coupling is None:
+            return last_map(last, gradient, pulls, generator=generator)
+        found, slopes = last_normalised_map(last, gradient, pulls, coupling, generator=generator)
+        return self._solved(layer, slopes, found)
+
+    def _solved(self, layer: Convolution, slopes: Map, start: Map | None) -> tuple[Map, Map]:
+        """Return the input of a convolution and the slopes at its output, from those that eval mode would have."""
+        gradient, coupling = self.gradients[layer.name], self.couplings.get(layer.name)
+        if coupling is None:
+            return solve_input(layer, gradient, slopes, rounds=ROUNDS, start=start)[0], slopes
+        if start is None and are_determined(layer, len(slopes)):
+            rows = slopes.flatten(2).transpose(1, 2).flatten(0, 1)
+            patches = Mixture.of(layer, gradient, coupling, len(rows)).patches(rows)
+            start = map_of_patches(layer, patches, len(slopes))
+        return solve_coupled(layer, gradient, slopes, coupling, start=start)
 
     def _before(
         self, layers: list[Convolution], source: int
@@ -136,9 +167,11 @@ class Peeling:
         found = found * open_gates(found) if rectified else found
         back, slopes, off = self._forward(layer, found)
         for _ in range(POLISHED):
-            if off <= EXACT:
+            if off <= (ROUNDED if self.couplings else EXACT):
                 break
-            again, _ = solve_input(layer, self.gradients[layer.name], slopes, rounds=ROUNDS, start=found)
+            coupling = self.couplings.get(layer.name)
+            evaluated = slopes if coupling is None else coupling.evaluated(layer, found, slopes)
+            again, _ = self._solved(layer, evaluated, found)
             again = again * open_gates(again) if rectified else again
             results = self._forward(layer, again)
             if not results[2] < 0.9 * off:
@@ -152,12 +185,13 @@ class Peeling:
         Returns:
             The slopes of the loss at the input and at the output, and how far the gradients behind it are off.
         """
+        running = self.running or self.model
         blank = self.images[:1].expand(len(values), *self.images.shape[1:])
         with torch.enable_grad():
             start = values.detach().requires_grad_()
-            logits, kept = watched(self.model, blank, keep=(layer.call,), replace={layer.source: start})
+            logits, kept = watched(running, blank, keep=(layer.call,), replace={layer.source: start})
             loss = F.cross_entropy(logits, self.labels)
-            behind = {n: p for n, p in self.model.named_parameters() if n in self.gradients and p.requires_grad}
+            behind = {n: p for n, p in running.named_parameters() if n in self.gradients and p.requires_grad}
             wanted = [start, kept[layer.call], *behind.values()]
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
         back, slopes, off, whole = found[0], found[1], 0.0, 0.0
