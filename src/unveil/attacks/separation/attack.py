@@ -24,7 +24,9 @@ from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, Stage, State
-from unveil.attacks.separation.tokens.stage import NoTokensError, ReadTokens
+from unveil.attacks.separation.tokens.gradients import NoTokensError
+from unveil.attacks.separation.tokens.several import DecodeTokens
+from unveil.attacks.separation.tokens.stage import ReadTokens
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.attacks.separation.update_matching import KeepIfExplained, MatchUpdates
 from unveil.core.bounds import not_negative, whole
@@ -41,7 +43,8 @@ class Schedule:
     """The stages of an attack.
 
     Args:
-        tokens: The stage for one picture of a transformer; it raises `NoTokensError` for anything else.
+        tokens: The stages for pictures of a transformer, of which one is run; each raises `NoTokensError` for what it
+            cannot read.
         separated: Stages for a batch that can be separated; the first one raises `NoHeadError` if it cannot.
         earlier: Stages for a network that can be separated at an earlier Linear layer only; the first one raises
             `NoHeadError` if it cannot.
@@ -49,7 +52,7 @@ class Schedule:
         matched: Stages for a batch that cannot be separated.
     """
 
-    tokens: Stage
+    tokens: tuple[Stage, ...]
     separated: tuple[Stage, ...]
     earlier: tuple[Stage, ...]
     peeled: tuple[Stage, ...]
@@ -60,7 +63,7 @@ class Schedule:
 class FeatureInversion:
     """Separate the batch behind the network's Linear layers, then rebuild each image from its own features.
 
-    One picture of a transformer is read from its tokens, and a network that pools its last map is peeled. If nothing of
+    Pictures of a transformer are read from its tokens, and a network that pools its last map is peeled. If nothing of
     this can be done (more images than equations, no Linear layer, obfuscated pooled features), the result says so, and
     the attack matches updates instead.
 
@@ -154,7 +157,10 @@ def scheduled(
     between = [
         stage for number, match in enumerate(stages) for stage in ((EstimateGain(), match) if number else (match,))
     ]
-    tokens = ReadTokens(smoothness=smoothness, refine=matched)
+    tokens = (
+        ReadTokens(smoothness=smoothness, refine=matched),
+        DecodeTokens.of(matched, factorisation=separate.factorisation),
+    )
     peel = PeelBatch(factorisation=separate.factorisation, search=separate.search)
     earlier = SeparateEarlierLayer(search=separate.search)
     return Schedule(
@@ -216,22 +222,25 @@ def first_that_applies(schedule: Schedule, problem: Problem, start: State) -> tu
         The state after the last stage, and sentences that say why the stages before did not apply.
     """
     notes: list[str] = []
-    try:
-        return fold((schedule.tokens,), problem, start), notes
-    except NoTokensError as reason:
-        notes += [str(reason)] if str(reason) else []
+    for stage in schedule.tokens:
+        try:
+            return fold((stage,), problem, start), notes
+        except NoTokensError as reason:
+            notes += [str(reason)] if str(reason) else []
+    is_transformer = bool(notes)
     try:
         return fold(schedule.separated, problem, start), notes
     except PooledError as pooled:
         try:
             return fold(schedule.peeled, problem, start), notes
         except CannotPeelError as reason:
-            notes.append(f"{pooled} {reason} The attack matched updates instead.")
+            why = f"{pooled} {reason} "
     except NoHeadError as reason:
         try:
             return fold(schedule.earlier, problem, start), notes
         except NoHeadError as further:
-            notes.append(f"{reason} {further} The attack matched updates instead.")
+            why = f"{reason} {further} "
+    notes.append(f"{'' if is_transformer else why}The attack matched updates instead.")
     return fold(schedule.matched, problem, start), notes
 
 

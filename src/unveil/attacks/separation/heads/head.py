@@ -17,7 +17,7 @@ from unveil.core.protocols import LocalTraining
 from unveil.core.tracing import Cut, Reached, Tape
 from unveil.core.types import Images
 
-__all__ = ["Head", "NoHeadError", "PooledError", "read_head"]
+__all__ = ["Head", "NoHeadError", "PooledError", "UnplacedError", "read_head"]
 
 SAME = 1e-3  # largest relative difference between the logits of a cut network and those of the whole one
 
@@ -26,8 +26,8 @@ class NoHeadError(Exception):
     """The batch cannot be separated into single images behind this network; the message says why."""
 
 
-class PooledError(NoHeadError):
-    """The features of an image are pooled numbers without a place in the picture.
+class UnplacedError(NoHeadError):
+    """The features of an image have no places in the picture.
 
     Args:
         reason: The message.
@@ -37,6 +37,10 @@ class PooledError(NoHeadError):
     def __init__(self, reason: str, head: Head) -> None:
         super().__init__(reason)
         self.head = head
+
+
+class PooledError(UnplacedError):
+    """The features of an image are those of a pooled map."""
 
 
 def read_head(
@@ -58,7 +62,8 @@ def read_head(
 
     Raises:
         PooledError: Their input is a pooled map.
-        NoHeadError: The network does not end in Linear layers, or their input is not a flattened map.
+        UnplacedError: Their input is not a flattened map.
+        NoHeadError: The network does not end in Linear layers.
     """
     client = in_mode(model, training.mode)
     trained = {id(p): name for name, p in client.named_parameters() if p.requires_grad}
@@ -87,7 +92,7 @@ def read_head(
     )
     if places is None:
         reason = _why_no_places(count, last)
-        raise PooledError(reason, head) if _is_pooled(count, last) else NoHeadError(reason)
+        raise (PooledError if _is_pooled(count, last) else UnplacedError)(reason, head)
     return head
 
 

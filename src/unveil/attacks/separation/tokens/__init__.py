@@ -1,1 +1,1 @@
-"""One picture read from the gradients of a vision transformer's patch and position embeddings."""
+"""Pictures read from the gradients of a vision transformer's patch and position embeddings."""

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import Module
-from torch.overrides import TorchFunctionMode
 
 from unveil.attacks.separation.tokens.embedding import PatchEmbedding
-from unveil.core.calls import convolution_call, linear_call
+from unveil.attacks.separation.tokens.errors import TokenOutput, as_tokens
 from unveil.core.network import run
 
 EQUAL = 1e-3  # largest relative difference between a token's gradient and that of its position
@@ -49,25 +47,6 @@ def _as_rows(tensor: Shaped[Tensor, "*shape"], width: int, channels_first: bool)
     return tensor.reshape(width, -1).T if channels_first else tensor.reshape(-1, width)
 
 
-class _Output(TorchFunctionMode):
-    """Makes the output of a layer a leaf, so that it can be differentiated."""
-
-    def __init__(self, weight: Float[Tensor, "width ..."]) -> None:
-        super().__init__()
-        self.weight = weight
-        self.outputs: list[Tensor] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        linear, convolution = linear_call(func, args, kwargs), convolution_call(func, args, kwargs)
-        used = (linear[1] if linear else None, convolution.weight if convolution else None)
-        if not any(weight is self.weight for weight in used):
-            return result
-        self.outputs.append(result.detach().requires_grad_())
-        return self.outputs[-1].clone()
-
-
 def read_positions(
     client: Module, embedding: PatchEmbedding, image_shape: tuple[int, int, int], *, sent: Collection[str]
 ) -> Positions | None:
@@ -92,7 +71,7 @@ def read_positions(
     weights = {name: (p.detach() + SPREAD * noise(p)).requires_grad_() for name, p in own.items()}
     weight = weights[embedding.weight]
     images = torch.rand((1, *image_shape), generator=chance).to(weight.device)
-    mode = _Output(weight)
+    mode = TokenOutput(weight)
     with torch.enable_grad(), mode:
         logits = run(client, images, dict(weights), draws=None)
     output = mode.outputs[0] if mode.outputs else None
@@ -108,7 +87,7 @@ def read_positions(
     found = slopes[0]
     if found is None:
         return None
-    wanted = found[0].flatten(1).T if weight.dim() == 4 else found.reshape(-1, width)
+    wanted = as_tokens(found, weight)[0]
     for name, slope in zip(candidates, slopes[1:], strict=True):
         if slope is None or len(wanted) != tokens:
             continue

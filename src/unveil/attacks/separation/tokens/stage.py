@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from jaxtyping import Float
@@ -9,13 +10,11 @@ from torch import Tensor
 
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.attacks.separation.state import Problem, State
-from unveil.attacks.separation.tokens.embedding import read_embedding
-from unveil.attacks.separation.tokens.positions import read_positions
+from unveil.attacks.separation.tokens.gradients import NoTokensError, read_gradients
 from unveil.attacks.separation.tokens.solving import TokenEquations
 from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.batch import Batch
 from unveil.core.binding import for_receiver
-from unveil.core.network import in_mode
 from unveil.core.objectives import OBJECTIVES
 from unveil.core.protocols import HasEntryModels
 from unveil.core.types import Images
@@ -25,10 +24,6 @@ NOISES = (1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # relative; the first is
 SOLVING_STEPS = 150  # of each of them; the next one starts where the one before it ended
 EXPLAINED = 1e-5  # cosine distance or misfit at which a picture explains the update, and no other is tried
 FLOOR = 0.3  # levels below this share of the obfuscation's own noise are not tried: they fit the noise
-
-
-class NoTokensError(Exception):
-    """The picture cannot be read from token gradients; the message says why, and is empty for other networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +54,7 @@ class ReadTokens:
             NoTokensError: The network or the update has no such gradients, or there are several pictures.
         """
         equations, names = read_equations(problem)
-        knowledge = problem.knowledge
-        kind = "misfit" if isinstance(knowledge.obfuscation, HasEntryModels) else "cosine"
-        misfit = OBJECTIVES[kind](problem.update, knowledge)
-
-        def unexplained(images: Images) -> float:
-            simulated = knowledge.simulate(problem.model, Batch(images, problem.labels))
-            value: Float[Tensor, ""] = misfit(simulated).detach()
-            return float(value)
-
+        unexplained = unexplained_by(problem)
         report = problem.report(len(state.losses))
         free, tried = state.pictures, list[tuple[float, float, Images]]()
         least = FLOOR * rehearsed_noise(problem, names[0])
@@ -94,38 +81,37 @@ class ReadTokens:
         return replace(searched, pictures=searched.pictures if better else pictures, notes=(*state.notes, note))
 
 
+def unexplained_by(problem: Problem) -> Callable[[Images], float]:
+    """Return the function that says how badly pictures explain the update: the distance by which updates are matched.
+
+    Args:
+        problem: Gives the update, the network and the knowledge.
+    """
+    knowledge = problem.knowledge
+    misfit = OBJECTIVES["misfit" if isinstance(knowledge.obfuscation, HasEntryModels) else "cosine"](
+        problem.update, knowledge
+    )
+
+    def unexplained(images: Images) -> float:
+        value: Float[Tensor, ""] = misfit(knowledge.simulate(problem.model, Batch(images, problem.labels))).detach()
+        return float(value)
+
+    return unexplained
+
+
 def read_equations(problem: Problem) -> tuple[TokenEquations, tuple[str, str]]:
     """Return the equations of a picture's patches, and the names of the patch and the position embeddings.
 
     Raises:
         NoTokensError: The network or the update has no such gradients, or there are several pictures.
     """
-    knowledge, received = problem.knowledge, problem.update.tensors
-    if knowledge.num_images != 1:
+    if problem.knowledge.num_images != 1:
         raise NoTokensError("")
-    client = in_mode(problem.model, knowledge.training.mode)
-    embedding = read_embedding(client, knowledge.image_shape)
-    if embedding is None:
-        raise NoTokensError("")
-    if embedding.weight not in received:
-        raise NoTokensError(f"The update does not hold the network's patch embedding ({embedding.weight}).")
-    positions = read_positions(client, embedding, knowledge.image_shape, sent=set(received))
-    if positions is None:
-        raise NoTokensError(
-            f"The network cuts the picture into {len(embedding.pixels)} patches ({embedding.weight}), but the update "
-            "holds no learned position embeddings that are added to them, so the tokens' errors are not known: the "
-            "picture was not read from them."
-        )
-    weight = received[embedding.weight].double().flatten(1)
-    errors = positions.errors(received[positions.name].double(), len(weight))
-    if not bool(errors.any()) or not bool(weight.any()):
-        raise NoTokensError(
-            f"The gradients of the patch embedding ({embedding.weight}) and of the position embeddings "
-            f"({positions.name}) say nothing, because one of them is zero: the picture was not read from them."
-        )
-    gradient = (weight - errors.T @ embedding.offset) / embedding.scale
-    shape = knowledge.image_shape
-    return TokenEquations(errors, gradient, embedding.pixels, shape), (embedding.weight, positions.name)
+    found = read_gradients(problem)
+    embedding, errors = found.embedding, found.errors
+    gradient = (found.weight - errors.T @ embedding.offset) / embedding.scale
+    equations = TokenEquations(errors, gradient, embedding.pixels, problem.knowledge.image_shape)
+    return equations, (embedding.weight, found.positions)
 
 
 def rehearsed_noise(problem: Problem, name: str) -> float:
