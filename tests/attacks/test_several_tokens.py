@@ -209,7 +209,7 @@ def test_pictures_of_one_class_are_matched_with_one_honest_sentence() -> None:
     problem, _ = problem_of(small(), [1, 1])
     attack = FeatureInversion(steps=2)
     found = attack(problem.model, problem.update, problem.knowledge, generator=seeded())
-    assert len(found.notes) == 2
+    assert not any("pools its last map" in note for note in found.notes)
     assert "cannot be told apart in that sum" in found.notes[0]
     assert found.notes[1] == "The attack matched updates instead."
 
