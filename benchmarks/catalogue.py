@@ -15,6 +15,7 @@ from benchmarks import (
     scoring_cost,
     sources,
     study,
+    train_mode,
     transformers,
     tuning,
     verdicts,
@@ -25,6 +26,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, transformers),
+        *(tuning, train_mode, transformers),
     )
 }
