@@ -1,4 +1,4 @@
-"""One picture of a vision transformer: closed form from its patch and position embeddings, through obfuscations."""
+"""Pictures of a vision transformer: one in closed form, several decoded from the sum of their tokens' errors."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class SparingPositions:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One run on one ImageNet picture.
+    """One run on ImageNet pictures.
 
     Args:
         size: Side of the picture in pixels.
@@ -101,7 +101,8 @@ class Case:
         attack: The attack.
         obfuscation: What is done to the update.
         training: The client's local training.
-        seed: Of the weights and of the audit; it chooses the picture too.
+        seed: Of the weights and of the audit; it chooses the pictures too.
+        pictures: Number of pictures in the batch, each of another class.
     """
 
     size: int
@@ -111,9 +112,11 @@ class Case:
     obfuscation: str = "none"
     training: str = "fedsgd"
     seed: int = 0
+    pictures: int = 1
 
     def __str__(self) -> str:
-        return "; ".join(map(str, astuple(self)))
+        *alone, pictures = map(str, astuple(self))
+        return "; ".join([*alone, f"{pictures} pictures"] if self.pictures > 1 else alone)
 
 
 QSGD16, SPARED = "qsgd:levels=16,norm=max", "benchmarks.transformers:SparingPositions:levels=16"
@@ -132,17 +135,24 @@ CASES: Sequence[Case] = tuple(
     )
     for seed in SEEDS
 )
+SEVERAL = 4  # pictures of a batch
+SEVERAL_CASES: Sequence[Case] = tuple(
+    Case(size=64, patch=8, attack=attack, seed=seed, pictures=SEVERAL)
+    for attack in ("unveil", "inverting_gradients")
+    for seed in SEEDS
+)
 
 
 def run(case: Case, places: Places) -> Result:
     """One run of one attack."""
-    pictures, labels, _, _ = read(places.data, "imagenet700_256.npz", limit=len(SEEDS))
+    first = case.seed * case.pictures
+    pictures, labels, _, _ = read(places.data, "imagenet700_256.npz", limit=len(SEEDS) * case.pictures)
     client = Client(
         name=f"ViT-tiny/{case.patch}",
         model_name=f"vit{case.width}",
         model=TinyViT(size=case.size, patch=case.patch, width=case.width, seed=case.seed).eval(),
-        images=tensor([pictures[case.seed]], case.size),
-        labels=torch.from_numpy(labels[case.seed : case.seed + 1]),
+        images=tensor(pictures[first : first + case.pictures], case.size),
+        labels=torch.from_numpy(labels[first : first + case.pictures]),
         classes=CLASSES,
         training=training.parse(case.training),
         source="imagenet",
@@ -172,13 +182,31 @@ def table(results: Results) -> str:
     return "\n".join(rows) + "\n"
 
 
+def several(results: Results) -> str:
+    """A line for each attack and batch of several pictures."""
+    rows = [
+        "| attack | batch and seed | pictures | PSNR dB | worst | blind guess | SSIM | s / picture |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for case in SEVERAL_CASES:
+        if (run := results.get(str(case))) is not None:
+            rows.append(
+                f"| `{case.attack}` | {case.seed} | {case.pictures} | {run['psnr']:.1f} | {run['psnr_min']:.1f} "
+                f"| {run['psnr_blind']:.1f} | {run['ssim']:.3f} | {run['seconds'] / case.pictures:.0f} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
 BENCHMARK = Benchmark(
     name="transformers",
-    title="one picture of a vision transformer, from its patch and position embeddings",
-    cases=lambda: CASES,
+    title="pictures of a vision transformer, from its patch and position embeddings",
+    cases=lambda: (*CASES, *SEVERAL_CASES),
     run=run,
     missing=lambda case, places: places.no_pictures,
     apart=True,
     minutes=20,
-    blocks=(Block(page=DOCS / "method.md", marker="transformers", table=table),),
+    blocks=(
+        Block(page=DOCS / "method.md", marker="transformers", table=table),
+        Block(page=DOCS / "method.md", marker="transformers-several", table=several),
+    ),
 )
