@@ -10,6 +10,7 @@ from benchmarks import (
     iteration,
     labels,
     meaning,
+    peeling,
     priors,
     published,
     scoring_cost,
@@ -26,6 +27,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, train_mode, transformers),
+        *(tuning, train_mode, transformers, peeling),
     )
 }

@@ -18,7 +18,7 @@ from unveil.clients.client import Client
 SEEDS = (0, 1, 2)
 CLASSES = 1000
 SENT, KEPT = "fedsgd:mode=train,buffers=sent", "fedsgd:mode=train"
-LONG = "unveil:steps=300,smoothness=120"
+UNVEIL = "unveil"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Case:
 
     batch: int
     size: int
-    attack: str = LONG
+    attack: str = UNVEIL
     training: str = SENT
     seed: int = 0
 

@@ -172,6 +172,7 @@ def convolution(
     layer = Convolution(
         name="weight",
         weight=weight,
+        bias=torch.zeros(out).double(),
         call=2,
         source=1,
         shared=False,

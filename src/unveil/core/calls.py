@@ -34,6 +34,7 @@ class ConvolutionCall:
     Args:
         inputs: The input map.
         weight: The weight, out x (in / groups) x height x width.
+        bias: What is added to each of the output's channels; None for nothing.
         stride: Rows and columns from one place of the output to the next.
         padding: Rows and columns of zeros around the input; None for `same`, which may pad unevenly.
         dilation: Rows and columns between the entries of the kernel.
@@ -42,6 +43,7 @@ class ConvolutionCall:
 
     inputs: Float[Tensor, " ..."]
     weight: Float[Tensor, "out inside height width"]
+    bias: Float[Tensor, " out"] | None
     stride: tuple[int, int]
     padding: tuple[int, int] | None
     dilation: tuple[int, int]
@@ -59,12 +61,13 @@ def convolution_call(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Convolu
     if func is not F.conv2d:
         return None
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-    given: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    given: dict[str, Any] = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
     given |= dict(zip(names, args, strict=False)) | dict(kwargs)
     padding = 0 if given["padding"] == "valid" else given["padding"]
     return ConvolutionCall(
         inputs=given["input"],
         weight=given["weight"],
+        bias=given["bias"],
         stride=_pair(given["stride"]),
         padding=None if isinstance(padding, str) else _pair(padding),
         dilation=_pair(given["dilation"]),

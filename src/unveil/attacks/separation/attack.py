@@ -19,7 +19,7 @@ from unveil.attacks.separation.confidence import confidence
 from unveil.attacks.separation.earlier_layer import SeparateEarlierLayer
 from unveil.attacks.separation.estimate_gain import EstimateGain
 from unveil.attacks.separation.heads.head import NoHeadError, PooledError
-from unveil.attacks.separation.peeled import PeelBatch
+from unveil.attacks.separation.peeled import LONGER, PeelBatch
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures
@@ -163,11 +163,12 @@ def scheduled(
     )
     peel = PeelBatch(factorisation=separate.factorisation, search=separate.search)
     earlier = SeparateEarlierLayer(search=separate.search)
+    longer = [replace(stage, steps=stage.steps * LONGER) for stage in stages]
     return Schedule(
         tokens=tokens,
         separated=(separate, *between),
         earlier=(earlier, *stages),
-        peeled=(peel, *stages),
+        peeled=(peel, *longer),
         matched=(KeepIfExplained(search=matched),),
     )
 

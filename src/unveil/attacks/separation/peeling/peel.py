@@ -1,7 +1,7 @@
 """Peel a network: from pooled features to the map before pooling, and from there one convolution after the other.
 
-`top.py` gives the input of the last convolution. With the input of a convolution known, its own gates are the ones of
-the convolution before, and the input of that follows by linear algebra.
+`top.py` gives the input of the last convolution, `plan.py` the steps from there. With a map known, its own gates are
+those of the convolution before, and the input of that follows by linear algebra.
 
 Wherever the network depends on a map alone, the rest of the network is run from the map that was found. The gradients
 that this gives are compared with the received ones: a map counts only while they agree.
@@ -26,17 +26,17 @@ from unveil.attacks.separation.frozen.top import last_normalised_map
 from unveil.attacks.separation.frozen.unmixing import Mixture, are_determined, map_of_patches
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.peeling.errors import CannotPeelError
-from unveil.attacks.separation.peeling.slopes import is_rectified, nearest, open_gates, slope_of
-from unveil.attacks.separation.peeling.solving import input_slopes, solve_input
-from unveil.attacks.separation.peeling.top import LastConvolution, last_convolution, last_map
-from unveil.attacks.separation.peeling.watch import Convolution, Map, convolutions_of, is_cut, watched
+from unveil.attacks.separation.peeling.known import KnownMap, corrected, passings_of, readings_of, slopes_at
+from unveil.attacks.separation.peeling.plan import Plan, Step, planned
+from unveil.attacks.separation.peeling.solving import Passing, Reading, Solved, solve_input
+from unveil.attacks.separation.peeling.top import LastConvolution, last_convolution, last_slopes
+from unveil.attacks.separation.peeling.watch import Convolution, Map, convolutions_of, watched
 from unveil.core.types import Tensors
 
-ROUNDS = 1500  # most steps of conjugate gradients for one map
 POLISHED = 20  # times that a map is solved again with the slopes that it gives itself, at most
-EXACT = 1e-6  # difference of the gradients at which it is not solved again
+CORRECTED = 3  # times that gates which the gradients contradict are put right, at most
+EXACT = 1e-3  # difference of the gradients at which it is not solved again
 ROUNDED = 1e-5  # the same in train mode
-SPARE = 1.2  # equations for each unknown in train mode, at least: with fewer the steps hardly converge
 AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
 
 
@@ -48,13 +48,31 @@ class PeeledMap:
         before: Name of the weight of the convolution that reads it.
         values: The map, one for each image, float64.
         off: Difference of the received gradients behind it from those that it gives, relative to their length.
+        expected: Name of the weight of the convolution whose input the walk was expected to find, from the network's
+            shapes alone.
         reason: Why the walk ended here.
     """
 
     before: str
     values: Map
     off: float
+    expected: str
     reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """A map that was solved for, and from what.
+
+    Args:
+        solved: The map.
+        readings: The convolutions that read it, with the slopes of the loss at their outputs.
+        passings: The known maps behind that were used.
+    """
+
+    solved: Solved
+    readings: list[Reading]
+    passings: list[Passing] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,116 +111,146 @@ class Peeling:
         if not layers:
             raise CannotPeelError("The network has no convolution whose gradient was sent.")
         last = last_convolution(self.model, self.images, layers, head)
+        plan = planned(
+            self.model, self.images, layers, last.layer, count=len(features), coupled=frozenset(self.couplings)
+        )
         pulls = head.layers(features, self.labels)[0].pulls
+        return self._walked(plan, self._top(last, pulls))
+
+    def _top(self, last: LastConvolution, pulls: Float[Tensor, "n features"]) -> Found:
+        """Return the input of the last convolution."""
         layer = last.layer
-        found, slopes_at = self._top(last, pulls)
-        best: PeeledMap | None = None
-        while True:
-            cut = is_cut(self.model, layer.source, self.images, self.images.flip(0))
-            if cut:
-                found, back, off = self._polished(layer, found)
-                if off > AGREE:
-                    return self._ended(best, f"the map before {layer.name} does not explain the update ({off:.1%})")
-                best = PeeledMap(before=layer.name, values=found, off=off)
-            elif layer.shared:
-                return self._ended(best, f"the map before {layer.name} is used by several layers")
-            else:
-                back = input_slopes(layer, layer.weight.to(found), slopes_at)
-            before = self._before(layers, layer.source)
-            if before is None:
-                return self._ended(best, f"what comes before {layer.name} is no convolution with gates")
-            next_layer, slope, is_gated = before
-            spare = SPARE if next_layer.name in self.couplings else 1.0
-            if next_layer.equations < spare * len(found) * next_layer.places:
-                return self._ended(
-                    best,
-                    f"{next_layer.name} gives {next_layer.equations:,} equations for "
-                    f"{len(found) * next_layer.places:,} unknowns",
-                )
-            slopes_at = back * slope[:, None, None]
-            if is_gated:
-                slopes_at = slopes_at * ((found > 0) if cut else open_gates(found))
-            layer = next_layer
-            found, slopes_at = self._solved(layer, slopes_at, None)
-
-    def _top(self, last: LastConvolution, pulls: Float[Tensor, "n features"]) -> tuple[Map, Map]:
-        """Return the input of the last convolution, and the slopes at its output."""
-        layer, generator = last.layer, self.generator
         gradient, coupling = self.gradients[layer.name], self.couplings.get(layer.name)
         if coupling is None:
-            return last_map(last, gradient, pulls, generator=generator)
-        found, slopes = last_normalised_map(last, gradient, pulls, coupling, generator=generator)
-        return self._solved(layer, slopes, found)
+            slopes = last_slopes(last, gradient, pulls, generator=self.generator)
+            reading = Reading(layer=layer, gradient=gradient, slopes=slopes)
+            return Found(solved=solve_input([reading], []), readings=[reading])
+        values, evaluated = last_normalised_map(last, gradient, pulls, coupling, generator=self.generator)
+        return self._coupled(layer, evaluated, values)
 
-    def _solved(self, layer: Convolution, slopes: Map, start: Map | None) -> tuple[Map, Map]:
-        """Return the input of a convolution and the slopes at its output, from those that eval mode would have."""
-        gradient, coupling = self.gradients[layer.name], self.couplings.get(layer.name)
-        if coupling is None:
-            return solve_input(layer, gradient, slopes, rounds=ROUNDS, start=start)[0], slopes
-        if start is None and are_determined(layer, len(slopes)):
-            rows = slopes.flatten(2).transpose(1, 2).flatten(0, 1)
+    def _coupled(self, layer: Convolution, evaluated: Map, start: Map | None) -> Found:
+        """Return the input of a convolution in front of BatchNorm in train mode.
+
+        Args:
+            layer: The convolution.
+            evaluated: The slopes that its output would have in eval mode.
+            start: A map near its input; None if there is none.
+        """
+        gradient, coupling = self.gradients[layer.name], self.couplings[layer.name]
+        if start is None and are_determined(layer, len(evaluated)):
+            rows = evaluated.flatten(2).transpose(1, 2).flatten(0, 1)
             patches = Mixture.of(layer, gradient, coupling, len(rows)).patches(rows)
-            start = map_of_patches(layer, patches, len(slopes))
-        return solve_coupled(layer, gradient, slopes, coupling, start=start)
+            start = map_of_patches(layer, patches, len(evaluated))
+        values, slopes = solve_coupled(layer, gradient, evaluated, coupling, start=start)
+        reading = Reading(layer=layer, gradient=gradient, slopes=slopes)
+        return Found(solved=Solved.by_gap(values), readings=[reading])
 
-    def _before(
-        self, layers: list[Convolution], source: int
-    ) -> tuple[Convolution, Float[Tensor, " channels"], bool] | None:
-        """Return the convolution that makes a map, up to gates and sums, its slope, and whether there are gates."""
-        for layer in nearest(layers, before=source):
-            found = slope_of(self.model, self.images, layer, source, pooled=False)
-            if found is not None:
-                return layer, *found
-        return None
+    def _walked(self, plan: Plan, first: Found) -> PeeledMap:
+        """Take the steps of a plan, while the maps explain the update.
 
-    def _polished(self, layer: Convolution, found: Map) -> tuple[Map, Map, float]:
-        """Solve for the input of a convolution again, with the slopes that it gives itself, while that explains more.
+        Args:
+            plan: The plan.
+            first: The input of the last convolution.
+        """
+        best: PeeledMap | None = None
+        known: list[KnownMap] = []
+        expected = plan.deepest.layer.name if plan.deepest else ""
+        for step in plan.steps:
+            layer = step.layer
+            known, found = self._found(step, known) if known else (known, first)
+            values, is_open = found.solved.values, found.solved.is_open
+            back = slopes_at(step, known, found.readings)
+            if step.is_cut:
+                values, run_back, off = self._polished(step, found)
+                if off > AGREE:
+                    return _ended(best, f"the map before {layer.name} does not explain the update ({off:.1%})")
+                best = PeeledMap(before=layer.name, values=values, off=off, expected=expected)
+                is_open = (values > 0).to(values)
+                # A run from the map flips gates that are nearly zero; those that the gradients confirmed are right.
+                if self.couplings or float((back - run_back).norm()) > AGREE * float(run_back.norm()):
+                    back = run_back
+            here = KnownMap(
+                call=layer.source, values=values, slopes=back, is_open=is_open, is_doubtful=found.solved.is_doubtful
+            )
+            known = [here] if step.is_cut else [here, *known]
+        return _ended(best, plan.reason)
+
+    def _found(self, step: Step, known: list[KnownMap]) -> tuple[list[KnownMap], Found]:
+        """Solve for the map of a step, and put gates right that the gradients contradict.
+
+        Returns:
+            The known maps behind with their last gates, and the map.
+        """
+        if step.layer.name in self.couplings:
+            (reading,) = readings_of(step, known, self.gradients)
+            return known, self._coupled(step.layer, reading.slopes, None)
+        for _ in range(1 + CORRECTED):
+            readings = readings_of(step, known, self.gradients)
+            passings = passings_of(self.model, self.images, step, known) if step.is_tight else []
+            found = Found(solved=solve_input(readings, passings), readings=readings, passings=passings)
+            again = corrected(step, known, readings, found.solved.values)
+            if all(torch.equal(a.is_open, b.is_open) for a, b in zip(again, known, strict=True)):
+                break
+            known = again
+        return known, found
+
+    def _polished(self, step: Step, found: Found) -> tuple[Map, Map, float]:
+        """Solve for a map again, with the slopes that it gives itself, while that explains more.
 
         Where the first gates are wrong, those that the network computes from the map are mostly right.
 
         Returns:
             The map, the slopes of the loss there, and how far the gradients that it gives are off.
         """
-        rectified = is_rectified(self.model, self.images, layer.source)
-        found = found * open_gates(found) if rectified else found
-        back, slopes, off = self._forward(layer, found)
+        coupling = self.couplings.get(step.layer.name)
+        values = found.solved.rectified if step.is_rectified else found.solved.values
+        back, readings, off = self._forward(step, values)
         for _ in range(POLISHED):
             if off <= (ROUNDED if self.couplings else EXACT):
                 break
-            coupling = self.couplings.get(layer.name)
-            evaluated = slopes if coupling is None else coupling.evaluated(layer, found, slopes)
-            again, _ = self._solved(layer, evaluated, found)
-            again = again * open_gates(again) if rectified else again
-            results = self._forward(layer, again)
+            if coupling is None:
+                solved = solve_input(readings, found.passings, start=values)
+            else:
+                evaluated = coupling.evaluated(step.layer, values, readings[0].slopes)
+                solved = self._coupled(step.layer, evaluated, values).solved
+            again = solved.rectified if step.is_rectified else solved.values
+            results = self._forward(step, again)
             if not results[2] < 0.9 * off:
                 break
-            found, (back, slopes, off) = again, results
-        return found, back, off
+            values, (back, readings, off) = again, results
+        return values, back, off
 
-    def _forward(self, layer: Convolution, values: Map) -> tuple[Map, Map, float]:
-        """Run the network from the input of a convolution.
+    def _forward(self, step: Step, values: Map) -> tuple[Map, list[Reading], float]:
+        """Run the network from a map.
 
         Returns:
-            The slopes of the loss at the input and at the output, and how far the gradients behind it are off.
+            The slopes of the loss at the map, the equations of the convolutions that read it, and how far the
+            gradients behind it are off.
         """
         running = self.running or self.model
         blank = self.images[:1].expand(len(values), *self.images.shape[1:])
+        calls = tuple(reader.call for reader in step.readers)
         with torch.enable_grad():
             start = values.detach().requires_grad_()
-            logits, kept = watched(running, blank, keep=(layer.call,), replace={layer.source: start})
+            logits, kept = watched(running, blank, keep=calls, replace={step.layer.source: start})
             loss = F.cross_entropy(logits, self.labels)
             behind = {n: p for n, p in running.named_parameters() if n in self.gradients and p.requires_grad}
-            wanted = [start, kept[layer.call], *behind.values()]
+            wanted = [start, *(kept[call] for call in calls), *behind.values()]
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
-        back, slopes, off, whole = found[0], found[1], 0.0, 0.0
-        for name, slope in zip(behind, found[2:], strict=True):
+        back, slopes, off, whole = found[0], found[1 : 1 + len(calls)], 0.0, 0.0
+        for name, slope in zip(behind, found[1 + len(calls) :], strict=True):
             if slope is not None and bool(slope.any()):
                 received = self.gradients[name]
                 off += float((slope - received).square().sum())
                 whole += float(received.square().sum())
-        return back, slopes, (off / max(whole, 1e-300)) ** 0.5
+        readings = [
+            Reading(layer=reader, gradient=self.gradients[reader.name], slopes=at)
+            for reader, at in zip(step.readers, slopes, strict=True)
+        ]
+        return back, readings, (off / max(whole, 1e-300)) ** 0.5
 
-    def _ended(self, best: PeeledMap | None, reason: str) -> PeeledMap:
-        if best is None:
-            raise CannotPeelError(f"No map was found that explains the update: {reason}.")
-        return replace(best, reason=reason)
+
+def _ended(found: PeeledMap | None, reason: str) -> PeeledMap:
+    if found is None:
+        raise CannotPeelError(f"No map was found that explains the update: {reason}.")
+    return replace(found, reason=reason)

@@ -1,13 +1,16 @@
-"""How one result of a network depends on another: slopes behind open gates, and which gates of a found map are open."""
+"""How one result of a network depends on another: by slopes behind gates that are open or closed."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
-from unveil.attacks.separation.peeling.watch import Convolution, Map, watched
+from unveil.attacks.separation.peeling.watch import Convolution, results_of
 from unveil.core.types import Images
 
 SEEN = 24  # places at which a slope is looked for, at least: about half of the gates there are open
@@ -20,36 +23,62 @@ def nearest(layers: list[Convolution], *, before: int) -> list[Convolution]:
     return sorted(near, key=lambda layer: (-layer.weight[0, 0].numel(), -layer.call))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slope:
+    """How a result depends on another one, entry by entry or as a mean over all places.
+
+    Args:
+        values: Slope of the result with respect to each of its channels behind open gates.
+        is_gated: Whether some gates close.
+    """
+
+    values: Float[Tensor, " channels"]
+    is_gated: bool
+
+
 def slope_of(
-    model: Module, images: Images, layer: Convolution, call: int, *, pooled: bool
-) -> tuple[Float[Tensor, " channels"], bool] | None:
-    """Return the slope of a result with respect to the channels of an output behind open gates, and if some close.
+    model: Module,
+    images: Images,
+    varied: int,
+    call: int,
+    *,
+    places: int,
+    pooled: bool = False,
+    fixed: Sequence[int] = (),
+) -> Slope | None:
+    """Return the slope of a result with respect to another one, behind open gates.
 
     None if the result does not depend on each entry through a slope that is 0 or the same for all places.
 
     Args:
         model: The network in the client's mode, in float64.
         images: Some pictures, float64; the first one is used.
-        layer: The convolution whose output is varied.
+        varied: Number of the call whose result, a map, is varied.
         call: Number of the call whose result is looked at.
-        pooled: Whether the result is a mean over the places of the output; else it has the output's shape.
+        places: Places of the map.
+        pooled: Whether the result is a mean over the places of the map; else it has the map's shape.
+        fixed: Numbers of calls whose results do not change when the map is varied.
     """
     chance = torch.Generator().manual_seed(0)
-    probes = max(2, -(-SEEN // (layer.output_shape[1] * layer.output_shape[2])))
+    probes = max(2, -(-SEEN // places))
     pictures = images[:1].expand(probes, *images.shape[1:])
+    with torch.no_grad():
+        alone = results_of(model, images[:1], (varied, *fixed))
+    kept = {number: result.expand(probes, *result.shape[1:]) for number, result in alone.items()}
     with torch.enable_grad():
-        _, kept = watched(model, pictures, keep=(layer.call,))
         # Numbers much larger than the network's own, of both signs, open and close every gate.
-        output = kept[layer.call].detach()
+        output = kept.pop(varied)
         start = 10 * output.std() * torch.randn(output.shape, generator=chance).to(output)
         start.requires_grad_()
-        _, kept = watched(model, pictures, keep=(call,), replace={layer.call: start})
+        kept = results_of(model, pictures, (call,), replace={**kept, varied: start})
         if call not in kept or kept[call].shape[0] != len(pictures):
             return None
         result = kept[call].flatten(1) if pooled else kept[call]
         if not pooled and result.shape != start.shape:
             return None
         if pooled and result.shape[1] != start.shape[1]:
+            return None
+        if not result.requires_grad:
             return None
         weights = torch.rand(result.shape, generator=chance).to(result) + 0.5
         (slopes,) = torch.autograd.grad((result * weights).sum(), start, materialize_grads=True)
@@ -60,28 +89,4 @@ def slope_of(
     scale = float(slope.abs().max())
     same = torch.minimum(rows.abs(), (rows - slope[:, None]).abs()) <= SAME * scale
     is_gated = bool((rows.abs() <= SAME * scale).any())
-    return (slope, is_gated) if scale > 0 and bool(same.all()) else None
-
-
-def is_rectified(model: Module, images: Images, call: int) -> bool:
-    """Return whether the values of a map are never negative, as behind ReLU."""
-    with torch.no_grad():
-        _, kept = watched(model, images, keep=(call,))
-    return bool((kept[call] >= 0).all())
-
-
-def open_gates(found: Map) -> Map:
-    """Return 1 for the entries of a map behind ReLU that are more than zero, and 0 for the others.
-
-    Entries that are zero were found with an error, whose size the negative ones show. The threshold lies in the widest
-    gap, as a ratio, between sorted entries of about this size.
-    """
-    error = float((-found).clamp_min(0).max())
-    largest = float(found.max())
-    if error <= 0 or largest <= 0:
-        return (found > 1e-9 * largest).to(found)
-    near = found[(found > error / 10) & (found < min(100 * error, largest))]
-    ends = found.new_tensor([error / 10, min(100 * error, largest)])
-    logs = torch.cat([near, ends]).log().sort().values
-    at = int((logs[1:] - logs[:-1]).argmax())
-    return (found > float(((logs[at] + logs[at + 1]) / 2).exp())).to(found)
+    return Slope(values=slope, is_gated=is_gated) if scale > 0 and bool(same.all()) else None

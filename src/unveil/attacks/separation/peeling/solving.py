@@ -1,20 +1,145 @@
-"""Solve for the input of a convolution, from the gradient of its weight and the slopes of the loss at its output."""
+"""Solve for a map, from the gradients of the convolutions that read it and from the known maps behind it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import grad
 
 from unveil.attacks.separation.peeling.watch import Convolution, Map
 
-RIDGE = 1e-13  # of the mean squared singular value: keeps directions of no information at zero
-LEFT = 1e-22  # squared norm of what conjugate gradients leave, of that at the start
-
+RIDGE = 1e-13  # of the equations' mean eigenvalue: keeps directions of no information at zero
+LEFT = 1e-18  # squared norm of what conjugate gradients leave, of that at the start
+DOUBT = 10.0  # margins up to which it is doubtful whether an entry is more than zero
+MARGIN = 12.0  # standard deviations above zero from which on an entry of a map behind ReLU counts as more than zero
+LEAST = 1e-9  # smallest entry that counts as more than zero, relative to the largest one
+SPARE = 1.25  # equations for one unknown below which no rows of a gradient are left out
+TIMES = 4  # most times that a map is solved for, each time without the rows that stood out
+ROUNDS = 300  # most steps of conjugate gradients for one map
 
 Kernel = Float[Tensor, "_ _ _ _"]
 """The weight of a convolution or its gradient, out x in x height x width."""
+
+
+class Linear(Protocol):
+    """A linear function of a map."""
+
+    def __call__(self, x: Map, /) -> Float[Tensor, " ..."]:
+        """Return the function at a map."""
+        ...
+
+    def transposed(self, values: Any, /) -> Map:
+        """Return the transpose of the function at values."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reading:
+    """A convolution that reads the map: ``gradient = sum over places of slopes x patches of the map``.
+
+    Args:
+        layer: The convolution.
+        gradient: The received gradient of its weight, float64.
+        slopes: Slopes of the loss at its output, float64.
+    """
+
+    layer: Convolution
+    gradient: Kernel
+    slopes: Map
+
+    def __call__(self, x: Map) -> Kernel:
+        """Return the gradient of the weight at an input."""
+        return weight_gradient(self.layer, x, self.slopes)
+
+    def transposed(self, kernel: Kernel) -> Map:
+        """Return the transpose of the call."""
+        return input_slopes(self.layer, kernel, self.slopes)
+
+    def restricted(self, kept: Float[Tensor, " out"]) -> Reading:
+        """Return the equations of some rows of the gradient; `kept` is 1 for these and 0 for the others."""
+        rows = kept[:, None, None]
+        return replace(self, gradient=self.gradient * rows[..., None], slopes=self.slopes * rows)
+
+    def gram(self) -> Float[Tensor, "unknowns unknowns"]:
+        """Return the normal equations of one channel of the map, which are those of every channel."""
+        layer = self.layer
+        kernel, size = layer.weight.shape[2:], layer.input_shape[1:]
+        n, out, rows, columns = self.slopes.shape
+        # The slopes, a stride apart, on a grid from which each place of the map reads those of its own patches.
+        spread = self.slopes.new_zeros(
+            (n, out, *((side - 1) * step + 1 for side, step in zip((rows, columns), layer.stride, strict=True)))
+        )
+        spread[:, :, :: layer.stride[0], :: layer.stride[1]] = self.slopes
+        top, left = (kernel[i] - 1 - layer.padding[i] for i in (0, 1))
+        below, right = (size[i] + kernel[i] - 1 - spread.shape[2 + i] - (top, left)[i] for i in (0, 1))
+        wide = F.pad(spread, (left, right, top, below))  # a negative number of rows is cut off
+        matrix = F.unfold(wide, (int(kernel[0]), int(kernel[1]))).transpose(0, 1).flatten(1)
+        return matrix.T @ matrix
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Passing:
+    """A known map behind, which at open gates is a sum of convolutions of the unknown map, and of the map itself.
+
+    Args:
+        layers: The convolutions.
+        scales: The slope of the known map with respect to each convolution's output behind open gates.
+        direct: The same with respect to the unknown map itself; None if it does not pass by.
+        values: The known map without what does not depend on the unknown map.
+        is_open: 1 for entries behind open gates, and 0 for the others.
+    """
+
+    layers: tuple[Convolution, ...]
+    scales: tuple[Float[Tensor, " _"], ...]
+    direct: Float[Tensor, " channels"] | None
+    values: Map
+    is_open: Map
+
+    def __call__(self, x: Map) -> Map:
+        """Return the known map at an unknown one, at open gates."""
+        total = torch.zeros_like(self.values)
+        for layer, scale in zip(self.layers, self.scales, strict=True):
+            output = F.conv2d(x, layer.weight.to(x), stride=layer.stride, padding=layer.padding)
+            total = total + scale[:, None, None] * output
+        if self.direct is not None:
+            total = total + self.direct[:, None, None] * x
+        return total * self.is_open
+
+    def transposed(self, values: Map) -> Map:
+        """Return the transpose of the call."""
+        values = values * self.is_open
+        parts = [
+            input_slopes(layer, layer.weight.to(values), scale[:, None, None] * values)
+            for layer, scale in zip(self.layers, self.scales, strict=True)
+        ]
+        if self.direct is not None:
+            parts.append(self.direct[:, None, None] * values)
+        return torch.stack(parts).sum(0)
+
+
+def read_slopes(reading: Reading, rows: Bool[Tensor, " out"], found: Map) -> Float[Tensor, "n rows places"] | None:
+    """Read the slopes at some outputs of a convolution from its gradient and its input, by least squares.
+
+    None if the gradient gives hardly more equations than the batch has places.
+
+    Args:
+        reading: The convolution; its own slopes are not used.
+        rows: Which outputs.
+        found: The map, which is the convolution's input.
+    """
+    layer = reading.layer
+    side = int(layer.weight.shape[2]), int(layer.weight.shape[3])
+    patches = F.unfold(found, side, stride=layer.stride, padding=layer.padding)
+    matrix = patches.transpose(0, 1).flatten(1)
+    if matrix.shape[0] < SPARE * matrix.shape[1]:
+        return None
+    slopes: Tensor = torch.linalg.lstsq(matrix, reading.gradient[rows].flatten(1).T).solution
+    return slopes.reshape(len(found), patches.shape[2], -1).transpose(1, 2)
 
 
 def weight_gradient(layer: Convolution, inputs: Map, slopes: Map) -> Kernel:
@@ -35,61 +160,195 @@ def input_slopes(layer: Convolution, kernel: Kernel, slopes: Map) -> Map:
     return found
 
 
-def solve_input(
-    layer: Convolution, gradient: Kernel, slopes: Map, *, rounds: int, start: Map | None = None
-) -> tuple[Map, float]:
-    """Solve ``gradient = sum over places of slopes x patches`` for the input by conjugate gradients.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solved:
+    """A map that was solved for.
 
-    Rows of the gradient whose slopes are wrong (a wrong gate touches one row) stand out by what they leave
+    Args:
+        values: The map, n x channels x height x width.
+        deviation: Standard deviation of the error at each place, n x 1 x height x width, in the map's unit.
+    """
+
+    values: Map
+    deviation: Map
+
+    @property
+    def is_open(self) -> Map:
+        """1 for the entries that are more than zero beyond their error, and 0 for the others."""
+        least = LEAST * float(self.values.abs().max())
+        return (self.values > (MARGIN * self.deviation).clamp_min(least)).to(self.values)
+
+    @classmethod
+    def by_gap(cls, values: Map) -> Solved:
+        """Return a map behind ReLU whose deviation is told by its entries.
+
+        Entries that are zero were found with an error, whose size the negative ones show. The threshold lies in the
+        widest gap, as a ratio, between sorted entries of about this size.
+
+        Args:
+            values: The map.
+        """
+        error, largest = float((-values).clamp_min(0).max()), float(values.max())
+        threshold = LEAST * largest
+        if error > 0 and largest > 0:
+            ends = values.new_tensor([error / 10, min(100 * error, largest)])
+            near = values[(values > ends[0]) & (values < ends[1])]
+            logs = torch.cat([near, ends]).log().sort().values
+            at = int((logs[1:] - logs[:-1]).argmax())
+            threshold = float(((logs[at] + logs[at + 1]) / 2).exp())
+        return cls(values=values, deviation=torch.full_like(values[:, :1], max(threshold, 0.0) / MARGIN))
+
+    @property
+    def rectified(self) -> Map:
+        """The map with zeros where gates are closed."""
+        return self.values * self.is_open
+
+    @property
+    def is_doubtful(self) -> Bool[Tensor, "n _ _ _"]:
+        """Whether an entry is so near to zero that it may be zero or not."""
+        return self.values.abs() < DOUBT * MARGIN * self.deviation
+
+
+def solve_input(readings: list[Reading], passings: list[Passing], *, start: Map | None = None) -> Solved:
+    """Solve for the map that all readings and passings share, by least squares.
+
+    Rows of a gradient whose slopes are wrong (a wrong gate touches one row) stand out by what they leave
     unexplained. They are dropped, and the rest is solved again.
 
     Args:
-        layer: The convolution.
-        gradient: The received gradient of its weight, float64.
-        slopes: Slopes of the loss at its output, one map for each image, float64.
-        rounds: Most steps of conjugate gradients.
-        start: The input at which they start; None for zeros.
-
-    Returns:
-        The input, and the share of the used rows' norm that it leaves unexplained.
+        readings: The convolutions that read the map, at least one.
+        passings: The known maps behind it.
+        start: A map near the solution; None for zeros.
     """
-    shape = (len(slopes), *layer.input_shape)
-    kept = slopes.new_ones(len(gradient))
-    found = slopes.new_zeros(shape) if start is None else start
-    left = torch.ones_like(kept)
-    for _ in range(4):
-        used = slopes * kept[:, None, None]
-        found = _conjugate_gradients(layer, gradient * kept[:, None, None, None], used, found, rounds)
-        off = weight_gradient(layer, found, slopes) - gradient
-        left = off.flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1).clamp_min(1e-300)
-        left = torch.where(gradient.flatten(1).any(1), left, 0.0)
-        fits = (left <= max(8 * float(left[kept > 0].median()), 1e-6)).to(kept)
-        if torch.equal(fits, kept) or float(fits.sum()) * gradient[0, 0].numel() < len(slopes) * layer.places:
+    n, shape = len(readings[0].slopes), readings[0].layer.input_shape
+    found = readings[0].slopes.new_zeros((n, *shape)) if start is None else start
+    kept = [torch.ones_like(reading.gradient[:, 0, 0, 0]) for reading in readings]
+    behind = sum(float(passing.is_open.sum()) for passing in passings) / shape[0]
+    for again in reversed(range(TIMES)):
+        used = [reading.restricted(rows) for reading, rows in zip(readings, kept, strict=True)]
+        equations = LeastSquares(used, passings)
+        found = equations.solution(found)
+        fits = [_fitting(reading, rows, found) for reading, rows in zip(readings, kept, strict=True)]
+        left = sum(float(rows.sum()) * r.gradient[0, 0].numel() for r, rows in zip(readings, fits, strict=True))
+        enough = left + behind >= SPARE * n * shape[1] * shape[2]
+        if not again or not enough or all(map(torch.equal, fits, kept)):
             break
         kept = fits
-    rows = kept > 0
-    return found, float(off[rows].norm() / gradient[rows].norm().clamp_min(1e-300))
+    return Solved(values=found, deviation=equations.deviation(found))
 
 
-def _conjugate_gradients(layer: Convolution, gradient: Kernel, slopes: Map, start: Map, rounds: int) -> Map:
-    """Minimise ``||A x - gradient||^2 + ridge ||x||^2``, where A x is the gradient of the weight at input x."""
+def _fitting(reading: Reading, kept: Float[Tensor, " out"], found: Map) -> Float[Tensor, " out"]:
+    """Return 1 for the rows of a gradient that a map explains as well as most rows that were used, and 0 for others.
 
-    def normal(x: Map) -> Map:
-        return input_slopes(layer, weight_gradient(layer, x, slopes), slopes)
+    Args:
+        reading: The convolution.
+        kept: 1 for the rows that were used, and 0 for the others.
+        found: The map, which is the convolution's input.
+    """
+    gradient = reading.gradient
+    off = (reading(found) - gradient).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1).clamp_min(1e-300)
+    off = torch.where(gradient.flatten(1).any(1), off, 0.0)
+    return (off <= max(8 * float(off[kept > 0].median()), 1e-6)).to(kept)
 
-    probe = torch.ones_like(start)
-    ridge = RIDGE * float((probe * normal(probe)).sum() / probe.square().sum())
-    found = start.clone()
-    target = input_slopes(layer, gradient, slopes)
-    rest = target - normal(found) - ridge * found
-    direction, square, first = rest.clone(), float(rest.square().sum()), float(target.square().sum())
-    for _ in range(rounds):
-        if square <= LEFT * first:
-            break
-        moved = normal(direction) + ridge * direction
-        step = square / float((direction * moved).sum())
-        found += step * direction
-        rest -= step * moved
-        square, before = float(rest.square().sum()), square
-        direction = rest + square / before * direction
-    return found
+
+class LeastSquares:
+    """The sum of squared differences of all equations, each in units of what was received.
+
+    Args:
+        readings: The convolutions that read the map, at least one.
+        passings: The known maps behind it.
+    """
+
+    def __init__(self, readings: list[Reading], passings: list[Passing]) -> None:
+        self.weighted: list[tuple[float, Reading, Kernel]] = [
+            (1 / _mean_square(r.gradient), r, r.gradient) for r in readings
+        ]
+        self.passed = [(1 / _mean_square(p.values * p.is_open), p, p.values) for p in passings]
+        self.equations: list[tuple[float, Linear, Float[Tensor, " ..."]]] = [*self.weighted, *self.passed]
+        parts = [w * part.transposed(values) for w, part, values in self.equations]
+        self.target = torch.stack(parts).sum(0)
+        gram = torch.stack([w * reading.gram() for w, reading, _ in self.weighted]).sum(0)
+        signs = torch.where(torch.arange(self.target.numel(), device=gram.device) % 3 == 0, -1.0, 1.0)
+        signs = signs.reshape(self.target.shape).to(gram)
+        behind = [w * p.transposed(p(signs)) for w, p, _ in self.passed]
+        spread = float((signs * torch.stack(behind).sum(0)).mean()) if behind else 0.0  # their mean eigenvalue, about
+        self.ridge = RIDGE * (float(gram.diagonal().mean()) + spread)
+        self.factor = _cholesky(gram, max(spread, self.ridge))
+
+    def operator(self, x: Map) -> Map:
+        """Return the left side of the normal equations."""
+        parts = [w * part.transposed(part(x)) for w, part, _ in self.equations]
+        return torch.stack(parts).sum(0) + self.ridge * x
+
+    def preconditioned(self, x: Map) -> Map:
+        """Solve the equations of the gradients, which are the same for all channels, directly."""
+        columns = x.transpose(0, 1).flatten(1).T
+        n, channels, *size = x.shape
+        return torch.cholesky_solve(columns, self.factor).T.reshape(channels, n, *size).transpose(0, 1)
+
+    def solution(self, start: Map) -> Map:
+        """Return the map at which the sum is smallest.
+
+        Args:
+            start: A map near the solution.
+        """
+        return self._solved(self.target, start)
+
+    def deviation(self, found: Map) -> Map:
+        """Return the standard deviation of the error at each place, from what a solution leaves unexplained.
+
+        Args:
+            found: The solution.
+        """
+        left = sum(float(w * (part(found) - values).square().sum()) for w, part, values in self.equations)
+        used = sum(float((values != 0).sum()) for _, _, values in self.equations)
+        n, _, height, width = found.shape
+        alive = found.square().sum((0, 2, 3))  # channels that are zero give no equations
+        unknowns = float((alive > LEAST**2 * alive.max()).sum()) * n * height * width
+        noise = left / max(used - unknowns, 1.0)
+        if not self.passed:
+            variances = noise * torch.cholesky_inverse(self.factor).diagonal()
+            return variances.sqrt().reshape(n, 1, height, width)
+        # Known maps tie the channels together: one drawing of noise is solved for, and each of them has an error.
+        chance = torch.Generator().manual_seed(0)
+        parts = []
+        for w, part, values in self.equations:
+            drawn = torch.randn(values.shape, generator=chance).to(values) * (values != 0)
+            parts.append(w * part.transposed(drawn * (noise / w) ** 0.5))
+        error = self._solved(torch.stack(parts).sum(0), torch.zeros_like(found))
+        return error.square().mean(1, keepdim=True).sqrt()
+
+    def _solved(self, target: Map, start: Map) -> Map:
+        """Solve the normal equations with this right side by conjugate gradients."""
+        found = start
+        rest = target - self.operator(found)
+        direction = self.preconditioned(rest)
+        first = float((target * self.preconditioned(target)).sum())
+        product = float((rest * direction).sum())
+        for _ in range(ROUNDS):
+            if product <= LEFT * first:
+                break
+            moved = self.operator(direction)
+            step = product / float((direction * moved).sum())
+            found = found + step * direction
+            rest = rest - step * moved
+            again = self.preconditioned(rest)
+            product, before = float((rest * again).sum()), product
+            direction = again + product / before * direction
+        return found
+
+
+def _cholesky(gram: Float[Tensor, "size size"], ridge: float) -> Float[Tensor, "size size"]:
+    """Return the Cholesky factor with the smallest ridge, not below the given one, at which there is one."""
+    ridge = max(ridge, 1e-300)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    while True:
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(gram + ridge * eye)
+        if not bool(failed):
+            return factor
+        ridge *= 10
+
+
+def _mean_square(values: Float[Tensor, " ..."]) -> float:
+    return max(float(values.square().mean()), 1e-300)

@@ -59,20 +59,21 @@ def last_convolution(model: Module, images: Images, layers: list[Convolution], h
     if call is None:
         raise CannotPeelError("The pooled features are not the result of a call in the network.")
     for layer in nearest(layers, before=call):
-        found = slope_of(model, images, layer, call, pooled=True)
-        if found is not None and found[1]:
-            return LastConvolution(layer=layer, slope=found[0])
+        _, height, width = layer.output_shape
+        found = slope_of(model, images, layer.call, call, places=height * width, pooled=True)
+        if found is not None and found.is_gated:
+            return LastConvolution(layer=layer, slope=found.values)
     raise CannotPeelError("The features are not the mean over a map behind gates of 0 and 1.")
 
 
-def last_map(
+def last_slopes(
     last: LastConvolution,
     gradient: Float[Tensor, "out in height width"],
     slopes: Float[Tensor, "n features"],
     *,
     generator: Generator,
-) -> tuple[Map, Map]:
-    """Return the input of the last convolution for every image, and the slopes of the loss at its output.
+) -> Map:
+    """Return the slopes of the loss at the output of the last convolution for every image.
 
     Args:
         last: The convolution.
@@ -106,10 +107,8 @@ def last_map(
     rows = torch.cat([found * row for found, row in zip(gates, opened, strict=True)])
     patches = torch.linalg.lstsq(rows.T, gradient.flatten(1)).solution
     patches = patches.reshape(n, places, *gradient.shape[1:])
-    maps, slopes_at = [], []
+    slopes_at = []
     for image in range(n):
         order = ordered(patches[image], height, width)
-        centres = patches[image][order][:, :, side // 2, side // 2]
-        maps.append(centres.T.reshape(-1, height, width))
         slopes_at.append((gates[image][order] * opened[image]).T.reshape(channels, height, width))
-    return torch.stack(maps), torch.stack(slopes_at)
+    return torch.stack(slopes_at)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ class Convolution:
     Args:
         name: Name of its weight among the network's parameters.
         weight: The weight, out x in x height x width.
+        bias: What is added to each of the output's channels; zeros if there is none.
         call: Number of the call in a run of the network, counted from 1.
         source: Number of the call that made its input; 0 for the pictures.
         shared: Whether another call reads the input too.
@@ -38,6 +40,7 @@ class Convolution:
 
     name: str
     weight: Float[Tensor, "out in height width"]
+    bias: Float[Tensor, " out"]
     call: int
     source: int
     shared: bool
@@ -62,12 +65,22 @@ Keep = Callable[[int, Shaped[Tensor, " ..."]], bool]
 """(number of a call, its result) -> whether the result is kept."""
 
 
+class _Enough(BaseException):
+    """Ends a run of which all that is wanted is kept; no `Exception`, so that no handler in the network catches it."""
+
+
 class _Watch(TorchFunctionMode):
     """Numbers the calls of a run, keeps the results of some, and replaces the results of others."""
 
-    def __init__(self, keep: Keep, replace: Mapping[int, Float[Tensor, " ..."]], names: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        keep: Keep,
+        replace: Mapping[int, Float[Tensor, " ..."]],
+        names: Mapping[int, str],
+        until: int | None = None,
+    ) -> None:
         super().__init__()
-        self.keep, self.replace, self.names = keep, replace, names
+        self.keep, self.replace, self.names, self.until = keep, replace, names, until
         self.calls = 0
         self.made: dict[int, tuple[int, Tensor]] = {}
         self.readers: dict[int, set[int]] = {}
@@ -94,6 +107,8 @@ class _Watch(TorchFunctionMode):
                 self.kept[number] = result
                 result = result.clone()  # a later call that works in place must not change what was kept
                 self.made[id(result)] = (number, result)
+        if number == self.until:
+            raise _Enough
         return result
 
 
@@ -116,6 +131,7 @@ def convolutions_of(model: Module, images: Images) -> list[Convolution]:
             Convolution(
                 name=names[id(call.weight)],
                 weight=call.weight.detach(),
+                bias=call.weight.new_zeros(len(call.weight)) if call.bias is None else call.bias.detach(),
                 call=number,
                 source=source,
                 shared=len(watch.readers.get(source, ())) > 1,
@@ -149,6 +165,30 @@ def watched(
     return output, watch.kept
 
 
+def results_of(
+    model: Module,
+    images: Images,
+    calls: Sequence[int],
+    *,
+    replace: Mapping[int, Float[Tensor, " ..."]] | None = None,
+) -> dict[int, Float[Tensor, " ..."]]:
+    """Run the network up to the last of some calls, with some results replaced; differentiable.
+
+    Args:
+        model: The network in the client's mode.
+        images: The pictures, n x c x h x w.
+        calls: Numbers of calls.
+        replace: Number of a call -> the result that it shall have.
+
+    Returns:
+        The results of those of the calls that give tensors, by the number of the call.
+    """
+    watch = _Watch(lambda number, made: number in calls, replace or {}, {}, max(calls))
+    with suppress(_Enough), watch:
+        run(model, images, {}, draws=None)
+    return watch.kept
+
+
 def call_of(model: Module, images: Images, result: Float[Tensor, "n features"]) -> int | None:
     """Return the number of the first call whose result, flattened, has the given values; None if there is none."""
 
@@ -162,11 +202,23 @@ def call_of(model: Module, images: Images, result: Float[Tensor, "n features"]) 
     return min(watch.kept, default=None)
 
 
-def is_cut(model: Module, call: int, images: Images, others: Images) -> bool:
-    """Return whether the network's output depends on the pictures through the result of one call alone."""
+def cut_at(model: Module, call: int, images: Images, others: Images) -> tuple[bool, bool]:
+    """Return how a network depends on the result of one call.
+
+    Args:
+        model: The network in the client's mode.
+        call: Number of the call.
+        images: Some pictures, n x c x h x w.
+        others: Other pictures of the same shape.
+
+    Returns:
+        Whether the network's output depends on the pictures through this result alone, and whether the result is never
+        negative, as behind ReLU.
+    """
     with torch.no_grad():
         expected, kept = watched(model, others, keep=(call,))
         if call not in kept:
-            return False
+            return False, False
         output, _ = watched(model, images, replace=kept)
-    return output.shape == expected.shape and bool(torch.allclose(output, expected, rtol=1e-6, atol=1e-9))
+    is_cut = output.shape == expected.shape and bool(torch.allclose(output, expected, rtol=1e-6, atol=1e-9))
+    return is_cut, bool((kept[call] >= 0).all())
