@@ -17,6 +17,7 @@ from benchmarks import (
     sources,
     study,
     train_mode,
+    trained,
     transformers,
     tuning,
     verdicts,
@@ -27,6 +28,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, train_mode, transformers, peeling),
+        *(tuning, trained, train_mode, transformers, peeling),
     )
 }

@@ -5,7 +5,7 @@ To add an attack, write its class (settings in the constructor, the call of `Att
 
 from unveil.attacks.presets import CATALOGUE, DLG, IDLG, ROG, InvertingGradients, parse
 from unveil.attacks.separation.attack import FeatureInversion
-from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
+from unveil.attacks.separation.tuning import ClosedGatesTuning, FactorisationTuning, SearchTuning
 from unveil.attacks.separation.with_restorer import RestoredFeatureInversion
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "DLG",
     "IDLG",
     "ROG",
+    "ClosedGatesTuning",
     "FactorisationTuning",
     "FeatureInversion",
     "InvertingGradients",

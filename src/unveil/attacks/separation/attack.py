@@ -27,7 +27,7 @@ from unveil.attacks.separation.state import Problem, Stage, State
 from unveil.attacks.separation.tokens.gradients import NoTokensError
 from unveil.attacks.separation.tokens.several import DecodeTokens
 from unveil.attacks.separation.tokens.stage import ReadTokens
-from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
+from unveil.attacks.separation.tuning import ClosedGatesTuning, FactorisationTuning, SearchTuning
 from unveil.attacks.separation.update_matching import KeepIfExplained, MatchUpdates
 from unveil.core.bounds import not_negative, whole
 from unveil.core.objectives import checked
@@ -75,6 +75,7 @@ class FeatureInversion:
             that explains the update best.
         factorisation: The constants of the factorisation. Set in Python only.
         search: The constants of the search. Set in Python only.
+        closed_gates: The constants of the separation behind a trained head. Set in Python only.
 
     Raises:
         UsageError: A value outside its range.
@@ -90,6 +91,7 @@ class FeatureInversion:
     starts: int = 1
     factorisation: FactorisationTuning = field(default=FactorisationTuning(), metadata=IN_PYTHON_ONLY)
     search: SearchTuning = field(default=SearchTuning(), metadata=IN_PYTHON_ONLY)
+    closed_gates: ClosedGatesTuning = field(default=ClosedGatesTuning(), metadata=IN_PYTHON_ONLY)
 
     def __post_init__(self) -> None:
         whole("FeatureInversion", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
@@ -103,7 +105,7 @@ class FeatureInversion:
         stages = shared_out(tuple(parts), steps=self.steps, smoothness=self.smoothness, tuning=self.search)
         matched = MatchUpdates.of(self.search, steps=self.steps, smoothness=self.smoothness, starts=self.starts)
         return scheduled(
-            SeparateBatch(factorisation=self.factorisation, search=self.search),
+            SeparateBatch(factorisation=self.factorisation, search=self.search, closed_gates=self.closed_gates),
             stages,
             matched,
             smoothness=self.smoothness,

@@ -141,6 +141,13 @@ class FeatureRefiner:
         return self.head
 
     @property
+    def lost(self) -> tuple[int, ...]:
+        """Numbers of the images whose errors were not found, counted from 1 in the order of the result."""
+        if self.errors is None:
+            return ()
+        return tuple(index + 1 for index, row in enumerate(self.errors) if not bool(row.any()))
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the reader of a report: how the batch was separated, and what was estimated."""
         notes = ["The batch was separated into single images through its Linear layers."]
@@ -158,6 +165,16 @@ class FeatureRefiner:
             notes.append(
                 f"The update was estimated to be {self.gain:.3g} times as long as the assumed local training makes it "
                 "(unknown learning rate times local steps, or what the obfuscation did to its length)."
+            )
+        if len(self.lost) == 1:
+            notes.append(
+                f"The update says too little of image {self.lost[0]} of the result to tell it apart from the other "
+                "images and from the obfuscation's noise: its picture is a guess."
+            )
+        elif self.lost:
+            notes.append(
+                f"The update says too little of images {', '.join(map(str, self.lost))} of the result to tell them "
+                "apart from the other images and from the obfuscation's noise: their pictures are guesses."
             )
         if len(self.head.weights) == 1 and len(torch.unique(self.labels)) < len(self.labels):
             notes.append(

@@ -16,7 +16,8 @@ from unveil.attacks.separation.heads.head import NoHeadError, read_head
 from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.stages import feature_sensitivity_of
 from unveil.attacks.separation.state import Problem, State
-from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
+from unveil.attacks.separation.trained_heads import separate_trained
+from unveil.attacks.separation.tuning import ClosedGatesTuning, FactorisationTuning, SearchTuning
 from unveil.core.protocols import EntryModel, HasEntryModels
 from unveil.core.types import Images
 
@@ -28,11 +29,13 @@ class SeparateBatch:
     Args:
         factorisation: The constants of the factorisation.
         search: The constants of the search, which give the factor of the regulariser's weight for the network.
+        closed_gates: The constants of the search for the errors of images behind a trained head.
         steps: Steps of the attack that the stage counts as.
     """
 
     factorisation: FactorisationTuning
     search: SearchTuning
+    closed_gates: ClosedGatesTuning
     steps: int = 1
 
     def __call__(self, problem: Problem, state: State) -> State:
@@ -91,19 +94,38 @@ class SeparateBatch:
             tuning=self.factorisation,
         )
         refiner, separated = refiner.reread(separate(errors, gradients[0], ridge=self.factorisation.reread_ridge))
+        if levelled is None:
+            turns = separated
+            separated = separate_trained(
+                head,
+                gradients[0],
+                labels,
+                turns,
+                gain=gain,
+                usual=float(decoder.examples.square().mean().sqrt()),
+                entry_model=refiner.entry_model,
+                tuning=self.closed_gates,
+            )
+            if separated is not turns:
+                refiner = replace(refiner, errors=separated.errors / factor)
+                tuning = self.closed_gates
+                state = replace(state, floors=tuning.floors if refiner.exact else tuning.noisy_floors)
         features = head.allowed(separated.features)
+        lost = [number - 1 for number in refiner.lost]
+        pictures = decoder(features, separated.noise)
+        pictures[lost] = state.pictures[lost]
         state = replace(
             state,
-            pictures=decoder(features, separated.noise),
+            pictures=pictures,
             refiner=refiner,
             feature_sensitivity=sensitivity,
             losses=(*state.losses, separated.residual),
         )
         if levelled is not None:
 
-            def pictures(gain: float) -> Images:
+            def scaled(gain: float) -> Images:
                 return decoder(features * (factor / gain), separated.noise * (factor / gain) ** 2)
 
-            state = first_estimate(problem, state, levelled, features, pictures)
+            state = first_estimate(problem, state, levelled, features, scaled)
         problem.report(len(state.losses) - 1)(1, separated.residual, lambda: state.pictures)
         return state

@@ -59,7 +59,7 @@ class MatchFeatures:
             state = replace(state, pictures=near.pictures)
         refiner, separated = refiner(state.pictures)
         target, body = separated.features, refiner.body
-        precision = with_certainty(separated, self.floor)
+        precision = with_certainty(separated, self.floor * state.floors)
         adapted = noise_adapted_weight(separated.noise / float(target.var()), tuning=self.tuning)
         regulariser = near or ColourVariation(
             weight=self.smoothness * state.feature_sensitivity * adapted,

@@ -70,6 +70,73 @@ class FactorisationTuning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClosedGatesTuning:
+    """Constants of the search for the errors of images by closed gates, behind a trained head. No field has a unit.
+
+    They were chosen on six batches of 16 pictures of CIFAR-10 behind a LeNet trained on CIFAR-10.
+
+    Args:
+        explained: Share of the gradient that another separation may leave unexplained without being replaced, in
+            (0, 1].
+        worth: The search runs where another separation leaves this many times more unexplained than any could, at
+            least 1. Behind untrained heads the ratio is below 1.02 where classes differ.
+        space_rounds: Number of times that a random start is multiplied by the gradient and its transpose, to find the
+            space of its columns, 0 to 1000. With noise 6 were better than 2.
+        tries: Number of random vectors at which the search starts, besides one for each output of the layer, 1 to
+            1,000,000.
+        rounds: Number of times that vectors are made sparse, and then made errors of a head at most, 1 to 1,000,000.
+        threshold: Entries that count as 0 when a vector is made sparse, in units of the root mean square of its
+            entries; more than 0.
+        most_off: Distance from the space up to which a row is kept, in units of its length; in (0, 1]. Rows beyond it
+            were mostly wrong.
+        same_row: Cosine from which on two rows count as the same one; in (0, 1]. The true rows of two images have a
+            cosine of 0.69 at most.
+        row_trust: Standard deviation of a row's own errors at its right length, in units of its distance from the
+            space; more than 0.
+        first_size_spread: Standard deviation of the logarithm of an image's feature size, by which the features of
+            synthetic pictures are taken for a guide; more than 0.
+        size_spread: The same about the median of the batch; more than 0. It was 0.2 to 0.3 on CIFAR-10.
+        floors: The feature floors of the search are multiplied by this where an exact update was separated by closed
+            gates, at least 1; see `SearchTuning`. Trained features say less of a pixel, so the search converges later.
+        noisy_floors: The same for an update that is not exact, at least 1; errors of the rows mix the images.
+        ridge: Ridge of the solve for the features, relative to the mean eigenvalue of the equations; more than 0.
+
+    Raises:
+        UsageError: A value outside its range.
+    """
+
+    explained: float = 1e-3
+    worth: float = 1.05
+    space_rounds: int = 6
+    tries: int = 500
+    rounds: int = 60
+    threshold: float = 0.3
+    most_off: float = 0.33
+    same_row: float = 0.75
+    row_trust: float = 2.0
+    first_size_spread: float = 0.5
+    size_spread: float = 0.3
+    floors: float = 3.0
+    noisy_floors: float = 6.0
+    ridge: float = 1e-3
+
+    def __post_init__(self) -> None:
+        who = "ClosedGatesTuning"
+        for name in ("threshold", "row_trust", "first_size_spread", "size_spread", "ridge"):
+            positive(who, name, getattr(self, name), HINT)
+        for name in ("explained", "most_off", "same_row"):
+            share(who, name, getattr(self, name), HINT)
+        for name in ("worth", "floors", "noisy_floors"):
+            if not getattr(self, name) >= 1:
+                raise UsageError(f"{who}: expected {name} >= 1, got {getattr(self, name):g}; {HINT}")
+        whole(who, "space_rounds", self.space_rounds, 0, 1000, HINT)
+        for name in ("tries", "rounds"):
+            whole(who, name, getattr(self, name), 1, 1_000_000, HINT)
+
+    __str__ = changes_of
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchTuning:
     """Constants of the search for pictures by their features, or by the update if the batch cannot be separated.
 

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from unveil.attacks.separation.attack import Schedule, run_schedule, scheduled, shared_out
 from unveil.attacks.separation.separating import SeparateBatch
-from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
+from unveil.attacks.separation.tuning import ClosedGatesTuning, FactorisationTuning, SearchTuning
 from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.bounds import not_negative, positive, whole
 from unveil.core.protocols import Knowledge
@@ -36,6 +36,7 @@ class RestoredFeatureInversion:
         prior: The learned prior, which is a restorer; see `UsesLearnedPrior`. Set in Python only.
         factorisation: The constants of the factorisation. Set in Python only.
         search: The constants of the search. Set in Python only.
+        closed_gates: The constants of the separation behind a trained head. Set in Python only.
 
     Raises:
         UsageError: A value outside its range.
@@ -52,6 +53,7 @@ class RestoredFeatureInversion:
     prior: Learned = field(default=FAITHFUL, metadata=IN_PYTHON_ONLY)
     factorisation: FactorisationTuning = field(default=FactorisationTuning(), metadata=IN_PYTHON_ONLY)
     search: SearchTuning = field(default=SearchTuning(), metadata=IN_PYTHON_ONLY)
+    closed_gates: ClosedGatesTuning = field(default=ClosedGatesTuning(), metadata=IN_PYTHON_ONLY)
 
     def __post_init__(self) -> None:
         whole("RestoredFeatureInversion", "steps", self.steps, 1, 1_000_000, "100 is the usual number")
@@ -69,7 +71,7 @@ class RestoredFeatureInversion:
         *first, last = shared_out(parts, steps=self.steps, smoothness=self.smoothness, tuning=tuning)
         stages = (*first, replace(last, restorer=self.prior, trust=self.trust))
         matched = MatchUpdates.of(tuning, steps=self.steps, smoothness=self.smoothness)
-        separate = SeparateBatch(factorisation=self.factorisation, search=tuning)
+        separate = SeparateBatch(factorisation=self.factorisation, search=tuning, closed_gates=self.closed_gates)
         return scheduled(separate, stages, matched, smoothness=self.smoothness)
 
     def __call__(
