@@ -108,7 +108,7 @@ def missing(case: Case, places: Places) -> str:
 def table(results: Results) -> str:
     """The Markdown table, a line for each attack and obfuscation."""
     lines = [
-        "| attack | update sent | batches x seeds | PSNR dB | of the batches | worst image | blind guess | processor s / run |",
+        "| attack | update sent | batches x seeds | PSNR dB | each batch | worst image | blind guess | processor s / run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for attack, sent in dict.fromkeys((case.attack, case.obfuscation) for case in CASES):

@@ -31,23 +31,25 @@ LABELS = torch.tensor([0, 1, 1, 2, 2, 2, 3, 5])  # two classes more than once
 NOISE = "gaussian:relative=0.3"
 
 
-def network() -> nn.Sequential:
-    """A convolution and two Linear layers, float64; weights as torch draws them from seed 0."""
+def network(images: Tensor) -> nn.Sequential:
+    """A convolution and two Linear layers, float64; each unit of the first is open for a quarter of these pictures."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        body = (nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
-        head = (nn.Linear(8 * 8 * 8, 160), nn.ReLU(), nn.Linear(160, CLASSES))
-        return nn.Sequential(*body, *head).double()
+        body = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()).double()
+        first, last = nn.Linear(8 * 8 * 8, 160).double(), nn.Linear(160, CLASSES).double()
+    with torch.no_grad():
+        first.bias -= first(body(images)).quantile(0.75, dim=0)
+    return nn.Sequential(*body, first, nn.ReLU(), last)
 
 
 @cache
 def client() -> tuple[nn.Sequential, Batch]:
-    """A network trained on 60 synthetic pictures, of which the client has eight."""
-    model = network()
+    """A network whose last layer is trained on 60 synthetic pictures, of which the client has eight."""
     images = dead_leaves(60, SHAPE, generator=seeded(3)).double()
+    model = network(images)
     labels = torch.cat([LABELS, torch.randint(CLASSES, (52,), generator=seeded(4))])
-    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(40):
+    adam = torch.optim.Adam(model[-1].parameters(), lr=1e-2)
+    for _ in range(150):
         adam.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         adam.step()
@@ -95,8 +97,8 @@ def test_features_behind_a_trained_head_are_exact_without_obfuscation() -> None:
     assert float(certain.max()) > 2 / CLASSES  # it is trained: the alternations start from equal probabilities
     found = by_gates(ridge=1e-12)
     assert float(matched(turns.features, truth).max()) > 0.1
-    assert float(matched(found.features, truth).max()) < 0.01
-    assert found.residual < 1e-5 < turns.residual
+    assert float(matched(found.features, truth).max()) < 1e-4
+    assert found.residual < 1e-9 < turns.residual
 
 
 @pytest.mark.parametrize("obfuscation", ["none", NOISE, "topk:density=0.1", "sign"])
@@ -124,7 +126,7 @@ def test_the_head_gives_each_row_its_length() -> None:
     lengths = lengths_of(head, single, found, share=1 / len(LABELS), usual=1.0, tuning=tuning)
     true = head.layers(truth, LABELS)[0].errors
     nearest = (found.rows @ F.normalize(true, dim=1).T).argmax(1)
-    torch.testing.assert_close(lengths, true.norm(dim=1)[nearest], rtol=5e-3, atol=0)
+    torch.testing.assert_close(lengths, true.norm(dim=1)[nearest], rtol=1e-4, atol=0)
 
 
 def test_a_head_whose_gradient_is_explained_is_left_alone() -> None:

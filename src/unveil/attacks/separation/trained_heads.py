@@ -22,7 +22,7 @@ from unveil.attacks.separation.tuning import ClosedGatesTuning
 from unveil.core.protocols import EntryModel
 
 OUTPUTS = 16  # outputs of the first layer for each class from which on its rows determine the errors of the last
-LENGTHS = 4000  # lengths that are tried for each row, by equal factors
+LENGTHS = 2000  # lengths that are tried for each row, by equal factors, and again about the best of them
 SHORTEST = -7.0  # logarithm to base 10 of the smallest of them, in units of the longest possible
 EXACT = 1e-6  # least relative error of a row: float32 resolves no less
 RIDGE = 1e-9  # of the solve for the features of single rows, which are never parallel
@@ -127,20 +127,27 @@ def lengths_of(
     constant = (gates * (opened * pre[-1] + shift)) @ weight.T + bias
     slope = (gates * opened * (pre[:-1] - pre[-1])) @ weight.T
     last = found.errors.to(features)
-    size = last.norm(dim=1)
-    tried = torch.logspace(0, SHORTEST, LENGTHS, dtype=features.dtype, device=features.device)
-    lengths = share * math.sqrt(2) / size * tried[:, None]
-    hot = F.one_hot(found.labels, len(weight))
-    computed = share * ((constant + slope / lengths[..., None]).softmax(-1) - hot)
-    off = (computed / lengths[..., None] - last).norm(dim=-1) / size
+    size, hot = last.norm(dim=1), F.one_hot(found.labels, len(weight))
     noise = single.covariance.diagonal(dim1=-2, dim2=-1).mean(0)
     energy = features.square().mean(1)
     energy = torch.maximum(energy - noise, 1e-3 * energy)
-    sizes = (energy.sqrt() / lengths).log()
-    expected = (tuning.row_trust * found.off.to(off)).clamp_min(EXACT)
+    expected = (tuning.row_trust * found.off.to(features)).clamp_min(EXACT)
+    longest = share * math.sqrt(2) / size
     centre = math.log(usual)
-    for spread in (tuning.first_size_spread, tuning.size_spread):
-        best = ((off / expected).square() + ((sizes - centre) / spread).square()).argmin(0, keepdim=True)
-        centre = float(sizes.gather(0, best).median())
-    chosen: Tensor = lengths.gather(0, best)[0]
-    return chosen
+
+    def best(steps: Float[Tensor, "lengths found"], spread: float) -> Float[Tensor, " found"]:
+        lengths = longest * 10**steps
+        computed = share * ((constant + slope / lengths[..., None]).softmax(-1) - hot)
+        off = (computed / lengths[..., None] - last).norm(dim=-1) / size
+        unusual = (energy.sqrt() / lengths).log() - centre
+        score = (off / expected).square() + (unusual / spread).square()
+        found: Tensor = steps.gather(0, score.argmin(0, keepdim=True))[0]
+        return found
+
+    grid = torch.linspace(SHORTEST, 0, LENGTHS, dtype=features.dtype, device=features.device)
+    coarse = grid[:, None].expand(-1, len(features))
+    at = best(coarse, tuning.first_size_spread)
+    centre = float((energy.sqrt() / (longest * 10**at)).log().median())
+    at = best(coarse, tuning.size_spread)
+    finer = torch.linspace(-1, 1, LENGTHS, dtype=features.dtype, device=features.device) * (grid[1] - grid[0])
+    return longest * 10 ** best(at + finer[:, None], tuning.size_spread)
