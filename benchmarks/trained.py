@@ -106,9 +106,9 @@ def missing(case: Case, places: Places) -> str:
 
 
 def table(results: Results) -> str:
-    """The Markdown table, a line for each attack and obfuscation."""
+    """The Markdown table, a line for each attack and obfuscation; seconds are the processor's."""
     lines = [
-        "| attack | update sent | batches x seeds | PSNR dB | each batch | worst image | blind guess | processor s / run |",
+        "| attack | update sent | batches x seeds | PSNR dB | each batch | worst image | blind guess | s / run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for attack, sent in dict.fromkeys((case.attack, case.obfuscation) for case in CASES):

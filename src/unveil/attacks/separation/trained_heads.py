@@ -150,4 +150,5 @@ def lengths_of(
     centre = float((energy.sqrt() / (longest * 10**at)).log().median())
     at = best(coarse, tuning.size_spread)
     finer = torch.linspace(-1, 1, LENGTHS, dtype=features.dtype, device=features.device) * (grid[1] - grid[0])
-    return longest * 10 ** best(at + finer[:, None], tuning.size_spread)
+    chosen: Tensor = longest * 10 ** best(at + finer[:, None], tuning.size_spread)
+    return chosen
