@@ -79,7 +79,7 @@ class ClosedGatesTuning:
         explained: Share of the gradient that another separation may leave unexplained without being replaced, in
             (0, 1].
         worth: The search runs where another separation leaves this many times more unexplained than any could, at
-            least 1. Behind untrained heads the ratio is below 1.02 where classes differ.
+            least 1.
         space_rounds: Number of times that a random start is multiplied by the gradient and its transpose, to find the
             space of its columns, 0 to 1000. With noise 6 were better than 2.
         tries: Number of random vectors at which the search starts, besides one for each output of the layer, 1 to
