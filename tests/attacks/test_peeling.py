@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seeds import seeded
 from unveil.attacks import parse
 from unveil.attacks.dead_leaves import dead_leaves
+from unveil.attacks.separation.factorisation import FeatureEstimate
 from unveil.attacks.separation.heads.head import PooledError, read_head
 from unveil.attacks.separation.peeling.map_body import MapBody
 from unveil.attacks.separation.peeling.ordering import ordered
@@ -21,7 +22,7 @@ from unveil.attacks.separation.peeling.watch import convolutions_of, cut_at
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
 from unveil.core.protocols import Knowledge
-from unveil.core.reconstruction import Reconstruction
+from unveil.core.reconstruction import Reconstruction, Stop
 from unveil.core.update import Update
 from unveil.metrics.pixel import psnr
 from unveil.obfuscations import parse as obfuscation_of
@@ -173,6 +174,7 @@ def test_pictures_come_back_from_a_pooled_network_and_the_network_stays_as_it_wa
     net, batch = made(Residual), batch_of([0, 3])
     before = copy.deepcopy(net.state_dict())
     guess = attacked(net, batch, steps=30)
+    assert guess.stop is Stop.FINISHED
     assert float(psnr(batch.images, guess.images).mean()) > 17  # 21.9; matched updates give 11.6
     assert "peeled down to the input of blocks.0.first.weight, a map of 12 x 8 x 8" in guess.notes[0]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -240,3 +242,12 @@ def test_a_network_that_cannot_be_peeled_says_why_and_updates_are_matched(
     guess = attacked(made(build), batch_of(labels), **settings)  # type: ignore[arg-type]
     assert reason in guess.notes[0]
     assert " ".join(guess.notes).count("The attack matched updates instead.") == 1
+
+
+def test_features_without_errors_have_the_noise_of_their_covariance() -> None:
+    exact = FeatureEstimate(torch.ones(2, 5), torch.zeros(2, 0), torch.zeros(1, 2, 2), 0.0)
+    assert exact.noise == 0.0
+    noisy = FeatureEstimate(
+        torch.ones(2, 5), torch.tensor([[0.0], [1.0]]), torch.diag(torch.tensor([9.0, 4.0]))[None], 0.0
+    )
+    assert noisy.noise == 4.0

@@ -53,9 +53,9 @@ class FeatureEstimate:
 
     @property
     def noise(self) -> float:
-        """Mean variance of a feature's error, over the images whose errors are known: those that are not all zero."""
+        """Mean variance of a feature's error, over the images whose errors are not all zero, or over all images."""
         variances, known = self.covariance.diagonal(dim1=-2, dim2=-1), (self.errors != 0).any(1)
-        return float(variances.mean() if bool(known.all()) else variances[:, known].mean())
+        return float(variances[:, known].mean() if bool(known.any()) else variances.mean())
 
 
 def separate(

@@ -162,7 +162,7 @@ class Peeling:
             back = slopes_at(step, known, found.readings)
             if step.is_cut:
                 values, run_back, off = self._polished(step, found)
-                if off > AGREE:
+                if not off <= AGREE:
                     return _ended(best, f"the map before {layer.name} does not explain the update ({off:.1%})")
                 best = PeeledMap(before=layer.name, values=values, off=off, expected=expected)
                 is_open = (values > 0).to(values)
@@ -184,15 +184,22 @@ class Peeling:
         if step.layer.name in self.couplings:
             (reading,) = readings_of(step, known, self.gradients)
             return known, self._coupled(step.layer, reading.slopes, None)
-        for _ in range(1 + CORRECTED):
-            readings = readings_of(step, known, self.gradients)
-            passings = passings_of(self.model, self.images, step, known) if step.is_tight else []
-            found = Found(solved=solve_input(readings, passings), readings=readings, passings=passings)
-            again = corrected(step, known, readings, found.solved.values)
+        found = self._solved(step, known)
+        for _ in range(CORRECTED):
+            again = corrected(step, known, found.readings, found.solved.values)
             if all(torch.equal(a.is_open, b.is_open) for a, b in zip(again, known, strict=True)):
                 break
-            known = again
+            better = self._solved(step, again)
+            if not better.solved.off < found.solved.off:
+                break
+            known, found = again, better
         return known, found
+
+    def _solved(self, step: Step, known: list[KnownMap]) -> Found:
+        """Solve for the map of a step, with the gates of the known maps as they are."""
+        readings = readings_of(step, known, self.gradients)
+        passings = passings_of(self.model, self.images, step, known) if step.is_tight else []
+        return Found(solved=solve_input(readings, passings), readings=readings, passings=passings)
 
     def _polished(self, step: Step, found: Found) -> tuple[Map, Map, float]:
         """Solve for a map again, with the slopes that it gives itself, while that explains more.

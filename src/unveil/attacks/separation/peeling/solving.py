@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import grad
 
+from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.watch import Convolution, Map
 
 RIDGE = 1e-13  # of the equations' mean eigenvalue: keeps directions of no information at zero
@@ -167,10 +169,12 @@ class Solved:
     Args:
         values: The map, n x channels x height x width.
         deviation: Standard deviation of the error at each place, n x 1 x height x width, in the map's unit.
+        off: What all equations leave unexplained, relative to what was received; 0 if that was not computed.
     """
 
     values: Map
     deviation: Map
+    off: float = 0.0
 
     @property
     def is_open(self) -> Map:
@@ -234,7 +238,14 @@ def solve_input(readings: list[Reading], passings: list[Passing], *, start: Map 
         if not again or not enough or all(map(torch.equal, fits, kept)):
             break
         kept = fits
-    return Solved(values=found, deviation=equations.deviation(found))
+    return Solved(values=found, deviation=equations.deviation(found), off=_unexplained(readings, passings, found))
+
+
+def _unexplained(readings: list[Reading], passings: list[Passing], found: Map) -> float:
+    """Return what a map leaves unexplained of all equations, relative to what was received."""
+    shares = [_mean_square(r(found) - r.gradient) / _mean_square(r.gradient) for r in readings]
+    shares += [_mean_square(p(found) - p.values) / _mean_square(p.values) for p in passings]
+    return math.sqrt(sum(shares) / len(shares))
 
 
 def _fitting(reading: Reading, kept: Float[Tensor, " out"], found: Map) -> Float[Tensor, " out"]:
@@ -340,6 +351,8 @@ class LeastSquares:
 
 def _cholesky(gram: Float[Tensor, "size size"], ridge: float) -> Float[Tensor, "size size"]:
     """Return the Cholesky factor with the smallest ridge, not below the given one, at which there is one."""
+    if not bool(gram.isfinite().all()):
+        raise CannotPeelError("The equations of a map are not finite.")
     ridge = max(ridge, 1e-300)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     while True:
