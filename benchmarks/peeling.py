@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-import torch
-
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.imagenet import CLASSES, PICTURES, by_line, imagenet_client, means
 from benchmarks.measuring import measured
-from benchmarks.reading import read, tensor
 from benchmarks.victims import torchvision_resnet18
-from unveil.clients import training
-from unveil.clients.client import Client
 
 SEEDS = (0, 1, 2)
-CLASSES = 1000
 UNVEIL, OTHER = "unveil", "inverting_gradients:steps=400"
 
 
@@ -58,29 +52,26 @@ CASES: Sequence[Case] = (
 )
 
 
-def batch_of(places: Places, case: Case) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pictures with different labels and the labels; each seed has a batch of its own."""
-    pictures, labels, _, _ = read(places.data, "imagenet700_256.npz")
-    # One picture of each class, sorted by class: those of a batch lie far apart, and each seed has its own.
-    stride = len(pictures) // case.batch
-    chosen = [(case.seed + stride * number) % len(pictures) for number in range(case.batch)]
-    return tensor([pictures[index] for index in chosen], case.size), torch.from_numpy(labels[chosen])
-
-
 def run(case: Case, places: Places) -> Result:
     """One run of one attack."""
-    images, labels = batch_of(places, case)
-    client = Client(
+    # Sorted by class, the pictures of a batch lie far apart, and each seed has its own.
+    stride = PICTURES // case.batch
+    client = imagenet_client(
+        places,
+        [(case.seed + stride * number) % PICTURES for number in range(case.batch)],
+        size=case.size,
         name=NAMES[case.network],
         model_name=case.network,
         model=NETWORKS[case.network](),
-        images=images,
-        labels=labels,
-        classes=CLASSES,
-        training=training.parse(case.training),
-        source="imagenet",
+        training=case.training,
     )
     return measured(client, attack=case.attack, obfuscation=case.obfuscation, seed=case.seed)[0]
+
+
+def line(case: Case) -> tuple[str, ...]:
+    """What stands in the line of a case, without figures."""
+    local = "" if case.training == "fedsgd" else f"`{case.training}`, then "
+    return NAMES[case.network], f"{local}`{case.obfuscation}`", f"{case.batch} x {case.size} px", case.attack
 
 
 def table(results: Results) -> str:
@@ -89,18 +80,12 @@ def table(results: Results) -> str:
         "| network | update sent | pictures | attack | batches | PSNR dB | worst | blind guess | SSIM | s / batch |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    grouped: dict[tuple[str, ...], list[Result]] = {}
-    for case in CASES:
-        if str(case) in results:
-            local = "" if case.training == "fedsgd" else f"`{case.training}`, then "
-            line = (NAMES[case.network], f"{local}`{case.obfuscation}`", f"{case.batch} x {case.size} px", case.attack)
-            grouped.setdefault(line, []).append(results[str(case)])
-    for (network, sent, pictures, attack), found in grouped.items():
-        means = {key: statistics.mean(run[key] for run in found) for key in ("psnr", "psnr_blind", "ssim", "seconds")}
+    for (network, sent, pictures, attack), found in by_line(CASES, results, line).items():
+        mean = means(found)
         rows.append(
-            f"| {network} | {sent} | {pictures} | `{attack}` | {len(found)} | {means['psnr']:.1f} "
-            f"| {min(run['psnr'] for run in found):.1f} | {means['psnr_blind']:.1f} | {means['ssim']:.3f} "
-            f"| {means['seconds']:.0f} |"
+            f"| {network} | {sent} | {pictures} | `{attack}` | {len(found)} | {mean['psnr']:.1f} "
+            f"| {min(run['psnr'] for run in found):.1f} | {mean['psnr_blind']:.1f} | {mean['ssim']:.3f} "
+            f"| {mean['seconds']:.0f} |"
         )
     return "\n".join(rows) + "\n"
 

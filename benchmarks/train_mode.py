@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-import torch
-
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.imagenet import CLASSES, by_line, imagenet_client, means
 from benchmarks.measuring import measured
-from benchmarks.reading import read, tensor
 from benchmarks.victims import torchvision_resnet18
-from unveil.clients import training
-from unveil.clients.client import Client
 
 SEEDS = (0, 1, 2)
-CLASSES = 1000
 SENT, KEPT = "fedsgd:mode=train,buffers=sent", "fedsgd:mode=train"
 UNVEIL = "unveil"
 
@@ -52,17 +46,14 @@ CASES: Sequence[Case] = tuple(
 
 def run(case: Case, places: Places) -> Result:
     """One run of one attack on torchvision's ResNet-18 with random weights."""
-    end = (case.seed + 1) * case.batch
-    pictures, labels, _, _ = read(places.data, "imagenet700_256.npz", limit=end)
-    client = Client(
+    client = imagenet_client(
+        places,
+        range(case.seed * case.batch, (case.seed + 1) * case.batch),
+        size=case.size,
         name="ResNet-18",
         model_name="torchvision ResNet-18",
         model=torchvision_resnet18(CLASSES),
-        images=tensor(pictures[end - case.batch :], case.size),
-        labels=torch.from_numpy(labels[end - case.batch :]),
-        classes=CLASSES,
-        training=training.parse(case.training),
-        source="imagenet",
+        training=case.training,
     )
     return measured(client, attack=case.attack, obfuscation="none", seed=case.seed)[0]
 
@@ -73,17 +64,13 @@ def table(results: Results) -> str:
         "| pictures | local training | batches | PSNR dB | worst | blind guess | SSIM | s / picture |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    grouped: dict[tuple[str, str], list[Result]] = {}
-    for case in CASES:
-        if str(case) in results:
-            group = f"{case.batch} of {case.size} px", f"`{case.training}`"
-            grouped.setdefault(group, []).append(results[str(case)])
+    grouped = by_line(CASES, results, lambda case: (f"{case.batch} of {case.size} px", f"`{case.training}`"))
     for (pictures, local), found in grouped.items():
-        means = {key: statistics.mean(run[key] for run in found) for key in ("psnr", "psnr_blind", "ssim", "seconds")}
+        mean = means(found)
         count, worst = int(pictures.split()[0]), min(run["psnr_min"] for run in found)
         rows.append(
-            f"| {pictures} | {local} | {len(found)} | {means['psnr']:.1f} | {worst:.1f} "
-            f"| {means['psnr_blind']:.1f} | {means['ssim']:.3f} | {means['seconds'] / count:.0f} |"
+            f"| {pictures} | {local} | {len(found)} | {mean['psnr']:.1f} | {worst:.1f} "
+            f"| {mean['psnr_blind']:.1f} | {mean['ssim']:.3f} | {mean['seconds'] / count:.0f} |"
         )
     return "\n".join(rows) + "\n"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import ClassVar
@@ -11,16 +10,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.imagenet import CLASSES, by_line, imagenet_client, means
 from benchmarks.measuring import measured
-from benchmarks.reading import read, tensor
 from unveil import obfuscations
-from unveil.clients import training
-from unveil.clients.client import Client
 from unveil.core.protocols import Misfit, Obfuscation
 from unveil.core.update import Update
 
 SEEDS = (0, 1, 2)
-CLASSES = 1000
 
 
 class TinyViT(nn.Module):
@@ -145,19 +141,23 @@ SEVERAL_CASES: Sequence[Case] = tuple(
 
 def run(case: Case, places: Places) -> Result:
     """One run of one attack."""
-    first = case.seed * case.pictures
-    pictures, labels, _, _ = read(places.data, "imagenet700_256.npz", limit=len(SEEDS) * case.pictures)
-    client = Client(
+    client = imagenet_client(
+        places,
+        range(case.seed * case.pictures, (case.seed + 1) * case.pictures),
+        size=case.size,
         name=f"ViT-tiny/{case.patch}",
         model_name=f"vit{case.width}",
         model=TinyViT(size=case.size, patch=case.patch, width=case.width, seed=case.seed).eval(),
-        images=tensor(pictures[first : first + case.pictures], case.size),
-        labels=torch.from_numpy(labels[first : first + case.pictures]),
-        classes=CLASSES,
-        training=training.parse(case.training),
-        source="imagenet",
+        training=case.training,
     )
     return measured(client, attack=case.attack, obfuscation=case.obfuscation, seed=case.seed)[0]
+
+
+def line(case: Case) -> tuple[str, str]:
+    """What stands in the line of a case, without figures."""
+    local = "" if case.training == "fedsgd" else f"`{case.training}`, then "
+    network = f"patches of {case.patch} px, width {case.width}, {case.size} px"
+    return network, local + NAMES.get(case.obfuscation, f"`{case.obfuscation}`")
 
 
 def table(results: Results) -> str:
@@ -166,18 +166,11 @@ def table(results: Results) -> str:
         "| network | update sent | pictures, one each | PSNR dB | worst | blind guess | SSIM | s / picture |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    grouped: dict[tuple[str, str], list[Result]] = {}
-    for case in CASES:
-        if str(case) in results:
-            local = "" if case.training == "fedsgd" else f"`{case.training}`, then "
-            network = f"patches of {case.patch} px, width {case.width}, {case.size} px"
-            sent = local + NAMES.get(case.obfuscation, f"`{case.obfuscation}`")
-            grouped.setdefault((network, sent), []).append(results[str(case)])
-    for (network, sent), found in grouped.items():
-        means = {key: statistics.mean(run[key] for run in found) for key in ("psnr", "psnr_blind", "ssim", "seconds")}
+    for (network, sent), found in by_line(CASES, results, line).items():
+        mean = means(found)
         rows.append(
-            f"| {network} | {sent} | {len(found)} | {means['psnr']:.1f} | {min(run['psnr'] for run in found):.1f} "
-            f"| {means['psnr_blind']:.1f} | {means['ssim']:.3f} | {means['seconds']:.0f} |"
+            f"| {network} | {sent} | {len(found)} | {mean['psnr']:.1f} | {min(run['psnr'] for run in found):.1f} "
+            f"| {mean['psnr_blind']:.1f} | {mean['ssim']:.3f} | {mean['seconds']:.0f} |"
         )
     return "\n".join(rows) + "\n"
 
