@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn import Module
 
 from seeds import seeded, shifted
+from unveil.attacks.separation.peeling.watch import Convolution
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
 from unveil.core.factored import Candidate
@@ -36,6 +38,23 @@ class SmallNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(torch.tanh(self.hidden(self.features(x))))
+
+
+def convolution_on(x: Tensor, weight: Tensor, *, stride: int, padding: int) -> Convolution:
+    """The call of a convolution without bias on a map, as a watched network has it."""
+    made = F.conv2d(x, weight, stride=stride, padding=padding)
+    return Convolution(
+        name="layer.weight",
+        weight=weight,
+        bias=torch.zeros(len(weight)).to(weight),
+        call=2,
+        source=1,
+        shared=False,
+        stride=(stride, stride),
+        padding=(padding, padding),
+        input_shape=(x.shape[1], x.shape[2], x.shape[3]),
+        output_shape=(made.shape[1], made.shape[2], made.shape[3]),
+    )
 
 
 def small_client(*, seed: int = 0, n: int = 4, size: int = 8, classes: int = 10) -> tuple[nn.Module, Batch]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fakes import convolution_on
 from seeds import seeded
 from unveil.attacks import parse
 from unveil.attacks.dead_leaves import dead_leaves
@@ -20,9 +21,9 @@ from unveil.attacks.separation.frozen.freezing import frozen
 from unveil.attacks.separation.frozen.statistics import batch_statistics, frozen_statistics
 from unveil.attacks.separation.frozen.unmixing import Mixture, are_determined, map_of_patches
 from unveil.attacks.separation.heads.head import PooledError, read_head
+from unveil.attacks.separation.peeling.equations import weight_gradient
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.peel import PeeledMap, Peeling
-from unveil.attacks.separation.peeling.solving import weight_gradient
 from unveil.attacks.separation.peeling.watch import Convolution, convolutions_of
 from unveil.audits.pipeline import play
 from unveil.clients.client import Client
@@ -169,18 +170,7 @@ def convolution(
     x = torch.randn(3, inside, side, side, generator=seeded(0)).double().clamp_min(0)
     weight = torch.randn(out, inside, kernel, kernel, generator=seeded(1)).double()
     made = F.conv2d(x, weight, stride=stride, padding=padding)
-    layer = Convolution(
-        name="weight",
-        weight=weight,
-        bias=torch.zeros(out).double(),
-        call=2,
-        source=1,
-        shared=False,
-        stride=(stride, stride),
-        padding=(padding, padding),
-        input_shape=(inside, side, side),
-        output_shape=(out, made.shape[2], made.shape[3]),
-    )
+    layer = convolution_on(x, weight, stride=stride, padding=padding)
     outputs = made.detach().requires_grad_()
     slopes = torch.randn(made.shape, generator=seeded(2)).double()
     norm = nn.BatchNorm2d(out).double().train()

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fakes import convolution_on
 from seeds import seeded
+from unveil.attacks.separation.peeling.equations import Passing, Reading, weight_gradient
 from unveil.attacks.separation.peeling.plan import missing_equations
-from unveil.attacks.separation.peeling.solving import Passing, Reading, solve_input, weight_gradient
+from unveil.attacks.separation.peeling.solving import solve_input
 from unveil.attacks.separation.peeling.watch import Convolution
 
 N, INSIDE = 2, 3
@@ -23,19 +25,7 @@ def convolution(
     kernel: int, stride: int, padding: int, *, side: int, out: int = 4, inside: int = INSIDE
 ) -> Convolution:
     weight = drawn(out, inside, kernel, kernel, seed=1)
-    output = F.conv2d(torch.zeros((1, inside, side, side + 1)).double(), weight, stride=stride, padding=padding)
-    return Convolution(
-        name="layer.weight",
-        weight=weight,
-        bias=torch.zeros(out).double(),
-        call=2,
-        source=1,
-        shared=False,
-        stride=(stride, stride),
-        padding=(padding, padding),
-        input_shape=(inside, side, side + 1),
-        output_shape=(out, output.shape[2], output.shape[3]),
-    )
+    return convolution_on(torch.zeros((1, inside, side, side + 1)).double(), weight, stride=stride, padding=padding)
 
 
 def reading(layer: Convolution, x: Tensor, *, seed: int = 2) -> Reading:

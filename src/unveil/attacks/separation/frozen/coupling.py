@@ -14,10 +14,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from unveil.attacks.separation.peeling.solving import Kernel, input_slopes, weight_gradient
+from unveil.attacks.separation.peeling.equations import (
+    Kernel,
+    Reading,
+    fitting_rows,
+    input_slopes,
+    read_slopes,
+    weight_gradient,
+)
 from unveil.attacks.separation.peeling.watch import Convolution, Map
 
 NEWTON = 12  # most steps of Gauss and Newton for one set of rows
@@ -91,7 +98,6 @@ def solve_coupled(
     shape = (len(evaluated), *layer.input_shape)
     kept = evaluated.new_ones(len(gradient))
     found = evaluated.new_zeros(shape) if start is None else start
-    lengths = gradient.flatten(1).norm(dim=1)
     weight = float(gradient.norm() / coupling.mean.norm().clamp_min(1e-300))
     for _ in range(4):
         equations = _Equations(
@@ -103,25 +109,18 @@ def solve_coupled(
             weight=weight,
         )
         found, off = _newton(equations, found)
-        left = off.flatten(1).norm(dim=1) / lengths.clamp_min(1e-300)
-        left = torch.where(lengths > 0, left, 0.0)
-        fits = (left <= max(8 * float(left[kept > 0].median()), 1e-6)).to(kept)
+        fits = fitting_rows(off, gradient, kept)
         if torch.equal(fits, kept) or float(fits.sum()) * gradient[0, 0].numel() < len(evaluated) * layer.places:
             break
         kept = fits
-    return found, _reread(layer, gradient, found, coupling.slopes(layer, found, evaluated), kept > 0)
-
-
-def _reread(layer: Convolution, gradient: Kernel, found: Map, slopes: Map, kept: Bool[Tensor, " out"]) -> Map:
-    """Return the slopes at the output with those of the rows that were not kept read from their gradient."""
-    patches = F.unfold(found, layer.weight.shape[2:], padding=layer.padding, stride=layer.stride)
-    every = patches.transpose(1, 2).flatten(0, 1)
-    if bool(kept.all()) or every.shape[0] > every.shape[1]:
-        return slopes
-    read = torch.linalg.lstsq(every.T, gradient[~kept].flatten(1).T).solution
-    slopes = slopes.clone()
-    slopes[:, ~kept] = read.reshape(len(slopes), -1, read.shape[1]).transpose(1, 2).reshape(slopes[:, ~kept].shape)
-    return slopes
+    slopes = coupling.slopes(layer, found, evaluated)
+    wrong = kept == 0
+    read = (
+        read_slopes(Reading(layer=layer, gradient=gradient, slopes=slopes), wrong, found) if bool(wrong.any()) else None
+    )
+    if read is not None:
+        slopes[:, wrong] = read.reshape(slopes[:, wrong].shape)
+    return found, slopes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

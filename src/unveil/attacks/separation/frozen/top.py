@@ -21,7 +21,7 @@ from unveil.attacks.separation.frozen.difference_map import find_binary
 from unveil.attacks.separation.frozen.unmixing import Mixture, are_determined, map_of_patches
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.ordering import ordered
-from unveil.attacks.separation.peeling.top import LastConvolution
+from unveil.attacks.separation.peeling.top import LastConvolution, require_all, require_overlap
 from unveil.attacks.separation.peeling.watch import Map
 
 TRIES, MOVES = 200, 3000  # points that search for the gates of one image at a time, and moves of each
@@ -51,11 +51,7 @@ def last_normalised_map(
     layer = last.layer
     channels, height, width = layer.output_shape
     places, n = height * width, len(slopes)
-    side = layer.weight.shape[2]
-    if slopes.shape[1] != channels:
-        raise CannotPeelError(f"The features are not the channels of the last convolution ({layer.name}).")
-    if layer.weight.shape[3] != side or side < 3 or layer.stride != (1, 1) or layer.padding != (side // 2,) * 2:
-        raise CannotPeelError(f"The patches of the last convolution ({layer.name}) do not overlap.")
+    require_overlap(layer, slopes)
     if not are_determined(layer, n):
         raise CannotPeelError(
             f"The last map has {n * places:,} places in the batch, more than half of its {channels:,} channels: in "
@@ -77,11 +73,7 @@ def last_normalised_map(
             generator=generator,
         )
         gates.append(found)
-        if len(found) < places:
-            raise CannotPeelError(
-                f"Of the {places} places of the last map the gates of only {len(found)} were found for image "
-                f"{len(gates)} of the batch."
-            )
+        require_all(gates, places)
     patches = mixture.patches(torch.cat([found * row for found, row in zip(gates, opened, strict=True)]))
     # Every entry of a patch is zero somewhere in the batch: in the padding, or behind a closed gate.
     apart = (patches - patches.amin(0)).reshape(n, places, *gradient.shape[1:])

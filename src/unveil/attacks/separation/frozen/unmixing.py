@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unveil.attacks.separation.frozen.coupling import Coupling
-from unveil.attacks.separation.peeling.solving import Kernel
+from unveil.attacks.separation.peeling.equations import Kernel
 from unveil.attacks.separation.peeling.watch import Convolution, Map
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Module
 
+from unveil.attacks.separation.peeling.equations import Passing, Reading, input_slopes, read_slopes
 from unveil.attacks.separation.peeling.plan import Link, Step
-from unveil.attacks.separation.peeling.solving import Passing, Reading, input_slopes, read_slopes
 from unveil.attacks.separation.peeling.watch import Map, results_of
 from unveil.core.types import Images, Tensors
 

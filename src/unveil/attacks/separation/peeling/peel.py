@@ -25,10 +25,11 @@ from unveil.attacks.separation.frozen.coupling import Coupling, solve_coupled
 from unveil.attacks.separation.frozen.top import last_normalised_map
 from unveil.attacks.separation.frozen.unmixing import Mixture, are_determined, map_of_patches
 from unveil.attacks.separation.heads.head import Head
+from unveil.attacks.separation.peeling.equations import Passing, Reading
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.known import KnownMap, corrected, passings_of, readings_of, slopes_at
 from unveil.attacks.separation.peeling.plan import Plan, Step, planned
-from unveil.attacks.separation.peeling.solving import Passing, Reading, Solved, solve_input
+from unveil.attacks.separation.peeling.solving import Solved, solve_input
 from unveil.attacks.separation.peeling.top import LastConvolution, last_convolution, last_slopes
 from unveil.attacks.separation.peeling.watch import Convolution, Map, convolutions_of, watched
 from unveil.core.types import Tensors

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import Module
 
+from unveil.attacks.separation.peeling.equations import SPARE
 from unveil.attacks.separation.peeling.slopes import Slope, nearest, slope_of
-from unveil.attacks.separation.peeling.solving import SPARE
 from unveil.attacks.separation.peeling.watch import Convolution, cut_at, results_of
 from unveil.core.types import Images
 

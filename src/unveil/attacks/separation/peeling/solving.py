@@ -3,163 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import grad
 
+from unveil.attacks.separation.peeling.equations import SPARE, Kernel, Linear, Passing, Reading, fitting_rows
 from unveil.attacks.separation.peeling.errors import CannotPeelError
-from unveil.attacks.separation.peeling.watch import Convolution, Map
+from unveil.attacks.separation.peeling.watch import Map
 
 RIDGE = 1e-13  # of the equations' mean eigenvalue: keeps directions of no information at zero
 LEFT = 1e-18  # squared norm of what conjugate gradients leave, of that at the start
 DOUBT = 10.0  # margins up to which it is doubtful whether an entry is more than zero
 MARGIN = 12.0  # standard deviations above zero from which on an entry of a map behind ReLU counts as more than zero
 LEAST = 1e-9  # smallest entry that counts as more than zero, relative to the largest one
-SPARE = 1.25  # equations for one unknown below which no rows of a gradient are left out
 TIMES = 4  # most times that a map is solved for, each time without the rows that stood out
 ROUNDS = 300  # most steps of conjugate gradients for one map
-
-Kernel = Float[Tensor, "_ _ _ _"]
-"""The weight of a convolution or its gradient, out x in x height x width."""
-
-
-class Linear(Protocol):
-    """A linear function of a map."""
-
-    def __call__(self, x: Map, /) -> Float[Tensor, " ..."]:
-        """Return the function at a map."""
-        ...
-
-    def transposed(self, values: Any, /) -> Map:
-        """Return the transpose of the function at values."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Reading:
-    """A convolution that reads the map: ``gradient = sum over places of slopes x patches of the map``.
-
-    Args:
-        layer: The convolution.
-        gradient: The received gradient of its weight, float64.
-        slopes: Slopes of the loss at its output, float64.
-    """
-
-    layer: Convolution
-    gradient: Kernel
-    slopes: Map
-
-    def __call__(self, x: Map) -> Kernel:
-        """Return the gradient of the weight at an input."""
-        return weight_gradient(self.layer, x, self.slopes)
-
-    def transposed(self, kernel: Kernel) -> Map:
-        """Return the transpose of the call."""
-        return input_slopes(self.layer, kernel, self.slopes)
-
-    def restricted(self, kept: Float[Tensor, " out"]) -> Reading:
-        """Return the equations of some rows of the gradient; `kept` is 1 for these and 0 for the others."""
-        rows = kept[:, None, None]
-        return replace(self, gradient=self.gradient * rows[..., None], slopes=self.slopes * rows)
-
-    def gram(self) -> Float[Tensor, "unknowns unknowns"]:
-        """Return the normal equations of one channel of the map, which are those of every channel."""
-        layer = self.layer
-        kernel, size = layer.weight.shape[2:], layer.input_shape[1:]
-        n, out, rows, columns = self.slopes.shape
-        # The slopes, a stride apart, on a grid from which each place of the map reads those of its own patches.
-        spread = self.slopes.new_zeros(
-            (n, out, *((side - 1) * step + 1 for side, step in zip((rows, columns), layer.stride, strict=True)))
-        )
-        spread[:, :, :: layer.stride[0], :: layer.stride[1]] = self.slopes
-        top, left = (kernel[i] - 1 - layer.padding[i] for i in (0, 1))
-        below, right = (size[i] + kernel[i] - 1 - spread.shape[2 + i] - (top, left)[i] for i in (0, 1))
-        wide = F.pad(spread, (left, right, top, below))  # a negative number of rows is cut off
-        matrix = F.unfold(wide, (int(kernel[0]), int(kernel[1]))).transpose(0, 1).flatten(1)
-        return matrix.T @ matrix
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Passing:
-    """A known map behind, which at open gates is a sum of convolutions of the unknown map, and of the map itself.
-
-    Args:
-        layers: The convolutions.
-        scales: The slope of the known map with respect to each convolution's output behind open gates.
-        direct: The same with respect to the unknown map itself; None if it does not pass by.
-        values: The known map without what does not depend on the unknown map.
-        is_open: 1 for entries behind open gates, and 0 for the others.
-    """
-
-    layers: tuple[Convolution, ...]
-    scales: tuple[Float[Tensor, " _"], ...]
-    direct: Float[Tensor, " channels"] | None
-    values: Map
-    is_open: Map
-
-    def __call__(self, x: Map) -> Map:
-        """Return the known map at an unknown one, at open gates."""
-        total = torch.zeros_like(self.values)
-        for layer, scale in zip(self.layers, self.scales, strict=True):
-            output = F.conv2d(x, layer.weight.to(x), stride=layer.stride, padding=layer.padding)
-            total = total + scale[:, None, None] * output
-        if self.direct is not None:
-            total = total + self.direct[:, None, None] * x
-        return total * self.is_open
-
-    def transposed(self, values: Map) -> Map:
-        """Return the transpose of the call."""
-        values = values * self.is_open
-        parts = [
-            input_slopes(layer, layer.weight.to(values), scale[:, None, None] * values)
-            for layer, scale in zip(self.layers, self.scales, strict=True)
-        ]
-        if self.direct is not None:
-            parts.append(self.direct[:, None, None] * values)
-        return torch.stack(parts).sum(0)
-
-
-def read_slopes(reading: Reading, rows: Bool[Tensor, " out"], found: Map) -> Float[Tensor, "n rows places"] | None:
-    """Read the slopes at some outputs of a convolution from its gradient and its input, by least squares.
-
-    None if the gradient gives hardly more equations than the batch has places.
-
-    Args:
-        reading: The convolution; its own slopes are not used.
-        rows: Which outputs.
-        found: The map, which is the convolution's input.
-    """
-    layer = reading.layer
-    side = int(layer.weight.shape[2]), int(layer.weight.shape[3])
-    patches = F.unfold(found, side, stride=layer.stride, padding=layer.padding)
-    matrix = patches.transpose(0, 1).flatten(1)
-    if matrix.shape[0] < SPARE * matrix.shape[1]:
-        return None
-    slopes: Tensor = torch.linalg.lstsq(matrix, reading.gradient[rows].flatten(1).T).solution
-    return slopes.reshape(len(found), patches.shape[2], -1).transpose(1, 2)
-
-
-def weight_gradient(layer: Convolution, inputs: Map, slopes: Map) -> Kernel:
-    """Return the gradient of a convolution's weight, from its input and the slopes of the loss at its output."""
-    shape = layer.weight.shape
-    found: Kernel = grad.conv2d_weight(  # type: ignore[no-untyped-call]
-        inputs, shape, slopes, stride=layer.stride, padding=layer.padding
-    )
-    return found
-
-
-def input_slopes(layer: Convolution, kernel: Kernel, slopes: Map) -> Map:
-    """Return the slopes of the loss at the input of a convolution with this kernel, from those at its output."""
-    shape = (len(slopes), *layer.input_shape)
-    found: Map = grad.conv2d_input(  # type: ignore[no-untyped-call]
-        shape, kernel, slopes, stride=layer.stride, padding=layer.padding
-    )
-    return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -232,7 +92,10 @@ def solve_input(readings: list[Reading], passings: list[Passing], *, start: Map 
         used = [reading.restricted(rows) for reading, rows in zip(readings, kept, strict=True)]
         equations = LeastSquares(used, passings)
         found = equations.solution(found)
-        fits = [_fitting(reading, rows, found) for reading, rows in zip(readings, kept, strict=True)]
+        fits = [
+            fitting_rows(reading(found) - reading.gradient, reading.gradient, rows)
+            for reading, rows in zip(readings, kept, strict=True)
+        ]
         left = sum(float(rows.sum()) * r.gradient[0, 0].numel() for r, rows in zip(readings, fits, strict=True))
         enough = left + behind >= SPARE * n * shape[1] * shape[2]
         if not again or not enough or all(map(torch.equal, fits, kept)):
@@ -246,20 +109,6 @@ def _unexplained(readings: list[Reading], passings: list[Passing], found: Map) -
     shares = [_mean_square(r(found) - r.gradient) / _mean_square(r.gradient) for r in readings]
     shares += [_mean_square(p(found) - p.values) / _mean_square(p.values) for p in passings]
     return math.sqrt(sum(shares) / len(shares))
-
-
-def _fitting(reading: Reading, kept: Float[Tensor, " out"], found: Map) -> Float[Tensor, " out"]:
-    """Return 1 for the rows of a gradient that a map explains as well as most rows that were used, and 0 for others.
-
-    Args:
-        reading: The convolution.
-        kept: 1 for the rows that were used, and 0 for the others.
-        found: The map, which is the convolution's input.
-    """
-    gradient = reading.gradient
-    off = (reading(found) - gradient).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1).clamp_min(1e-300)
-    off = torch.where(gradient.flatten(1).any(1), off, 0.0)
-    return (off <= max(8 * float(off[kept > 0].median()), 1e-6)).to(kept)
 
 
 class LeastSquares:

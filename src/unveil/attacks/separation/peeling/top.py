@@ -87,11 +87,7 @@ def last_slopes(
     layer = last.layer
     channels, height, width = layer.output_shape
     places, n = height * width, len(slopes)
-    side = layer.weight.shape[2]
-    if slopes.shape[1] != channels:
-        raise CannotPeelError(f"The features are not the channels of the last convolution ({layer.name}).")
-    if layer.weight.shape[3] != side or side < 3 or layer.stride != (1, 1) or layer.padding != (side // 2,) * 2:
-        raise CannotPeelError(f"The patches of the last convolution ({layer.name}) do not overlap.")
+    require_overlap(layer, slopes)
     if n * places >= channels:
         raise CannotPeelError(
             f"The last map has {n * places:,} places in the batch and only {channels:,} channels: its gates are "
@@ -99,11 +95,7 @@ def last_slopes(
         )
     opened = slopes * last.slope
     gates = find_gates(gradient.flatten(1), opened, places=places, tries=TRIES, rounds=TIMES, generator=generator)
-    if len(gates[-1]) < places:
-        raise CannotPeelError(
-            f"Of the {places} places of the last map the gates of only {len(gates[-1])} were found for image "
-            f"{len(gates)} of the batch."
-        )
+    require_all(gates, places)
     rows = torch.cat([found * row for found, row in zip(gates, opened, strict=True)])
     patches = torch.linalg.lstsq(rows.T, gradient.flatten(1)).solution
     patches = patches.reshape(n, places, *gradient.shape[1:])
@@ -112,3 +104,37 @@ def last_slopes(
         order = ordered(patches[image], height, width)
         slopes_at.append((gates[image][order] * opened[image]).T.reshape(channels, height, width))
     return torch.stack(slopes_at)
+
+
+def require_overlap(layer: Convolution, slopes: Float[Tensor, "n features"]) -> None:
+    """Check that the places of the last map can be put in order by the overlap of their patches.
+
+    Args:
+        layer: The last convolution.
+        slopes: Slopes of the loss at the pooled features.
+
+    Raises:
+        CannotPeelError: The features are not its channels, or its patches do not overlap.
+    """
+    side = layer.weight.shape[2]
+    if slopes.shape[1] != layer.output_shape[0]:
+        raise CannotPeelError(f"The features are not the channels of the last convolution ({layer.name}).")
+    if layer.weight.shape[3] != side or side < 3 or layer.stride != (1, 1) or layer.padding != (side // 2,) * 2:
+        raise CannotPeelError(f"The patches of the last convolution ({layer.name}) do not overlap.")
+
+
+def require_all(gates: list[Float[Tensor, "found _"]], places: int) -> None:
+    """Check that the gates of all places were found for the last image that was searched.
+
+    Args:
+        gates: The gates of each image so far, a row for each place that was found.
+        places: Places of the map of one image.
+
+    Raises:
+        CannotPeelError: Some are missing.
+    """
+    if len(gates[-1]) < places:
+        raise CannotPeelError(
+            f"Of the {places} places of the last map the gates of only {len(gates[-1])} were found for image "
+            f"{len(gates)} of the batch."
+        )
