@@ -77,11 +77,11 @@ class FeatureRefiner:
             The refiner with the errors that explain most, and the features that were separated with them.
         """
         refiner = self
-        best = self._misfit(separated.errors, self.head.allowed(separated.features))
+        best = self.misfit(separated.errors, self.head.allowed(separated.features))
         for _ in range(self.tuning.reread_rounds):
             guess = self.head.allowed(separated.features)
             refiner, errors = refiner._with_errors(guess, None)
-            misfit = self._misfit(errors, guess)
+            misfit = self.misfit(errors, guess)
             if misfit >= best:
                 break
             best, separated = misfit, separate(errors, self.gradient, ridge=self.tuning.reread_ridge)
@@ -119,10 +119,10 @@ class FeatureRefiner:
                 candidates.append(opened * self.patterns)
         if self.errors is not None:
             candidates.append(self.gain * self.errors)
-        best = min(candidates, key=lambda errors: self._misfit(errors, guess))
+        best = min(candidates, key=lambda errors: self.misfit(errors, guess))
         return replace(self, patterns=None if best is computed else best != 0, errors=best / self.gain), best
 
-    def _misfit(self, errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"]) -> float:
+    def misfit(self, errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"]) -> float:
         """Return how badly errors explain the update; lower is better.
 
         Without an entry model this is minus the explained energy. Values can be compared for the same guess only.

@@ -104,6 +104,7 @@ class SeparateBatch:
                 gain=gain,
                 usual=float(decoder.examples.square().mean().sqrt()),
                 entry_model=refiner.entry_model,
+                misfit=refiner.misfit,
                 tuning=self.closed_gates,
             )
             if separated is not turns:

@@ -9,6 +9,7 @@ nothing unexplained, and nothing is changed here.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,7 @@ def separate_trained(
     gain: float,
     usual: float,
     entry_model: EntryModel | None,
+    misfit: Callable[[Float[Tensor, "n out"], Float[Tensor, "n features"]], float],
     tuning: ClosedGatesTuning,
 ) -> FeatureEstimate:
     """Separate the batch by its closed gates where the given separation leaves more unexplained than it has to.
@@ -49,6 +51,8 @@ def separate_trained(
         gain: Ratio of the update's length to that of one gradient.
         usual: Root mean square of the features of ordinary pictures.
         entry_model: The entry model of the gradient; None if all entries are equally certain.
+        misfit: (errors, guess of the features) -> how badly the best features near the guess explain the gradient with
+            these errors; see `FeatureRefiner.misfit`.
         tuning: The constants of the search by closed gates.
 
     Returns:
@@ -75,7 +79,8 @@ def separate_trained(
     errors = torch.zeros_like(separated.errors)
     errors[placed(found, labels, separated.errors)] = rows * lengths[:, None]
     other = separate(errors, gradient, ridge=tuning.ridge)
-    return other if other.residual < separated.residual else separated
+    guess = head.allowed(separated.features)
+    return other if misfit(other.errors, guess) < misfit(separated.errors, guess) else separated
 
 
 def placed(found: SparseRows, labels: Int[Tensor, " n"], errors: Float[Tensor, "n out"]) -> list[int]:
