@@ -20,6 +20,7 @@ from unveil.attacks.separation.factorisation import FeatureEstimate, first_guess
 from unveil.attacks.separation.heads.head import Head, read_head
 from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.trained_heads import lengths_of, separate_trained
+from unveil.attacks.separation.weighted_lstsq import explained
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
@@ -84,6 +85,7 @@ def by_gates(obfuscation: str = "none", **settings: Any) -> FeatureEstimate:
         gain=1.0,
         usual=float(truth.square().mean().sqrt()),
         entry_model=None,
+        misfit=lambda errors, guess: -explained(errors, gradient),
         tuning=ClosedGatesTuning(**settings),
     )
 
@@ -141,7 +143,15 @@ def test_a_head_whose_gradient_is_explained_is_left_alone() -> None:
     head, truth, gradient, _ = case()
     exact = separate(head.layers(truth, LABELS)[0].errors, gradient)
     kept = separate_trained(
-        head, gradient, LABELS, exact, gain=1.0, usual=1.0, entry_model=None, tuning=ClosedGatesTuning()
+        head,
+        gradient,
+        LABELS,
+        exact,
+        gain=1.0,
+        usual=1.0,
+        entry_model=None,
+        misfit=lambda errors, guess: pytest.fail("two separations were compared"),
+        tuning=ClosedGatesTuning(),
     )
     assert kept is exact
 
