@@ -16,6 +16,7 @@ from seeds import seeded
 from unveil import obfuscations
 from unveil.audits import results
 from unveil.audits.trial import run_trial
+from unveil.captures import manifest, reading
 from unveil.cli import config
 from unveil.clients.client import Client
 from unveil.clients.pictures import decode, table
@@ -130,6 +131,8 @@ def test_the_limits_that_the_page_on_files_gives_are_those_of_the_code() -> None
         ("`.npz` of pictures for `unveil fit`", f"{amount(arrays.BYTES)} unpacked"),
         ("`.npz` of pictures for `unveil fit`", f"{archive.LEAST} to {archive.MOST:,} pixels a side"),
         ("`.npz` of pictures for `unveil fit`", amount(archive.ROOM)),
+        ("recorded updates", amount(reading.LARGEST)),
+        ("recorded updates", f"{manifest.TENSORS:,} tensors, {reading.FILES:,} files"),
         ("results of `unveil audit`", amount(results.LARGEST)),
         ("results of `unveil audit`", f"a picture in the report {amount(html.PICTURE)}, settings {amount(html.SHOWN)}"),
     ):

@@ -19,12 +19,13 @@ MAY_IMPORT = {
     "obfuscations": GROUND,
     "enhancers": GROUND,
     "metrics": GROUND,
+    "captures": GROUND,  # a file meets no component, and so no code
     "attacks": COMPONENTS,  # not clients: an attack never meets the private batch
     "report": GROUND | {"metrics"},
-    "audits": COMPONENTS | {"clients", "attacks"},
+    "audits": COMPONENTS | {"clients", "attacks", "captures"},
     "fitting": COMPONENTS | {"clients", "attacks", "audits"},
     "testing": COMPONENTS | {"clients", "attacks"},  # laws that other packages run
-    "cli": COMPONENTS | {"clients", "attacks", "audits", "fitting", "report"},
+    "cli": COMPONENTS | {"clients", "attacks", "audits", "captures", "fitting", "report"},
     "__main__": {"cli"},
 }
 

@@ -14,6 +14,12 @@ from .audits.scoring import MetricSelection as MetricSelection
 from .audits.tabular import results as results
 from .audits.threat_model import ThreatModel as ThreatModel
 from .audits.trial import run_trial as run_trial
+from .captures.conversion import update_of as update_of
+from .captures.manifest import Manifest as Manifest
+from .captures.reading import read_recording as read_recording
+from .captures.reading import read_recordings as read_recordings
+from .captures.recording import Recording as Recording
+from .captures.writing import write_recording as write_recording
 from .clients.client import Client as Client
 from .clients.client import EvaluationSet as EvaluationSet
 from .clients.making import make_client as make_client

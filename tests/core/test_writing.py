@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import unveil
-from unveil.core.files import append_whole, write_new, write_whole
+from unveil.core.files import PRIVATE, append_whole, write_new, write_whole
 
 SOURCE = Path(unveil.__file__).parent
 WRITER = "core/files.py"
@@ -18,6 +18,7 @@ WRITERS = {"write_whole", "write_new", "append_whole"}
 
 MAY_WRITE = {
     "audits/results.py",
+    "captures/writing.py",
     "report/html.py",
     "enhancers/weights.py",
     "fitting/fit.py",
@@ -25,7 +26,7 @@ MAY_WRITE = {
     "fitting/pairs.py",
     "cli/app.py",
 }
-"""Who calls the writer: results, the page, weights, a training's work folder, and the command line."""
+"""Who calls the writer: results, recorded updates, the page, weights, a training's work folder, the command line."""
 
 ELSEWHERE = {"audits/profiling.py"}
 """Who writes what is no file on a disk: the kernel's switch for the peak of memory."""
@@ -78,6 +79,11 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_private_file_is_its_owners_alone(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", b"x", mode=PRIVATE)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:

@@ -46,7 +46,10 @@ def read_npz(
     start = f"{what}: {shown(path)}" if what else shown(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {entry.filename.removesuffix(".npy"): entry for entry in bounded(archive)}
+            entries = bounded(archive)
+            members = {entry.filename.removesuffix(".npy"): entry for entry in entries}
+            if len(members) < len(entries):
+                raise ValueError("two of its members have the same name")
             members = {name: entry for name, entry in members.items() if names is None or name in names}
             size = sum(entry.file_size for entry in members.values())
             if size > most:
@@ -84,7 +87,13 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array
         wanted, there = math.prod(shape) * dtype.itemsize, entry.file_size - stream.tell()
         if min(shape, default=0) < 0 or wanted != there:
             raise ValueError(f"{shown(name)} claims the shape {shown(str(shape), 60)}, and {amount(there)} are there")
-        content = bytearray(stream.read(wanted))  # not bytes, because torch warns of arrays that are read-only
+        content = bytearray(wanted)  # not bytes, because torch warns of arrays that are read-only
+        view, done = memoryview(content), 0
+        while piece := stream.read(min(wanted - done, MIB)):
+            view[done : done + len(piece)] = piece
+            done += len(piece)
+        if done < wanted:
+            raise ValueError(f"{shown(name)} ends early")
     array: Array = np.frombuffer(content, dtype) if wanted else np.empty(0, dtype)
     array = array.reshape(shape, order="F" if is_fortran else "C")
     return array.astype(dtype.newbyteorder("="), copy=False)

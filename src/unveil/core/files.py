@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from functools import partial
 from pathlib import Path
 
 from unveil.core.errors import UsageError
@@ -116,18 +117,27 @@ def amount(size: int) -> str:
     return f"{size} bytes"
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
+PRIVATE = 0o600
+"""Permissions of a file that only its owner may read and write."""
+
+
+def write_whole(path: Path, content: bytes | memoryview, *, mode: int = 0o666) -> None:
     """Write or replace a file; when this returns, the content is on the disk.
 
     The content is written to a new file in the same folder, which is then renamed. So a reader never sees a part of a
     file, and two processes that write the same file do not mix their contents.
+
+    Args:
+        path: The file.
+        content: What it will hold.
+        mode: Permissions of the file, from which the process's umask is taken away; such as `PRIVATE`.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; the file did not change.
     """
     part = path.with_name(f"{secrets.token_hex(8)}.part")
     try:
-        with part.open("xb") as file:
+        with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
