@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
 from benchmarks.imagenet import CLASSES, PICTURES, by_line, imagenet_client, means
@@ -26,6 +26,7 @@ class Case:
         obfuscation: What is done to the update.
         training: The client's local training.
         seed: Of the audit; it chooses the batch too.
+        one_class: Whether all pictures of the batch get the label of the first.
     """
 
     network: str = "ResNet-18"
@@ -35,9 +36,11 @@ class Case:
     obfuscation: str = "none"
     training: str = "fedsgd"
     seed: int = 0
+    one_class: bool = False
 
     def __str__(self) -> str:
-        return "; ".join(map(str, astuple(self)))
+        *parts, one_class = astuple(self)
+        return "; ".join([*map(str, parts), *(["one class"] if one_class else [])])
 
 
 NETWORKS = {"ResNet-18": lambda: torchvision_resnet18(CLASSES)}
@@ -48,6 +51,7 @@ CASES: Sequence[Case] = (
         for size, batch in ((128, 4), (128, 1), (64, 4), (64, 16))
         for seed in SEEDS
     ),
+    Case(size=64, batch=4, one_class=True),
     *(Case(size=size, batch=batch, attack=OTHER) for size, batch in ((128, 4), (128, 1), (64, 4), (64, 16))),
 )
 
@@ -65,13 +69,16 @@ def run(case: Case, places: Places) -> Result:
         model=NETWORKS[case.network](),
         training=case.training,
     )
+    if case.one_class:
+        client = replace(client, labels=client.labels[:1].repeat(case.batch))
     return measured(client, attack=case.attack, obfuscation=case.obfuscation, seed=case.seed)[0]
 
 
 def line(case: Case) -> tuple[str, ...]:
     """What stands in the line of a case, without figures."""
+    pictures = f"{case.batch} x {case.size} px" + (", one class" if case.one_class else "")
     local = "" if case.training == "fedsgd" else f"`{case.training}`, then "
-    return NAMES[case.network], f"{local}`{case.obfuscation}`", f"{case.batch} x {case.size} px", case.attack
+    return NAMES[case.network], f"{local}`{case.obfuscation}`", pictures, case.attack
 
 
 def table(results: Results) -> str:

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeds import seeded
-from unveil.attacks import parse
+from unveil.attacks import FactorisationTuning, parse
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.attacks.separation.factorisation import FeatureEstimate
 from unveil.attacks.separation.heads.head import PooledError, read_head
+from unveil.attacks.separation.mixing_matrix import exact_features
 from unveil.attacks.separation.peeling.map_body import MapBody
 from unveil.attacks.separation.peeling.ordering import ordered
 from unveil.attacks.separation.peeling.peel import Peeling
@@ -228,7 +229,8 @@ class Tokens(nn.Module):
             "runs BatchNorm in train mode, where its images depend on each other, and keeps",
         ),
         (Residual, [0, 3], {"sent": "qsgd:levels=16,norm=max"}, "searched in updates that were not obfuscated"),
-        (Residual, [3, 3], {}, "Images of one class have the same errors behind a pooled map"),
+        (Plain, [0, 0, 0, 0], {}, "do not tell the images of one class apart"),
+        (Residual, [0, 1, 2, 3, 4, 5], {}, "tells at most 5 images apart, and the batch has 6"),
         (lambda: Residual(last=6), [0, 3], {}, "has 8 places in the batch and only 6 channels"),
         (lambda: Residual(middle=nn.Tanh()), [0, 3], {}, "not the mean over a map behind gates of 0 and 1"),
         (Overlapless, [0, 3], {}, "patches of the last convolution (body.2.weight) do not overlap"),
@@ -242,6 +244,32 @@ def test_a_network_that_cannot_be_peeled_says_why_and_updates_are_matched(
     guess = attacked(made(build), batch_of(labels), **settings)  # type: ignore[arg-type]
     assert reason in guess.notes[0]
     assert " ".join(guess.notes).count("The attack matched updates instead.") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("build", "labels"), [(Residual, [2, 2]), (Residual, [1, 1, 4, 1]), (Plain, [2, 2])])
+def test_images_of_one_class_have_their_own_features(
+    build: Callable[[], nn.Module], labels: list[int], kind: torch.dtype
+) -> None:
+    net, batch = made(build).double(), batch_of(labels)
+    with pytest.raises(PooledError) as pooled:
+        read_head(net, SHAPE, training=FedSGD())
+    head = pooled.value.head
+    truth, update = head.features(batch.images), FedSGD()(net, batch)
+    gradients = [update[name].to(kind).double() for name in head.weights]
+    found = exact_features(head, gradients, batch.labels, kind=kind, tuning=FactorisationTuning(), generator=seeded(0))
+    for label in set(labels):  # within a class they may have changed places
+        distances = torch.cdist(found[batch.labels == label], truth[batch.labels == label])
+        assert float((distances.amin(0) / truth.norm(dim=1).mean()).max()) < 1e-4
+        assert sorted(distances.argmin(0).tolist()) == list(range(len(distances)))
+
+
+@pytest.mark.slow
+def test_images_of_one_class_are_peeled() -> None:
+    net = made(Residual)
+    guess = attacked(net, batch_of([3, 3]), steps=1)
+    assert "peeled down to the input of blocks.0.first.weight, a map of 12 x 8 x 8" in guess.notes[0]
 
 
 def test_features_without_errors_have_the_noise_of_their_covariance() -> None:

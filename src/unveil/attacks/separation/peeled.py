@@ -9,16 +9,19 @@ import copy
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import Module
 
 from unveil.attacks.separation.body import Body
 from unveil.attacks.separation.decoder import fit_decoder
-from unveil.attacks.separation.factorisation import FeatureEstimate, first_guess
+from unveil.attacks.separation.factorisation import FeatureEstimate
 from unveil.attacks.separation.frozen.couplings import couplings_of
 from unveil.attacks.separation.frozen.freezing import frozen
 from unveil.attacks.separation.frozen.statistics import frozen_statistics
 from unveil.attacks.separation.gain.likelihood import is_known
 from unveil.attacks.separation.heads.head import Head, PooledError, read_head
+from unveil.attacks.separation.mixing_matrix import exact_features
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.map_body import MapBody
 from unveil.attacks.separation.peeling.peel import PeeledMap, Peeling
@@ -30,8 +33,7 @@ from unveil.core.errors import UsageError
 from unveil.core.network import in_mode, run
 from unveil.core.types import Images
 
-LONGER = 5  # factor of the steps of a search: with exact maps, at 64 px 500 steps gave 31.9 dB and 100 gave 27.8
-TURNS = 200  # alternations of pooled features and errors, without obfuscation: they converge to rounding
+LONGER = 5  # factor of the steps of a search: exact maps give away more the longer it takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +59,15 @@ class PeelBatch:
         knowledge, labels, generator = problem.knowledge, problem.labels, problem.generator
         if knowledge.obfuscation is None or knowledge.obfuscation.family != "none" or not is_known(knowledge):
             raise CannotPeelError("Gates are searched in updates that were not obfuscated.")
-        if len(torch.unique(labels)) < len(labels):
-            raise CannotPeelError("Images of one class have the same errors behind a pooled map.")
         received = {name: tensor.double() for name, tensor in problem.update.tensors.items()}
         statistics = frozen_statistics(problem.model, problem.update, knowledge)
         single = frozen(problem.model, statistics)
         doubled = _in_float64(single, problem)
         head = _pooled_head(doubled, problem)
-        exact = replace(self.factorisation, first_ridge=1e-14, first_rounds=TURNS)
         gradients = [received[name] for name in head.weights]
-        features, _ = first_guess(head, gradients, labels, gain=1.0, tuning=exact, generator=generator)
+        _require_rank(gradients, len(labels))
+        kind = problem.update.tensors[head.weights[0]].dtype
+        features = exact_features(head, gradients, labels, kind=kind, tuning=self.factorisation, generator=generator)
         images = torch.rand((2, *knowledge.image_shape), generator=generator).to(labels.device).double()
         peeling = Peeling(
             model=doubled,
@@ -146,6 +147,26 @@ def _pooled_head(doubled: Module, problem: Problem) -> Head:
             raise CannotPeelError("The network draws random numbers, so its maps differ from run to run.") from None
         return pooled.head
     raise CannotPeelError("The network does not pool its last map.")
+
+
+def _require_rank(gradients: list[Float[Tensor, "_ _"]], n: int) -> None:
+    """Check that the gradient of a head can tell n images apart.
+
+    Args:
+        gradients: The received gradient of each of its weights, first to last.
+        n: Number of images.
+
+    Raises:
+        CannotPeelError: Its rank is less than n.
+    """
+    outputs, features = gradients[0].shape
+    # The errors of one image over all classes add up to zero.
+    rank = min(outputs - 1 if len(gradients) == 1 else outputs, features)
+    if n > rank:
+        raise CannotPeelError(
+            f"The gradient of the Linear layer behind the pooled map tells at most {rank:,} images apart, and the "
+            f"batch has {n:,}."
+        )
 
 
 def _sentence(found: PeeledMap) -> str:
