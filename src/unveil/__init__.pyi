@@ -9,6 +9,8 @@ from .audits.audit import Audit as Audit
 from .audits.audit import run as run
 from .audits.pipeline import Outcome as Outcome
 from .audits.pipeline import play as play
+from .audits.recorded.audit import RecordedAudit as RecordedAudit
+from .audits.recorded.making import recorded_client as recorded_client
 from .audits.results import read_trials as read_trials
 from .audits.scoring import MetricSelection as MetricSelection
 from .audits.tabular import results as results

@@ -16,7 +16,7 @@ from seeds import seeded
 from unveil.audits.results import append, prepare, read_trials, save_pictures, trial_key
 from unveil.core.errors import UsageError
 from unveil.core.reconstruction import Stop
-from unveil.core.records import ATTACK, FORMAT, Enhancement, ScoredOutcome, Trial
+from unveil.core.records import ATTACK, FORMAT, Enhancement, Plausibility, ScoredOutcome, Trial
 
 SETTINGS: dict[str, Any] = {"attacks": ["rog"], "clients": [{"name": "a", "batch": 2}]}
 
@@ -131,6 +131,11 @@ def outcome_with(**changes: Any) -> bytes:
     return with_(outcomes={ATTACK: {**record()["outcomes"][ATTACK], **changes}})
 
 
+def plausibility(**changes: Any) -> dict[str, Any]:
+    lists = {"rehearsal": {"psnr": [1.0]}, "rehearsal_blind": {"psnr": [1.0]}}
+    return {"explained": 0.5, "control": 0.1, **lists, **changes}
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -163,6 +168,8 @@ def outcome_with(**changes: Any) -> bytes:
         (outcome_with(controls={"a": {"psnr": [1.0]}}), "controls.a.psnr has 1 values, and scores.psnr has 2"),
         (outcome_with(confidence=[1.0]), "confidence has 1 values, and scores have 2"),
         (with_(losses=[1.0] * 100_001), "losses has more than 100000 entries"),
+        (outcome_with(plausibility=plausibility(explained="nan")), "plausibility.explained is not a number"),
+        (outcome_with(plausibility=plausibility(rehearsal={"psnr": [1.0, 2.0]})), "psnr has 2 values, and"),
         (outcome_with(notes=["x" * (2**20 + 1)]), "a text in it has more than 1048576 characters"),
     ],
 )
@@ -303,5 +310,5 @@ def test_the_documentation_names_every_key_of_a_record() -> None:
     assert f"format {FORMAT}" in page
     for stop in Stop:
         assert f"`{stop.value}`" in page
-    for field in dataclasses.fields(Enhancement):
+    for field in (*dataclasses.fields(Enhancement), *dataclasses.fields(Plausibility)):
         assert f"`{field.name}`" in page

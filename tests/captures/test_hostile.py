@@ -60,7 +60,7 @@ def test_no_path_leads_from_a_file_to_code(path: Path) -> None:
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for call in calls:
         name = ast.unparse(call.func)
-        assert name.split(".")[-1] not in {
+        assert name == "re.compile" or name.split(".")[-1] not in {
             "eval",
             "exec",
             "compile",

@@ -231,7 +231,7 @@ def test_interrupted_before_anything(call: Call, monkeypatch: pytest.MonkeyPatch
     import unveil.audits.audit
     import unveil.cli.listing
 
-    def interrupted(*args: Any) -> Any:
+    def interrupted(*args: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(unveil.audits.audit, "prepare", interrupted)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import unveil
-from unveil.core.files import PRIVATE, append_whole, write_new, write_whole
+from unveil.core.files import append_whole, is_private, write_new, write_whole
 
 SOURCE = Path(unveil.__file__).parent
 WRITER = "core/files.py"
@@ -82,8 +82,17 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
 
 
 def test_a_private_file_is_its_owners_alone(tmp_path: Path) -> None:
-    write_whole(tmp_path / "file", b"x", mode=PRIVATE)
+    write_whole(tmp_path / "file", b"x", private=True)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_private_log_is_its_owners_alone_and_a_private_folder_is_known(tmp_path: Path) -> None:
+    append_whole(tmp_path / "log", b"x\n", private=True)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "folder").mkdir()
+    for mode, private in ((0o700, True), (0o750, False), (0o701, False)):
+        (tmp_path / "folder").chmod(mode)
+        assert is_private(tmp_path / "folder") is private
 
 
 def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -26,6 +27,41 @@ from unveil.core.protocols import Attack, Enhancer, Obfuscation
 from unveil.core.records import BASELINE, Trial
 from unveil.core.watch import Progress, Watch
 from unveil.obfuscations import parse as parse_obfuscation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One trial of an audit, ready to be run.
+
+    Args:
+        settings: The settings of the trial, which with its seed identify it.
+        seed: Its seed.
+        run: Runs it; the argument is called after each step of its attack, None for no reports.
+    """
+
+    settings: Mapping[str, str]
+    seed: int
+    run: Callable[[Watch | None], Trial]
+
+
+@runtime_checkable
+class Runnable(Protocol):
+    """What `run` runs: an audit of simulated clients, or one of recorded updates."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only the owner may read the results."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the results depend on, as plain JSON."""
+        ...
+
+    def tasks(self) -> Iterator[Task]:
+        """The trials in the order in which they are run."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +92,16 @@ class Audit:
     metrics: MetricSelection = field(default_factory=MetricSelection)
     controls: Sequence[str] = ()
     enhancer: Enhancer | None = None
+    is_private: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if BASELINE not in map(str, self.obfuscations):
             object.__setattr__(self, "obfuscations", (parse_obfuscation(BASELINE), *self.obfuscations))
-        _check_list("clients", [client.name for client in self.clients])
-        _check_list("obfuscations", [str(obfuscation) for obfuscation in self.obfuscations])
-        _check_list("attacks", [str(attack) for attack in self.attacks])
-        _check_list("seeds", list(self.seeds))
-        _check_list("threat_models", [str(threat_model) for threat_model in self.threat_models])
+        check_list("clients", [client.name for client in self.clients])
+        check_list("obfuscations", [str(obfuscation) for obfuscation in self.obfuscations])
+        check_list("attacks", [str(attack) for attack in self.attacks])
+        check_list("seeds", list(self.seeds))
+        check_list("threat_models", [str(threat_model) for threat_model in self.threat_models])
         for threat_model in self.threat_models:
             if not any(threat_model.is_another(client) for client in self.clients):
                 raise UsageError(
@@ -88,6 +125,40 @@ class Audit:
                 for rest in itertools.product(self.obfuscations, self.attacks, self.seeds):
                     yield client, threat_model, *rest
 
+    def tasks(self) -> Iterator[Task]:
+        """The trials, each ready to be run."""
+        by_client: dict[str, Mapping[str, Metric]] = {}  # built at a client's first trial, which takes seconds
+        for client, threat_model, obfuscation, attack, seed in self.trials():
+            yield Task(
+                settings=settings_of(client, obfuscation, attack, threat_model, self.enhancer),
+                seed=seed,
+                run=partial(self._trial, client, threat_model, obfuscation, attack, seed, by_client),
+            )
+
+    def _trial(
+        self,
+        client: Client,
+        threat_model: ThreatModel,
+        obfuscation: Obfuscation,
+        attack: Attack,
+        seed: int,
+        by_client: dict[str, Mapping[str, Metric]],
+        watch: Watch | None,
+    ) -> Trial:
+        if client.name not in by_client:
+            by_client[client.name] = self.metrics(client)
+        return run_trial(
+            client,
+            obfuscation,
+            attack,
+            seed=seed,
+            threat_model=threat_model,
+            metrics=by_client[client.name],
+            controls=self.controls,
+            enhancer=self.enhancer,
+            watch=watch,
+        )
+
     def settings(self) -> dict[str, Any]:
         """Everything that the results depend on, as plain JSON. Audits with equal settings may share a folder."""
         return {
@@ -99,9 +170,9 @@ class Audit:
                     "batch": shape_of(client.batch),
                     "classes": client.classes,
                     "training": str(client.training),
-                    "pictures": _digest([client.batch.images, client.batch.labels]),
+                    "pictures": digest_of([client.batch.images, client.batch.labels]),
                     **{f"{key} of the model": value for key, value in client.given.items()},
-                    "weights": _digest([*client.model.parameters(), *client.model.buffers()]),
+                    "weights": digest_of([*client.model.parameters(), *client.model.buffers()]),
                 }
                 for client in self.clients
             ],
@@ -141,7 +212,7 @@ class AuditProgress:
     trial: Trial | None = None
 
 
-def run(audit: Audit, folder: Path, on_progress: Callable[[AuditProgress], None] | None = None) -> list[Trial]:
+def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], None] | None = None) -> list[Trial]:
     """Run the trials that the folder does not hold yet, and append each to the folder as soon as it ends.
 
     Args:
@@ -155,32 +226,18 @@ def run(audit: Audit, folder: Path, on_progress: Callable[[AuditProgress], None]
     Raises:
         UsageError: The folder or a component cannot be used; finished trials are kept.
     """
-    prepare(folder, audit.settings())
+    prepare(folder, audit.settings(), private=audit.is_private)
     kept = {trial_key(trial.settings, trial.seed): trial for trial in read_trials(folder)}
     keys = []
-    by_client: dict[str, Mapping[str, Metric]] = {}  # built at a client's first trial: loading networks takes seconds
-    for client, threat_model, obfuscation, attack, seed in audit.trials():
-        settings = settings_of(client, obfuscation, attack, threat_model, audit.enhancer)
-        keys.append(trial_key(settings, seed))
+    for task in audit.tasks():
+        keys.append(trial_key(task.settings, task.seed))
         if keys[-1] in kept:
             continue
 
-        progress = AuditProgress(done=len(kept), total=len(audit), settings=settings, seed=seed)
+        progress = AuditProgress(done=len(kept), total=len(audit), settings=task.settings, seed=task.seed)
         report = on_progress or (lambda progress: None)
         report(progress)
-        if client.name not in by_client:
-            by_client[client.name] = audit.metrics(client)
-        trial = run_trial(
-            client,
-            obfuscation,
-            attack,
-            seed=seed,
-            threat_model=threat_model,
-            metrics=by_client[client.name],
-            controls=audit.controls,
-            enhancer=audit.enhancer,
-            watch=_watch(report, progress) if on_progress else None,
-        )
+        trial = task.run(_watch(report, progress) if on_progress else None)
         trial = append(folder, trial)
         kept[keys[-1]] = trial
         report(dataclasses.replace(progress, done=len(kept), trial=trial))
@@ -192,7 +249,7 @@ def _watch(report: Callable[[AuditProgress], None], progress: AuditProgress) -> 
     return lambda step: report(dataclasses.replace(progress, step=step))
 
 
-def _digest(tensors: Iterable[Shaped[Tensor, ...]]) -> str:
+def digest_of(tensors: Iterable[Shaped[Tensor, ...]]) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of the tensors' bytes."""
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -200,7 +257,7 @@ def _digest(tensors: Iterable[Shaped[Tensor, ...]]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _check_list(name: str, values: list[Any]) -> None:
+def check_list(name: str, values: list[Any]) -> None:
     """Raise a `UsageError` if the list is empty or holds a value twice."""
     if not values:
         raise UsageError(f"audit: expected at least one of {name}, got none; add one")

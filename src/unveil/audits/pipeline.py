@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from torch import Generator
+from torch.nn import Module
 
 from unveil.audits.profiling import Profiler
 from unveil.audits.threat_model import ThreatModel
@@ -85,20 +89,58 @@ def play(
     for_client, _, for_attack = generators(seed, device)
     with running_others(training=client.training, obfuscation=obfuscation):
         received = client.update(obfuscation, seed=seed)
-    knowledge = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
+    return attacked(
+        client.model,
+        received,
+        threat_model.knowledge(client, obfuscation, draws=draws_of(for_client)),
+        attack,
+        generator=for_attack,
+        enhancer=enhancer,
+        class_names=client.class_names,
+        watch=watch,
+    )
+
+
+def attacked(
+    model: Module,
+    received: Update,
+    knowledge: Knowledge,
+    attack: Attack,
+    *,
+    generator: Generator,
+    enhancer: Enhancer | None = None,
+    class_names: Sequence[str] = (),
+    watch: Watch | None = None,
+) -> Outcome:
+    """Attack an update that the server received: one that `play` made, or a recorded one.
+
+    Args:
+        model: The public model.
+        received: The update.
+        knowledge: What the attacker knows.
+        attack: The attack.
+        generator: Randomness of the attack.
+        enhancer: The network that changes the attack's pictures afterwards; None for none.
+        class_names: Name of each class, for the enhancer; empty if they are not known.
+        watch: Called after each step of the attack; its time does not count as the attack's.
+
+    Raises:
+        UsageError: A component cannot work with this model or update.
+    """
+    device = generator.device
     with full_precision(device):
-        with running_others(attack=attack, obfuscation=obfuscation), Profiler(device) as attacking:
-            guess = attack(client.model, received, knowledge, generator=for_attack, watch=attacking.unmetered(watch))
+        with running_others(attack=attack, obfuscation=knowledge.obfuscation), Profiler(device) as attacking:
+            guess = attack(model, received, knowledge, generator=generator, watch=attacking.unmetered(watch))
         enhanced, enhancement = None, None
         with running_others(enhancer=enhancer), Profiler(device) as enhancing:
             if enhancer is not None:
                 enhanced, enhancement = enhance(
                     enhancer,
                     guess,
-                    model=client.model,
+                    model=model,
                     update=received,
                     knowledge=knowledge,
-                    class_names=client.class_names,
+                    class_names=class_names,
                 )
     peaks = [profile.peak_mib for profile in (attacking, enhancing) if profile.peak_mib is not None]
     return Outcome(

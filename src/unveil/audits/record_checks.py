@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from unveil.core.records import ATTACK, ENHANCED, ScoredOutcome, Trial
+from unveil.core.records import ATTACK, ENHANCED, Plausibility, ScoredOutcome, Trial
 
 LARGEST_COUNT = 2**63  # bits, steps
 LARGEST_NUMBER = 1e15  # scores, seconds, MiB: sums of their squares do not overflow a float
@@ -53,9 +53,19 @@ def _check_outcome(where: str, outcome: ScoredOutcome) -> None:
     tables = {"scores": outcome.scores, **{f"controls.{name}": table for name, table in outcome.controls.items()}}
     for name, table in tables.items():
         _check_scores(f"{where}.{name}", table, outcome.scores)
+    if outcome.plausibility is not None:
+        _check_plausibility(f"{where}.plausibility", outcome.plausibility)
     pictures = {len(values) for values in outcome.scores.values()}
     if outcome.confidence and pictures and len(outcome.confidence) not in pictures:
         raise ValueError(f"{where}.confidence has {len(outcome.confidence)} values, and scores have {max(pictures)}")
+
+
+def _check_plausibility(where: str, found: Plausibility) -> None:
+    for name in ("explained", "control"):
+        if not abs(getattr(found, name)) <= LARGEST_NUMBER:
+            raise ValueError(f"{where}.{name} is not a number")
+    _check_scores(f"{where}.rehearsal", found.rehearsal, found.rehearsal_blind)
+    _check_scores(f"{where}.rehearsal_blind", found.rehearsal_blind, found.rehearsal)
 
 
 def _check_list(name: str, values: Sequence[object]) -> None:

@@ -22,7 +22,17 @@ from pydantic_core import from_json, to_json
 
 from unveil.audits.record_checks import refuse_nonsense
 from unveil.core.errors import UsageError, nearest, writing
-from unveil.core.files import MIB, append_whole, quoted, read_bytes, reason_of, shown, write_whole
+from unveil.core.files import (
+    MIB,
+    PRIVATE_FOLDER,
+    append_whole,
+    is_private,
+    quoted,
+    read_bytes,
+    reason_of,
+    shown,
+    write_whole,
+)
 from unveil.core.pixels import png_of
 from unveil.core.records import FORMAT, ORIGINAL, PRIOR_ONLY, Trial
 from unveil.core.types import Images
@@ -42,18 +52,21 @@ def trial_key(settings: Mapping[str, str], seed: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
+def prepare(folder: Path, settings: Mapping[str, Any], *, private: bool = False) -> None:
     """Make the folder ready for a new audit or for one that goes on.
 
     Args:
         folder: The results folder; created if missing.
         settings: The audit's resolved settings, plain JSON.
+        private: Only the owner may look into the folder, and read what is written there from now on.
 
     Raises:
         UsageError: The folder cannot be written, or holds the results of other settings.
     """
     with writing(folder, "--out"):
         folder.mkdir(parents=True, exist_ok=True)
+        if private:
+            folder.chmod(PRIVATE_FOLDER)
         _mend_last_line(folder / RESULTS)
         if not os.path.lexists(folder / SETTINGS):
             if (folder / RESULTS).exists() and (folder / RESULTS).stat().st_size:
@@ -61,7 +74,8 @@ def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
                     f"{folder} holds results but not {SETTINGS}, which says what they are results of; "
                     "choose another folder with --out, or delete this one"
                 )
-            write_whole(folder / SETTINGS, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
+            content = (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
+            write_whole(folder / SETTINGS, content, private=private)
     _refuse_other_settings(folder, settings)
 
 
@@ -82,7 +96,7 @@ def append(folder: Path, trial: Trial) -> Trial:
     record = {name: value for name, value in dataclasses.asdict(trial).items() if name != "pictures"}
     line = to_json(record, inf_nan_mode="strings") + b"\n"
     with writing(folder, "--out"):
-        append_whole(folder / RESULTS, line)
+        append_whole(folder / RESULTS, line, private=is_private(folder))
     return trial
 
 
@@ -98,7 +112,7 @@ def _saved(folder: Path, trial: Trial) -> Trial:
         if enhancement is not None:
             enhancement = replace(enhancement, prior_only=paths.get(PRIOR_ONLY, []))
         outcomes[name] = replace(outcome, images=paths[name], enhancement=enhancement)
-    return replace(trial, originals=paths[ORIGINAL], outcomes=outcomes, pictures={})
+    return replace(trial, originals=paths.get(ORIGINAL, []), outcomes=outcomes, pictures={})
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -146,7 +160,7 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str
         (folder / IMAGES / key).mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(images):
             path = f"{IMAGES}/{key}/{stem}-{number:02d}.png"
-            write_whole(folder / path, png_of(picture))
+            write_whole(folder / path, png_of(picture), private=is_private(folder))
             paths.append(path)
     return paths
 

@@ -69,7 +69,7 @@ def run_trial(
     for prior in (enhancer, learned):
         if prior is not None:
             refuse_seen(prior, originals)
-    blind = _scores(metrics, originals, torch.full_like(originals, GREY))  # first: a metric may refuse them
+    blind = scores_of(metrics, originals, torch.full_like(originals, GREY))  # first: a metric may refuse them
 
     others = {name: other for name in controls if (other := _control(name, client, seed)) is not None}
     runs = len(others) + 1
@@ -83,7 +83,7 @@ def run_trial(
                 threat_model=threat_model,
                 seed=seed,
                 enhancer=enhancer,
-                watch=_part_of(watch, number, runs),
+                watch=part_of(watch, number, runs),
             )
         )
     *null, outcome = outcomes
@@ -95,8 +95,8 @@ def run_trial(
     def scored(guess: Reconstruction, unknowing: Sequence[Reconstruction]) -> ScoredOutcome:
         pairs = zip(others, unknowing, strict=True)
         return ScoredOutcome(
-            scores=_scores(metrics, originals, guess.images),
-            controls={c: _scores(metrics, originals, align(originals, other).images) for c, other in pairs},
+            scores=scores_of(metrics, originals, guess.images),
+            controls={c: scores_of(metrics, originals, align(originals, other).images) for c, other in pairs},
             labels=guess.labels.tolist(),
             seconds=outcome.seconds,
             assumptions=assumptions,
@@ -104,22 +104,22 @@ def run_trial(
             confidence=[] if guess.confidence is None else guess.confidence.tolist(),
         )
 
-    guess = align(originals, _as_saved(outcome.attack))
-    results = {ATTACK: scored(guess, [_as_saved(other.attack) for other in null])}
+    guess = align(originals, as_saved(outcome.attack))
+    results = {ATTACK: scored(guess, [as_saved(other.attack) for other in null])}
     pictures = {ORIGINAL: eight_bit(originals), ATTACK: guess.images}
     if enhancer is not None and outcome.enhanced is not None:
-        guess = align(originals, _as_saved(outcome.enhanced))
-        result = scored(guess, [_as_saved(other.final) for other in null])
+        guess = align(originals, as_saved(outcome.enhanced))
+        result = scored(guess, [as_saved(other.final) for other in null])
         pictures[ENHANCED] = guess.images
         extra: dict[str, Scores] = {}
         if enhancer.uses_labels:
-            drawn = _as_saved(
+            drawn = as_saved(
                 dataclasses.replace(guess, images=from_labels(enhancer, guess, class_names=client.class_names))
             )
             # In the attack's order each picture has the right class; matched anew, the most similar pixels.
             # Leakage must exceed both.
-            extra[LABEL_ALONE] = _scores(metrics, originals, drawn.images)
-            extra[LABEL_MATCHED] = _scores(metrics, originals, align(originals, drawn).images)
+            extra[LABEL_ALONE] = scores_of(metrics, originals, drawn.images)
+            extra[LABEL_MATCHED] = scores_of(metrics, originals, align(originals, drawn).images)
             pictures[PRIOR_ONLY] = drawn.images
         results[ENHANCED] = dataclasses.replace(
             result,
@@ -137,11 +137,11 @@ def run_trial(
         iterations=len(outcome.attack.losses),
         peak_mib=outcome.peak_mib,
         stop=outcome.attack.stop,
-        losses=_thinned(outcome.attack.losses),
+        losses=thinned(outcome.attack.losses),
         blind=blind,
         outcomes=results,
         metrics={name: metric.facts for name, metric in metrics.items()},
-        versions=_versions(originals.device),
+        versions=versions_on(originals.device),
         pictures=pictures,
     )
 
@@ -153,14 +153,14 @@ def _control(name: str, client: Client, seed: int) -> Client | None:
     return None if batch is None else client.holding(batch)
 
 
-def _part_of(watch: Watch | None, number: int, runs: int) -> Watch | None:
+def part_of(watch: Watch | None, number: int, runs: int) -> Watch | None:
     """A watch for run `number` of `runs` that continues the step count of the runs before it."""
     if watch is None or runs == 1:
         return watch
     return lambda p: watch(dataclasses.replace(p, step=p.step + number * p.steps, steps=p.steps * runs))
 
 
-def _as_saved(guess: Reconstruction) -> Reconstruction:
+def as_saved(guess: Reconstruction) -> Reconstruction:
     """The reconstruction with pictures rounded to 8 bits: the scored pictures are those that a reader sees."""
     # Rounding also replaces the NaN of a diverged attack, which cannot be matched.
     return dataclasses.replace(guess, images=eight_bit(guess.images))
@@ -199,19 +199,19 @@ def shape_of(batch: Batch) -> str:
     return " x ".join(map(str, batch.images.shape))
 
 
-def _scores(metrics: Mapping[str, Metric], originals: Images, guess: Images) -> Scores:
+def scores_of(metrics: Mapping[str, Metric], originals: Images, guess: Images) -> Scores:
     """One value for each picture, by metric."""
     return {name: metric.score(originals, guess).tolist() for name, metric in metrics.items()}
 
 
-def _thinned(losses: Sequence[float]) -> list[float]:
+def thinned(losses: Sequence[float]) -> list[float]:
     """At most `CURVE` points of the curve, at equal distances, the first and the last among them."""
     if len(losses) <= CURVE:
         return [float(loss) for loss in losses]
     return [float(losses[round(i * (len(losses) - 1) / (CURVE - 1))]) for i in range(CURVE)]
 
 
-def _versions(device: torch.device) -> dict[str, str]:
+def versions_on(device: torch.device) -> dict[str, str]:
     """Versions of the packages that decide numbers, and what the machine is."""
     packages = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
     own = {"unveil": __version__, "python": platform.python_version()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unveil.captures.facts import (
@@ -118,6 +118,19 @@ class Manifest:
         """Every fact by name, those that are unknown included."""
         return {name: getattr(self, name) for name in KINDS}
 
+    def declaring(self, **values: Any) -> Manifest:
+        """Return a copy in which these facts are declared, such as `examples=8`; None for one that is unknown.
+
+        Raises:
+            ValueError: There is no such fact, or it cannot have this value.
+        """
+        facts = {
+            name: Fact(value=value, source="unknown" if value is None else "declared").as_json
+            for name, value in values.items()
+        }
+        found = Manifest.parse(json.dumps({"format": VERSION, "facts": facts}))
+        return replace(self, **{name: getattr(found, name) for name in values})
+
     @classmethod
     def parse(cls, text: str | bytes) -> Manifest:
         """Return the manifest of a JSON text.
@@ -154,8 +167,7 @@ def declared(**values: Any) -> Manifest:
     Raises:
         ValueError: There is no such fact, or it cannot have this value.
     """
-    facts = {name: Fact(value=value, source="declared").as_json for name, value in values.items()}
-    return Manifest.parse(json.dumps({"format": VERSION, "facts": facts}))
+    return Manifest().declaring(**values)
 
 
 def is_name(name: object) -> bool:

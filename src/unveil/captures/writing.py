@@ -9,7 +9,7 @@ from unveil.captures.manifest import Manifest
 from unveil.captures.reading_archives import MANIFEST
 from unveil.captures.recording import BEFORE, CLIENT, DELTA, GRADIENT, Arrays
 from unveil.core.errors import UsageError, writing
-from unveil.core.files import PRIVATE, shown, write_whole
+from unveil.core.files import shown, write_whole
 
 
 def write_recording(
@@ -46,4 +46,4 @@ def write_recording(
         raise UsageError(f"{shown(file)} cannot be written: {error}; correct the tensors") from None
     tensors = {f"{part}/{name}": t.contiguous().clone() for part in parts for name, t in parts[part].items()}
     with writing(file.parent, "another path"):
-        write_whole(file, save(tensors, {MANIFEST: str(ordered)}), mode=PRIVATE)
+        write_whole(file, save(tensors, {MANIFEST: str(ordered)}), private=True)

@@ -115,6 +115,18 @@ def demo(out: Path, float32: bool) -> None:
 )
 @float32_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+@click.option("--model", metavar="MODULE:FACTORY", help="Of a recorded update: the client's network.")
+@click.option("--truth", type=click.Path(path_type=Path), help="Of a recorded update: folder of its pictures.")
+@click.option("--fact", "facts", multiple=True, metavar="NAME=VALUE", help="Of a recorded update, as examples=8.")
+@click.option("--weights", metavar="FILE", help="Of a recorded difference or gradient: the weights before it.")
+@click.option("--global", "before", type=click.Path(path_type=Path), help="Of recorded weights: those before training.")
+@click.option("--attack", "attacks", multiple=True, metavar="SPEC", help="On a recorded update.  [default: unveil]")
+@click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="On a recorded update.  [default: 0]")
+@click.option(
+    "--images",
+    type=click.Choice(["none", "blurred", "full"]),
+    help="Pictures in the results of a recorded update.  [default: blurred]",
+)
 def audit(
     file: Path,
     out: Path | None,
@@ -125,17 +137,31 @@ def audit(
     enhancer: str | None,
     float32: bool,
     as_json: bool,
+    **recorded: Any,
 ) -> None:
-    """Run the audit that FILE describes.
+    """Run the audit that FILE describes, or audit the recorded update FILE.
 
     FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on. Each variant
-    and each enhancer has a folder of its own.
+    and each enhancer has a folder of its own. A recorded update, or a folder of them, needs --model.
     """
     import dataclasses
 
     from unveil.cli.config import load
+    from unveil.cli.recorded import RecordedOptions, is_recorded, recorded_audit
     from unveil.core.arithmetic import using
 
+    options = RecordedOptions(**recorded)
+    if is_recorded(file):
+        others = {"--set": overrides, "--variant": variant, "--enhancer": enhancer}
+        if wrong := [name for name, value in others.items() if value]:
+            raise UsageError(f"{wrong[0]} is for audit files, and {file} is a recorded update; leave it out")
+        with using("float32" if float32 else None):
+            with redirect_stdout(sys.stderr):
+                of_recordings = recorded_audit(file, options, lpips_weights).to(named_device(device))
+            run_and_present(of_recordings, out or Path("audits", file.stem), as_json=as_json)
+        return
+    if options.given:
+        raise UsageError(f"{options.given[0]} is for recorded updates, and {file} is an audit file; leave it out")
     with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
         described = load(file, overrides, variant=variant)
     if lpips_weights is not None:

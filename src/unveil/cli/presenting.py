@@ -16,7 +16,7 @@ from unveil.core.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from unveil.audits.audit import Audit
+    from unveil.audits.audit import Runnable
     from unveil.core.protocols import Enhancer
     from unveil.core.records import Trial
 
@@ -24,7 +24,7 @@ PAGE = 110  # columns of a table that goes into a file or a pipe
 NOTHING, INTERRUPTED = 5, 130  # exit codes
 
 
-def run_and_present(audit: Audit, folder: Path, *, as_json: bool) -> None:
+def run_and_present(audit: Runnable, folder: Path, *, as_json: bool) -> None:
     """Run an audit with its progress on standard error, then present its trials; exits with 130 if interrupted.
 
     Args:

@@ -117,11 +117,20 @@ def amount(size: int) -> str:
     return f"{size} bytes"
 
 
-PRIVATE = 0o600
-"""Permissions of a file that only its owner may read and write."""
+PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
+"""Permissions of a file that only its owner may read and write, and of a folder into which only its owner may look."""
 
 
-def write_whole(path: Path, content: bytes | memoryview, *, mode: int = 0o666) -> None:
+def is_private(folder: Path) -> bool:
+    """Return whether only its owner may look into a folder.
+
+    Raises:
+        OSError: There is no such folder.
+    """
+    return not folder.stat().st_mode & 0o077
+
+
+def write_whole(path: Path, content: bytes | memoryview, *, private: bool = False) -> None:
     """Write or replace a file; when this returns, the content is on the disk.
 
     The content is written to a new file in the same folder, which is then renamed. So a reader never sees a part of a
@@ -130,14 +139,14 @@ def write_whole(path: Path, content: bytes | memoryview, *, mode: int = 0o666) -
     Args:
         path: The file.
         content: What it will hold.
-        mode: Permissions of the file, from which the process's umask is taken away; such as `PRIVATE`.
+        private: Only its owner may read and write the file.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; the file did not change.
     """
     part = path.with_name(f"{secrets.token_hex(8)}.part")
     try:
-        with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
+        with open(part, "xb", opener=partial(os.open, mode=PRIVATE if private else 0o666)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -158,14 +167,19 @@ def write_new(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def append_whole(path: Path, line: bytes) -> None:
+def append_whole(path: Path, line: bytes, *, private: bool = False) -> None:
     """Append a line to a file, which is created if it is missing; when this returns, the line is on the disk.
+
+    Args:
+        path: The file.
+        line: The line, with its end.
+        private: Only its owner may read and write the file, if it is created.
 
     Raises:
         OSError: The file cannot be written, or the disk is full; then a part of the line may be in the file.
     """
     # Unbuffered, so that one system call writes the whole line.
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=partial(os.open, mode=PRIVATE if private else 0o666)) as file:
         written = file.write(line)
         os.fsync(file.fileno())
     if written != len(line):

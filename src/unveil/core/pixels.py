@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+COARSE = 6
+"""Areas a side of which a blurred picture keeps the mean."""
 
 GREY = 0.5
 """The value of every pixel of the blind guess, the picture of an attacker who has no update."""
@@ -21,6 +25,18 @@ def eight_bit(images: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
         Multiples of 1/255 in [0, 1] as float32, detached.
     """
     return to_bytes(images).float() / 255
+
+
+def blurred(images: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
+    """Return pictures of which nothing is left but the means of `COARSE` x `COARSE` areas, drawn smoothly.
+
+    Args:
+        images: Values in [0, 1].
+    """
+    sizes = [min(COARSE, side) for side in images.shape[-2:]]
+    flat = images.detach().float().reshape(-1, *images.shape[-3:])
+    means = F.interpolate(flat, size=sizes, mode="area")
+    return F.interpolate(means, size=images.shape[-2:], mode="bilinear").reshape(images.shape)
 
 
 def to_bytes(images: Float[Tensor, "*n c h w"]) -> UInt8[Tensor, "*n c h w"]:

@@ -41,6 +41,24 @@ class Enhancement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plausibility:
+    """What speaks for the pictures of a recorded update without its originals.
+
+    Args:
+        explained: How much of the update the pictures explain; 1 for all of it, 0 for no more than grey pictures; see
+            `attacks.separation.explained`.
+        control: The same of the pictures that the attack makes of the update of synthetic pictures.
+        rehearsal: Metric name -> one value for each synthetic picture: what the attack scores on their update.
+        rehearsal_blind: The same for grey pictures.
+    """
+
+    explained: float
+    control: float
+    rehearsal: Mapping[str, list[float]]
+    rehearsal_blind: Mapping[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoredOutcome:
     """The scores of one set of reconstructions; lists have one value for each picture, in batch order.
 
@@ -55,6 +73,7 @@ class ScoredOutcome:
         notes: What else a reader must know, a sentence each.
         confidence: The attack's confidence in each picture, which ranks them and has no unit; empty if it gave none.
         enhancement: What the enhancer did; None for the attack's own pictures.
+        plausibility: What speaks for the pictures without their originals; None for a simulated client.
     """
 
     scores: Mapping[str, list[float]]
@@ -66,6 +85,7 @@ class ScoredOutcome:
     notes: list[str] = field(default_factory=list)
     confidence: list[float] = field(default_factory=list)
     enhancement: Enhancement | None = None
+    plausibility: Plausibility | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +94,8 @@ class Trial:
 
     Args:
         settings: SPEC strings and names: client, model, images, batch, training, obfuscation, attack, threat_model;
-            arithmetic, the number format of the attack's roughest steps; enhancer, if there is one.
+            arithmetic, the number format of the attack's roughest steps; enhancer, if there is one; recording, of a
+            recorded update.
         family: Family of the obfuscation, in its own word.
         seed: Seed of the randomness of client, obfuscation and attack.
         wire_bits: Size of the sent update, in bits.
@@ -85,7 +106,8 @@ class Trial:
         losses: The attack's loss curve, thinned to at most 200 points.
         blind: Metric name -> one value for each picture of the blind guess, a mid-grey picture.
         outcomes: `attack`, and with an enhancer `enhanced`, in that order.
-        originals: Paths of the original pictures, relative to the results folder; empty before the trial is saved.
+        originals: Paths of the original pictures, relative to the results folder; empty before the trial is saved, and
+            for a recorded update of which they are not known.
         metrics: Metric name -> its title, unit, digits and direction, for a reader who does not have the metric.
         versions: Package -> version; and what `arithmetic.machine` says of the machine.
         format: Version of this record, `FORMAT`.

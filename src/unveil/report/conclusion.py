@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from unveil.report import formatting
-from unveil.report.criteria import found_something
+from unveil.report.criteria import found_something, without_originals
 from unveil.report.levels import FEW_PICTURES, Level
 from unveil.report.rows import Row
 
@@ -44,6 +44,16 @@ def headline(rows: Sequence[Row]) -> str:
     tested = [row for row in rows if not row.is_baseline]
     if not rows:
         return "Nothing was audited: the results hold no trial."
+    if all(without_originals(row) for row in rows):
+        found = max(rows, key=_explained).plausibility
+        return (
+            ""
+            if found is None
+            else (
+                f"Not scored, because the originals are not at hand: the pictures that were rebuilt explain "
+                f"{found.explained:.0%} of the update, those of the control {found.control:.0%}."
+            )
+        )
     if not tested:
         return _only_baselines(rows)
     worst = {
@@ -133,6 +143,10 @@ def _doubt(tested: Sequence[Row]) -> str:
 def _gain(row: Row) -> float:
     gain = row.scores["psnr"].gain if "psnr" in row.scores else None
     return float("-inf") if gain is None else gain.mean
+
+
+def _explained(row: Row) -> float:
+    return float("-inf") if row.plausibility is None else row.plausibility.explained
 
 
 def _psnr(row: Row) -> float:

@@ -42,6 +42,11 @@ def unmeasured(row: Row) -> bool:
     return "psnr" not in row.scores or row.scores["psnr"].gain is None
 
 
+def without_originals(row: Row) -> bool:
+    """Whether the row is of a recorded update whose originals are not known."""
+    return "psnr" not in row.scores and row.plausibility is not None
+
+
 def leaks(row: Row) -> bool:
     """Whether the pictures came back, by the means or by half of the pictures singly."""
     gain, ssim = row.scores["psnr"].gain, row.scores.get("ssim")

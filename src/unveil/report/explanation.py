@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from unveil.core.reconstruction import Stop
 from unveil.metrics import facts_of
 from unveil.report import formatting
-from unveil.report.criteria import came_back, found_something, significant
+from unveil.report.criteria import came_back, found_something, significant, without_originals
 from unveil.report.levels import FEW_PICTURES, LEAK_GAIN_DB, LEAK_SSIM, TRACE_CORRELATION
 from unveil.report.rows import Row
 from unveil.report.significance import NO_UPDATE
@@ -43,6 +45,32 @@ def bound(row: Row) -> str:
     return f"with {pictures}, up to {share:.0%} of such pictures may still come back (95 %)"
 
 
+def unscored(row: Row) -> str:
+    """What can be said of a recorded update without its originals."""
+    return (
+        "Without the originals no picture can be scored, so look at them beside these numbers. "
+        f"{' '.join(plausible(row))}"
+    )
+
+
+def plausible(row: Row) -> list[str]:
+    """How much of a recorded update the pictures explain, and how the attack does on synthetic pictures."""
+    found = row.plausibility
+    if found is None:
+        return []
+    sentences = [
+        f"The pictures explain {found.explained:.0%} of the update (median over its tensors; grey pictures explain "
+        f"0%), those that the same attack makes of the update of synthetic pictures {found.control:.0%}."
+    ]
+    psnr, blind = found.rehearsal.get("psnr"), found.rehearsal_blind.get("psnr")
+    if psnr and blind:
+        sentences.append(
+            f"Those synthetic pictures themselves it rebuilds from their update with "
+            f"{formatting.decibels(fmean(psnr))}, where a blind guess scores {formatting.decibels(fmean(blind))}."
+        )
+    return sentences
+
+
 def shown_by(row: Row) -> str:
     """The significant metrics, as the end of a sentence; empty where there are none."""
     found = [facts_of(name).heading for name in significant(row)]
@@ -57,7 +85,7 @@ def single(row: Row) -> str:
 
 def reasons(row: Row) -> tuple[str, ...]:
     """The numbers that the verdict rests on, one sentence each."""
-    found: list[str] = []
+    found: list[str] = [] if without_originals(row) else plausible(row)
     psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
     if psnr is not None and psnr.gain is not None:
         found.append(
@@ -105,6 +133,8 @@ def caveats(row: Row) -> tuple[str, ...]:
     """What weakens the verdict, one sentence for each condition that holds."""
     diverged = sum(stop is Stop.DIVERGED for stop in row.stops)
     weak = row.baseline is not None and not found_something(row.baseline)
+    if without_originals(row):
+        return ()
     conditions = (
         (
             not row.is_baseline and row.baseline is None,

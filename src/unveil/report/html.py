@@ -13,13 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from unveil.core.errors import UsageError
-from unveil.core.files import MIB, read_bytes, write_whole
+from unveil.core.files import MIB, is_private, read_bytes, write_whole
 from unveil.core.metric import MetricFacts
 from unveil.core.records import Trial
 from unveil.metrics import FACTS, facts_of
 from unveil.report import formatting
 from unveil.report.charts import leakage_chart, legend, loss_chart
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
+from unveil.report.criteria import without_originals
 from unveil.report.levels import Level
 from unveil.report.metric_agreement import Agreement, Overlooked, agreement
 from unveil.report.pooling import summarise
@@ -114,7 +115,8 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
     """
     page = render(folder, trials, reproduce=reproduce, settings=settings or _kept_settings(folder))
     try:
-        write_whole(folder / NAME, page.encode(errors="backslashreplace"))  # a command line need not be UTF-8
+        content = page.encode(errors="backslashreplace")  # a command line need not be UTF-8
+        write_whole(folder / NAME, content, private=is_private(folder))
     except OSError as error:
         raise UsageError(
             f"cannot write {folder / NAME}: {error.strerror or error}; make {folder} a folder that can be written"
@@ -143,7 +145,9 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         prose=_prose,
         spec=_spec,
     )
-    environment.globals.update(facts_of=facts_of, enhanced=any(row.enhancer for row in rows))
+    environment.globals.update(
+        facts_of=facts_of, without_originals=without_originals, enhanced=any(row.enhancer for row in rows)
+    )
     return environment.get_template(TEMPLATE).render(
         headline=headline(rows),
         title=formatting.plain(headline(rows)).partition(". ")[0],
@@ -218,7 +222,7 @@ def _bands(folder: Path, rows: list[Row]) -> list[list[Strip]]:
         part = order[start : start + BAND]
         originals = [longest[i] for i in part]
         named = [_shown(folder, p.original, f"original {p.position + 1}", str(p.position + 1)) for p in originals]
-        strips = [Strip("Original", None, named)]
+        strips = [Strip("Original", None, named)] if any(p.original for p in originals) else []
         alone = [_drawn_alone(folder, row, part) for row in rows]
         # Inferred labels differ between obfuscations, and so do the pictures drawn from them.
         is_same = len({tuple(shown.uri for shown in drawn) for drawn in alone}) == 1
@@ -245,16 +249,20 @@ def _drawn_alone(folder: Path, row: Row, part: Sequence[int]) -> list[Shown]:
 
 
 def _rebuilt(folder: Path, picture: Picture, row: Row) -> Shown:
+    alt = f"picture {picture.position + 1} rebuilt through {row.obfuscation}"
     caption = "" if picture.psnr is None else f"{picture.psnr:.1f}"
-    alt = f"picture {picture.position + 1} rebuilt through {row.obfuscation}" + (caption and f", {caption} dB")
+    alt += caption and f", {caption} dB"
+    if without_originals(row) and picture.confidence is not None:
+        caption = f"{picture.confidence:.2g}"
     return replace(_shown(folder, picture.rebuilt, alt, caption), scores=_own_scores(picture))
 
 
 def _worst_first(rows: Sequence[Row], count: int) -> list[int]:
-    """Positions in the batch by falling PSNR, mean over the obfuscations: the worst leak first."""
+    """Positions in the batch by falling PSNR, or confidence, mean over the obfuscations: the worst leak first."""
 
     def came_back(position: int) -> float:
-        values = [row.first[position].psnr for row in rows if position < len(row.first)]
+        there = [row.first[position] for row in rows if position < len(row.first)]
+        values = [picture.confidence if picture.psnr is None else picture.psnr for picture in there]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else 0.0
 

@@ -83,7 +83,7 @@ MEANINGS = {
     ),
     Level.INCONCLUSIVE: (
         "Nothing was learned about the obfuscation: the same attack fails on the bare update too, or was not run "
-        "on it, or every run diverged, or the scores are missing."
+        "on it, or every run diverged, or the scores are missing, or the originals of a recorded update are not known."
     ),
 }
 

@@ -112,7 +112,7 @@ def _row(runs: list[_Run]) -> Row:
         threat_model=settings.get("threat_model", ""),
         family=_family(first.trial.family),
         seeds=tuple(dict.fromkeys(run.trial.seed for run in runs)),
-        pictures=max(sizes, default=len(first.outcome.images)),
+        pictures=max(sizes, default=len(first.outcome.labels) or len(first.outcome.images)),
         scores=scores,
         wire_bits=fmean(run.trial.wire_bits for run in runs),
         raw_bits=fmean(run.trial.raw_bits for run in runs),
@@ -129,6 +129,7 @@ def _row(runs: list[_Run]) -> Row:
         confidence_rank=_confidence_rank(runs),
         enhancer=first.enhancer,
         enhancer_gain=enhancer_gain([run.trial for run in runs]) if first.enhancer else None,
+        plausibility=first.outcome.plausibility,
         above=adjusted({name: list(score.contrasts) for name, score in scores.items()}),
     )
 
@@ -203,6 +204,7 @@ def _pictures(trial: Trial, outcome: ScoredOutcome) -> list[Picture]:
                 for name, scores in outcome.scores.items()
                 if position < len(scores) and math.isfinite(scores[position])
             },
+            confidence=outcome.confidence[position] if position < len(outcome.confidence) else None,
             prior_only="" if enhancement is None else _path(enhancement.prior_only, position),
             unenhanced=before[position] if position < len(before) else None,
         )

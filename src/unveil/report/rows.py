@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unveil.core.reconstruction import Stop
-from unveil.core.records import BASELINE
+from unveil.core.records import BASELINE, Plausibility
 from unveil.report.enhancer_gain import EnhancerGain
 from unveil.report.levels import UNJUDGED, Verdict
 from unveil.report.significance import Contrast
@@ -51,6 +51,7 @@ class Picture:
         rebuilt: Path of the reconstruction, likewise.
         psnr: Its PSNR in dB; None if it was not measured.
         scores: All its scores that are numbers, by metric.
+        confidence: The attack's confidence in it; None if it gave none.
         prior_only: Path of the picture that the enhancer drew from the label alone, likewise; empty if it uses none.
         unenhanced: The same picture before the enhancer; None without an enhancer.
     """
@@ -61,6 +62,7 @@ class Picture:
     rebuilt: str
     psnr: float | None
     scores: Mapping[str, float]
+    confidence: float | None = None
     prior_only: str = ""
     unenhanced: Picture | None = None
 
@@ -92,6 +94,8 @@ class Row:
             metrics; empty without controls.
         enhancer: As in `Trial.settings`; empty for the attack's pictures.
         enhancer_gain: What the enhancer added; None for the attack's pictures.
+        plausibility: Of a recorded update, what speaks for the pictures without the originals, that of the first seed;
+            None for a simulated client.
         baseline: The row of the same attack without obfuscation; None if there is none, and for the baseline itself.
         cost: PSNR of the baseline minus PSNR of this row in dB, paired by picture; None without a baseline.
         verdict: The verdict; `summarise` sets it last, from the other fields.
@@ -124,6 +128,7 @@ class Row:
     above: Mapping[str, float] = field(default_factory=dict)
     enhancer: str = ""
     enhancer_gain: EnhancerGain | None = None
+    plausibility: Plausibility | None = None
     baseline: Row | None = None
     cost: Interval | None = None
     verdict: Verdict = UNJUDGED

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from unveil.report.criteria import all_diverged, found_something, leaks, partly_leaks, unmeasured
-from unveil.report.explanation import bound, caveats, numbers, reasons, shown_by, single
+from unveil.report.criteria import all_diverged, found_something, leaks, partly_leaks, unmeasured, without_originals
+from unveil.report.explanation import bound, caveats, numbers, reasons, shown_by, single, unscored
 from unveil.report.levels import Level, Verdict
 from unveil.report.rows import Row
 
@@ -33,6 +33,7 @@ def judge(row: Row) -> Verdict:
 
 
 RULES: tuple[Rule, ...] = (
+    Rule(Level.INCONCLUSIVE, without_originals, unscored),
     Rule(Level.INCONCLUSIVE, unmeasured, lambda row: "PSNR or the blind guess beside it is missing from the results."),
     Rule(Level.LEAKS, leaks, lambda row: f"The pictures came back: {numbers(row)}{single(row)}."),
     Rule(Level.PARTLY, partly_leaks, lambda row: f"Something came back{shown_by(row)}: {numbers(row)}{single(row)}."),

@@ -1,0 +1,94 @@
+"""The audit of recorded updates: clients x attacks x seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+
+from unveil.audits.audit import Task, check_list, digest_of
+from unveil.audits.recorded.client import RecordedClient
+from unveil.audits.recorded.trial import Shown, recorded_settings, run_recorded_trial
+from unveil.core.errors import UsageError
+from unveil.core.metric import Metric
+from unveil.core.protocols import Attack
+from unveil.core.records import Trial
+from unveil.core.watch import Watch
+from unveil.metrics import CATALOGUE as METRICS
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedAudit:
+    """Everything that is to be tried on recorded updates. Only the owner may read its results.
+
+    Args:
+        clients: The recorded clients, each with a name of its own.
+        attacks: The attacks to run on each of them.
+        seeds: Whole numbers of at least 0; everything is run once for each.
+        images: Which pictures the results show: `none`, `blurred` or `full`.
+        metrics: The metrics by name.
+
+    Raises:
+        UsageError: A list is empty or names something twice, or a seed is negative.
+    """
+
+    clients: Sequence[RecordedClient]
+    attacks: Sequence[Attack]
+    seeds: Sequence[int] = (0,)
+    images: Shown = "blurred"
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
+    is_private: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_list("clients", [client.name for client in self.clients])
+        check_list("attacks", [str(attack) for attack in self.attacks])
+        check_list("seeds", list(self.seeds))
+        if min(self.seeds) < 0:
+            raise UsageError(f"audit: expected seeds of at least 0, got {min(self.seeds)}; use 0, 1, 2")
+
+    def __len__(self) -> int:
+        return len(self.clients) * len(self.attacks) * len(self.seeds)
+
+    def tasks(self) -> Iterator[Task]:
+        """The trials, each ready to be run."""
+        for client in self.clients:
+            for attack in self.attacks:
+                for seed in self.seeds:
+                    settings = recorded_settings(client, attack)
+                    yield Task(settings=settings, seed=seed, run=partial(self._trial, client, attack, seed))
+
+    def _trial(self, client: RecordedClient, attack: Attack, seed: int, watch: Watch | None) -> Trial:
+        return run_recorded_trial(client, attack, seed=seed, metrics=self.metrics, images=self.images, watch=watch)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the results depend on, as plain JSON."""
+        return {
+            "recordings": [
+                {
+                    "name": client.name,
+                    "model": client.model_name,
+                    "recording": client.digest,
+                    "batch": list(client.shape),
+                    "training": client.training,
+                    "assumed": str(client.knowledge.training),
+                    "obfuscation": client.obfuscation,
+                    "threat_model": str(client.threat_model),
+                    "weights": digest_of([*client.model.parameters(), *client.model.buffers()]),
+                    "labels": None if client.knowledge.labels is None else client.knowledge.labels.tolist(),
+                    "normalise": client.normalisation,
+                    "originals": None if client.truth is None else digest_of([client.truth]),
+                }
+                for client in self.clients
+            ],
+            "attacks": [str(attack) for attack in self.attacks],
+            "seeds": list(self.seeds),
+            "metrics": sorted(self.metrics),
+            "images": self.images,
+        }
+
+    def to(self, device: torch.device) -> RecordedAudit:
+        """The same audit with every model and update on the device."""
+        return replace(self, clients=[client.to(device) for client in self.clients])
