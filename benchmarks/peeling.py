@@ -1,4 +1,4 @@
-"""Networks that pool their last map, peeled: torchvision's ResNet-18 and its like on ImageNet pictures."""
+"""Networks that pool their last map, peeled: ResNets and EfficientNet-Lite0 on ImageNet pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, replace
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
 from benchmarks.imagenet import CLASSES, PICTURES, by_line, imagenet_client, means
 from benchmarks.measuring import measured
-from benchmarks.victims import torchvision_resnet18
+from benchmarks.victims import Lite0, torchvision_resnet18, torchvision_resnet50
 
 SEEDS = (0, 1, 2)
 UNVEIL, OTHER = "unveil", "inverting_gradients:steps=400"
@@ -43,8 +43,16 @@ class Case:
         return "; ".join([*map(str, parts), *(["one class"] if one_class else [])])
 
 
-NETWORKS = {"ResNet-18": lambda: torchvision_resnet18(CLASSES)}
-NAMES = {"ResNet-18": "torchvision ResNet-18, random weights"}
+NETWORKS = {
+    "ResNet-18": lambda: torchvision_resnet18(CLASSES),
+    "ResNet-50": lambda: torchvision_resnet50(CLASSES),
+    "EfficientNet-Lite0": Lite0,
+}
+NAMES = {
+    "ResNet-18": "torchvision ResNet-18, random weights",
+    "ResNet-50": "torchvision ResNet-50, random weights",
+    "EfficientNet-Lite0": "EfficientNet-Lite0, pretrained",
+}
 CASES: Sequence[Case] = (
     *(
         Case(size=size, batch=batch, seed=seed)
@@ -52,6 +60,8 @@ CASES: Sequence[Case] = (
         for seed in SEEDS
     ),
     Case(size=64, batch=4, one_class=True),
+    *(Case(network="EfficientNet-Lite0", size=128, batch=batch, seed=seed) for batch in (1, 4) for seed in SEEDS),
+    *(Case(network="ResNet-50", size=224, batch=1, seed=seed) for seed in SEEDS),
     *(Case(size=size, batch=batch, attack=OTHER) for size, batch in ((128, 4), (128, 1), (64, 4), (64, 16))),
 )
 

@@ -27,6 +27,16 @@ def torchvision_resnet18(classes: int) -> nn.Module:
     return without_in_place(model).eval()
 
 
+def torchvision_resnet50(classes: int) -> nn.Module:
+    """ResNet-50, whose blocks are bottlenecks; weights as torchvision draws them."""
+    from torchvision.models import resnet50
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: nn.Module = resnet50(num_classes=classes)
+    return without_in_place(model).eval()
+
+
 class Lite0(nn.Module):
     """EfficientNet-Lite0 as trained on ImageNet, for pictures in [0, 1]."""
 
