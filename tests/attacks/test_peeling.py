@@ -17,9 +17,9 @@ from unveil.attacks.separation.factorisation import FeatureEstimate
 from unveil.attacks.separation.heads.head import PooledError, read_head
 from unveil.attacks.separation.mixing_matrix import exact_features
 from unveil.attacks.separation.peeling.map_body import MapBody
+from unveil.attacks.separation.peeling.network import Network, cut_at
 from unveil.attacks.separation.peeling.ordering import ordered
 from unveil.attacks.separation.peeling.peel import Peeling
-from unveil.attacks.separation.peeling.watch import convolutions_of, cut_at
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
 from unveil.core.protocols import Knowledge
@@ -97,6 +97,58 @@ def batch_of(labels: list[int]) -> Batch:
     return Batch(dead_leaves(len(labels), SHAPE, generator=seeded(3)), torch.tensor(labels))
 
 
+class Bottleneck(nn.Module):
+    """A small ResNet of bottlenecks: the last convolution has a kernel of one place, and a way leads around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU())
+        self.first = nn.Sequential(nn.Conv2d(16, 96, 3, 3, 1), nn.BatchNorm2d(96), nn.ReLU())
+        self.branch = nn.Sequential(
+            *(nn.Conv2d(96, 40, 1), nn.BatchNorm2d(40), nn.ReLU()),
+            *(nn.Conv2d(40, 40, 3, 1, 1), nn.BatchNorm2d(40), nn.ReLU()),
+            *(nn.Conv2d(40, 96, 1), nn.BatchNorm2d(96)),
+        )
+        self.head = nn.Linear(96, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.stem(x))
+        return self.head(F.relu(self.branch(x) + x).mean((2, 3)))
+
+
+class Inverted(nn.Module):
+    """Inverted residuals with ReLU6, as in MobileNetV2, and a last convolution with a kernel of one place.
+
+    Args:
+        maps: Maps of the input of the last expansion.
+        pad: Whether zeros are added by a call of their own, as in EfficientNet-Lite.
+        way: Whether a way leads around another block before.
+    """
+
+    def __init__(self, *, maps: int = 40, pad: bool = False, way: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, maps, 8, 6, 2), nn.BatchNorm2d(maps), nn.ReLU6())
+        self.expand = nn.Sequential(nn.Conv2d(maps, 200, 1, bias=False), nn.BatchNorm2d(200), nn.ReLU6())
+        around = [nn.ZeroPad2d(1), nn.Conv2d(200, 200, 3, groups=200, bias=False)]
+        inside = [nn.Conv2d(200, 200, 3, padding=1, groups=200, bias=False)]
+        self.depthwise = nn.Sequential(*(around if pad else inside), nn.BatchNorm2d(200), nn.ReLU6())
+        self.project = nn.Sequential(nn.Conv2d(200, 60, 1, bias=False), nn.BatchNorm2d(60))
+        self.branch = nn.Sequential(
+            *(nn.Conv2d(maps, 90, 1, bias=False), nn.BatchNorm2d(90), nn.ReLU6()),
+            *(nn.Conv2d(90, 90, 3, padding=1, groups=90, bias=False), nn.BatchNorm2d(90), nn.ReLU6()),
+            *(nn.Conv2d(90, maps, 1, bias=False), nn.BatchNorm2d(maps)),
+        )
+        self.way = way
+        self.last = nn.Sequential(nn.Conv2d(60, 160, 1, bias=False), nn.BatchNorm2d(160), nn.ReLU6())
+        self.head = nn.Linear(160, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.branch(x) if self.way else x
+        x = self.project(self.depthwise(self.expand(x)))
+        return self.head(self.last(x).mean((2, 3)))
+
+
 def peeling_of(net: nn.Module, batch: Batch) -> Peeling:
     return Peeling(
         model=net,
@@ -109,19 +161,26 @@ def peeling_of(net: nn.Module, batch: Batch) -> Peeling:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("build", "deepest"),
+    ("build", "labels", "deepest"),
     [
-        (Residual, "blocks.0.first.weight"),
-        (lambda: Residual(inplace=False), "blocks.0.first.weight"),
-        (Plain, "body.2.weight"),
-        (lambda: Plain(nn.Identity), "body.2.weight"),
+        (Residual, [0, 3], "blocks.0.first.weight"),
+        (lambda: Residual(inplace=False), [0, 3], "blocks.0.first.weight"),
+        (Plain, [0, 3], "body.2.weight"),
+        (lambda: Plain(nn.Identity), [0, 3], "body.2.weight"),
+        (Bottleneck, [0, 3], "first.0.weight"),
+        (Inverted, [3], "stem.0.weight"),
+        (lambda: Inverted(pad=True), [3], "stem.0.weight"),
+        (lambda: Inverted(way=True), [3], "stem.0.weight"),
     ],
-    ids=["residual, in place", "residual", "plain", "two convolutions without gates between"],
+    ids=[
+        *("residual, in place", "residual", "plain", "two convolutions without gates between"),
+        *("bottleneck", "inverted residual", "inverted residual with padding apart", "a way around"),
+    ],
 )
 def test_maps_are_exact_down_to_the_first_convolution_behind_another(
-    build: Callable[[], nn.Module], deepest: str
+    build: Callable[[], nn.Module], labels: list[int], deepest: str
 ) -> None:
-    net, batch = made(build).double(), batch_of([0, 3])
+    net, batch = made(build).double(), batch_of(labels)
     with pytest.raises(PooledError) as pooled:
         read_head(net, SHAPE, training=FedSGD())
     head = pooled.value.head
@@ -134,9 +193,9 @@ def test_maps_are_exact_down_to_the_first_convolution_behind_another(
 
 
 def test_a_map_is_a_cut_unless_a_way_leads_around_it() -> None:
-    net = made(Residual).double()
-    pictures, others = (torch.rand((2, *SHAPE), generator=seeded(seed)).double() for seed in (1, 2))
-    cuts = {layer.name: cut_at(net, layer.source, pictures, others)[0] for layer in convolutions_of(net, pictures)}
+    net, pictures = made(Residual).double(), torch.rand((2, *SHAPE), generator=seeded(1)).double()
+    network = Network.of(net, pictures, dict(net.named_parameters()))
+    cuts = {layer.name: cut_at(network, layer.source)[0] for layer in network.layers}
     assert cuts == {
         "stem.0.weight": True,
         "blocks.0.first.weight": True,
@@ -150,9 +209,13 @@ def test_a_map_is_a_cut_unless_a_way_leads_around_it() -> None:
 
 def test_patches_are_put_in_order_by_their_overlap() -> None:
     values = torch.rand((5, 4, 6), generator=seeded(0)).double()
-    patches = F.unfold(values[None], 3, padding=1)[0].T.reshape(24, 5, 3, 3)
-    shuffled = torch.randperm(24, generator=seeded(1))
-    assert torch.equal(shuffled[ordered(patches[shuffled], 4, 6)], torch.arange(24))
+    for side, stride in ((3, 1), (5, 1), (3, 2), (5, 2)):
+        height, width = -(-4 // stride), -(-6 // stride)
+        places = height * width
+        patches = F.unfold(values[None], side, padding=side // 2, stride=stride)[0].T.reshape(places, 5, side, side)
+        shuffled = torch.randperm(places, generator=seeded(1))
+        order = ordered(patches[shuffled], height, width, stride=stride)
+        assert torch.equal(shuffled[order], torch.arange(places))
 
 
 def attacked(net: nn.Module, batch: Batch, *, sent: str = "none", mode: str = "eval", steps: int = 1) -> Reconstruction:
@@ -196,12 +259,15 @@ class OnlyFloat32(nn.Module):
 
 
 class Overlapless(nn.Module):
-    """The last convolution has a kernel of one place."""
+    """Neither the patches of the last convolution overlap nor those of the one before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: int = 1, groups: int = 1) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1), nn.ReLU(), nn.Conv2d(16, 64, 1), nn.ReLU())
-        self.head = nn.Linear(64, CLASSES)
+        self.body = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 48, 4 // last, 4 // last, groups=groups), nn.ReLU()),
+            *(nn.Conv2d(48, 96, last, last), nn.ReLU()),
+        )
+        self.head = nn.Linear(96, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x).mean((2, 3)))
@@ -231,9 +297,12 @@ class Tokens(nn.Module):
         (Residual, [0, 3], {"sent": "qsgd:levels=16,norm=max"}, "searched in updates that were not obfuscated"),
         (Plain, [0, 0, 0, 0], {}, "do not tell the images of one class apart"),
         (Residual, [0, 1, 2, 3, 4, 5], {}, "tells at most 5 images apart, and the batch has 6"),
-        (lambda: Residual(last=6), [0, 3], {}, "has 8 places in the batch and only 6 channels"),
+        (lambda: Residual(last=6), [0, 3], {}, "has 8 places in the batch and only 6 channels with 54 equations each"),
         (lambda: Residual(middle=nn.Tanh()), [0, 3], {}, "not the mean over a map behind gates of 0 and 1"),
-        (Overlapless, [0, 3], {}, "patches of the last convolution (body.2.weight) do not overlap"),
+        (Overlapless, [0, 3], {}, "but not their order: the patches of body.2.weight do not overlap"),
+        (lambda: Overlapless(2), [0, 3], {}, "patches of the last convolution (body.4.weight) do not overlap"),
+        (lambda: Overlapless(1, 16), [0, 3], {}, "what comes before body.4.weight is no convolution with gates"),
+        (lambda: Inverted(maps=12), [0, 3], {}, "expand.0.weight gives 12 equations for 18 unknowns"),
         (OnlyFloat32, [0, 3], {}, "does not run in float64"),
         (Tokens, [0, 3], {}, "no learned position embeddings that are added to them"),
     ],

@@ -75,6 +75,28 @@ def convolution_call(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Convolu
     )
 
 
+def zero_padding(
+    func: Any, args: Any, kwargs: Mapping[str, Any]
+) -> tuple[Float[Tensor, "n _ _ _"], tuple[int, int, int, int]] | None:
+    """Return the input of a call of `F.pad` that adds zeros around maps, and how many left, right, above and below.
+
+    None for a call of any other function, and for other kinds of padding.
+
+    Args:
+        func: The function of torch that is called.
+        args: Its arguments by position.
+        kwargs: Its arguments by name.
+    """
+    if func is not F.pad:
+        return None
+    given: dict[str, Any] = {"mode": "constant", "value": None}
+    given |= dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | dict(kwargs)
+    sides = tuple(given["pad"])
+    if given["mode"] != "constant" or given["value"] or given["input"].dim() != 4 or len(sides) != 4 or min(sides) < 0:
+        return None
+    return given["input"], (sides[0], sides[1], sides[2], sides[3])
+
+
 def _pair(value: Any) -> tuple[int, int]:
     """Return a setting for rows and columns, which torch takes as one number too."""
     if isinstance(value, int):

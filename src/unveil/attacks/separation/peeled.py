@@ -84,6 +84,7 @@ class PeelBatch:
             convolution=found.before,
             image_shape=knowledge.image_shape,
             feature_map=(found.values.shape[1], found.values.shape[2], found.values.shape[3]),
+            padded=found.padded,
         )
         decoder = fit_decoder(body, generator=generator)
         values = found.values.flatten(1).float()

@@ -72,7 +72,7 @@ class Coupling:
 def output_of(layer: Convolution, found: Map, kernel: Kernel | None = None) -> Map:
     """Return the output of a convolution without its bias, or of one with another kernel."""
     weight = layer.weight.to(found) if kernel is None else kernel
-    made: Map = F.conv2d(found, weight, stride=layer.stride, padding=layer.padding)
+    made: Map = F.conv2d(F.pad(found, layer.zeros), weight, stride=layer.stride)
     return made
 
 

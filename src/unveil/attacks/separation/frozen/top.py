@@ -21,7 +21,12 @@ from unveil.attacks.separation.frozen.difference_map import find_binary
 from unveil.attacks.separation.frozen.unmixing import Mixture, are_determined, map_of_patches
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.ordering import ordered
-from unveil.attacks.separation.peeling.top import LastConvolution, require_all, require_overlap
+from unveil.attacks.separation.peeling.top import (
+    LastConvolution,
+    require_all,
+    require_channels,
+    require_overlap,
+)
 from unveil.attacks.separation.peeling.watch import Map
 
 TRIES, MOVES = 200, 3000  # points that search for the gates of one image at a time, and moves of each
@@ -51,7 +56,8 @@ def last_normalised_map(
     layer = last.layer
     channels, height, width = layer.output_shape
     places, n = height * width, len(slopes)
-    require_overlap(layer, slopes)
+    require_channels(layer, slopes)
+    require_overlap(layer)
     if not are_determined(layer, n):
         raise CannotPeelError(
             f"The last map has {n * places:,} places in the batch, more than half of its {channels:,} channels: in "
@@ -77,7 +83,7 @@ def last_normalised_map(
     patches = mixture.patches(torch.cat([found * row for found, row in zip(gates, opened, strict=True)]))
     # Every entry of a patch is zero somewhere in the batch: in the padding, or behind a closed gate.
     apart = (patches - patches.amin(0)).reshape(n, places, *gradient.shape[1:])
-    orders = [ordered(one, height, width) for one in apart]
+    orders = [ordered(one, height, width, stride=layer.stride[0]) for one in apart]
     sorted_patches = torch.cat([one[order] for one, order in zip(patches.reshape(n, places, -1), orders, strict=True)])
     slopes_at = [
         (found[order] * row).T.reshape(channels, height, width)

@@ -99,7 +99,7 @@ def map_of_patches(layer: Convolution, patches: Float[Tensor, "places patch"], i
     entries, count = height * width, kernel.numel()
     # Entry of the map that stands at each place and entry of a patch; 0 for padding.
     numbers = torch.arange(1.0, entries + 1, dtype=patches.dtype, device=patches.device).reshape(1, 1, height, width)
-    where = F.unfold(numbers, kernel, padding=layer.padding, stride=layer.stride)[0].round().long()
+    where = F.unfold(F.pad(numbers, layer.zeros), kernel, stride=layer.stride)[0].round().long()
     taken = F.one_hot(where, entries + 1)[..., 1:].to(patches)  # kernel's entries x places x entries
     taken = taken.transpose(0, 1).flatten(0, 1)
     means = -torch.eye(count, dtype=patches.dtype, device=patches.device).repeat(taken.shape[0] // count * images, 1)

@@ -70,7 +70,7 @@ class Reading:
             (n, out, *((side - 1) * step + 1 for side, step in zip((rows, columns), layer.stride, strict=True)))
         )
         spread[:, :, :: layer.stride[0], :: layer.stride[1]] = self.slopes
-        top, left = (kernel[i] - 1 - layer.padding[i] for i in (0, 1))
+        top, left = kernel[0] - 1 - layer.zeros[2], kernel[1] - 1 - layer.zeros[0]
         below, right = (size[i] + kernel[i] - 1 - spread.shape[2 + i] - (top, left)[i] for i in (0, 1))
         wide = F.pad(spread, (left, right, top, below))  # a negative number of rows is cut off
         matrix = F.unfold(wide, (int(kernel[0]), int(kernel[1]))).transpose(0, 1).flatten(1)
@@ -99,7 +99,7 @@ class Passing:
         """Return the known map at an unknown one, at open gates."""
         total = torch.zeros_like(self.values)
         for layer, scale in zip(self.layers, self.scales, strict=True):
-            output = F.conv2d(x, layer.weight.to(x), stride=layer.stride, padding=layer.padding)
+            output = F.conv2d(F.pad(x, layer.zeros), layer.weight.to(x), stride=layer.stride)
             total = total + scale[:, None, None] * output
         if self.direct is not None:
             total = total + self.direct[:, None, None] * x
@@ -129,7 +129,7 @@ def read_slopes(reading: Reading, rows: Bool[Tensor, " out"], found: Map) -> Flo
     """
     layer = reading.layer
     side = int(layer.weight.shape[2]), int(layer.weight.shape[3])
-    patches = F.unfold(found, side, stride=layer.stride, padding=layer.padding)
+    patches = F.unfold(F.pad(found, layer.zeros), side, stride=layer.stride)
     matrix = patches.transpose(0, 1).flatten(1)
     if matrix.shape[0] < SPARE * matrix.shape[1]:
         return None
@@ -141,18 +141,20 @@ def weight_gradient(layer: Convolution, inputs: Map, slopes: Map) -> Kernel:
     """Return the gradient of a convolution's weight, from its input and the slopes of the loss at its output."""
     shape = layer.weight.shape
     found: Kernel = grad.conv2d_weight(  # type: ignore[no-untyped-call]
-        inputs, shape, slopes, stride=layer.stride, padding=layer.padding
+        F.pad(inputs, layer.zeros), shape, slopes, stride=layer.stride, groups=layer.groups
     )
     return found
 
 
 def input_slopes(layer: Convolution, kernel: Kernel, slopes: Map) -> Map:
     """Return the slopes of the loss at the input of a convolution with this kernel, from those at its output."""
-    shape = (len(slopes), *layer.input_shape)
+    left, right, above, below = layer.zeros
+    channels, height, width = layer.input_shape
+    shape = (len(slopes), channels, height + above + below, width + left + right)
     found: Map = grad.conv2d_input(  # type: ignore[no-untyped-call]
-        shape, kernel, slopes, stride=layer.stride, padding=layer.padding
+        shape, kernel, slopes, stride=layer.stride, groups=layer.groups
     )
-    return found
+    return found[:, :, above : above + height, left : left + width]
 
 
 def fitting_rows(off: Kernel, gradient: Kernel, kept: Float[Tensor, " out"]) -> Float[Tensor, " out"]:

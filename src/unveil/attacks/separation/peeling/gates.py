@@ -1,4 +1,4 @@
-"""Find the gates of every place of a pooled map: binary patterns in the row space of a convolution's gradient."""
+"""Find the gates of every place of a pooled map: binary patterns in the space of a convolution's gradient."""
 
 from __future__ import annotations
 
@@ -6,65 +6,68 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from unveil.attacks.separation.relu_patterns import row_space, settled
+from unveil.attacks.separation.relu_patterns import settled
 
 ALIKE = 1e-5  # share of the squared slopes in which two patterns may differ and are still one
-FITS = 1e-4  # distance of a pattern from the row space, relative to its length, up to which it is taken for exact
+FITS = 1e-4  # distance of a pattern from the space, relative to its length, up to which it is taken for exact
+NOISE = 0.3  # the same, in units of the first singular value beyond the rank over the last one within
+LOOSEST = 1e-2  # most distance at which a pattern is taken for exact, whatever the noise
 
-TURNS = 80  # most turns of projecting and rounding
-IDLE = 4  # times without a new pattern after which the search for an image ends
+TRIES, TIMES = 500, 72  # random patterns at a time, and times that they are tried for one image, at most
+PUSHED, TURNS = 25, 80  # turns of projecting and rounding with a push away from known patterns, and without
+IDLE = 12  # times without a new pattern of any image after which the search ends
 
 
 def find_gates(
-    gradient: Float[Tensor, "out patch"],
-    opened: Float[Tensor, "n out"],
-    *,
-    places: int,
-    tries: int,
-    rounds: int,
-    generator: Generator,
+    gradient: Float[Tensor, "out patch"], opened: Float[Tensor, "n out"], *, places: int, generator: Generator
 ) -> list[Float[Tensor, "found out"]]:
     """Find the open gates of each place of each image.
 
     The gradient is ``sum over images b and places p of (opened_b * gates_bp)^T patch_bp``, so each row ``opened_b *
     gates_bp`` lies in the space of its left singular vectors, of rank n places. Random patterns are projected on the
-    space and rounded in turns until they stay; those that lie in the space are gates.
+    space and rounded in turns until they stay; those that lie in the space are gates. Patterns that are known attract
+    most starts, so the first turns keep a component that is orthogonal to all of them.
 
     Args:
-        gradient: The received gradient of the weight, float64.
+        gradient: The received gradient of the weight, float64; it has more rows than the batch has places.
         opened: Slopes of the loss at an output of the convolution if its gate is open, one row for each image.
         places: Places of the map of one image.
-        tries: Random patterns that are tried at a time.
-        rounds: Times that they are tried, at most; the search for an image ends when all of its places are found.
         generator: Randomness of the patterns.
 
     Returns:
-        For each image the different patterns that were found, at most `places`; each with gates of 0 and 1. The first
-        image of which some are missing is the last one.
+        For each image the different patterns that were found, at most `places`; each with gates of 0 and 1.
     """
     rank = len(opened) * places
-    space = row_space(gradient, rank)
-    found = []
-    for row in opened:
-        patterns, off, idle = space.new_zeros((0, len(row))), space.new_zeros(0), 0
-        for _ in range(rounds):
-            before = len(patterns)
-            more, more_off = _search(space, row, tries, generator)
-            patterns, off = _best_of_each(torch.cat([patterns, more]), torch.cat([off, more_off]), row)
-            idle = 0 if len(patterns) > before else idle + 1
-            if len(patterns) >= places or idle == IDLE:
-                break
-        found.append(patterns[:places])
-        if len(patterns) < places:
+    left, values, _ = torch.linalg.svd(gradient, full_matrices=False)
+    space = left[:, :rank]
+    fits = FITS
+    if len(values) > rank:
+        fits = min(LOOSEST, max(FITS, NOISE * float(values[rank] / values[rank - 1].clamp_min(1e-300))))
+    found = [space.new_zeros((0, len(row))) for row in opened]
+    off = [space.new_zeros(0) for _ in opened]
+    idle = 0
+    for _ in range(TIMES):
+        before = sum(map(len, found))
+        for image, row in enumerate(opened):
+            if len(found[image]) == places:
+                continue
+            known = torch.cat([patterns * slopes for patterns, slopes in zip(found, opened, strict=True)])
+            more, more_off = _search(space, row, known, fits, generator)
+            patterns, distances = torch.cat([found[image], more]), torch.cat([off[image], more_off])
+            chosen = _best_of_each(patterns, distances, row)[:places]
+            found[image], off[image] = patterns[chosen], distances[chosen]
+        after = sum(map(len, found))
+        idle = 0 if after > before else idle + 1
+        if after == rank or idle == IDLE:
             break
     return found
 
 
 def _best_of_each(
     patterns: Float[Tensor, "some out"], off: Float[Tensor, " some"], opened: Float[Tensor, " out"]
-) -> tuple[Float[Tensor, "few out"], Float[Tensor, " few"]]:
-    """Sort patterns by their distance from the space, and leave out those that differ from a better one only in gates
-    of next to no slope.
+) -> list[int]:
+    """Return which patterns to keep, those nearest to the space first: of patterns that differ only in gates of next to
+    no slope the best one.
     """
     share = opened.square() / opened.square().sum()
     chosen: list[int] = []
@@ -72,18 +75,58 @@ def _best_of_each(
         differs = (patterns[index] != patterns[chosen]).to(share) @ share
         if not bool((differs < ALIKE).any()):
             chosen.append(index)
-    return patterns[chosen], off[chosen]
+    return chosen
 
 
 def _search(
-    space: Float[Tensor, "out rank"], opened: Float[Tensor, " out"], tries: int, generator: Generator
+    space: Float[Tensor, "out rank"],
+    opened: Float[Tensor, " out"],
+    known: Float[Tensor, "known out"],
+    fits: float,
+    generator: Generator,
 ) -> tuple[Float[Tensor, "found out"], Float[Tensor, " found"]]:
     """Return the patterns that random starts lead to and that lie in the space, and their distances from it."""
-    shares = 0.2 + 0.6 * torch.rand((1, tries), generator=generator, device=generator.device)
-    starts = torch.rand((len(opened), tries), generator=generator, device=generator.device) > shares
-    patterns, off = settled(space, opened, starts.to(space), rounds=TURNS)
+    shares = 0.1 + 0.8 * torch.rand((1, TRIES), generator=generator, device=generator.device)
+    starts = torch.rand((len(opened), TRIES), generator=generator, device=generator.device) < shares
+    patterns = starts.to(space)
+    if 0 < len(known) < space.shape[1]:
+        patterns = _pushed(space, opened, known, patterns, generator)
+    patterns, off = settled(space, opened, torch.unique(patterns, dim=1), rounds=TURNS)
     share = patterns.mean(0)
-    fits = (off < FITS) & (share > 0.02) & (share < 0.999)
-    unique, where = torch.unique(patterns[:, fits].T, dim=0, return_inverse=True)
-    distances = off.new_zeros(len(unique)).scatter_reduce(0, where, off[fits], "amin", include_self=False)
+    good = (off < fits) & (share > 0.01) & (share < 0.999)
+    unique, where = torch.unique(patterns[:, good].T, dim=0, return_inverse=True)
+    distances = off.new_zeros(len(unique)).scatter_reduce(0, where, off[good], "amin", include_self=False)
     return unique, distances
+
+
+def _pushed(
+    space: Float[Tensor, "out rank"],
+    opened: Float[Tensor, " out"],
+    known: Float[Tensor, "known out"],
+    patterns: Float[Tensor, "out tries"],
+    generator: Generator,
+) -> Float[Tensor, "out tries"]:
+    """Project patterns and round them in turns, with at least some component orthogonal to all known rows.
+
+    Its direction is drawn, and its length, relative to the row's, is that of a known row drawn, orthogonal to the
+    others.
+    """
+    rows = space.T @ known.T
+    basis, _ = torch.linalg.qr(rows, mode="complete")
+    free = basis[:, rows.shape[1] :]
+    lengths = 1 / (torch.linalg.pinv(rows).norm(dim=1) * rows.norm(dim=0)).clamp_min(1e-300)
+    tries = patterns.shape[1]
+    push = torch.randn((free.shape[1], tries), generator=generator, device=generator.device).to(space)
+    drawn = torch.randint(len(lengths), (tries,), generator=generator, device=generator.device)
+    push = push / push.norm(dim=0) * lengths[drawn]
+    size, signed = opened.abs()[:, None], space * opened.sign()[:, None]
+    for _ in range(PUSHED):
+        row = size * patterns
+        inside = signed.T @ row
+        now, least = free.T @ inside, push * row.norm(dim=0)
+        kept = torch.where(now.norm(dim=0) < least.norm(dim=0), least, now)
+        rounded = (signed @ (inside + free @ (kept - now)) > 0.5 * size).to(patterns)
+        if torch.equal(rounded, patterns):
+            break
+        patterns = rounded
+    return patterns

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import Module
 
 from unveil.attacks.separation.peeling.equations import Passing, Reading, input_slopes, read_slopes
+from unveil.attacks.separation.peeling.network import Network
 from unveil.attacks.separation.peeling.plan import Link, Step
-from unveil.attacks.separation.peeling.watch import Map, results_of
-from unveil.core.types import Images, Tensors
+from unveil.attacks.separation.peeling.watch import Map
+from unveil.core.types import Tensors
 
 CLEARLY = 0.3  # ratio of the distances from a slope that was read up to which the other gate is taken
 SAME = 1e-4  # difference of a known map from its equation at which an entry is left out, relative to the map's spread
@@ -46,19 +46,28 @@ def readings_of(step: Step, known: Sequence[KnownMap], gradients: Tensors) -> li
         known: The known maps behind.
         gradients: The received gradient of each parameter, float64.
     """
+    return [
+        Reading(layer=layer, gradient=gradients[layer.name], slopes=slopes_behind(step, known, index))
+        for index, layer in enumerate(step.readers)
+    ]
+
+
+def slopes_behind(step: Step, known: Sequence[KnownMap], index: int) -> Map:
+    """Return the slopes of the loss at the output of a convolution right before the known maps.
+
+    Args:
+        step: The step.
+        known: The known maps behind.
+        index: Number of the convolution among those that read the step's map.
+    """
     maps = {found.call: found for found in known}
-    readings = []
-    for index, layer in enumerate(step.readers):
-        slopes: Map | None = None
-        for link in step.links:
-            slope, found = link.slopes[index], maps[link.known]
-            if slope is not None:
-                gates = found.is_open if slope.is_gated else torch.ones_like(found.values)
-                part = slope.values[:, None, None] * gates * found.slopes
-                slopes = part if slopes is None else slopes + part
-        assert slopes is not None, "a plan keeps only readers on which a known map depends"
-        readings.append(Reading(layer=layer, gradient=gradients[layer.name], slopes=slopes))
-    return readings
+    parts = []
+    for link in step.links:
+        slope, found = link.slopes[index], maps[link.known]
+        if slope is not None:
+            gates = found.is_open if slope.is_gated else torch.ones_like(found.values)
+            parts.append(slope.values[:, None, None] * gates * found.slopes)
+    return torch.stack(parts).sum(0)
 
 
 def slopes_at(step: Step, known: Sequence[KnownMap], readings: Sequence[Reading]) -> Map:
@@ -91,6 +100,8 @@ def corrected(step: Step, known: Sequence[KnownMap], readings: Sequence[Reading]
         readings: The convolutions that read the map.
         found: The map.
     """
+    if step.crossing is not None:
+        return list(known)
     maps = {kept.call: kept for kept in known}
     for index, reading in enumerate(readings):
         behind = [link for link in step.links if link.slopes[index] is not None]
@@ -112,20 +123,19 @@ def corrected(step: Step, known: Sequence[KnownMap], readings: Sequence[Reading]
     return [maps[kept.call] for kept in known]
 
 
-def passings_of(model: Module, images: Images, step: Step, known: Sequence[KnownMap]) -> list[Passing]:
+def passings_of(network: Network, step: Step, known: Sequence[KnownMap]) -> list[Passing]:
     """Return the known maps as functions of the unknown one, at their open gates.
 
     Args:
-        model: The network in the client's mode, in float64.
-        images: Some pictures in float64.
+        network: The network.
         step: The step that finds the map.
         known: The known maps behind.
     """
     maps = {found.call: found for found in known}
-    return [_passing(model, images, step, link, maps) for link in step.links if link.is_whole]
+    return [_passing(network, step, link, maps) for link in step.links if link.is_whole]
 
 
-def _passing(model: Module, images: Images, step: Step, link: Link, maps: dict[int, KnownMap]) -> Passing:
+def _passing(network: Network, step: Step, link: Link, maps: dict[int, KnownMap]) -> Passing:
     found = maps[link.known]
     layers = tuple(r for r, slope in zip(step.readers, link.slopes, strict=True) if slope is not None)
     calls = tuple(layer.call for layer in layers) + ((step.layer.source,) if link.direct is not None else ())
@@ -135,9 +145,9 @@ def _passing(model: Module, images: Images, step: Step, link: Link, maps: dict[i
     # What does not depend on the unknown map: run with a first part that opens every gate, and all others at zero.
     high = 1e3 * float(found.values.abs().max().clamp_min(1e-300))
     first = high * inverse.expand(len(scale), *found.values.shape[2:])
-    rest = _known_map_at(model, images, step, found.call, calls, first, maps) - high
+    rest = _known_map_at(network, step, found.call, calls, first, maps) - high
     # Run again at the part that gives the known values: entries that differ are behind gates of another kind.
-    again = _known_map_at(model, images, step, found.call, calls, (found.values - rest) * inverse, maps)
+    again = _known_map_at(network, step, found.call, calls, (found.values - rest) * inverse, maps)
     biases = [
         slope.values * reader.bias.to(slope.values)
         for reader, slope in zip(step.readers, link.slopes, strict=True)
@@ -156,8 +166,7 @@ def _passing(model: Module, images: Images, step: Step, link: Link, maps: dict[i
 
 
 def _known_map_at(
-    model: Module,
-    images: Images,
+    network: Network,
     step: Step,
     call: int,
     parts: tuple[int, ...],
@@ -167,8 +176,7 @@ def _known_map_at(
     """Return a known map as the network computes it from the other known maps and from its parts.
 
     Args:
-        model: The network in the client's mode, in float64.
-        images: Some pictures in float64.
+        network: The network.
         step: The step that finds the unknown map.
         call: Number of the call that makes the known map.
         parts: Numbers of the calls on which it depends: convolutions of the unknown map, and that map itself.
@@ -182,4 +190,4 @@ def _known_map_at(
     replaced[parts[0]] = first.expand(n, *shapes[parts[0]])
     replaced |= {other: known.values for other, known in maps.items() if other != call}
     with torch.no_grad():
-        return results_of(model, images[:1].expand(n, *images.shape[1:]), (call,), replace=replaced)[call]
+        return network.results((call,), replace=replaced, count=n)[call]

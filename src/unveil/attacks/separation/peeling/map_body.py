@@ -25,12 +25,14 @@ class MapBody:
         convolution: Name of the convolution's weight.
         image_shape: (channels, height, width) of the pictures.
         feature_map: (channels, height, width) of the convolution's input.
+        padded: Zeros that the network adds to that left, right, above and below, before the call of the convolution.
     """
 
     model: Module
     convolution: str
     image_shape: tuple[int, int, int]
     feature_map: tuple[int, int, int]
+    padded: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def device(self) -> torch.device:
@@ -49,7 +51,9 @@ class MapBody:
             with Cut(weights[self.convolution]), rough_steps(images) if rough else nullcontext():
                 run(self.model, images, weights, draws=None)
         except Reached as reached:
-            found = reached.features.flatten(1)
+            left, _, above, _ = self.padded
+            _, height, width = self.feature_map
+            found = reached.features[:, :, above : above + height, left : left + width].flatten(1)
             return found.to(torch.promote_types(found.dtype, torch.float32))
         raise AssertionError("the convolution was not run")
 

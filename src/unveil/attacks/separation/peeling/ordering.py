@@ -1,4 +1,4 @@
-"""Put the patches of a map in order by their overlap: neighbours share all columns or rows but one."""
+"""Put the patches of a map in order by their overlap: neighbours share all columns or rows but those of one stride."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def ordered(patches: Float[Tensor, "places channels side side"], height: int, width: int) -> Int[Tensor, " places"]:
+def ordered(
+    patches: Float[Tensor, "places channels side side"], height: int, width: int, *, stride: int = 1
+) -> Int[Tensor, " places"]:
     """Return the order in which patches stand, row by row.
 
-    The first patch is the one whose top row and left column are nearest to zero, because the map is padded with zeros.
+    The first patch is the one whose top rows and left columns are nearest to zero: those of the padding.
     Each next one continues the patches above it and to its left best.
 
     Args:
         patches: One patch for each place, in any order; the kernel's side is 3 or more, with half of it as padding.
         height: Rows of the map.
         width: Columns of the map.
+        stride: Rows and columns from one patch to the next, less than the kernel's side.
     """
-    right = _distance(patches[..., 1:], patches[..., :-1])
-    below = _distance(patches[:, :, 1:], patches[:, :, :-1])
-    border = patches[:, :, :, 0].square().mean((1, 2)) + patches[:, :, 0].square().mean((1, 2))
+    right = _distance(patches[..., stride:], patches[..., :-stride])
+    below = _distance(patches[:, :, stride:], patches[:, :, :-stride])
+    zeros = patches.shape[-1] // 2
+    border = patches[..., :zeros].square().mean((1, 2, 3)) + patches[:, :, :zeros].square().mean((1, 2, 3))
     taken: list[int] = [int(border.argmin())]
     for place in range(1, height * width):
         row, column = divmod(place, width)

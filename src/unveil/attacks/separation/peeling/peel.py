@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import Module
@@ -25,13 +24,16 @@ from unveil.attacks.separation.frozen.coupling import Coupling, solve_coupled
 from unveil.attacks.separation.frozen.top import last_normalised_map
 from unveil.attacks.separation.frozen.unmixing import Mixture, are_determined, map_of_patches
 from unveil.attacks.separation.heads.head import Head
+from unveil.attacks.separation.peeling.depthwise import across
 from unveil.attacks.separation.peeling.equations import Passing, Reading
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.known import KnownMap, corrected, passings_of, readings_of, slopes_at
+from unveil.attacks.separation.peeling.network import Network
 from unveil.attacks.separation.peeling.plan import Plan, Step, planned
+from unveil.attacks.separation.peeling.slopes import open_gates
 from unveil.attacks.separation.peeling.solving import Solved, solve_input
-from unveil.attacks.separation.peeling.top import LastConvolution, last_convolution, last_slopes
-from unveil.attacks.separation.peeling.watch import Convolution, Map, convolutions_of, watched
+from unveil.attacks.separation.peeling.top import LastConvolution, last_convolution, last_slopes, read_slopes
+from unveil.attacks.separation.peeling.watch import Convolution, Map
 from unveil.core.types import Tensors
 
 POLISHED = 20  # times that a map is solved again with the slopes that it gives itself, at most
@@ -47,6 +49,7 @@ class PeeledMap:
 
     Args:
         before: Name of the weight of the convolution that reads it.
+        padded: Zeros that the network adds left, right, above and below before it is read.
         values: The map, one for each image, float64.
         off: Difference of the received gradients behind it from those that it gives, relative to their length.
         expected: Name of the weight of the convolution whose input the walk was expected to find, from the network's
@@ -55,6 +58,7 @@ class PeeledMap:
     """
 
     before: str
+    padded: tuple[int, int, int, int]
     values: Map
     off: float
     expected: str
@@ -74,6 +78,23 @@ class Found:
     solved: Solved
     readings: list[Reading]
     passings: list[Passing] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class End:
+    """The network, and what is known at its end, where the walk begins.
+
+    Args:
+        network: The network.
+        call: Number of the call whose result, flattened, is the pooled features.
+        features: The pooled features.
+        slopes: Slopes of the loss at them.
+    """
+
+    network: Network
+    call: int
+    features: Float[Tensor, "n features"]
+    slopes: Float[Tensor, "n features"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,25 +129,24 @@ class Peeling:
         Raises:
             CannotPeelError: Not even the input of the last convolution was found.
         """
-        layers = [layer for layer in convolutions_of(self.model, self.images) if layer.name in self.gradients]
-        if not layers:
+        network = Network.of(self.model, self.images, self.gradients)
+        if not network.layers:
             raise CannotPeelError("The network has no convolution whose gradient was sent.")
-        last = last_convolution(self.model, self.images, layers, head)
-        plan = planned(
-            self.model, self.images, layers, last.layer, count=len(features), coupled=frozenset(self.couplings)
-        )
-        pulls = head.layers(features, self.labels)[0].pulls
-        return self._walked(plan, self._top(last, pulls))
+        last = last_convolution(network, head)
+        plan = planned(network, last.layer, count=len(features), coupled=frozenset(self.couplings))
+        slopes = read_slopes(head, features, self.labels, self.gradients)
+        end = End(network=network, call=last.pooled, features=features, slopes=slopes)
+        return self._walked(plan, self._top(last, end), end)
 
-    def _top(self, last: LastConvolution, pulls: Float[Tensor, "n features"]) -> Found:
+    def _top(self, last: LastConvolution, end: End) -> Found:
         """Return the input of the last convolution."""
         layer = last.layer
         gradient, coupling = self.gradients[layer.name], self.couplings.get(layer.name)
         if coupling is None:
-            slopes = last_slopes(last, gradient, pulls, generator=self.generator)
+            slopes = last_slopes(end.network, last, end.slopes, self.gradients, generator=self.generator)
             reading = Reading(layer=layer, gradient=gradient, slopes=slopes)
             return Found(solved=solve_input([reading], []), readings=[reading])
-        values, evaluated = last_normalised_map(last, gradient, pulls, coupling, generator=self.generator)
+        values, evaluated = last_normalised_map(last, gradient, end.slopes, coupling, generator=self.generator)
         return self._coupled(layer, evaluated, values)
 
     def _coupled(self, layer: Convolution, evaluated: Map, start: Map | None) -> Found:
@@ -146,37 +166,42 @@ class Peeling:
         reading = Reading(layer=layer, gradient=gradient, slopes=slopes)
         return Found(solved=Solved.by_gap(values), readings=[reading])
 
-    def _walked(self, plan: Plan, first: Found) -> PeeledMap:
+    def _walked(self, plan: Plan, first: Found, end: End) -> PeeledMap:
         """Take the steps of a plan, while the maps explain the update.
 
         Args:
             plan: The plan.
             first: The input of the last convolution.
+            end: Where the walk begins.
         """
         best: PeeledMap | None = None
         known: list[KnownMap] = []
         expected = plan.deepest.layer.name if plan.deepest else ""
         for step in plan.steps:
             layer = step.layer
-            known, found = self._found(step, known) if known else (known, first)
-            values, is_open = found.solved.values, found.solved.is_open
+            known, found = self._found(step, known, end.network) if known else (known, first)
+            values, is_open = found.solved.values, found.solved.is_open(step.closed_at)
             back = slopes_at(step, known, found.readings)
             if step.is_cut:
-                values, run_back, off = self._polished(step, found)
+                values, run_back, off = self._polished(step, found, end)
                 if not off <= AGREE:
                     return _ended(best, f"the map before {layer.name} does not explain the update ({off:.1%})")
-                best = PeeledMap(before=layer.name, values=values, off=off, expected=expected)
-                is_open = (values > 0).to(values)
+                best = PeeledMap(before=layer.name, padded=layer.padded, values=values, off=off, expected=expected)
+                is_open = open_gates(values, step.closed_at)
                 # A run from the map flips gates that are nearly zero; those that the gradients confirmed are right.
                 if self.couplings or float((back - run_back).norm()) > AGREE * float(run_back.norm()):
                     back = run_back
             here = KnownMap(
-                call=layer.source, values=values, slopes=back, is_open=is_open, is_doubtful=found.solved.is_doubtful
+                call=layer.source,
+                values=values,
+                slopes=back,
+                is_open=is_open,
+                is_doubtful=found.solved.is_doubtful(step.closed_at),
             )
             known = [here] if step.is_cut else [here, *known]
         return _ended(best, plan.reason)
 
-    def _found(self, step: Step, known: list[KnownMap]) -> tuple[list[KnownMap], Found]:
+    def _found(self, step: Step, known: list[KnownMap], network: Network) -> tuple[list[KnownMap], Found]:
         """Solve for the map of a step, and put gates right that the gradients contradict.
 
         Returns:
@@ -185,24 +210,27 @@ class Peeling:
         if step.layer.name in self.couplings:
             (reading,) = readings_of(step, known, self.gradients)
             return known, self._coupled(step.layer, reading.slopes, None)
-        found = self._solved(step, known)
+        found = self._solved(step, known, network)
         for _ in range(CORRECTED):
             again = corrected(step, known, found.readings, found.solved.values)
             if all(torch.equal(a.is_open, b.is_open) for a, b in zip(again, known, strict=True)):
                 break
-            better = self._solved(step, again)
+            better = self._solved(step, again, network)
             if not better.solved.off < found.solved.off:
                 break
             known, found = again, better
         return known, found
 
-    def _solved(self, step: Step, known: list[KnownMap]) -> Found:
+    def _solved(self, step: Step, known: list[KnownMap], network: Network) -> Found:
         """Solve for the map of a step, with the gates of the known maps as they are."""
+        passings = passings_of(network, step, known) if step.is_tight else []
+        if step.crossing is not None:
+            reading, solved = across(network, step, known, passings, self.gradients)
+            return Found(solved=solved, readings=[reading], passings=passings)
         readings = readings_of(step, known, self.gradients)
-        passings = passings_of(self.model, self.images, step, known) if step.is_tight else []
         return Found(solved=solve_input(readings, passings), readings=readings, passings=passings)
 
-    def _polished(self, step: Step, found: Found) -> tuple[Map, Map, float]:
+    def _polished(self, step: Step, found: Found, end: End) -> tuple[Map, Map, float]:
         """Solve for a map again, with the slopes that it gives itself, while that explains more.
 
         Where the first gates are wrong, those that the network computes from the map are mostly right.
@@ -211,8 +239,8 @@ class Peeling:
             The map, the slopes of the loss there, and how far the gradients that it gives are off.
         """
         coupling = self.couplings.get(step.layer.name)
-        values = found.solved.rectified if step.is_rectified else found.solved.values
-        back, readings, off = self._forward(step, values)
+        values = found.solved.rectified(step.closed_at)
+        back, readings, off = self._forward(step, values, end)
         for _ in range(POLISHED):
             if off <= (ROUNDED if self.couplings else EXACT):
                 break
@@ -221,27 +249,28 @@ class Peeling:
             else:
                 evaluated = coupling.evaluated(step.layer, values, readings[0].slopes)
                 solved = self._coupled(step.layer, evaluated, values).solved
-            again = solved.rectified if step.is_rectified else solved.values
-            results = self._forward(step, again)
+            again = solved.rectified(step.closed_at)
+            results = self._forward(step, again, end)
             if not results[2] < 0.9 * off:
                 break
             values, (back, readings, off) = again, results
         return values, back, off
 
-    def _forward(self, step: Step, values: Map) -> tuple[Map, list[Reading], float]:
-        """Run the network from a map.
+    def _forward(self, step: Step, values: Map, end: End) -> tuple[Map, list[Reading], float]:
+        """Run the network from a map to the pooled features.
 
         Returns:
             The slopes of the loss at the map, the equations of the convolutions that read it, and how far the
-            gradients behind it are off.
+            gradients and the features behind it are off.
         """
         running = self.running or self.model
-        blank = self.images[:1].expand(len(values), *self.images.shape[1:])
         calls = tuple(reader.call for reader in step.readers)
         with torch.enable_grad():
             start = values.detach().requires_grad_()
-            logits, kept = watched(running, blank, keep=calls, replace={step.layer.source: start})
-            loss = F.cross_entropy(logits, self.labels)
+            replaced = {step.layer.source: start}
+            kept = end.network.results((*calls, end.call), replace=replaced, count=len(start), model=running)
+            pooled = kept[end.call].flatten(1)
+            loss = (pooled * end.slopes).sum()
             behind = {n: p for n, p in running.named_parameters() if n in self.gradients and p.requires_grad}
             wanted = [start, *(kept[call] for call in calls), *behind.values()]
             found = torch.autograd.grad(loss, wanted, allow_unused=True)
@@ -255,7 +284,8 @@ class Peeling:
             Reading(layer=reader, gradient=self.gradients[reader.name], slopes=at)
             for reader, at in zip(step.readers, slopes, strict=True)
         ]
-        return back, readings, (off / max(whole, 1e-300)) ** 0.5
+        missed = float((pooled.detach() - end.features).square().sum() / end.features.square().sum())
+        return back, readings, (off / max(whole, 1e-300) + missed) ** 0.5
 
 
 def _ended(found: PeeledMap | None, reason: str) -> PeeledMap:

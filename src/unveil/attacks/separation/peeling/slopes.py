@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import Module
 
-from unveil.attacks.separation.peeling.watch import Convolution, results_of
-from unveil.core.types import Images
+from unveil.attacks.separation.peeling.network import Network
+from unveil.attacks.separation.peeling.watch import Convolution, Map, results_of
 
-SEEN = 24  # places at which a slope is looked for, at least: about half of the gates there are open
+SEEN = 24  # places at which a slope is looked for, at least: a third of the gates there are open, or more
+MORE = 3  # times that is done again, at most, while some map has shown no open gate
+SCALE = 1e-3  # share of a gate's upper value by which a map may be off as a whole: its entries there count as closed
 SAME = 1e-6  # relative difference of slopes that are taken for one slope and its gates
 
 
@@ -30,29 +31,41 @@ class Slope:
     Args:
         values: Slope of the result with respect to each of its channels behind open gates.
         is_gated: Whether some gates close.
+        closed_at: What the result is behind a closed gate: 0 for ReLU, 0 and 6 for ReLU6. Nothing if there are no
+            gates, or if the result is a mean.
     """
 
     values: Float[Tensor, " channels"]
     is_gated: bool
+    closed_at: tuple[float, ...] = ()
+
+
+def made_by(network: Network, after: Convolution) -> tuple[Convolution, Slope] | None:
+    """Return the convolution that makes the input of another one, up to gates and sums, and how that depends on it.
+
+    Args:
+        network: The network.
+        after: The other convolution.
+    """
+    for layer in nearest(network.layers, before=after.source):
+        if layer.output_shape != after.input_shape:
+            continue
+        slope = slope_of(network, layer.call, after.source, places=after.places)
+        if slope is not None:
+            return layer, slope
+    return None
 
 
 def slope_of(
-    model: Module,
-    images: Images,
-    varied: int,
-    call: int,
-    *,
-    places: int,
-    pooled: bool = False,
-    fixed: Sequence[int] = (),
+    network: Network, varied: int, call: int, *, places: int, pooled: bool = False, fixed: Sequence[int] = ()
 ) -> Slope | None:
     """Return the slope of a result with respect to another one, behind open gates.
 
-    None if the result does not depend on each entry through a slope that is 0 or the same for all places.
+    None if the result does not depend on each entry through a slope that is 0 or the same for all places, or if what a
+    closed gate shows is not one of two numbers.
 
     Args:
-        model: The network in the client's mode, in float64.
-        images: Some pictures, float64; the first one is used.
+        network: The network.
         varied: Number of the call whose result, a map, is varied.
         call: Number of the call whose result is looked at.
         places: Places of the map.
@@ -60,33 +73,90 @@ def slope_of(
         fixed: Numbers of calls whose results do not change when the map is varied.
     """
     chance = torch.Generator().manual_seed(0)
-    probes = max(2, -(-SEEN // places))
-    pictures = images[:1].expand(probes, *images.shape[1:])
+    calls = (varied, *fixed)
     with torch.no_grad():
-        alone = results_of(model, images[:1], (varied, *fixed))
-    kept = {number: result.expand(probes, *result.shape[1:]) for number, result in alone.items()}
-    with torch.enable_grad():
-        # Numbers much larger than the network's own, of both signs, open and close every gate.
-        output = kept.pop(varied)
-        start = 10 * output.std() * torch.randn(output.shape, generator=chance).to(output)
-        start.requires_grad_()
-        kept = results_of(model, pictures, (call,), replace={**kept, varied: start})
-        if call not in kept or kept[call].shape[0] != len(pictures):
+        kept = results_of(network.model, network.images, calls, replace=network.before(min(calls)))
+    output = kept.pop(varied)
+    times = -(-SEEN // (len(output) * places))
+    slopes: list[Tensor] = []
+    results: list[Tensor] = []
+    for time in range(times + MORE):
+        # Numbers of a tenth to a hundred times the size of the network's own, of both signs, move every gate.
+        size = output.std() * 10 ** (3 * torch.rand(output.shape, generator=chance).to(output) - 1)
+        start = output + size * torch.randn(output.shape, generator=chance).to(output)
+        seen = _observed(network, varied, start, call, kept, pooled=pooled, chance=chance)
+        if seen is None:
             return None
-        result = kept[call].flatten(1) if pooled else kept[call]
+        slopes.append(seen[0])
+        results.append(seen[1])
+        rows = torch.cat(slopes, 1)
+        slope = rows.gather(1, rows.abs().argmax(1, keepdim=True))[:, 0]
+        least = SAME * float(slope.abs().max())
+        closed = rows.abs() <= least
+        if least == 0 or not bool((closed | ((rows - slope[:, None]).abs() <= least)).all()):
+            return None
+        live = slope.abs() > least
+        if time + 1 >= times and bool(live.all()):
+            break
+    closed_at = rows.new_zeros(0) if pooled else torch.unique(torch.cat(results, 1)[closed & live[:, None]])
+    if len(closed_at) > 2:
+        return None
+    return Slope(values=slope, is_gated=bool(closed.any()), closed_at=tuple(closed_at.tolist()))
+
+
+def _observed(
+    network: Network,
+    varied: int,
+    start: Map,
+    call: int,
+    fixed: Mapping[int, Float[Tensor, " ..."]],
+    *,
+    pooled: bool,
+    chance: torch.Generator,
+) -> tuple[Float[Tensor, "channels seen"], Float[Tensor, "channels _"]] | None:
+    """Return slopes of a result at some maps, and the result there.
+
+    None if the result has not the shape of the maps, or of their mean, or does not depend on them.
+
+    Args:
+        network: The network.
+        varied: Number of the call whose result is varied.
+        start: The maps.
+        call: Number of the call whose result is looked at.
+        fixed: The results that do not change.
+        pooled: Whether the result is a mean over the places of the map.
+        chance: Randomness of the weights with which entries of the result are told apart.
+    """
+    with torch.enable_grad():
+        start.requires_grad_()
+        made = network.results((call,), replace={**fixed, varied: start})
+        if call not in made or len(made[call]) != len(start) or not made[call].requires_grad:
+            return None
+        result = made[call].flatten(1) if pooled else made[call]
         if not pooled and result.shape != start.shape:
             return None
         if pooled and result.shape[1] != start.shape[1]:
             return None
-        if not result.requires_grad:
-            return None
         weights = torch.rand(result.shape, generator=chance).to(result) + 0.5
         (slopes,) = torch.autograd.grad((result * weights).sum(), start, materialize_grads=True)
     slopes = slopes / (weights[:, :, None, None] if pooled else weights)
-    rows = slopes.transpose(0, 1).flatten(1)
-    at = rows.abs().argmax(1, keepdim=True)
-    slope = rows.gather(1, at)[:, 0]
-    scale = float(slope.abs().max())
-    same = torch.minimum(rows.abs(), (rows - slope[:, None]).abs()) <= SAME * scale
-    is_gated = bool((rows.abs() <= SAME * scale).any())
-    return Slope(values=slope, is_gated=is_gated) if scale > 0 and bool(same.all()) else None
+    return slopes.transpose(0, 1).flatten(1), result.detach().transpose(0, 1).flatten(1)
+
+
+def open_gates(
+    values: Float[Tensor, " ..."], closed_at: tuple[float, ...], margin: Float[Tensor, " ..."] | float = 0.0
+) -> Float[Tensor, " ..."]:
+    """Return 1 for the entries of a result behind open gates, and 0 for the others.
+
+    Args:
+        values: The result.
+        closed_at: What it is behind a closed gate; see `Slope`. The lower of two closes below, the other one above.
+        margin: How far beyond that an entry must be.
+    """
+    gates = torch.ones_like(values)
+    if closed_at:
+        gates = gates * (values - closed_at[0] > margin)
+    if len(closed_at) > 1:
+        beyond = closed_at[1] - values
+        gates = gates * ((beyond > margin) & (beyond > SCALE * (closed_at[1] - closed_at[0])))
+    return gates

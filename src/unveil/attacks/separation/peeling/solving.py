@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unveil.attacks.separation.peeling.equations import SPARE, Kernel, Linear, Passing, Reading, fitting_rows
 from unveil.attacks.separation.peeling.errors import CannotPeelError
+from unveil.attacks.separation.peeling.slopes import open_gates
 from unveil.attacks.separation.peeling.watch import Map
 
 RIDGE = 1e-13  # of the equations' mean eigenvalue: keeps directions of no information at zero
@@ -37,10 +38,17 @@ class Solved:
     off: float = 0.0
 
     @property
-    def is_open(self) -> Map:
-        """1 for the entries that are more than zero beyond their error, and 0 for the others."""
-        least = LEAST * float(self.values.abs().max())
-        return (self.values > (MARGIN * self.deviation).clamp_min(least)).to(self.values)
+    def margin(self) -> Map:
+        """How far an entry may be from the value of a closed gate and still be taken for it, by place."""
+        return (MARGIN * self.deviation).clamp_min(LEAST * float(self.values.abs().max()))
+
+    def is_open(self, closed_at: tuple[float, ...]) -> Map:
+        """Return 1 for the entries that are beyond the values of closed gates by more than their error, 0 for others.
+
+        Args:
+            closed_at: What the map is behind a closed gate; see `Slope`.
+        """
+        return open_gates(self.values, closed_at, self.margin)
 
     @classmethod
     def by_gap(cls, values: Map) -> Solved:
@@ -62,15 +70,18 @@ class Solved:
             threshold = float(((logs[at] + logs[at + 1]) / 2).exp())
         return cls(values=values, deviation=torch.full_like(values[:, :1], max(threshold, 0.0) / MARGIN))
 
-    @property
-    def rectified(self) -> Map:
-        """The map with zeros where gates are closed."""
-        return self.values * self.is_open
+    def rectified(self, closed_at: tuple[float, ...]) -> Map:
+        """Return the map with the values of closed gates where gates are closed."""
+        if not closed_at:
+            return self.values
+        bounds = self.values.new_tensor(closed_at)
+        nearest = bounds[(self.values[..., None] - bounds).abs().argmin(-1)]
+        return torch.where(self.is_open(closed_at) > 0, self.values, nearest)
 
-    @property
-    def is_doubtful(self) -> Bool[Tensor, "n _ _ _"]:
-        """Whether an entry is so near to zero that it may be zero or not."""
-        return self.values.abs() < DOUBT * MARGIN * self.deviation
+    def is_doubtful(self, closed_at: tuple[float, ...]) -> Bool[Tensor, "n _ _ _"]:
+        """Return whether an entry is so near to the value of a closed gate that its gate may be open or not."""
+        near = [(self.values - bound).abs() < DOUBT * MARGIN * self.deviation for bound in closed_at]
+        return torch.stack(near).any(0) if near else torch.zeros_like(self.values, dtype=torch.bool)
 
 
 def solve_input(readings: list[Reading], passings: list[Passing], *, start: Map | None = None) -> Solved:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
-from unveil.core.calls import ConvolutionCall, convolution_call, tensors_in
+from unveil.core.calls import ConvolutionCall, convolution_call, tensors_in, zero_padding
 from unveil.core.network import run
 from unveil.core.types import Images
 
@@ -33,9 +33,11 @@ class Convolution:
         source: Number of the call that made its input; 0 for the pictures.
         shared: Whether another call reads the input too.
         stride: Rows and columns from one place of the output to the next.
-        padding: Rows and columns of zeros around the input.
+        padding: Rows and columns of zeros that the convolution adds around its input.
         input_shape: (channels, height, width) of the input.
         output_shape: The same of the output.
+        padded: Zeros that a call of `F.pad` adds before, left, right, above and below.
+        groups: 1, or the number of maps if it is depthwise.
     """
 
     name: str
@@ -48,6 +50,25 @@ class Convolution:
     padding: tuple[int, int]
     input_shape: tuple[int, int, int]
     output_shape: tuple[int, int, int]
+    padded: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+
+    @property
+    def zeros(self) -> tuple[int, int, int, int]:
+        """All zeros that are added left, right, above and below the input."""
+        left, right, above, below = self.padded
+        rows, columns = self.padding
+        return left + columns, right + columns, above + rows, below + rows
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it computes each place of its output from the same place of its input alone."""
+        return self.weight.shape[2:] == (1, 1) and self.stride == (1, 1) and not any(self.zeros) and self.groups == 1
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether it convolves each map by itself."""
+        return self.groups > 1
 
     @property
     def equations(self) -> int:
@@ -60,6 +81,10 @@ class Convolution:
         """Places of the input of one picture: unknowns of one channel."""
         return self.input_shape[1] * self.input_shape[2]
 
+
+Shape = tuple[int, ...]
+Sides = tuple[int, int, int, int]
+"""Numbers for left, right, above and below."""
 
 Keep = Callable[[int, Shaped[Tensor, " ..."]], bool]
 """(number of a call, its result) -> whether the result is kept."""
@@ -84,7 +109,8 @@ class _Watch(TorchFunctionMode):
         self.calls = 0
         self.made: dict[int, tuple[int, Tensor]] = {}
         self.readers: dict[int, set[int]] = {}
-        self.convolutions: list[tuple[int, int, ConvolutionCall, Any]] = []  # call, source, arguments, output's shape
+        self.pads: dict[int, tuple[int, Shape, Sides]] = {}  # result of a padding -> source, its shape, zeros added
+        self.convolutions: list[tuple[int, int, Shape, Sides, ConvolutionCall, Shape]] = []  # see `convolutions_of`
         self.kept: dict[int, Tensor] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -95,10 +121,16 @@ class _Watch(TorchFunctionMode):
         for source in sources:
             self.readers.setdefault(source, set()).add(number)
         call = convolution_call(func, args, kwargs)
-        result = func(*args, **kwargs)
+        # A convolution whose result is replaced is not computed: it changes nothing else.
+        is_skipped = call is not None and number in self.replace
+        result = self.replace[number] if is_skipped else func(*args, **kwargs)
+        zeros = zero_padding(func, args, kwargs)
+        if zeros is not None and id(zeros[0]) in self.made:
+            self.pads[number] = self.made[id(zeros[0])][0], tuple(zeros[0].shape[1:]), zeros[1]
         if call is not None and call.padding is not None and id(call.weight) in self.names:
             source, _ = self.made.get(id(call.inputs), (0, None))
-            self.convolutions.append((number, source, call, tuple(result.shape[1:])))
+            source, shape, added = self.pads.get(source, (source, tuple(call.inputs.shape[1:]), (0, 0, 0, 0)))
+            self.convolutions.append((number, source, shape, added, call, tuple(result.shape[1:])))
         if number in self.replace:
             result = self.replace[number].clone()
         if isinstance(result, Tensor):
@@ -113,7 +145,7 @@ class _Watch(TorchFunctionMode):
 
 
 def convolutions_of(model: Module, images: Images) -> list[Convolution]:
-    """Return the calls of convolutions whose weights are parameters of the network, first to last.
+    """Return the calls of convolutions, plain or depthwise, whose weights are parameters of the network, first to last.
 
     Args:
         model: The network in the client's mode.
@@ -124,8 +156,11 @@ def convolutions_of(model: Module, images: Images) -> list[Convolution]:
     with torch.no_grad(), watch:
         run(model, images, {}, draws=None)
     found = []
-    for number, source, call, output_shape in watch.convolutions:
-        if call.groups != 1 or call.dilation != (1, 1) or source < 1 or call.padding is None or call.inputs.dim() != 4:
+    for number, source, input_shape, added, call, output_shape in watch.convolutions:
+        if call.dilation != (1, 1) or source < 1 or call.padding is None or call.inputs.dim() != 4:
+            continue
+        is_depthwise = call.groups == call.inputs.shape[1] == output_shape[0]
+        if call.groups != 1 and not is_depthwise:
             continue
         found.append(
             Convolution(
@@ -137,8 +172,10 @@ def convolutions_of(model: Module, images: Images) -> list[Convolution]:
                 shared=len(watch.readers.get(source, ())) > 1,
                 stride=call.stride,
                 padding=call.padding,
-                input_shape=(call.inputs.shape[1], call.inputs.shape[2], call.inputs.shape[3]),
-                output_shape=output_shape,
+                padded=added,
+                groups=call.groups,
+                input_shape=(input_shape[0], input_shape[1], input_shape[2]),
+                output_shape=(output_shape[0], output_shape[1], output_shape[2]),
             )
         )
     return found
@@ -200,25 +237,3 @@ def call_of(model: Module, images: Images, result: Float[Tensor, "n features"]) 
     with torch.no_grad(), watch:
         run(model, images, {}, draws=None)
     return min(watch.kept, default=None)
-
-
-def cut_at(model: Module, call: int, images: Images, others: Images) -> tuple[bool, bool]:
-    """Return how a network depends on the result of one call.
-
-    Args:
-        model: The network in the client's mode.
-        call: Number of the call.
-        images: Some pictures, n x c x h x w.
-        others: Other pictures of the same shape.
-
-    Returns:
-        Whether the network's output depends on the pictures through this result alone, and whether the result is never
-        negative, as behind ReLU.
-    """
-    with torch.no_grad():
-        expected, kept = watched(model, others, keep=(call,))
-        if call not in kept:
-            return False, False
-        output, _ = watched(model, images, replace=kept)
-    is_cut = output.shape == expected.shape and bool(torch.allclose(output, expected, rtol=1e-6, atol=1e-9))
-    return is_cut, bool((kept[call] >= 0).all())
