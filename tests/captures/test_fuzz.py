@@ -105,6 +105,7 @@ def test_a_file_may_be_cut_and_continued(suffix: str) -> None:
     law()
 
 
+@pytest.mark.slow
 @tried(50)
 @given(st.dictionaries(names, entries, max_size=4) | anything, st.binary(max_size=40), st.none() | anything)
 def test_a_header_may_say_anything(header: Any, body: bytes, metadata: Any) -> None:
@@ -113,6 +114,7 @@ def test_a_header_may_say_anything(header: Any, body: bytes, metadata: Any) -> N
     reads(raw(json.dumps(header).encode("utf-8", "surrogatepass"), body), ".safetensors")
 
 
+@pytest.mark.slow
 @tried(50)
 @given(
     st.dictionaries(

@@ -36,6 +36,20 @@ def test_numbered_arrays_are_the_models_in_its_order(form: str, own: list[str]) 
     assert [float(tensor) for tensor in named.sent.values()] == list(range(len(own)))
 
 
+def test_a_resnet18_sends_122_arrays() -> None:
+    from torchvision.models import resnet18
+
+    with torch.device("meta"):
+        network = resnet18()
+    named = named_as(recording([str(number) for number in range(122)]), network)
+    state = network.state_dict()
+    floats = {name for name in state if state[name].is_floating_point()}
+    assert list(named.sent) == list(state)
+    assert len(floats & dict(network.named_parameters()).keys()) == 62
+    assert len(floats) - 62 == 40
+    assert len(state) - len(floats) == 20
+
+
 def test_other_numbers_of_arrays_are_refused() -> None:
     with pytest.raises(UsageError, match="it has 5 numbered arrays, and the model has 7 tensors, 4 of them parameters"):
         named_as(recording([str(number) for number in range(5)]), network())

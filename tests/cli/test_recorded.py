@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,25 @@ def test_clients_of_one_name_are_told_apart_by_their_files(call: Call, update: P
     assert call("audit", "round", "--model", MODEL, *QUICK, "--images", "none").code == 0
     names = [trial.settings["client"] for trial in read_trials(Path("audits/round"))]
     assert names == ["clinic (a.safetensors)", "clinic (b.safetensors)"]
+
+
+@pytest.mark.slow
+def test_each_of_several_clients_has_its_own_pictures(call: Call, update: Path) -> None:
+    Path("round").mkdir()
+    for name in ("a", "b"):
+        Path("round", f"{name}.safetensors").write_bytes(update.read_bytes())
+    options = ("--model", MODEL, *QUICK, "--images", "none", "--truth")
+    refused(call("audit", "round", *options, "truth"), "--truth truth/a is no folder; name the folder")
+    Path("all").mkdir()
+    for name in ("a", "b"):
+        shutil.copytree("truth", Path("all", name))
+    assert call("audit", "round", *options, "all").code == 0
+    assert all("psnr" in trial.scores for trial in read_trials(Path("audits/round")))
+
+
+def test_a_folder_without_recorded_updates_is_taken_for_an_audit_file(call: Call) -> None:
+    Path("empty").mkdir()
+    refused(call("audit", "empty"), "empty is a folder, expected a regular file; give a TOML file")
 
 
 @pytest.mark.parametrize(

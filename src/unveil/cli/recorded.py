@@ -27,7 +27,7 @@ class RecordedOptions:
         model: `package.module:factory` of the client's network; None if it was not given.
         weights: File with the weights before local training, for recordings that are differences or gradients.
         before: File with the weights before local training, for recordings that are weights.
-        truth: Folder of the client's pictures.
+        truth: Folder of the client's pictures; of several clients, one with a folder for each, called like its file.
         facts: `NAME=VALUE` each, a fact that the manifest does not have or has wrong.
         attacks: SPECs; empty for unveil's own.
         seeds: Seeds; empty for 0.
@@ -51,8 +51,13 @@ class RecordedOptions:
 
 
 def is_recorded(path: Path) -> bool:
-    """Return whether a path names recorded updates, and no audit file."""
-    return path.suffix.lower() in SUFFIXES or is_folder(path)
+    """Return whether a path names a recorded update or a folder that holds one, and no audit file."""
+    if not is_folder(path):
+        return path.suffix.lower() in SUFFIXES
+    try:
+        return any(file.suffix.lower() in SUFFIXES for file in path.iterdir())
+    except OSError:  # the folder cannot be read, which is said when it is opened
+        return False
 
 
 def recorded_audit(path: Path, options: RecordedOptions, lpips_weights: str | None = None) -> RecordedAudit:
@@ -81,7 +86,12 @@ def recorded_audit(path: Path, options: RecordedOptions, lpips_weights: str | No
     recordings = read_recordings(path, before=options.before)
     facts = dict(_fact(text) for text in options.facts)
     clients = [
-        recorded_client(_declaring(recording, facts), options.model, weights=options.weights, truth=options.truth)
+        recorded_client(
+            _declaring(recording, facts),
+            options.model,
+            weights=options.weights,
+            truth=options.truth and (options.truth / recording.path.stem if len(recordings) > 1 else options.truth),
+        )
         for recording in recordings
     ]
     names = [client.name for client in clients]

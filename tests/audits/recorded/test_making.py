@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from safetensors.torch import save_file
 
 from audits.recorded.recordings import FACTS, MODEL, made, recorded, save_truth, simulated
 from unveil.audits.recorded.making import recorded_client
+from unveil.captures.facts import Fact
 from unveil.captures.manifest import declared
 from unveil.captures.reading import read_recording
 from unveil.captures.writing import write_recording
+from unveil.clients.making import make_client
 from unveil.clients.training import FedAvg
 from unveil.core.errors import UsageError
 from unveil.obfuscations import parse
@@ -46,6 +49,41 @@ def test_what_is_not_said_is_unknown_to_the_attacker(tmp_path: Path) -> None:
     assert client.name == "update"
     assert any("learning rate and number of steps" in note for note in client.notes)
     assert any("does not say the normalisation" in note for note in client.notes)
+
+
+def test_facts_that_are_estimates_are_named(tmp_path: Path) -> None:
+    recording = read_recording(recorded(tmp_path, simulated()))
+    assert not any("Estimates" in note for note in recorded_client(recording, MODEL).notes)
+    estimate = Fact(value=4, source="estimated")
+    recording = replace(recording, manifest=replace(recording.manifest, examples=estimate, batch_size=estimate))
+    assert (
+        "Estimates of the recording, taken as they are: batch_size, examples."
+        in recorded_client(recording, MODEL).notes
+    )
+
+
+@pytest.mark.slow
+def test_a_state_dict_with_running_statistics_is_the_clients_update(tmp_path: Path) -> None:
+    training = FedAvg(steps=1, lr=0.05, mode="train", buffers="sent")
+    sender = make_client(name="a", model="resnet9", images="builtin", size=32, batch=4, classes=10, training=training)
+    update = sender.update()
+    before = {name: tensor.clone() for name, tensor in sender.model.state_dict().items()}
+    assert update.buffers is not None
+    statistics, counters = update.buffers.statistics.tensors, update.buffers.counters
+    gains = {**{name: -tensor for name, tensor in update.tensors.items()}, **statistics, **counters}
+    after = {name: tensor + gains[name] if name in gains else tensor for name, tensor in before.items()}
+    facts = {"image_shape": [3, 32, 32], "examples": 4, "learning_rate": 0.05, "steps": 1, "optimiser": "sgd"}
+    write_recording(tmp_path / "u.safetensors", manifest=declared(**facts), before=before, client=after)
+    client = recorded_client(read_recording(tmp_path / "u.safetensors"), "resnet9")
+    assert client.training == str(training)
+    assert client.update.buffers is not None
+    assert client.update.buffers.counters.keys() == counters.keys()
+    for name, tensor in statistics.items():
+        close = 2**-23 * float(after[name].abs().max())
+        torch.testing.assert_close(client.update.buffers.statistics.tensors[name], tensor, rtol=0, atol=close)
+    for name, tensor in update.tensors.items():
+        close = 2**-23 * float(after[name].abs().max() + before[name].abs().max())
+        torch.testing.assert_close(client.update.tensors[name], tensor, rtol=0, atol=close)
 
 
 def test_classes_are_told_from_the_last_tensor(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from unveil.report.pooling import summarise
 ATTACK = parse_attack("inverting_gradients:steps=3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "facts"), [(FedSGD(), {}), (FedAvg(steps=3, lr=0.05), AVERAGED)], ids=["fedsgd", "fedavg"]
 )
@@ -69,6 +70,7 @@ def test_without_the_originals_explained_shares_and_a_rehearsal_are_left(tmp_pat
     assert len(truth.rehearsal["psnr"]) == 4
 
 
+@pytest.mark.slow
 def test_a_trial_without_originals_is_no_verdict_but_a_sentence(tmp_path: Path) -> None:
     client = made(recorded(tmp_path, simulated()))
     trial = run_recorded_trial(client, ATTACK)
@@ -82,6 +84,7 @@ def test_a_trial_without_originals_is_no_verdict_but_a_sentence(tmp_path: Path) 
     assert row.verdict.caveats == ()
 
 
+@pytest.mark.slow
 def test_with_originals_the_plausibility_is_among_the_reasons(tmp_path: Path) -> None:
     sender = simulated()
     client = made(recorded(tmp_path, sender), truth=save_truth(tmp_path, sender))

@@ -99,8 +99,14 @@ def recorded_client(
         truth=originals,
         weights=file,
         normalisation=shown_normalisation,
-        notes=(*notes, *assumed.notes),
+        notes=(*notes, *assumed.notes, *_estimated(facts)),
     )
+
+
+def _estimated(facts: Manifest) -> tuple[str, ...]:
+    """Return a sentence on the facts that are estimates; none if there are none."""
+    names = [name for name, fact in facts.facts.items() if fact.source == "estimated"]
+    return (f"Estimates of the recording, taken as they are: {', '.join(names)}.",) if names else ()
 
 
 def _pictures(who: str, facts: Manifest, there: int | None) -> int:
