@@ -142,8 +142,12 @@ def test_a_summed_loss_and_a_normalisation_are_undone(tmp_path: Path) -> None:
         ({"examples": None}, "it does not say how many pictures it is of; give --fact examples=8"),
         ({"labels": [1, 2]}, "the numbers of pictures differ (examples 4, labels 2); correct them"),
         ({"labels": [1, 2, 3, 10]}, "label 10 is out of range for 10 classes; correct labels or classes"),
-        ({"examples": 10**8}, "100000000 pictures of 3 x 16 x 16 are too many; correct examples"),
-        ({"classes": 10**9}, "expected 2 to 1,000,000 classes, got 1,000,000,000; give --fact classes=10"),
+        ({"examples": 10**8}, "its pictures, 100000000 of 3 x 16 x 16, are too many; correct examples or image_shape"),
+        (
+            {"image_shape": [3, 10**9, 10**9]},
+            "its pictures, 1 of 3 x 1000000000 x 1000000000, are too many; correct",
+        ),
+        ({"classes": 10**9}, "expected 2 to 32 classes, which is the most rows of a tensor, got 1,000,000,000"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said_in_a_sentence(facts: dict[str, Any], says: str, tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ PLAIN = ("sgd",)
 """Optimisers that unveil's clients have."""
 
 
+MOST_STEPS = 1_000
+"""Most local steps that an attacker simulates; every step of the attack takes all of them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AssumedTraining:
     """The local training that an attacker assumes.
@@ -56,7 +60,7 @@ def training_of(recording: Recording, *, pictures: int, has_buffers: bool) -> As
         return AssumedTraining(
             training=FedSGD(mode=mode, buffers=buffers), scale=True, divisor=divisor, notes=tuple(notes)
         )
-    reason = _cannot_be_simulated(facts)
+    reason = _cannot_be_simulated(facts, pictures)
     if reason:
         return AssumedTraining(
             training=FedSGD(mode=mode, buffers=buffers), scale=False, notes=(*notes, f"{reason}: {_TAKEN}.")
@@ -67,11 +71,14 @@ def training_of(recording: Recording, *, pictures: int, has_buffers: bool) -> As
 _TAKEN = "the update is taken for one gradient of unknown length"
 
 
-def _cannot_be_simulated(facts: Manifest) -> str:
+def _cannot_be_simulated(facts: Manifest, pictures: int) -> str:
     """Return why the facts do not describe a local training that can be simulated; empty if they do."""
     optimiser = facts.optimiser.value
     if optimiser is not None and optimiser.lower() not in PLAIN:
         return f"The client's optimiser is {optimiser}, which unveil does not simulate"
+    steps = facts.steps.value or (facts.epochs.value or 0) * -(-pictures // (facts.batch_size.value or pictures))
+    if steps > MOST_STEPS:
+        return f"The client took {steps:,} local steps, and at most {MOST_STEPS:,} are simulated"
     missing = [] if facts.learning_rate.value is not None else ["learning rate"]
     missing += [] if facts.steps.value or facts.epochs.value else ["number of steps"]
     return f"The recording does not say the {' and '.join(missing)}" if missing else ""

@@ -53,12 +53,10 @@ def recorded_client(
     if facts.image_shape.value is None:
         raise UsageError(f"{who}: it does not say the shape of its pictures; give --fact image_shape=[3,32,32]")
     channels, height, width = facts.image_shape.value
+    _refuse_giants(who, 1, facts.image_shape.value)
     originals = None if truth is None else load_truth(Path(truth), (channels, height, width))
     pictures = _pictures(who, facts, None if originals is None else len(originals))
-    if pictures * channels * height * width > MOST_VALUES:
-        raise UsageError(
-            f"{who}: {pictures} pictures of {channels} x {height} x {width} are too many; correct examples"
-        )
+    _refuse_giants(who, pictures, facts.image_shape.value)
     classes, notes = _classes(facts, recording)
     named = ModelName.parse(model) if isinstance(model, str) else model
     network = build_model(named, image_shape=(channels, height, width), classes=classes, seed=0)
@@ -122,6 +120,13 @@ def _pictures(who: str, facts: Manifest, there: int | None) -> int:
     return next(iter(said.values()))
 
 
+def _refuse_giants(who: str, pictures: int, shape: tuple[int, int, int]) -> None:
+    """Raise a `UsageError` if all pictures together have more than `MOST_VALUES` values."""
+    if pictures * shape[0] * shape[1] * shape[2] > MOST_VALUES:
+        size = f"{pictures} of {shape[0]} x {shape[1]} x {shape[2]}"
+        raise UsageError(f"{who}: its pictures, {size}, are too many; correct examples or image_shape with --fact")
+
+
 def _classes(facts: Manifest, recording: Recording) -> tuple[int, list[str]]:
     """Return the number of classes, and what was assumed: the outputs of the last layer, if the manifest is silent."""
     if facts.classes.value is not None:
@@ -130,10 +135,13 @@ def _classes(facts: Manifest, recording: Recording) -> tuple[int, list[str]]:
         shapes = [tensor.shape for tensor in recording.sent.values() if tensor.is_floating_point() and tensor.ndim]
         found = int(shapes[-1][0]) if shapes else 0
         notes = [f"The recording does not say the number of classes: its last tensor has {found} rows."]
-    if not 2 <= found <= MOST_CLASSES:
+    # A class is a row of some tensor, so a small file cannot ask for a giant network.
+    rows = max((int(t.shape[0]) for t in (*recording.sent.values(), *recording.before.values()) if t.ndim), default=0)
+    most = min(rows, MOST_CLASSES)
+    if not 2 <= found <= most:
         raise UsageError(
-            f"recorded update {shown(recording.path)}: expected 2 to {MOST_CLASSES:,} classes, got {found:,}; give "
-            "--fact classes=10"
+            f"recorded update {shown(recording.path)}: expected 2 to {most:,} classes, which is the most rows of a "
+            f"tensor, got {found:,}; give --fact classes=10"
         )
     return found, notes
 
