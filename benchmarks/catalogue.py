@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from benchmarks import (
     beyond,
+    fingerprint,
     gain,
     iteration,
     labels,
@@ -28,6 +29,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, trained, train_mode, transformers, peeling),
+        *(tuning, trained, train_mode, transformers, peeling, fingerprint),
     )
 }

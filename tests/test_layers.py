@@ -21,11 +21,12 @@ MAY_IMPORT = {
     "metrics": GROUND,
     "captures": GROUND,  # a file meets no component, and so no code
     "attacks": COMPONENTS,  # not clients: an attack never meets the private batch
+    "inspection": GROUND | {"obfuscations", "attacks", "captures"},
     "report": GROUND | {"metrics"},
     "audits": COMPONENTS | {"clients", "attacks", "captures"},
     "fitting": COMPONENTS | {"clients", "attacks", "audits"},
     "testing": COMPONENTS | {"clients", "attacks"},  # laws that other packages run
-    "cli": COMPONENTS | {"clients", "attacks", "audits", "captures", "fitting", "report"},
+    "cli": COMPONENTS | {"clients", "attacks", "audits", "captures", "fitting", "inspection", "report"},
     "__main__": {"cli"},
 }
 

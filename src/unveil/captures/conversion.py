@@ -13,6 +13,32 @@ from unveil.core.files import quoted, shown
 from unveil.core.update import BufferChanges, Update
 
 
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+"""Last parts of the names of BatchNorm's buffers, which tell them from parameters where the model is not given."""
+
+
+def nameless_update_of(recording: Recording) -> Update:
+    """Return what the server received as far as it can be told without the model: floats that no BatchNorm keeps.
+
+    Args:
+        recording: The recorded update.
+
+    Raises:
+        UsageError: Nothing is left.
+    """
+    tensors = {
+        name: -change
+        for name, change in recording.changes.items()
+        if change.is_floating_point() and name.rpartition(".")[2] not in BUFFERS
+    }
+    if not tensors:
+        raise UsageError(
+            f"recorded update {shown(recording.path)}: it holds no floating-point tensor of parameters; record the "
+            "client's weights, their change or the gradient"
+        )
+    return Update(tensors)
+
+
 def update_of(recording: Recording, model: Module) -> Update:
     """Return what the server received, as unveil's clients send it.
 

@@ -230,6 +230,22 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
 
 
 @unveil.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", metavar="NAME", help="The client's network, package.module:factory, for the labels.")
+@click.option("--global", "before", type=click.Path(path_type=Path), help="Weights before the round, if FILE has none.")
+@click.option("--fact", "facts", multiple=True, metavar="NAME=VALUE", help="A fact that the manifest does not have.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def inspect(file: Path, model: str | None, before: Path | None, facts: tuple[str, ...], as_json: bool) -> None:
+    """Tell from the recorded update in FILE how it was obfuscated.
+
+    With the network also how often each class occurs in the batch.
+    """
+    from unveil.cli.inspecting import inspect_file
+
+    inspect_file(file, before=before, model=model, facts=facts, as_json=as_json)
+
+
+@unveil.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Write the report of DIR anew.

@@ -84,10 +84,10 @@ def recorded_audit(path: Path, options: RecordedOptions, lpips_weights: str | No
             "--model package.module:factory"
         )
     recordings = read_recordings(path, before=options.before)
-    facts = dict(_fact(text) for text in options.facts)
+    facts = dict(fact(text) for text in options.facts)
     clients = [
         recorded_client(
-            _declaring(recording, facts),
+            declaring(recording, facts),
             options.model,
             weights=options.weights,
             truth=options.truth and (options.truth / recording.path.stem if len(recordings) > 1 else options.truth),
@@ -108,7 +108,7 @@ def recorded_audit(path: Path, options: RecordedOptions, lpips_weights: str | No
     )
 
 
-def _fact(text: str) -> tuple[str, Any]:
+def fact(text: str) -> tuple[str, Any]:
     """Return name and value of one `--fact`; the value is TOML, or else a plain text."""
     from unveil.core.registry import toml_value
 
@@ -118,7 +118,7 @@ def _fact(text: str) -> tuple[str, Any]:
     return name.strip(), toml_value(value.strip())
 
 
-def _declaring(recording: Recording, facts: Mapping[str, Any]) -> Recording:
+def declaring(recording: Recording, facts: Mapping[str, Any]) -> Recording:
     """Return the recording with these facts in its manifest instead of its own; `unknown` takes a fact away."""
     known = {name: None if value == UNKNOWN else value for name, value in facts.items()}
     try:

@@ -1,0 +1,82 @@
+"""The command `inspect`: reads a recorded update, and prints what can be told of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unveil.cli.recorded import declaring, fact
+
+if TYPE_CHECKING:
+    from unveil.captures.recording import Arrays
+    from unveil.core.types import Tensors
+    from unveil.inspection.inspect import Inspection
+
+
+def inspect_file(file: Path, *, before: Path | None, model: str | None, facts: tuple[str, ...], as_json: bool) -> None:
+    """Inspect a recorded update and print the result.
+
+    Args:
+        file: The recorded update.
+        before: A file of the weights before local training, where the recorded update has none.
+        model: The client's network, as an audit file names it; None if it is not at hand.
+        facts: `NAME=VALUE` each, a fact that the manifest does not have or has wrong.
+        as_json: Whether to print one JSON object.
+
+    Raises:
+        UsageError: A file or the network cannot be used.
+    """
+    from unveil.audits.recorded.making import recorded_client
+    from unveil.captures.conversion import nameless_update_of
+    from unveil.captures.reading import read_recording
+    from unveil.inspection.inspect import inspect
+
+    recording = declaring(read_recording(file, before=before), dict(map(fact, facts)))
+    weights = floats(recording.before) if recording.client else None
+    with redirect_stdout(sys.stderr):  # a user's model may print
+        if model is None:
+            result = inspect(nameless_update_of(recording), before=weights)
+        else:
+            client = recorded_client(recording, model)
+            weights = weights and dict(client.model.named_parameters())
+            result = inspect(client.update, before=weights, model=client.model, knowledge=client.knowledge)
+    said = recording.manifest.obfuscation.value
+    click.echo(json.dumps(_plain(result), indent=2) if as_json else "\n".join(_lines(result, said)))
+
+
+def floats(arrays: Arrays) -> Tensors:
+    """The floating-point ones of recorded tensors."""
+    return {name: tensor for name, tensor in arrays.items() if tensor.is_floating_point()}
+
+
+def _lines(result: Inspection, said: str | None) -> list[str]:
+    """What a person reads."""
+    found = result.fingerprint
+    lines = [
+        f"Update: {result.tensors} tensors, {result.entries:,} entries",
+        f"Obfuscation: {found.spec}" + (f" (confidence {found.confidence:.2f})" if found.findings else ""),
+    ]
+    if said is not None:
+        lines.append(f"The manifest says: {said}")
+    for finding in found.findings:
+        lines.append(f"  {finding.spec}: {finding.evidence}.")
+        lines += [f"    cannot be told from {equal}" for equal in finding.equals]
+    lines += found.notes
+    if result.counts is not None:
+        lines.append("Labels: " + ", ".join(f"{count} of class {label}" for label, count in result.counts.items()))
+    lines.append(result.label_note)
+    return lines
+
+
+def _plain(result: Inspection) -> dict[str, object]:
+    """What a program reads."""
+    plain = dataclasses.asdict(result)
+    found = result.fingerprint
+    plain["fingerprint"] |= {"spec": found.spec, "confidence": round(found.confidence, 4)}
+    return plain
