@@ -40,8 +40,6 @@ from .core.reconstruction import Stop as Stop
 from .core.records import ScoredOutcome as ScoredOutcome
 from .core.records import Trial as Trial
 from .core.update import Update as Update
-from .inspection.fingerprint.findings import Finding as Finding
-from .inspection.fingerprint.findings import Fingerprint as Fingerprint
 from .inspection.fingerprint.fingerprint import fingerprint as fingerprint
 from .metrics.scoring import score as score
 from .report.html import write_report as write_report

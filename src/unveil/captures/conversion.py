@@ -12,7 +12,6 @@ from unveil.core.errors import UsageError
 from unveil.core.files import quoted, shown
 from unveil.core.update import BufferChanges, Update
 
-
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 """Last parts of the names of BatchNorm's buffers, which tell them from parameters where the model is not given."""
 
