@@ -29,7 +29,6 @@ SENT = (
 MOSTLY = (
     "qsgd:levels=16,norm=max",
     "qsgd:levels=64",
-    "qsgd:levels=8,norm=max,scope=update",
     "uniform:bits=6",
     "ternary",
 )
