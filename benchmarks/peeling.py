@@ -59,6 +59,12 @@ CASES: Sequence[Case] = (
         for size, batch in ((128, 4), (128, 1), (64, 4), (64, 16))
         for seed in SEEDS
     ),
+    *(
+        Case(size=size, batch=4, obfuscation=obfuscation, seed=seed)
+        for size in (64, 128)
+        for obfuscation in ("fp16", "gaussian:relative=0.1", "qsgd:levels=16,norm=max")
+        for seed in SEEDS
+    ),
     Case(size=64, batch=4, one_class=True),
     *(Case(network="EfficientNet-Lite0", size=128, batch=batch, seed=seed) for batch in (1, 4) for seed in SEEDS),
     *(Case(network="ResNet-50", size=224, batch=1, seed=seed) for seed in SEEDS),

@@ -294,7 +294,12 @@ class Tokens(nn.Module):
             {"mode": "train"},
             "runs BatchNorm in train mode, where its images depend on each other, and keeps",
         ),
-        (Residual, [0, 3], {"sent": "qsgd:levels=16,norm=max"}, "searched in updates that were not obfuscated"),
+        (
+            Residual,
+            [0, 3],
+            {"sent": "qsgd:levels=2,norm=max"},
+            "of its length away from a gradient; gates are searched up to 60%",
+        ),
         (Plain, [0, 0, 0, 0], {}, "do not tell the images of one class apart"),
         (Residual, [0, 1, 2, 3, 4, 5], {}, "tells at most 5 images apart, and the batch has 6"),
         (lambda: Residual(last=6), [0, 3], {}, "has 8 places in the batch and only 6 channels with 54 equations each"),

@@ -24,6 +24,7 @@ from unveil.attacks.separation.heads.head import Head, PooledError, read_head
 from unveil.attacks.separation.mixing_matrix import exact_features
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.peeling.map_body import MapBody
+from unveil.attacks.separation.peeling.noise import distance_of
 from unveil.attacks.separation.peeling.peel import PeeledMap, Peeling
 from unveil.attacks.separation.peeling.watch import convolutions_of
 from unveil.attacks.separation.stages import feature_sensitivity_of
@@ -57,10 +58,13 @@ class PeelBatch:
             CannotPeelError: No map was found that explains the update.
         """
         knowledge, labels, generator = problem.knowledge, problem.labels, problem.generator
-        if knowledge.obfuscation is None or knowledge.obfuscation.family != "none" or not is_known(knowledge):
-            raise CannotPeelError("Gates are searched in updates that were not obfuscated.")
-        received = {name: tensor.double() for name, tensor in problem.update.tensors.items()}
+        if not is_known(knowledge):
+            raise CannotPeelError("Gates are searched only where the length of the update is known.")
+        distance = distance_of(problem)
+        received = {name: tensor.double() / distance.gain for name, tensor in problem.update.tensors.items()}
         statistics = frozen_statistics(problem.model, problem.update, knowledge)
+        if statistics and distance.noise:
+            raise CannotPeelError("In train mode gates are searched in gradients that were not obfuscated.")
         single = frozen(problem.model, statistics)
         doubled = _in_float64(single, problem)
         head = _pooled_head(doubled, problem)
@@ -77,6 +81,7 @@ class PeelBatch:
             generator=generator,
             running=_in_float64(frozen(problem.model, statistics, received), problem) if statistics else None,
             couplings=couplings_of(doubled, images, convolutions_of(doubled, images), received),
+            noise=distance.noise,
         )
         found = peeling.deepest(head.allowed(features), head)
         body = MapBody(
@@ -87,13 +92,12 @@ class PeelBatch:
             padded=found.padded,
         )
         decoder = fit_decoder(body, generator=generator)
-        values = found.values.flatten(1).float()
-        pictures, n = decoder(values, 0.0), len(values)
-        exact_maps = FeatureEstimate(values, values.new_zeros(n, 0), values.new_zeros(1, n, n), found.off)
+        estimate = _estimate(found)
+        pictures = decoder(estimate.features, estimate.noise)
         state = replace(
             state,
             pictures=pictures,
-            refiner=KnownMaps(body=body, estimate=exact_maps, notes=(_sentence(found),)),
+            refiner=KnownMaps(body=body, estimate=estimate, notes=(_sentence(found),)),
             feature_sensitivity=feature_sensitivity_of(body, pictures, tuning=self.search, generator=generator),
             losses=(*state.losses, found.off),
         )
@@ -170,13 +174,25 @@ def _require_rank(gradients: list[Float[Tensor, "_ _"]], n: int) -> None:
         )
 
 
+def _estimate(found: PeeledMap) -> FeatureEstimate:
+    """Return the flattened map, with the covariance of its errors."""
+    values = found.values.flatten(1).float()
+    covariance = values.new_zeros(1, len(values), len(values))
+    if found.deviation is not None:
+        deviation = found.deviation.expand_as(found.values).flatten(1).to(values)
+        covariance = torch.diag_embed(deviation.square().T)
+    return FeatureEstimate(values, values.new_zeros(len(values), 0), covariance, found.off)
+
+
 def _sentence(found: PeeledMap) -> str:
     channels, height, width = found.values.shape[1:]
-    more = ""
+    noisy = more = ""
+    if found.deviation is not None:
+        noisy = f" Noise leaves errors of about {found.unsure:.1g} of the map's spread."
     if found.before != found.expected:
         more = f" From the shapes of its layers the input of {found.expected} was expected."
     return (
         "The batch was separated at every place of the network's pooled map, and the network was peeled down to the "
         f"input of {found.before}, a map of {channels} x {height} x {width}, which explains the gradients behind it "
-        f"to {found.off:.0e}. It ended there because {found.reason}.{more}"
+        f"to {found.off:.0e}.{noisy} It ended there because {found.reason}.{more}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -10,8 +12,8 @@ from unveil.attacks.separation.relu_patterns import settled
 
 ALIKE = 1e-5  # share of the squared slopes in which two patterns may differ and are still one
 FITS = 1e-4  # distance of a pattern from the space, relative to its length, up to which it is taken for exact
-NOISE = 0.3  # the same, in units of the first singular value beyond the rank over the last one within
-LOOSEST = 1e-2  # most distance at which a pattern is taken for exact, whatever the noise
+BEYOND = 3.0  # the same, in units of the distance that noise makes
+LOOSEST = 0.4  # most distance at which a pattern is taken for one of the client's, whatever the noise
 
 TRIES, TIMES = 500, 72  # random patterns at a time, and times that they are tried for one image, at most
 PUSHED, TURNS = 25, 80  # turns of projecting and rounding with a push away from known patterns, and without
@@ -37,14 +39,9 @@ def find_gates(
     Returns:
         For each image the different patterns that were found, at most `places`; each with gates of 0 and 1.
     """
-    rank = len(opened) * places
-    left, values, _ = torch.linalg.svd(gradient, full_matrices=False)
-    space = left[:, :rank]
-    fits = FITS
-    if len(values) > rank:
-        fits = min(LOOSEST, max(FITS, NOISE * float(values[rank] / values[rank - 1].clamp_min(1e-300))))
-    found = [space.new_zeros((0, len(row))) for row in opened]
-    off = [space.new_zeros(0) for _ in opened]
+    space = Space.of(gradient, len(opened) * places)
+    found = [gradient.new_zeros((0, len(row))) for row in opened]
+    off = [gradient.new_zeros(0) for _ in opened]
     idle = 0
     for _ in range(TIMES):
         before = sum(map(len, found))
@@ -52,47 +49,79 @@ def find_gates(
             if len(found[image]) == places:
                 continue
             known = torch.cat([patterns * slopes for patterns, slopes in zip(found, opened, strict=True)])
-            more, more_off = _search(space, row, known, fits, generator)
+            more, more_off = _search(space, row, known, generator)
             patterns, distances = torch.cat([found[image], more]), torch.cat([off[image], more_off])
             chosen = _best_of_each(patterns, distances, row)[:places]
             found[image], off[image] = patterns[chosen], distances[chosen]
         after = sum(map(len, found))
         idle = 0 if after > before else idle + 1
-        if after == rank or idle == IDLE:
+        if after == len(opened) * places or idle == IDLE:
             break
     return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Space:
+    """The space of a gradient's columns.
+
+    Args:
+        basis: An orthonormal basis.
+        noise: How far noise turns each direction of the basis, in radians; noise is what lies beyond the rank.
+    """
+
+    basis: Float[Tensor, "out rank"]
+    noise: Float[Tensor, " rank"]
+
+    @classmethod
+    def of(cls, gradient: Float[Tensor, "out patch"], rank: int) -> Space:
+        """Return the space of the strongest directions.
+
+        Args:
+            gradient: The received gradient, with more rows than `rank`.
+            rank: Their number.
+        """
+        left, values, _ = torch.linalg.svd(gradient, full_matrices=False)
+        beyond = values[rank:].square().sum() / max(gradient.shape[1] - rank, 1)
+        return cls(basis=left[:, :rank], noise=beyond.sqrt() / values[:rank].clamp_min(1e-300))
+
+    def expected(self, rows: Float[Tensor, "out some"]) -> Float[Tensor, " some"]:
+        """Return how far rows that lie in the space without noise are from it, relative to their length."""
+        inside = self.noise[:, None] * (self.basis.T @ rows)
+        found: Tensor = inside.norm(dim=0) / rows.norm(dim=0).clamp_min(1e-300)
+        return found
 
 
 def _best_of_each(
     patterns: Float[Tensor, "some out"], off: Float[Tensor, " some"], opened: Float[Tensor, " out"]
 ) -> list[int]:
     """Return which patterns to keep, those nearest to the space first: of patterns that differ only in gates of next to
-    no slope the best one.
+    no slope, or no more than noise explains, the best one.
     """
     share = opened.square() / opened.square().sum()
+    alike = off.square().clamp_min(ALIKE)
     chosen: list[int] = []
     for index in off.argsort().tolist():
         differs = (patterns[index] != patterns[chosen]).to(share) @ share
-        if not bool((differs < ALIKE).any()):
+        if not bool((differs < alike[index]).any()):
             chosen.append(index)
     return chosen
 
 
 def _search(
-    space: Float[Tensor, "out rank"],
+    space: Space,
     opened: Float[Tensor, " out"],
     known: Float[Tensor, "known out"],
-    fits: float,
     generator: Generator,
 ) -> tuple[Float[Tensor, "found out"], Float[Tensor, " found"]]:
     """Return the patterns that random starts lead to and that lie in the space, and their distances from it."""
     shares = 0.1 + 0.8 * torch.rand((1, TRIES), generator=generator, device=generator.device)
     starts = torch.rand((len(opened), TRIES), generator=generator, device=generator.device) < shares
-    patterns = starts.to(space)
-    if 0 < len(known) < space.shape[1]:
-        patterns = _pushed(space, opened, known, patterns, generator)
-    patterns, off = settled(space, opened, torch.unique(patterns, dim=1), rounds=TURNS)
+    patterns = starts.to(opened)
+    if 0 < len(known) < space.basis.shape[1]:
+        patterns = _pushed(space.basis, opened, known, patterns, generator)
+    patterns, off = settled(space.basis, opened, torch.unique(patterns, dim=1), rounds=TURNS)
     share = patterns.mean(0)
+    fits = (FITS + BEYOND * space.expected(opened[:, None] * patterns)).clamp_max(LOOSEST)
     good = (off < fits) & (share > 0.01) & (share < 0.999)
     unique, where = torch.unique(patterns[:, good].T, dim=0, return_inverse=True)
     distances = off.new_zeros(len(unique)).scatter_reduce(0, where, off[good], "amin", include_self=False)

@@ -12,6 +12,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -31,7 +32,7 @@ from unveil.attacks.separation.peeling.known import KnownMap, corrected, passing
 from unveil.attacks.separation.peeling.network import Network
 from unveil.attacks.separation.peeling.plan import Plan, Step, planned
 from unveil.attacks.separation.peeling.slopes import open_gates
-from unveil.attacks.separation.peeling.solving import Solved, solve_input
+from unveil.attacks.separation.peeling.solving import MARGIN, NOISY, Solved, solve_input
 from unveil.attacks.separation.peeling.top import LastConvolution, last_convolution, last_slopes, read_slopes
 from unveil.attacks.separation.peeling.watch import Convolution, Map
 from unveil.core.types import Tensors
@@ -41,6 +42,7 @@ CORRECTED = 3  # times that gates which the gradients contradict are put right, 
 EXACT = 1e-3  # difference of the gradients at which it is not solved again
 ROUNDED = 1e-5  # the same in train mode
 AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
+UNSURE = 0.3  # deviation of a map from an obfuscated update, relative to its spread, up to which the map counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +53,7 @@ class PeeledMap:
         before: Name of the weight of the convolution that reads it.
         padded: Zeros that the network adds left, right, above and below before it is read.
         values: The map, one for each image, float64.
+        deviation: Standard deviation of the error at each place, n x 1 x height x width; None if the map is exact.
         off: Difference of the received gradients behind it from those that it gives, relative to their length.
         expected: Name of the weight of the convolution whose input the walk was expected to find, from the network's
             shapes alone.
@@ -60,9 +63,25 @@ class PeeledMap:
     before: str
     padded: tuple[int, int, int, int]
     values: Map
+    deviation: Map | None
     off: float
     expected: str
     reason: str = ""
+
+    @property
+    def unsure(self) -> float:
+        """Deviation of an entry relative to the spread of the map; 0 for an exact map."""
+        if self.deviation is None:
+            return 0.0
+        return float(self.deviation.square().mean().sqrt() / self.values.std().clamp_min(1e-300))
+
+    @property
+    def says(self) -> float:
+        """How much the map says of the pictures, in nats: its size times the logarithm of spread over deviation.
+
+        Of exact maps a deeper one says as much, whatever its size.
+        """
+        return -self.values.numel() * math.log(self.unsure) if self.unsure else math.inf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,6 +128,8 @@ class Peeling:
         generator: Randomness of the search for gates.
         running: The network with the slopes of the client's mode; None for `model`.
         couplings: Name of a convolution's weight -> how its slopes depend on its output, in train mode.
+        noise: Name of a parameter -> how much the obfuscation changes its gradient, relative to its length; empty if
+            nothing was obfuscated.
     """
 
     model: Module
@@ -118,6 +139,7 @@ class Peeling:
     generator: Generator
     running: Module | None = None
     couplings: Mapping[str, Coupling] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     def deepest(self, features: Float[Tensor, "n features"], head: Head) -> PeeledMap:
         """Walk from pooled features towards the pictures, and return the deepest map that counts.
@@ -134,7 +156,7 @@ class Peeling:
             raise CannotPeelError("The network has no convolution whose gradient was sent.")
         last = last_convolution(network, head)
         plan = planned(network, last.layer, count=len(features), coupled=frozenset(self.couplings))
-        slopes = read_slopes(head, features, self.labels, self.gradients)
+        slopes = read_slopes(head, features, self.labels, self.gradients, noise=self.noise.get(head.weights[0], 0.0))
         end = End(network=network, call=last.pooled, features=features, slopes=slopes)
         return self._walked(plan, self._top(last, end), end)
 
@@ -145,7 +167,7 @@ class Peeling:
         if coupling is None:
             slopes = last_slopes(end.network, last, end.slopes, self.gradients, generator=self.generator)
             reading = Reading(layer=layer, gradient=gradient, slopes=slopes)
-            return Found(solved=solve_input([reading], []), readings=[reading])
+            return Found(solved=solve_input([reading], [], sure=self._sure), readings=[reading])
         values, evaluated = last_normalised_map(last, gradient, end.slopes, coupling, generator=self.generator)
         return self._coupled(layer, evaluated, values)
 
@@ -175,31 +197,53 @@ class Peeling:
             end: Where the walk begins.
         """
         best: PeeledMap | None = None
-        known: list[KnownMap] = []
+        ways: list[list[KnownMap]] = []
         expected = plan.deepest.layer.name if plan.deepest else ""
         for step in plan.steps:
             layer = step.layer
-            known, found = self._found(step, known, end.network) if known else (known, first)
+            if self.noise and step.crossing is not None:
+                return _ended(best, f"the depthwise convolution before {layer.name} is crossed without noise only")
+            known, found = self._best_of(step, ways, end.network) if ways else ([], first)
             values, is_open = found.solved.values, found.solved.is_open(step.closed_at)
-            back = slopes_at(step, known, found.readings)
+            slopes = [slopes_at(step, known, found.readings)]
             if step.is_cut:
                 values, run_back, off = self._polished(step, found, end)
-                if not off <= AGREE:
+                if self.noise and not found.solved.unsure <= UNSURE:
+                    return _ended(best, f"the map before {layer.name} is lost in the noise")
+                if not self.noise and not off <= AGREE:
                     return _ended(best, f"the map before {layer.name} does not explain the update ({off:.1%})")
-                best = PeeledMap(before=layer.name, padded=layer.padded, values=values, off=off, expected=expected)
+                here = PeeledMap(
+                    before=layer.name,
+                    padded=layer.padded,
+                    values=values,
+                    deviation=found.solved.deviation if self.noise else None,
+                    off=off,
+                    expected=expected,
+                )
+                best = here if best is None or here.says >= best.says else best
                 is_open = open_gates(values, step.closed_at)
-                # A run from the map flips gates that are nearly zero; those that the gradients confirmed are right.
-                if self.couplings or float((back - run_back).norm()) > AGREE * float(run_back.norm()):
-                    back = run_back
-            here = KnownMap(
-                call=layer.source,
-                values=values,
-                slopes=back,
-                is_open=is_open,
-                is_doubtful=found.solved.is_doubtful(step.closed_at),
-            )
-            known = [here] if step.is_cut else [here, *known]
+                # A run from the map flips gates that are nearly zero; without one, ways around known maps are missing.
+                if self.couplings:
+                    slopes = [run_back]
+                elif float((slopes[0] - run_back).norm()) > AGREE * float(run_back.norm()):
+                    slopes.append(run_back)
+            doubtful = found.solved.is_doubtful(step.closed_at)
+            maps = [
+                KnownMap(call=layer.source, values=values, slopes=back, is_open=is_open, is_doubtful=doubtful)
+                for back in slopes
+            ]
+            ways = [[one] if step.is_cut else [one, *known] for one in maps]
         return _ended(best, plan.reason)
+
+    @property
+    def _sure(self) -> float:
+        """Standard deviations from which on an entry of a map is not taken for that of a closed gate."""
+        return NOISY if self.noise else MARGIN
+
+    def _best_of(self, step: Step, ways: list[list[KnownMap]], network: Network) -> tuple[list[KnownMap], Found]:
+        """Solve for the map of a step with each of several slopes at the known maps, and keep what explains most."""
+        found = [self._found(step, known, network) for known in ways]
+        return min(found, key=lambda one: one[1].solved.off)
 
     def _found(self, step: Step, known: list[KnownMap], network: Network) -> tuple[list[KnownMap], Found]:
         """Solve for the map of a step, and put gates right that the gradients contradict.
@@ -228,7 +272,7 @@ class Peeling:
             reading, solved = across(network, step, known, passings, self.gradients)
             return Found(solved=solved, readings=[reading], passings=passings)
         readings = readings_of(step, known, self.gradients)
-        return Found(solved=solve_input(readings, passings), readings=readings, passings=passings)
+        return Found(solved=solve_input(readings, passings, sure=self._sure), readings=readings, passings=passings)
 
     def _polished(self, step: Step, found: Found, end: End) -> tuple[Map, Map, float]:
         """Solve for a map again, with the slopes that it gives itself, while that explains more.
@@ -242,7 +286,7 @@ class Peeling:
         values = found.solved.rectified(step.closed_at)
         back, readings, off = self._forward(step, values, end)
         for _ in range(POLISHED):
-            if off <= (ROUNDED if self.couplings else EXACT):
+            if self.noise or off <= (ROUNDED if self.couplings else EXACT):
                 break
             if coupling is None:
                 solved = solve_input(readings, found.passings, start=values)

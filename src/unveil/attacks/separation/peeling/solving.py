@@ -18,6 +18,7 @@ RIDGE = 1e-13  # of the equations' mean eigenvalue: keeps directions of no infor
 LEFT = 1e-18  # squared norm of what conjugate gradients leave, of that at the start
 DOUBT = 10.0  # margins up to which it is doubtful whether an entry is more than zero
 MARGIN = 12.0  # standard deviations above zero from which on an entry of a map behind ReLU counts as more than zero
+NOISY = 2.5  # the same in an obfuscated update, whose noise is what the deviation says
 LEAST = 1e-9  # smallest entry that counts as more than zero, relative to the largest one
 TIMES = 4  # most times that a map is solved for, each time without the rows that stood out
 ROUNDS = 300  # most steps of conjugate gradients for one map
@@ -31,16 +32,23 @@ class Solved:
         values: The map, n x channels x height x width.
         deviation: Standard deviation of the error at each place, n x 1 x height x width, in the map's unit.
         off: What all equations leave unexplained, relative to what was received; 0 if that was not computed.
+        sure: Standard deviations from which on an entry is not taken for that of a closed gate.
     """
 
     values: Map
     deviation: Map
     off: float = 0.0
+    sure: float = MARGIN
+
+    @property
+    def unsure(self) -> float:
+        """Deviation of an entry relative to the spread of the map, root mean square of both."""
+        return float(self.deviation.square().mean().sqrt() / self.values.std().clamp_min(1e-300))
 
     @property
     def margin(self) -> Map:
         """How far an entry may be from the value of a closed gate and still be taken for it, by place."""
-        return (MARGIN * self.deviation).clamp_min(LEAST * float(self.values.abs().max()))
+        return (self.sure * self.deviation).clamp_min(LEAST * float(self.values.abs().max()))
 
     def is_open(self, closed_at: tuple[float, ...]) -> Map:
         """Return 1 for the entries that are beyond the values of closed gates by more than their error, 0 for others.
@@ -80,11 +88,13 @@ class Solved:
 
     def is_doubtful(self, closed_at: tuple[float, ...]) -> Bool[Tensor, "n _ _ _"]:
         """Return whether an entry is so near to the value of a closed gate that its gate may be open or not."""
-        near = [(self.values - bound).abs() < DOUBT * MARGIN * self.deviation for bound in closed_at]
+        near = [(self.values - bound).abs() < DOUBT * self.sure * self.deviation for bound in closed_at]
         return torch.stack(near).any(0) if near else torch.zeros_like(self.values, dtype=torch.bool)
 
 
-def solve_input(readings: list[Reading], passings: list[Passing], *, start: Map | None = None) -> Solved:
+def solve_input(
+    readings: list[Reading], passings: list[Passing], *, start: Map | None = None, sure: float = MARGIN
+) -> Solved:
     """Solve for the map that all readings and passings share, by least squares.
 
     Rows of a gradient whose slopes are wrong (a wrong gate touches one row) stand out by what they leave
@@ -94,6 +104,7 @@ def solve_input(readings: list[Reading], passings: list[Passing], *, start: Map 
         readings: The convolutions that read the map, at least one.
         passings: The known maps behind it.
         start: A map near the solution; None for zeros.
+        sure: See `Solved`.
     """
     n, shape = len(readings[0].slopes), readings[0].layer.input_shape
     found = readings[0].slopes.new_zeros((n, *shape)) if start is None else start
@@ -112,7 +123,12 @@ def solve_input(readings: list[Reading], passings: list[Passing], *, start: Map 
         if not again or not enough or all(map(torch.equal, fits, kept)):
             break
         kept = fits
-    return Solved(values=found, deviation=equations.deviation(found), off=_unexplained(readings, passings, found))
+    return Solved(
+        values=found,
+        deviation=equations.deviation(found),
+        off=_unexplained(readings, passings, found),
+        sure=sure,
+    )
 
 
 def _unexplained(readings: list[Reading], passings: list[Passing], found: Map) -> float:

@@ -29,6 +29,8 @@ from unveil.attacks.separation.peeling.slopes import nearest, slope_of
 from unveil.attacks.separation.peeling.watch import Convolution, Map, call_of
 from unveil.core.types import Tensors
 
+ROUNDING = 2.0**-24  # relative rounding of a number in float32
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LastConvolution:
@@ -68,23 +70,29 @@ def last_convolution(network: Network, head: Head) -> LastConvolution:
 
 
 def read_slopes(
-    head: Head, features: Float[Tensor, "n features"], labels: Int[Tensor, " n"], gradients: Tensors
+    head: Head,
+    features: Float[Tensor, "n features"],
+    labels: Int[Tensor, " n"],
+    gradients: Tensors,
+    *,
+    noise: float = 0.0,
 ) -> Float[Tensor, "n features"]:
     """Return the slopes of the loss at the pooled features, from these and from the gradient of the layer on them.
 
     Slopes that are computed from the features are those of the client but for its rounding: of a picture whose class
     has probability 1 - 1e-4 the error in float32 has four digits. So they are corrected by the gradient, by least
-    squares in which an error is as uncertain as the rounding of 1 / n, and the gradient as its own rounding.
+    squares in which an error is as uncertain as the rounding of 1 / n, and the gradient as its own rounding or noise.
 
     Args:
         head: The head that reads the features.
         features: The pooled features, one row for each image.
         labels: The class index of each image.
         gradients: The received gradient of each parameter, float64.
+        noise: How much the obfuscation changes the layer's gradient, relative to its length.
     """
     layer = head.layers(features, labels)[0]
     gradient = gradients[head.weights[0]]
-    ridge = len(features) ** 2 * gradient.square().mean()
+    ridge = (len(features) * max(1.0, noise / ROUNDING)) ** 2 * gradient.square().mean()
     gram = features @ features.T + ridge * torch.eye(len(features)).to(features)
     correction: Tensor = torch.linalg.solve(gram, features @ (gradient - layer.errors.T @ features).T)
     slopes: Tensor = layer.pulls + correction @ head.weight(0)
