@@ -22,7 +22,7 @@ import torch
 
 from unveil.attacks.separation.peeling.equations import SPARE
 from unveil.attacks.separation.peeling.network import Network, cut_at
-from unveil.attacks.separation.peeling.slopes import Slope, made_by, slope_of
+from unveil.attacks.separation.peeling.slopes import Slope, made_by, makers_of, slope_of
 from unveil.attacks.separation.peeling.watch import Convolution, results_of
 
 OPEN = 0.5  # share of gates that are expected to be open
@@ -136,19 +136,21 @@ def planned(
         if not step.is_cut and layer.shared:
             return Plan(steps=tuple(steps), reason=f"the map before {layer.name} is used by several layers")
         known = [layer.source] if step.is_cut else [layer.source, *known]
-        made = made_by(network, layer)
-        if made is None:
-            return Plan(steps=tuple(steps), reason=f"what comes before {layer.name} is no convolution with gates")
-        before, slope = made
-        if slope.closed_at:
-            steps[-1] = replace(step, closed_at=slope.closed_at)
-        if before.is_depthwise:
-            further = _across(network, before, known, count=count, is_coupled=bool(coupled))
+        reasons: list[str] = []
+        for before, slope in makers_of(network, layer):
+            if slope.closed_at:
+                steps[-1] = replace(step, closed_at=slope.closed_at)
+            if before.is_depthwise:
+                further = _across(network, before, known, count=count, is_coupled=bool(coupled))
+            else:
+                further = _behind(network, before, known, count=count, alone=before.name in coupled)
+            if isinstance(further, Step):
+                steps.append(further)
+                break
+            reasons.append(further)
         else:
-            further = _behind(network, before, known, count=count, alone=before.name in coupled)
-        if isinstance(further, str):
-            return Plan(steps=tuple(steps), reason=further)
-        steps.append(further)
+            reasons.append(f"what comes before {layer.name} is no convolution with gates")
+            return Plan(steps=tuple(steps), reason=reasons[0])
 
 
 def _behind(

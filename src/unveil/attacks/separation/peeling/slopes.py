@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,8 +40,8 @@ class Slope:
     closed_at: tuple[float, ...] = ()
 
 
-def made_by(network: Network, after: Convolution) -> tuple[Convolution, Slope] | None:
-    """Return the convolution that makes the input of another one, up to gates and sums, and how that depends on it.
+def makers_of(network: Network, after: Convolution) -> Iterator[tuple[Convolution, Slope]]:
+    """Yield the convolutions that make the input of another one, up to gates and sums, and how that depends on them.
 
     Args:
         network: The network.
@@ -52,8 +52,12 @@ def made_by(network: Network, after: Convolution) -> tuple[Convolution, Slope] |
             continue
         slope = slope_of(network, layer.call, after.source, places=after.places)
         if slope is not None:
-            return layer, slope
-    return None
+            yield layer, slope
+
+
+def made_by(network: Network, after: Convolution) -> tuple[Convolution, Slope] | None:
+    """Return the first of `makers_of`; None if there is none."""
+    return next(makers_of(network, after), None)
 
 
 def slope_of(
