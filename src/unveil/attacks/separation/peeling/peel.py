@@ -54,6 +54,7 @@ class PeeledMap:
         padded: Zeros that the network adds left, right, above and below before it is read.
         values: The map, one for each image, float64.
         deviation: Standard deviation of the error at each place, n x 1 x height x width; None if the map is exact.
+        unsure: Deviation of an entry relative to the spread of the map; 0 if the map is exact.
         off: Difference of the received gradients behind it from those that it gives, relative to their length.
         expected: Name of the weight of the convolution whose input the walk was expected to find, from the network's
             shapes alone.
@@ -64,16 +65,10 @@ class PeeledMap:
     padded: tuple[int, int, int, int]
     values: Map
     deviation: Map | None
+    unsure: float
     off: float
     expected: str
     reason: str = ""
-
-    @property
-    def unsure(self) -> float:
-        """Deviation of an entry relative to the spread of the map; 0 for an exact map."""
-        if self.deviation is None:
-            return 0.0
-        return float(self.deviation.square().mean().sqrt() / self.values.std().clamp_min(1e-300))
 
     @property
     def says(self) -> float:
@@ -217,6 +212,7 @@ class Peeling:
                     padded=layer.padded,
                     values=values,
                     deviation=found.solved.deviation if self.noise else None,
+                    unsure=found.solved.unsure if self.noise else 0.0,
                     off=off,
                     expected=expected,
                 )
