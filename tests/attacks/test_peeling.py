@@ -116,6 +116,24 @@ class Bottleneck(nn.Module):
         return self.head(F.relu(self.branch(x) + x).mean((2, 3)))
 
 
+class Strided(nn.Module):
+    """A bottleneck with a stride: its shortcut reads one place of four, too few to tell what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 5, 4, 2), nn.ReLU())
+        self.branch = nn.Sequential(
+            *(nn.Conv2d(16, 48, 1), nn.ReLU(), nn.Conv2d(48, 80, 3, 2, 1), nn.ReLU(), nn.Conv2d(80, 64, 1))
+        )
+        self.short = nn.Conv2d(16, 64, 1, 2)
+        self.last = nn.Conv2d(64, 96, 3, 1, 1)
+        self.head = nn.Linear(96, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(self.last(F.relu(self.branch(x) + self.short(x))).relu().mean((2, 3)))
+
+
 class Inverted(nn.Module):
     """Inverted residuals with ReLU6, as in MobileNetV2, and a last convolution with a kernel of one place.
 
@@ -168,13 +186,20 @@ def peeling_of(net: nn.Module, batch: Batch) -> Peeling:
         (Plain, [0, 3], "body.2.weight"),
         (lambda: Plain(nn.Identity), [0, 3], "body.2.weight"),
         (Bottleneck, [0, 3], "first.0.weight"),
+        (Strided, [0, 3], "branch.0.weight"),
         (Inverted, [3], "stem.0.weight"),
         (lambda: Inverted(pad=True), [3], "stem.0.weight"),
         (lambda: Inverted(way=True), [3], "stem.0.weight"),
     ],
     ids=[
         *("residual, in place", "residual", "plain", "two convolutions without gates between"),
-        *("bottleneck", "inverted residual", "inverted residual with padding apart", "a way around"),
+        *(
+            "bottleneck",
+            "bottleneck with a stride",
+            "inverted residual",
+            "inverted residual with padding apart",
+            "a way around",
+        ),
     ],
 )
 def test_maps_are_exact_down_to_the_first_convolution_behind_another(
