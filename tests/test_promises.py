@@ -14,14 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from unveil import attacks, enhancers, obfuscations
+from unveil.captures.manifest import Manifest
+from unveil.captures.writing import write_recording
 from unveil.cli import app as cli
 from unveil.cli.config import load
 from unveil.clients import training
 from unveil.clients.models import build_model
+from unveil.core.batch import Batch
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,6 +70,19 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return run
 
 
+def record(picture: Path) -> None:
+    """Write `update.safetensors`, the gradient of one picture, and `mine.py`, which has the network."""
+    Path("mine.py").write_text(
+        "from torch import nn\n\n\ndef Net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 4))\n"
+    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 4))
+    image = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None] / 255
+    gradient = training.FedSGD()(model, Batch(image, torch.tensor([0])))
+    known = {"image_shape": [3, 40, 40], "classes": 4, "examples": 1, "labels": [0], "mode": "eval"}
+    facts = Manifest().declaring(**known)
+    write_recording("update.safetensors", manifest=facts, before=model.state_dict(), gradient=gradient)
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as it stands there, one after the other, with settings that make it short."""
@@ -77,10 +96,11 @@ def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytes
     shutil.copytree(ROOT / "studies", folder / "studies", ignore=shutil.ignore_patterns("pictures"))
     (folder / "pictures" / "a").mkdir(parents=True)
     Image.new("RGB", (40, 40), "red").save(folder / "pictures" / "a" / "x.png")
-    assert len(COMMANDS) >= 8
+    record(folder / "pictures" / "a" / "x.png")
+    assert len(COMMANDS) >= 10
     for command in COMMANDS:
         _, *args = shlex.split(command)
-        if args[0] == "audit":
+        if args[0] == "audit" and args[1].endswith(".toml"):
             if args[1] == "mine.toml":
                 call("init", "mine.toml")
             text = Path(args[1]).read_text(encoding="utf-8")
