@@ -42,6 +42,7 @@ CORRECTED = 3  # times that gates which the gradients contradict are put right, 
 EXACT = 1e-3  # difference of the gradients at which it is not solved again
 ROUNDED = 1e-5  # the same in train mode
 AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
+FINE = 1e-2  # deviation relative to a map's spread below which a picture hardly gains
 UNSURE = 0.3  # deviation of a map from an obfuscated update, relative to its spread, up to which the map counts
 
 
@@ -74,9 +75,9 @@ class PeeledMap:
     def says(self) -> float:
         """How much the map says of the pictures, in nats: its size times the logarithm of spread over deviation.
 
-        Of exact maps a deeper one says as much, whatever its size.
+        Deviations below `FINE` count as that. Of exact maps a deeper one says as much, whatever its size.
         """
-        return -self.values.numel() * math.log(self.unsure) if self.unsure else math.inf
+        return -self.values.numel() * math.log(max(self.unsure, FINE)) if self.unsure else math.inf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
