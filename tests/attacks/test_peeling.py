@@ -22,7 +22,7 @@ from unveil.attacks.separation.peeling.ordering import ordered
 from unveil.attacks.separation.peeling.peel import Peeling
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
-from unveil.core.protocols import Knowledge
+from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
 from unveil.core.reconstruction import Reconstruction, Stop
 from unveil.core.update import Update
 from unveil.metrics.pixel import psnr
@@ -243,11 +243,8 @@ def test_patches_are_put_in_order_by_their_overlap() -> None:
         assert torch.equal(shuffled[order], torch.arange(places))
 
 
-def attacked(net: nn.Module, batch: Batch, *, sent: str = "none", mode: str = "eval", steps: int = 1) -> Reconstruction:
-    training = FedSGD(mode=mode)  # type: ignore[arg-type]
-    obfuscation = obfuscation_of(sent)
-    update = obfuscation(Update(training(net, batch)), generator=seeded(0))
-    knowing = Knowledge(
+def knowledge_of(batch: Batch, training: LocalTraining, obfuscation: Obfuscation) -> Knowledge:
+    return Knowledge(
         training=training,
         image_shape=SHAPE,
         num_images=len(batch),
@@ -255,6 +252,13 @@ def attacked(net: nn.Module, batch: Batch, *, sent: str = "none", mode: str = "e
         labels=batch.labels,
         obfuscation=obfuscation,
     )
+
+
+def attacked(net: nn.Module, batch: Batch, *, sent: str = "none", mode: str = "eval", steps: int = 1) -> Reconstruction:
+    training = FedSGD(mode=mode)  # type: ignore[arg-type]
+    obfuscation = obfuscation_of(sent)
+    update = obfuscation(Update(training(net, batch)), generator=seeded(0))
+    knowing = knowledge_of(batch, training, obfuscation)
     return parse(f"unveil:steps={steps}")(net, update, knowing, generator=seeded(0))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.attacks.test_peeling import CLASSES, SHAPE, Residual, attacked, batch_of, made
+from tests.attacks.test_peeling import Residual, attacked, batch_of, knowledge_of, made
 from torch import Tensor
 
 from seeds import seeded
@@ -13,7 +13,6 @@ from unveil.attacks.separation.peeling.gates import Space, find_gates
 from unveil.attacks.separation.peeling.noise import Distance, distance_of
 from unveil.attacks.separation.state import Problem
 from unveil.clients.training import parse as training_of
-from unveil.core.protocols import Knowledge
 from unveil.core.update import Update
 from unveil.metrics.pixel import psnr
 from unveil.obfuscations import parse as obfuscation_of
@@ -57,14 +56,7 @@ def problem_of(training: str, sent: str) -> Problem:
     net, batch, obfuscation = made(Residual), batch_of([0, 3]), obfuscation_of(sent)
     trained = training_of(training)
     update = obfuscation(Update(trained(net, batch)), generator=seeded(0))
-    knowing = Knowledge(
-        training=trained,
-        image_shape=SHAPE,
-        num_images=len(batch),
-        classes=CLASSES,
-        labels=batch.labels,
-        obfuscation=obfuscation,
-    )
+    knowing = knowledge_of(batch, trained, obfuscation)
     return Problem(model=net, update=update, knowledge=knowing, labels=batch.labels, generator=seeded(0))
 
 
