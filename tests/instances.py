@@ -90,6 +90,7 @@ TRAININGS = (
     "fedsgd",
     "fedsgd:mode=train",
     "fedsgd:clip=1,noise=0.5",
+    "fedsgd:clip=1,expected=8",
     "fedavg:steps=2,lr=0.01",
     "fedavg:epochs=2,batch_size=2,lr=0.01,momentum=0.9,shuffle=0",
 )

@@ -29,6 +29,7 @@ TRAININGS = [
     FedAvg(steps=4, batch_size=3, lr=0.1, momentum=0.9),
     FedAvg(steps=3, lr=0.1, momentum=0.5, weight_decay=0.01),
     FedAvg(steps=2, lr=0.1, clip=0.5),
+    FedAvg(steps=2, lr=0.1, clip=0.5, expected=3),
 ]
 
 
@@ -193,6 +194,17 @@ def test_dp_noise_has_its_size_and_is_the_clients_alone() -> None:
         training(model, batch)
 
 
+def test_the_sum_and_its_noise_are_divided_by_the_expected_batch_size() -> None:
+    model, batch = small_client()
+    by_number, by_expected = FedSGD(clip=1.0, noise=2.0), FedSGD(clip=1.0, noise=2.0, expected=10)
+    for name, sent in by_number(model, batch, generator=seeded(0)).items():
+        other = by_expected(model, batch, generator=seeded(0))[name]
+        torch.testing.assert_close(other, sent * len(batch) / 10)
+    steps = FedAvg(steps=1, lr=1.0, clip=1.0, noise=2.0, expected=10)(model, batch, generator=seeded(0))
+    for name, sent in by_expected(model, batch, generator=seeded(0)).items():
+        torch.testing.assert_close(steps[name], sent)
+
+
 def test_a_weight_used_outside_its_layer_is_not_kept_thin(everything_thin: None) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
@@ -249,6 +261,9 @@ def test_a_printed_training_gives_its_spec_back(spec: str) -> None:
         ("fedsgd:clip=0", "expected clip > 0"),
         ("fedsgd:noise=1", "give clip as well"),
         ("fedsgd:clip=1,noise=-1", "expected noise >= 0"),
+        ("fedsgd:clip=1,expected=0", "expected `expected` > 0, got 0; it is the expected batch size"),
+        ("fedsgd:expected=8", "give clip as well"),
+        ("fedavg:steps=1,lr=1,expected=8", "give clip as well"),
         ("fedsgd:mode=test", "mode=test does not fit"),
     ],
 )

@@ -23,6 +23,7 @@ class LocalSteps:
     Args:
         model: The network in the client's mode.
         clip: Clipping norm of each example's gradient; None for no clipping.
+        expected: What the sum of clipped gradients is divided by; None for their number.
         draws: Seed of the network's random draws; None to replace every draw by its mean.
         differentiable: Keep the graph, so that gradients can be differentiated with respect to the batch.
         may_be_thin: Factor the gradients of large Linear weights.
@@ -33,12 +34,14 @@ class LocalSteps:
         model: Module,
         clip: float | None,
         *,
+        expected: float | None = None,
         draws: Draws,
         differentiable: bool = False,
         may_be_thin: bool = True,
     ) -> None:
         self.model = model
         self.clip = clip
+        self.expected = expected
         self.draws = draws
         self.differentiable = differentiable
         self.thin = thin_weights(model) if may_be_thin else frozenset[str]()
@@ -67,7 +70,7 @@ class LocalSteps:
             one = Batch(batch.images[i : i + 1], batch.labels[i : i + 1])
             slopes = self._once(delta, one, seed_of(self.draws, step, i))
             norm = torch.stack([square_norm(slope) for slope in slopes.values()]).sum().clamp_min(1e-24).sqrt()
-            share = (self.clip / norm).clamp(max=1.0) / len(batch)
+            share = (self.clip / norm).clamp(max=1.0) / (self.expected or len(batch))
             for name, slope in slopes.items():
                 total[name] = slope * share if name not in total else added(total[name], slope * share)
         return total

@@ -36,6 +36,8 @@ class FedSGD:
         mode: The client's mode: `eval`, or `train`, in which BatchNorm uses the batch's own statistics.
         clip: DP-SGD: each example's gradient is clipped to this L2 norm before the mean; None for no clipping.
         noise: DP-SGD: noise multiplier; the mean gets Gaussian noise of standard deviation noise * clip / n.
+        expected: DP-SGD: what the sum of the clipped gradients is divided by instead of their number n, which is the
+            expected batch size where the batch was drawn by Poisson sampling, as Opacus does; None for n.
         buffers: What becomes of the buffers that training changes, such as BatchNorm's running statistics: `kept` by
             the client, `sent` as they are, as a `state_dict` is, or `obfuscated` like the gradient.
 
@@ -51,10 +53,11 @@ class FedSGD:
     mode: Mode = "eval"
     clip: float | None = None
     noise: float = 0.0
+    expected: float | None = None
     buffers: BufferSetting = "kept"
 
     def __post_init__(self) -> None:
-        _check_privacy("FedSGD", self.clip, self.noise)
+        _check_privacy("FedSGD", self.clip, self.noise, self.expected)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Return the gradient that the client sends; see `LocalTraining`."""
@@ -62,14 +65,20 @@ class FedSGD:
 
     def trained(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Trained:
         """Return the gradient and the changes of the buffers; see `SendsBuffers`."""
-        client = LocalSteps(in_mode(model, self.mode), self.clip, draws=draws_of(generator))
+        client = LocalSteps(in_mode(model, self.mode), self.clip, expected=self.expected, draws=draws_of(generator))
         sent = _detached(client.gradient({}, batch))
-        sent = _noised(sent, self.noise * (self.clip or 0.0) / len(batch), generator)
+        sent = _noised(sent, self.noise * (self.clip or 0.0) / (self.expected or len(batch)), generator)
         return Trained(tensors=sent, buffers=_changes(client, self.buffers))
 
     def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """Return the gradient without noise, differentiable in the batch; large Linear weights are factored."""
-        client = LocalSteps(in_mode(model, self.mode), self.clip, draws=draws, differentiable=_is_searched(batch))
+        client = LocalSteps(
+            in_mode(model, self.mode),
+            self.clip,
+            expected=self.expected,
+            draws=draws,
+            differentiable=_is_searched(batch),
+        )
         return client.gradient({}, batch)
 
     __str__ = spec_of
@@ -90,6 +99,7 @@ class FedAvg:
         mode: The client's mode: `eval`, or `train`, in which BatchNorm uses each mini-batch's own statistics.
         clip: DP-SGD's per-example clipping norm in every step; None for no clipping.
         noise: DP-SGD's noise multiplier in every step.
+        expected: What DP-SGD divides each step's sum by instead of its number of pictures; see `FedSGD`.
         buffers: What becomes of the buffers that training changes, such as BatchNorm's running statistics: `kept` by
             the client, `sent` as they are, as a `state_dict` is, or `obfuscated` like the weight difference.
 
@@ -111,6 +121,7 @@ class FedAvg:
     mode: Mode = "eval"
     clip: float | None = None
     noise: float = 0.0
+    expected: float | None = None
     buffers: BufferSetting = "kept"
 
     def __post_init__(self) -> None:
@@ -126,7 +137,7 @@ class FedAvg:
         if not 0 <= self.momentum < 1:
             raise UsageError(f"FedAvg: expected 0 <= momentum < 1, got {self.momentum}; 0 switches it off")
         not_negative("FedAvg", "weight_decay", self.weight_decay, "0 switches it off")
-        _check_privacy("FedAvg", self.clip, self.noise)
+        _check_privacy("FedAvg", self.clip, self.noise, self.expected)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Return the weight difference that the client sends; see `LocalTraining`."""
@@ -150,6 +161,7 @@ class FedAvg:
         return LocalSteps(
             in_mode(model, self.mode),
             self.clip,
+            expected=self.expected,
             draws=draws,
             differentiable=differentiable,
             may_be_thin=not self.weight_decay,
@@ -163,7 +175,7 @@ class FedAvg:
             part = Batch(batch.images[rows], batch.labels[rows])
             step: Candidate = client.gradient(delta, part, step=number)
             if generator is not None and self.noise and self.clip:
-                step = _noised(_detached(step), self.noise * self.clip / len(part), generator)
+                step = _noised(_detached(step), self.noise * self.clip / (self.expected or len(part)), generator)
             for name, slope in step.items():
                 if self.weight_decay:
                     now = _now(parameters[name], delta.get(name))
@@ -280,11 +292,15 @@ def _noised(tensors: Tensors, sigma: float, generator: Generator | None) -> Tens
     }
 
 
-def _check_privacy(who: str, clip: float | None, noise: float) -> None:
-    """Raise a `UsageError` unless `clip` is positive or None, and `noise` is 0, or positive with a `clip`."""
+def _check_privacy(who: str, clip: float | None, noise: float, expected: float | None) -> None:
+    """Raise a `UsageError` unless each is positive or not given, and `noise` and `expected` come with a `clip`."""
     if clip is not None:
         positive(who, "clip", clip, "leave it out for no clipping")
     not_negative(who, "noise", noise, "0 switches it off")
     if noise and clip is None:
         raise UsageError(f"{who}: noise is a multiple of the clipping norm; give clip as well, such as clip=1")
     not_negative(who, "noise * clip", noise * (clip or 0.0), "it is the noise's standard deviation")
+    if expected is not None:
+        positive(who, "`expected`", expected, "it is the expected batch size; leave it out to divide by the actual one")
+        if clip is None:
+            raise UsageError(f"{who}: expected divides the sum of clipped gradients; give clip as well, such as clip=1")
