@@ -105,7 +105,8 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
         running.kill()
         running.communicate()
     assert running.returncode == 130
-    assert err == "Interrupted: 1 of 2 trials are kept in out; run the same command again to go on.\n"
+    kept = "Interrupted: 1 of 2 trials are kept in out; run the same command again to go on, "
+    assert err == kept + "or `unveil report out` for a report of them.\n"
     assert (tmp_path / "out" / "results.jsonl").read_bytes().count(b"\n") == 1
 
 
@@ -156,6 +157,22 @@ def test_an_audit_with_an_enhancer_says_so(call: Call) -> None:
     assert "the enhancer adds" in report.read_text(encoding="utf-8")
 
 
+def test_each_enhancer_has_a_folder_of_its_own() -> None:
+    from unveil.cli.presenting import results_folder
+
+    def folder(enhancer: Any, variant: str | None = None) -> str:
+        return results_folder(Path("here/mine.toml"), variant, enhancer).as_posix()
+
+    assert folder(None) == "audits/mine"
+    assert folder("faithful", "long") == "audits/mine-long-faithful"
+    assert (
+        folder("prior.safetensors@0123456789ab") == "audits/mine-prior-0123456789ab"
+    )  # the checksum tells files apart
+    assert folder("prior.safetensors@ba9876543210") != folder("prior.safetensors@0123456789ab")
+    assert folder("lowbits.components:Lighter:by=0.1") == "audits/mine-lowbits.components-Lighter-by=0.1"
+    assert folder("lowbits.components:Lighter:by=0.2") != folder("lowbits.components:Lighter:by=0.1")
+
+
 @pytest.mark.slow
 def test_what_was_skipped_in_a_folder_of_pictures_stands_in_the_report(call: Call) -> None:
     for name in ("ant", "bee"):
@@ -204,6 +221,7 @@ def test_an_interrupted_audit_goes_on(call: Call, monkeypatch: pytest.MonkeyPatc
         answer = call("audit", "audit.toml", "--out", "out")
     assert answer.code == 130
     assert "Interrupted: 1 of 2 trials are kept in out" in answer.err
+    assert "or `unveil report out` for a report of them." in answer.err
     first = Path("out/results.jsonl").read_bytes()
 
     answer = call("audit", "audit.toml", "--out", "out")
@@ -430,6 +448,17 @@ def test_list_shows_every_component_with_its_settings(call: Call) -> None:
     assert "attacks:" not in obfuscations
     assert "density=..." in obfuscations
     assert "norm=l2" in obfuscations
+
+
+def test_list_has_every_metric_and_what_it_needs(call: Call) -> None:
+    from unveil.metrics import FACTS
+
+    found = {entry["name"]: entry["summary"] for entry in json.loads(call("list", "metrics", "--json").out)}
+    assert list(found) == list(FACTS)
+    assert found["psnr"] == "PSNR, dB: pixel error on a logarithmic scale; higher means that more came back."
+    assert found["lpips"].endswith("; lower means that more came back; needs lpips_weights in [metrics].")
+    assert found["reid_rank"].endswith("; needs decoys in [metrics].")
+    assert found["true_class"].endswith("; needs classifier in [metrics].")
 
 
 def test_list_as_json(call: Call) -> None:

@@ -1,4 +1,5 @@
 import re
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -93,6 +94,8 @@ def test_folders_are_relative_to_the_file_and_named_as_in_it(tmp_path: Path) -> 
         ("seeds = [5, 6]", "seeds [5, 6]"),
         ("client.0.name=a = b", "client a = b"),
         ("client.0.name='x'", "client x"),
+        ("attack.2.name=idlg", "attack 2: idlg"),
+        ("metrics.decoys=1", "decoys 1"),
     ],
 )
 def test_values_can_be_overridden(tmp_path: Path, override: str, expected: str) -> None:
@@ -101,17 +104,45 @@ def test_values_can_be_overridden(tmp_path: Path, override: str, expected: str) 
         *(f"attack {number}: {attack}" for number, attack in enumerate(audit.attacks)),
         f"seeds {list(audit.seeds)}",
         f"client {audit.clients[0].name}",
+        f"decoys {audit.metrics.decoys}",
     ]
     assert expected in found
+
+
+def test_a_table_that_the_file_does_not_have_can_be_set(tmp_path: Path) -> None:
+    overrides = ["client.0.normalise.mean=0.5", "client.0.normalise.std=0.25", "client.0.model.name=lenet"]
+    text = '[[attack]]\nname = "rog"\n[[client]]\nname = "a"\nsize = 16\nbatch = 1\n'
+    (client,) = load(write(tmp_path, text), overrides).clients
+    assert (client.normalisation, client.model_name) == ("mean 0.5, std 0.25", "lenet")
+
+
+def test_a_model_stands_beside_the_audit_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "beside_of_test_config.py").write_text(
+        "from torch.nn import Flatten, Linear, Sequential\n"
+        "def net(classes):\n"
+        "    from weights_of_test_config import inputs\n"  # imported later, too
+        "    return Sequential(Flatten(), Linear(inputs, classes))\n"
+    )
+    (tmp_path / "weights_of_test_config.py").write_text("inputs = 768\n")
+    overrides = ["client.0.model=beside_of_test_config:net"]
+    (client,) = load(write(tmp_path, GOOD), overrides).clients
+    assert client.model_name == "beside_of_test_config:net"
+    with pytest.raises(UsageError, match="No module named 'nowhere'; put it beside the audit file, or run"):
+        load(write(tmp_path, GOOD), ["client.0.model=nowhere:net"])
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("seeds", "expected KEY=VALUE"),
-        ("attack.2.steps=5", "the file has no '2' there"),
+        ("attack.2.steps=5", "attack.2 needs a name"),
+        ("attack.3.steps=5", "the file has no '3' there"),
         ("attack.first.steps=5", "the file has no 'first' there"),
-        ("atack.0.steps=5", "the file has no 'atack' there"),
+        ("atack.0.steps=5", "unknown key 'atack'; did you mean 'attack'?"),
+        ("metric.decoys=5", "unknown key 'metric'; did you mean 'metrics'?"),
         ("client.0.name.x=5", "client.0.name is not a table"),
         ("seeds.0=5", "seeds is not a table"),
         ("attack.0.stpes=5", "with --set attack.0.stpes=5: attack 'rog' has no setting 'stpes'; did you mean 'steps'?"),

@@ -229,9 +229,33 @@ def test_a_file_that_is_no_picture_is_named(tmp_path):
         load_pictures(tmp_path, count=1, size=4)
 
 
-def test_sixteen_bits_are_not_clipped_silently(tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tiff", "ppm"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
+    values = np.array([[0, 257], [40_000, 65_535]], dtype=np.uint16)
+    (tmp_path / "a").mkdir()
+    Image.fromarray(values).save(tmp_path / "a" / f"scan.{suffix}")
+    found = load_pictures(tmp_path, count=1, size=2, channels=1)
+    # 40,000 of 65,535 is 155.6 of 255.
+    assert (found.images * 255).round().flatten().tolist() == [0, 1, 156, 255]
+
+
+def test_a_grey_picture_of_sixteen_bits_is_grey_in_colour_too(tmp_path):
     save(tmp_path / "a" / "scan.png", 40_000, mode="I;16")
-    with pytest.raises(UsageError, match=r"scan.png': expected 8 bits a channel, got mode I;16; save it as an 8-bit"):
+    found = load_pictures(tmp_path, count=1, size=4)
+    assert found.images.shape == (1, 3, 4, 4)
+    assert (found.images * 255).round().unique().tolist() == [156]
+
+
+def test_twelve_bits_in_sixteen_are_not_taken_for_darkness(tmp_path):
+    save(tmp_path / "a" / "scan.png", 4095, mode="I;16")
+    with pytest.raises(UsageError, match=r"scan.png': its 16-bit values end at 4095, .*multiply values of 12 bits"):
+        load_pictures(tmp_path, count=1, size=4)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_values_without_a_known_range_are_refused(tmp_path, mode):
+    save(tmp_path / "a" / "scan.tiff", 3, mode=mode)
+    with pytest.raises(UsageError, match=f"scan.tiff': expected 8 or 16 bits a channel, got mode {mode}"):
         load_pictures(tmp_path, count=1, size=4)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from unveil import __version__
-from unveil.cli.presenting import INTERRUPTED, named_device, named_enhancer, present, run_and_present
+from unveil.cli.presenting import INTERRUPTED, named_device, named_enhancer, present, results_folder, run_and_present
 from unveil.core.errors import UsageError, one_line
 from unveil.core.files import write_new
 from unveil.core.usercode import is_users, one_line_of
@@ -103,7 +103,7 @@ def demo(out: Path, float32: bool) -> None:
 
 @unveil.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Results folder.  [default: audits/FILE[-NAME]]")
+@click.option("--out", type=click.Path(path_type=Path), help="Results folder.  [default: audits/FILE[-NAMES]]")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as in attack.0.steps=50."
 )
@@ -169,11 +169,11 @@ def audit(
         described = dataclasses.replace(described, metrics=metrics)
     if enhancer is not None:
         described = dataclasses.replace(described, enhancer=named_enhancer(enhancer))
-    name = "-".join(part for part in (file.stem, variant, enhancer and Path(enhancer).stem) if part)
     with using("float32" if float32 else None):
         with redirect_stdout(sys.stderr):  # a client tries its model on the new device
             described = described.to(named_device(device))
-        run_and_present(described, out or Path("audits", name), as_json=as_json)
+        folder = results_folder(file, variant, described.enhancer if enhancer is not None else None)
+        run_and_present(described, out or folder, as_json=as_json)
 
 
 @unveil.command()

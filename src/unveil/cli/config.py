@@ -25,6 +25,7 @@ from unveil.core.errors import UsageError, nearest
 from unveil.core.files import MIB, is_regular, read_bytes, reason_of, shown
 from unveil.core.protocols import Attack, Enhancer
 from unveil.core.registry import construct, split, toml_value
+from unveil.core.third_parties import modules_beside
 from unveil.metrics.perceptual import DOWNLOAD
 
 LARGEST = 16 * MIB  # of an audit file
@@ -34,7 +35,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     """Read an audit file.
 
     Args:
-        path: The TOML file; paths in it are relative to its folder.
+        path: The TOML file; paths in it are relative to its folder, in which modules that it names are looked for too.
         overrides: `key=value` each, as in `attack.0.steps=50`; the value is TOML, or else a plain string.
         variant: Name of one of the file's own sets of overrides, `[variant.NAME]`, applied before the others.
 
@@ -48,7 +49,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
             _set(data, key, value, f"{path}, variant {variant}, {key}")
     for override in overrides:
         _override(data, override)
-    with _naming(" with ".join([str(path), *(f"--set {override}" for override in overrides)])):
+    naming = _naming(" with ".join([str(path), *(f"--set {override}" for override in overrides)]))
+    with naming, modules_beside(path.parent):
         table = checked(data)
         return Audit(
             clients=[_client(number, client, path.parent, table) for number, client in enumerate(table.client)],
@@ -93,14 +95,17 @@ def _override(data: dict[str, Any], text: str) -> None:
 
 
 def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set one value in place; dots in the key part tables, and tables of a list are numbered from 0."""
+    """Set one value in place; dots in the key part tables, and tables of a list are numbered from 0.
+
+    A table that the file does not have is made, and so is the next table of a list.
+    """
     *parents, last = key.split(".")
     with _naming(where):
         refuse_renamed(parents[:1] or [last])
     place: Any = data
-    for part in parents:
+    for part, inner in zip(parents, key.split(".")[1:], strict=True):
         try:
-            place = place[_number(part)] if isinstance(place, list) else place[part]
+            place = _table(place, part, of_list=inner.isdecimal())
         except (KeyError, IndexError, ValueError, TypeError):
             raise UsageError(
                 f"{where}: the file has no {part!r} there; write KEY as in attack.0.steps, counting from 0"
@@ -108,6 +113,24 @@ def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
     if not isinstance(place, dict):
         raise UsageError(f"{where}: {'.'.join(parents)} is not a table; write KEY as in attack.0.steps")
     place[last] = value
+
+
+def _table(place: Any, part: str, *, of_list: bool) -> Any:
+    """The table or list under one part of a key; an empty one is made if it is missing.
+
+    Args:
+        place: The table or list that holds it.
+        part: Its key, or its number in a list, which may be the next one.
+        of_list: Whether a missing one is a list of tables.
+    """
+    if isinstance(place, list):
+        number = _number(part)
+        if number == len(place):
+            place.append({})
+        return place[number]
+    if isinstance(place, dict):
+        return place.setdefault(part, [] if of_list else {})
+    raise TypeError(part)
 
 
 def _number(part: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from unveil import attacks, enhancers, metrics, obfuscations
 from unveil.clients import models, training
+from unveil.core.metric import MetricFacts
 from unveil.core.registry import settings_of
 from unveil.core.third_parties import find, installed
 
@@ -37,7 +38,7 @@ CATALOGUES: Mapping[str, Mapping[str, Any]] = {
     "obfuscations": obfuscations.CATALOGUE,
     "attacks": attacks.CATALOGUE,
     "enhancers": enhancers.CATALOGUE,
-    "metrics": {name: metric.score for name, metric in metrics.CATALOGUE.items()},
+    "metrics": metrics.FACTS,
 }
 
 
@@ -55,8 +56,8 @@ def entries(kind: str | None = None) -> list[Entry]:
         Entry(
             kind=group,
             name=name,
-            summary=component if isinstance(component, str) else _summary(component),
-            settings=_settings(component),
+            summary=_summary(component),
+            settings={} if isinstance(component, MetricFacts) else _settings(component),
         )
         for group, catalogue in catalogues.items()
         for name, component in catalogue.items()
@@ -66,12 +67,20 @@ def entries(kind: str | None = None) -> list[Entry]:
 def _others(group: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """The components of other installed packages by their short names."""
     one = group.removesuffix("s")
-    found = {name: find(one, own, name) for name in installed(one, own)}
-    return {name: component.score if group == "metrics" else component for name, component in found.items()}
+    return {name: find(one, own, name) for name in installed(one, own)}
 
 
-def _summary(component: type | Callable[..., Any]) -> str:
-    """The first sentence of the docstring."""
+def _summary(component: str | MetricFacts | type | Callable[..., Any]) -> str:
+    """What a metric says of itself, the text of a component that is one, or the first sentence of its docstring."""
+    if isinstance(component, str):
+        return component
+    if isinstance(component, MetricFacts):
+        needs = metrics.NEEDS.get(component.name)
+        return (
+            f"{component.heading}: {component.description or 'not described'}; "
+            f"{'higher' if component.leak == 'high' else 'lower'} means that more came back"
+            f"{(needs and f'; needs {needs} in [metrics]') or ''}."
+        )
     first, _, _ = (inspect.getdoc(component) or "").partition("\n\n")
     sentence, _, _ = " ".join(first.split()).partition(". ")
     return sentence.rstrip(".") + "."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from contextlib import redirect_stdout
@@ -43,7 +44,7 @@ def run_and_present(audit: Runnable, folder: Path, *, as_json: bool) -> None:
     except KeyboardInterrupt:
         click.echo(
             f"Interrupted: {_kept(folder)} of {len(audit)} trials are kept in {folder}; "
-            "run the same command again to go on.",
+            f"run the same command again to go on, or `unveil report {shlex.quote(str(folder))}` for a report of them.",
             err=True,
         )
         sys.exit(INTERRUPTED)
@@ -88,6 +89,20 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str 
         console = Console()
         print_table(trials, console if console.is_terminal else Console(width=PAGE))
         click.echo(f"Report: {path}")
+
+
+def results_folder(file: Path, variant: str | None, enhancer: Enhancer | None) -> Path:
+    """The results folder of an audit file: one for each variant, and for each enhancer of the command line.
+
+    Two files of weights with one name have two folders, as has a component of another package with other settings.
+
+    Args:
+        file: The audit file.
+        variant: Name of its variant; None for none.
+        enhancer: The enhancer that `--enhancer` names; None for none.
+    """
+    of_enhancer = "" if enhancer is None else re.sub(r"[^\w.=+-]+", "-", str(enhancer).replace(".safetensors@", "-"))
+    return Path("audits", "-".join(filter(None, (file.stem, variant, of_enhancer))))
 
 
 def named_enhancer(name: str) -> Enhancer | None:

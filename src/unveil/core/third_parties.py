@@ -6,7 +6,9 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +18,24 @@ from unveil.core.errors import UsageError, nearest
 from unveil.core.usercode import running, unchanged
 
 FEW = 12  # a message lists the names of a module if it has at most as many
+
+_BESIDE: ContextVar[Path | None] = ContextVar("folder beside which modules are looked for", default=None)
+
+
+@contextmanager
+def modules_beside(folder: Path) -> Iterator[None]:
+    """Look for the modules that components are named by in this folder first, inside the `with` block."""
+    before = _BESIDE.set(folder.resolve())
+    try:
+        yield
+    finally:
+        _BESIDE.reset(before)
+
+
+def _folders() -> list[Path]:
+    """Return the folders in which modules are looked for before the installed ones, the first one first."""
+    beside = _BESIDE.get()
+    return [*([] if beside is None else [beside]), Path.cwd()]
 
 
 def installed(kind: str, catalogue: Container[str]) -> dict[str, EntryPoint]:
@@ -90,7 +110,9 @@ def refuse_misleading_name(kind: str, catalogue: Container[str], name: str, foun
 
 
 def attribute_of(who: str, module_name: str, attribute: str, *, kind: str, thing: str) -> Any:
-    """Import a module, also from the current directory, and return one of its attributes.
+    """Import a module and return one of its attributes.
+
+    The module may be in the current directory, and before that in the folder of `modules_beside`.
 
     Args:
         who: The component's name for the message.
@@ -103,12 +125,12 @@ def attribute_of(who: str, module_name: str, attribute: str, *, kind: str, thing
         UsageError: The module or the attribute is missing, importing fails, or the attribute cannot be called.
     """
     _check_module(who, module_name, attribute, kind=kind, thing=thing)
-    if os.getcwd() not in sys.path:  # as `python -m` does, so that a user's own files are found
-        sys.path.insert(0, os.getcwd())
+    _make_found(module_name)
     importlib.invalidate_caches()
+    beside = "put it beside the audit file, or " if _BESIDE.get() is not None else ""
     with running(
         f"{who}: importing {module_name!r}",
-        f"{_nearby(module_name)}run from the directory that holds it, or install it",
+        f"{_nearby(module_name)}{beside}run from the directory that holds it, or install it",
     ):
         module = importlib.import_module(module_name)
     found: Any = module
@@ -123,6 +145,21 @@ def attribute_of(who: str, module_name: str, attribute: str, *, kind: str, thing
         )
         raise UsageError(f"{who}: module {module_name!r} has no {thing} {attribute!r}; {hint}")
     return found
+
+
+def _make_found(module_name: str) -> None:
+    """Put the current directory on Python's path, as `python -m` does, and the first folder that has the module.
+
+    A folder that does not have it is left out, so that its other files do not stand for installed modules.
+    """
+    root = module_name.partition(".")[0]
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    beside = next(
+        (folder for folder in _folders() if (folder / f"{root}.py").is_file() or (folder / root).is_dir()), None
+    )
+    if beside is not None and str(beside) not in sys.path:
+        sys.path.insert(0, str(beside))
 
 
 def _check_module(who: str, name: str, attribute: str, *, kind: str, thing: str) -> None:
@@ -153,8 +190,9 @@ def _nearest(attribute: str, names: list[str]) -> str:
 
 
 def _nearby(module_name: str) -> str:
-    """Return a hint with a Python file of a similar name in the current directory; empty if there is none."""
+    """Return a hint with a Python file of a similar name in the same folders; empty if there is none."""
     import difflib
 
-    close = difflib.get_close_matches(module_name, [path.stem for path in Path.cwd().glob("*.py")], n=1, cutoff=0.7)
+    there = [path.stem for folder in _folders() for path in folder.glob("*.py")]
+    close = difflib.get_close_matches(module_name, there, n=1, cutoff=0.7)
     return f"did you mean {close[0]!r}? Else " if close and close[0] != module_name else ""

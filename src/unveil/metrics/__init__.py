@@ -30,7 +30,14 @@ FACTS: Mapping[str, MetricFacts] = {
 }
 """The facts of every metric of unveil's own, in the order of reports."""
 
-__all__ = ["CATALOGUE", "CORRELATION", "FACTS", "PSNR", "SSIM", "SSIM_GLOBAL", "facts_of", "parse", "remember"]
+NEEDS: Mapping[str, str] = {
+    LPIPS.name: "lpips_weights",
+    **dict.fromkeys((facts.name for facts in (JACCARD, SAME_TOP1, SAME_TOP5, FEATURES, TRUE_CLASS)), "classifier"),
+    **dict.fromkeys((facts.name for facts in (RANK, FOUND_FIRST, FOUND_IN_FIVE)), "decoys"),
+}
+"""Metric -> the key of `[metrics]` in an audit file without which it is not taken."""
+
+__all__ = ["CATALOGUE", "CORRELATION", "FACTS", "NEEDS", "PSNR", "SSIM", "SSIM_GLOBAL", "facts_of", "parse", "remember"]
 
 
 _RECORDED: dict[str, MetricFacts] = {}

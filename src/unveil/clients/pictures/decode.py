@@ -26,11 +26,16 @@ MOST_PIXELS = 100_000_000
 MOST_BYTES = 1024 * MIB
 """Most bytes of one picture file."""
 
+TWELVE_BITS = 4095
+"""Largest value of 12 bits, which scanners often keep in files of 16 bits without scaling it."""
+
 REPAIR = "repair or remove it"
 
 
 def read_picture(source: Path | bytes, name: str, *, most: int = MOST_PIXELS) -> Image:
     """Read a picture as RGB with 8 bits per channel, turned upright by its EXIF tag, on a white background.
+
+    Grey pictures of 16 bits are divided by 257, so that 65535 becomes 255.
 
     Args:
         source: A file, or its content.
@@ -38,18 +43,17 @@ def read_picture(source: Path | bytes, name: str, *, most: int = MOST_PIXELS) ->
         most: Most pixels that it may have.
 
     Raises:
-        UsageError: The file is no picture, damaged or too large, or has more than 8 bits per channel.
+        UsageError: The file is no picture, damaged or too large, or its values have no known range: they are floats, or
+            integers of 32 bits.
     """
     from PIL import Image, ImageOps
 
     try:
         with _opened(source, name, most) as picture:
             ImageOps.exif_transpose(picture, in_place=True)
-            if picture.mode[0] in "IF":
-                raise UsageError(
-                    f"picture {name}: expected 8 bits a channel, got mode {picture.mode}; save it as an 8-bit PNG"
-                )
             flat: Image.Image = picture
+            if picture.mode[0] in "IF":
+                flat = _eight_bits(picture, name)
             if picture.has_transparency_data:
                 flat = picture.convert("RGBA")
                 flat = Image.alpha_composite(Image.new("RGBA", flat.size, "white"), flat)
@@ -58,6 +62,27 @@ def read_picture(source: Path | bytes, name: str, *, most: int = MOST_PIXELS) ->
         raise
     except Exception as error:  # every decoder has exceptions of its own
         raise UsageError(f"picture {name} cannot be read ({reason_of(error)}); {REPAIR}") from None
+
+
+def _eight_bits(picture: Image, name: str) -> Image:
+    """Return a grey picture of 16 bits as one of 8 bits; raise a `UsageError` if its values have no known range."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(picture)
+    # Pillow opens 16-bit PPM, and some 16-bit PNG, as mode I, which has 32 bits.
+    sixteen = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
+    if not sixteen or values.min() < 0 or values.max() > 65535:
+        raise UsageError(
+            f"picture {name}: expected 8 or 16 bits a channel, got mode {picture.mode}, whose largest value is not "
+            "known; save it as an 8-bit or 16-bit PNG"
+        )
+    if 0 < values.max() <= TWELVE_BITS:
+        raise UsageError(
+            f"picture {name}: its 16-bit values end at {values.max()}, so that it would be nearly black; multiply "
+            "values of 12 bits by 16, or save it as an 8-bit PNG"
+        )
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))
 
 
 def size_of(source: bytes, name: str, *, most: int = MOST_PIXELS) -> tuple[int, int]:
