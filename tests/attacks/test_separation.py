@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 from statistics import median
 
@@ -61,13 +62,16 @@ def net(layers: int, *, bias: bool, classes: int = 20, act: type[nn.Module] = nn
     return model.double()
 
 
-def client(model: nn.Module, labels: list[int], *, seed: int = 5) -> tuple[Head, Tensor, Batch, Update]:
+def client(
+    model: nn.Module, labels: list[int], *, seed: int = 5, training: FedSGD | None = None
+) -> tuple[Head, Tensor, Batch, Update]:
+    training = training or FedSGD()
     images = dead_leaves(len(labels), SHAPE, generator=rng(seed)).to(next(model.parameters()).dtype)
     batch = Batch(images, torch.tensor(labels))
-    head = read_head(model, SHAPE, training=FedSGD())
+    head = read_head(model, SHAPE, training=training)
     with torch.no_grad():
         truth = head.features(images)
-    return head, truth, batch, Update(FedSGD()(model, batch))
+    return head, truth, batch, Update(training(model, batch))
 
 
 @pytest.mark.slow
@@ -131,6 +135,22 @@ def test_separation_is_exact_although_columns_of_the_last_layer_were_not_sent(pr
         )
         off.append(float((features - truth).norm() / truth.norm()))
     assert median(off) < 1e-3
+
+
+@pytest.mark.slow
+def test_separation_knows_that_labels_were_smoothed() -> None:
+    off: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(3):
+        model, training = net(2, bias=True, seed=seed), FedSGD(label_smoothing=0.3)
+        head, truth, batch, update = client(model, [3, 11, 7, 0], seed=seed, training=training)
+        gradients, tuning = [update.tensors[name] for name in head.weights], FactorisationTuning(first_ridge=1e-9)
+        for is_known in off:
+            used = head if is_known else dataclasses.replace(head, label_smoothing=0.0)
+            features, errors = first_guess(used, gradients, batch.labels, gain=1.0, tuning=tuning, generator=rng(seed))
+            features, _ = refine(used, gradients, features, errors, batch.labels, gain=1.0, rounds=30, tuning=tuning)
+            off[is_known].append(float((features - truth).norm() / truth.norm()))
+    assert median(off[True]) < 1e-3
+    assert median(off[False]) > 0.1
 
 
 def test_features_of_a_head_that_is_cut_off_give_the_network_back() -> None:

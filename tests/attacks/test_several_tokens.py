@@ -149,7 +149,10 @@ def test_synthetic_pictures_are_dark_and_pale_and_within_range() -> None:
     assert float(means.max()) > 0.7
 
 
-@pytest.mark.parametrize(("training", "gain"), [(FedSGD(), 1.0), (FedAvg(steps=2, lr=0.001), 2.0)])
+@pytest.mark.parametrize(
+    ("training", "gain"),
+    [(FedSGD(), 1.0), (FedAvg(steps=2, lr=0.001), 2.0), (FedSGD(label_smoothing=0.4, reduction="sum"), 2.0)],
+)
 def test_the_gain_is_that_of_the_local_training(training: LocalTraining, gain: float) -> None:
     problem, _ = problem_of(small(), [3, 7], training=training)
     found, noise = rehearsed(problem, read_gradients(problem), **NAMES)

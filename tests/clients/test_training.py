@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from fakes import small_client
 from seeds import seeded
@@ -29,6 +32,9 @@ TRAININGS = [
     FedAvg(steps=4, batch_size=3, lr=0.1, momentum=0.9),
     FedAvg(steps=3, lr=0.1, momentum=0.5, weight_decay=0.01),
     FedAvg(steps=2, lr=0.1, clip=0.5),
+    FedAvg(epochs=2, batch_size=3, drop_last=True, lr=0.1, momentum=0.9, nesterov=True),
+    FedAvg(steps=3, lr=0.1, momentum=0.9, dampening=0.3, reduction="sum", label_smoothing=0.1),
+    FedSGD(reduction="sum", label_smoothing=0.2),
     FedAvg(steps=2, lr=0.1, clip=0.5, expected=3),
 ]
 
@@ -54,13 +60,19 @@ def reference(model: nn.Module, batch: Batch, training: FedAvg) -> dict[str, Ten
     """FedAvg by torch's own SGD on a copy of the model."""
     client = copy.deepcopy(model)
     optimiser = torch.optim.SGD(
-        client.parameters(), lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
+        client.parameters(),
+        lr=training.lr,
+        momentum=training.momentum,
+        dampening=training.dampening,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
     )
-    size = training.batch_size or len(batch)
-    parts = [torch.arange(len(batch)).split(size)] * 10
-    for rows in [part for epoch in parts for part in epoch][: training.steps]:
+    loss = nn.CrossEntropyLoss(reduction=training.reduction, label_smoothing=training.label_smoothing)
+    pictures = TensorDataset(batch.images, batch.labels)
+    loader = DataLoader(pictures, training.batch_size or len(batch), drop_last=training.drop_last)
+    for images, labels in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), training.steps):
         optimiser.zero_grad()
-        F.cross_entropy(client(batch.images[rows]), batch.labels[rows]).backward()
+        loss(client(images), labels).backward()
         optimiser.step()
     return {n: p.detach() - q.detach() for (n, p), q in zip(model.named_parameters(), client.parameters(), strict=True)}
 
@@ -133,6 +145,13 @@ def test_gradcheck(training: LocalTraining, everything_thin: None) -> None:
         FedAvg(steps=5, lr=0.1),
         FedAvg(steps=7, lr=0.1, batch_size=3, momentum=0.9),
         FedAvg(steps=3, lr=0.1, momentum=0.5, weight_decay=0.1),
+        FedAvg(steps=4, lr=0.1, momentum=0.9, nesterov=True),
+        FedAvg(steps=3, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+        FedAvg(steps=4, lr=0.1, momentum=0.9, dampening=0.3),
+        FedAvg(steps=3, lr=0.1, momentum=0.9, dampening=1.0, weight_decay=0.1),
+        FedAvg(steps=3, lr=0.02, batch_size=3, reduction="sum"),
+        FedAvg(steps=3, lr=0.1, label_smoothing=0.3),
+        FedAvg(steps=5, lr=0.1, batch_size=3, drop_last=True, momentum=0.9),
     ],
     ids=str,
 )
@@ -142,6 +161,27 @@ def test_fedavg_is_torchs_sgd(training: FedAvg, everything_thin: None) -> None:
     batch = Batch(batch.images.double(), batch.labels)
     for name, tensor in reference(model, batch, training).items():
         torch.testing.assert_close(training(model, batch)[name], tensor)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_fedsgd_is_the_gradient_of_torchs_loss(reduction: Literal["mean", "sum"]) -> None:
+    model, batch = small_client()
+    loss = nn.CrossEntropyLoss(reduction=reduction, label_smoothing=0.2)
+    loss(model(batch.images), batch.labels).backward()
+    sent = FedSGD(reduction=reduction, label_smoothing=0.2)(model, batch)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(sent[name], parameter.grad)
+
+
+def test_a_last_small_batch_is_left_out_in_every_epoch() -> None:
+    model, batch = small_client()
+    alone = FedAvg(epochs=2, batch_size=3, drop_last=True, lr=0.1)(model, batch)
+    first_three = Batch(batch.images[:3], batch.labels[:3])
+    for name, tensor in FedAvg(steps=2, lr=0.1)(model, first_three).items():
+        torch.testing.assert_close(alone[name], tensor)
+    with pytest.raises(UsageError, match="4 pictures give no mini-batch of 5; leave drop_last out"):
+        FedAvg(epochs=1, batch_size=5, drop_last=True, lr=0.1)(model, batch)
+    assert FedAvg(epochs=3, batch_size=3, drop_last=True, lr=0.1).shortened(4).steps == 1
 
 
 def test_one_step_of_fedavg_is_lr_times_fedsgd() -> None:
@@ -205,6 +245,13 @@ def test_the_sum_and_its_noise_are_divided_by_the_expected_batch_size() -> None:
         torch.testing.assert_close(steps[name], sent)
 
 
+def test_a_sum_of_clipped_gradients_is_not_divided() -> None:
+    model, batch = small_client()
+    summed = FedSGD(clip=0.01, noise=2.0, reduction="sum")(model, batch, generator=seeded(0))
+    for name, tensor in FedSGD(clip=0.01, noise=2.0)(model, batch, generator=seeded(0)).items():
+        torch.testing.assert_close(summed[name], tensor * len(batch))
+
+
 def test_a_weight_used_outside_its_layer_is_not_kept_thin(everything_thin: None) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
@@ -261,10 +308,19 @@ def test_a_printed_training_gives_its_spec_back(spec: str) -> None:
         ("fedsgd:clip=0", "expected clip > 0"),
         ("fedsgd:noise=1", "give clip as well"),
         ("fedsgd:clip=1,noise=-1", "expected noise >= 0"),
+        ("fedsgd:mode=test", "mode=test does not fit"),
+        ("fedavg:steps=1,lr=0.1,nesterov=true", "nesterov needs momentum"),
+        ("fedavg:steps=1,lr=0.1,nesterov=true,momentum=0.9,dampening=0.1", "no dampening"),
+        ("fedavg:steps=1,lr=0.1,momentum=0.9,dampening=2", "0 <= dampening <= 1"),
+        ("fedavg:steps=1,lr=0.1,dampening=0.5", "dampening has no effect without momentum"),
+        ("fedavg:steps=1,lr=0.1,drop_last=true", "give a batch_size"),
+        ("fedavg:steps=1,lr=0.1,label_smoothing=1", "0 <= label_smoothing < 1"),
+        ("fedsgd:label_smoothing=-0.1", "0 <= label_smoothing < 1"),
+        ("fedsgd:reduction=max", "reduction=max does not fit"),
         ("fedsgd:clip=1,expected=0", "expected `expected` > 0, got 0; it is the expected batch size"),
         ("fedsgd:expected=8", "give clip as well"),
         ("fedavg:steps=1,lr=1,expected=8", "give clip as well"),
-        ("fedsgd:mode=test", "mode=test does not fit"),
+        ("fedsgd:clip=1,expected=8,reduction=sum", "leave expected or reduction=sum out"),
     ],
 )
 def test_bad_settings_are_one_clear_sentence(spec: str, message: str) -> None:

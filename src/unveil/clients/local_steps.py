@@ -14,6 +14,7 @@ from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, Factored, dense, square_norm
 from unveil.core.gradient import Gradient, gradient, thin_weights
+from unveil.core.loss import MEAN, Loss
 from unveil.core.network import Draws, fresh_buffers, seed_of
 
 
@@ -23,10 +24,12 @@ class LocalSteps:
     Args:
         model: The network in the client's mode.
         clip: Clipping norm of each example's gradient; None for no clipping.
-        expected: What the sum of clipped gradients is divided by; None for their number.
         draws: Seed of the network's random draws; None to replace every draw by its mean.
         differentiable: Keep the graph, so that gradients can be differentiated with respect to the batch.
         may_be_thin: Factor the gradients of large Linear weights.
+        loss: Mean or sum over the pictures of a step, and label smoothing.
+        expected: With clipping, what the sum over the pictures of a step is divided by, whatever their number; None for
+            their number, or for 1 if the loss is a sum.
     """
 
     def __init__(
@@ -34,21 +37,23 @@ class LocalSteps:
         model: Module,
         clip: float | None,
         *,
-        expected: float | None = None,
         draws: Draws,
         differentiable: bool = False,
         may_be_thin: bool = True,
+        loss: Loss = MEAN,
+        expected: float | None = None,
     ) -> None:
         self.model = model
         self.clip = clip
-        self.expected = expected
         self.draws = draws
         self.differentiable = differentiable
         self.thin = thin_weights(model) if may_be_thin else frozenset[str]()
         self.buffers = fresh_buffers(model)
+        self.loss = loss
+        self.expected = expected
 
     def gradient(self, delta: Candidate, batch: Batch, *, step: int = 0) -> Gradient:
-        """Compute the mean gradient of one local step; with a clipping norm, each example's gradient is clipped first.
+        """Compute the gradient of one local step; with a clipping norm, each example's gradient is clipped first.
 
         Args:
             delta: How far each parameter has moved from the model's own value.
@@ -70,10 +75,16 @@ class LocalSteps:
             one = Batch(batch.images[i : i + 1], batch.labels[i : i + 1])
             slopes = self._once(delta, one, seed_of(self.draws, step, i))
             norm = torch.stack([square_norm(slope) for slope in slopes.values()]).sum().clamp_min(1e-24).sqrt()
-            share = (self.clip / norm).clamp(max=1.0) / (self.expected or len(batch))
+            share = (self.clip / norm).clamp(max=1.0) / self.divisor(len(batch))
             for name, slope in slopes.items():
                 total[name] = slope * share if name not in total else added(total[name], slope * share)
         return total
+
+    def divisor(self, pictures: int) -> float:
+        """Return what the sum of the clipped gradients of a step, and its noise, are divided by."""
+        if self.loss.reduction == "sum":
+            return 1.0
+        return self.expected or pictures
 
     def _once(self, delta: Candidate, batch: Batch, draws: Draws) -> Gradient:
         return gradient(
@@ -84,6 +95,7 @@ class LocalSteps:
             thin=self.thin,
             buffers=self.buffers,
             draws=draws,
+            loss=self.loss,
         )
 
     def buffer_changes(self) -> Mapping[str, Shaped[Tensor, " ..."]]:

@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Generator, Tensor
 from torch.nn import Module
 
-from unveil.clients.local_steps import LocalSteps, added, draws_of
+from unveil.clients.local_optimisers import SGD, Slope
+from unveil.clients.local_steps import LocalSteps, draws_of
+from unveil.clients.private_steps import check_loss, check_privacy, noised
 from unveil.core.batch import Batch
-from unveil.core.bounds import not_negative, positive, whole
+from unveil.core.bounds import whole
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, Factored, dense
 from unveil.core.gradient import Gradient
+from unveil.core.loss import Loss, Reduction
 from unveil.core.network import Draws, Mode, in_mode
 from unveil.core.protocols import BufferSetting, LocalTraining, MayBeShortened, Trained
 from unveil.core.registry import build, spec_of
@@ -30,7 +33,7 @@ from unveil.core.types import Tensors
 
 @dataclass(frozen=True, kw_only=True)
 class FedSGD:
-    """Send the gradient of the mean cross-entropy on the whole batch.
+    """Send the gradient of the cross-entropy on the whole batch.
 
     Args:
         mode: The client's mode: `eval`, or `train`, in which BatchNorm uses the batch's own statistics.
@@ -38,6 +41,8 @@ class FedSGD:
         noise: DP-SGD: noise multiplier; the mean gets Gaussian noise of standard deviation noise * clip / n.
         expected: DP-SGD: what the sum of the clipped gradients is divided by instead of their number n, which is the
             expected batch size where the batch was drawn by Poisson sampling, as Opacus does; None for n.
+        reduction: Whether the loss is the `mean` or the `sum` over the pictures.
+        label_smoothing: Share of each label that the loss spreads evenly over all classes, in [0, 1).
         buffers: What becomes of the buffers that training changes, such as BatchNorm's running statistics: `kept` by
             the client, `sent` as they are, as a `state_dict` is, or `obfuscated` like the gradient.
 
@@ -54,10 +59,13 @@ class FedSGD:
     clip: float | None = None
     noise: float = 0.0
     expected: float | None = None
+    reduction: Reduction = "mean"
+    label_smoothing: float = 0.0
     buffers: BufferSetting = "kept"
 
     def __post_init__(self) -> None:
-        _check_privacy("FedSGD", self.clip, self.noise, self.expected)
+        check_loss("FedSGD", self.label_smoothing)
+        check_privacy("FedSGD", self.clip, self.noise, self.expected, self.reduction)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Return the gradient that the client sends; see `LocalTraining`."""
@@ -65,23 +73,26 @@ class FedSGD:
 
     def trained(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Trained:
         """Return the gradient and the changes of the buffers; see `SendsBuffers`."""
-        client = LocalSteps(in_mode(model, self.mode), self.clip, expected=self.expected, draws=draws_of(generator))
+        client = self._client(model, draws_of(generator), differentiable=False)
         sent = _detached(client.gradient({}, batch))
-        sent = _noised(sent, self.noise * (self.clip or 0.0) / (self.expected or len(batch)), generator)
+        sent = noised(sent, self.noise * (self.clip or 0.0) / client.divisor(len(batch)), generator)
         return Trained(tensors=sent, buffers=_changes(client, self.buffers))
 
     def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """Return the gradient without noise, differentiable in the batch; large Linear weights are factored."""
-        client = LocalSteps(
-            in_mode(model, self.mode),
-            self.clip,
-            expected=self.expected,
-            draws=draws,
-            differentiable=_is_searched(batch),
-        )
-        return client.gradient({}, batch)
+        return self._client(model, draws, differentiable=_is_searched(batch)).gradient({}, batch)
 
     __str__ = spec_of
+
+    def _client(self, model: Module, draws: Draws, *, differentiable: bool) -> LocalSteps:
+        return LocalSteps(
+            in_mode(model, self.mode),
+            self.clip,
+            draws=draws,
+            differentiable=differentiable,
+            loss=Loss(label_smoothing=self.label_smoothing, reduction=self.reduction),
+            expected=self.expected,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +103,19 @@ class FedAvg:
         steps: Number of local steps; give either steps or epochs.
         epochs: Number of passes over the client's pictures.
         lr: Local learning rate, greater than 0.
-        batch_size: Pictures in each step; None for all of them. A last, smaller mini-batch is used too.
+        batch_size: Pictures in each step; None for all of them.
+        drop_last: Leave a last, smaller mini-batch of each epoch out, as a DataLoader may; it needs a batch_size.
         momentum: Heavy-ball momentum in [0, 1).
+        dampening: Share of each gradient, but the first, that does not enter the momentum; in [0, 1].
+        nesterov: Nesterov's momentum; it needs momentum, and no dampening.
         weight_decay: L2 penalty added to each gradient, 0 or more.
         shuffle: Seed of the order of the pictures, which is drawn anew in each epoch; None keeps their order.
         mode: The client's mode: `eval`, or `train`, in which BatchNorm uses each mini-batch's own statistics.
         clip: DP-SGD's per-example clipping norm in every step; None for no clipping.
         noise: DP-SGD's noise multiplier in every step.
         expected: What DP-SGD divides each step's sum by instead of its number of pictures; see `FedSGD`.
+        reduction: Whether the loss of a step is the `mean` or the `sum` over its pictures.
+        label_smoothing: Share of each label that the loss spreads evenly over all classes, in [0, 1).
         buffers: What becomes of the buffers that training changes, such as BatchNorm's running statistics: `kept` by
             the client, `sent` as they are, as a `state_dict` is, or `obfuscated` like the weight difference.
 
@@ -115,13 +131,18 @@ class FedAvg:
     epochs: int | None = None
     lr: float
     batch_size: int | None = None
+    drop_last: bool = False
     momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
     weight_decay: float = 0.0
     shuffle: int | None = None
     mode: Mode = "eval"
     clip: float | None = None
     noise: float = 0.0
     expected: float | None = None
+    reduction: Reduction = "mean"
+    label_smoothing: float = 0.0
     buffers: BufferSetting = "kept"
 
     def __post_init__(self) -> None:
@@ -133,11 +154,11 @@ class FedAvg:
                 whole("FedAvg", field, value, 1, 1_000_000, "use 1 for the least")
         if self.shuffle is not None:
             whole("FedAvg", "shuffle", self.shuffle, 0, (1 << 63) - 1, "it is a seed; leave it out to keep the order")
-        positive("FedAvg", "lr", self.lr, "with 0 the client would send zeros")
-        if not 0 <= self.momentum < 1:
-            raise UsageError(f"FedAvg: expected 0 <= momentum < 1, got {self.momentum}; 0 switches it off")
-        not_negative("FedAvg", "weight_decay", self.weight_decay, "0 switches it off")
-        _check_privacy("FedAvg", self.clip, self.noise, self.expected)
+        if self.drop_last and self.batch_size is None:
+            raise UsageError("FedAvg: drop_last has no effect where each step has all pictures; give a batch_size")
+        _ = self._optimiser
+        check_loss("FedAvg", self.label_smoothing)
+        check_privacy("FedAvg", self.clip, self.noise, self.expected, self.reduction)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Return the weight difference that the client sends; see `LocalTraining`."""
@@ -156,32 +177,40 @@ class FedAvg:
 
     __str__ = spec_of
 
+    @property
+    def _optimiser(self) -> SGD:
+        return SGD(
+            lr=self.lr,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+        )
+
     def _client(self, model: Module, draws: Draws, *, differentiable: bool) -> LocalSteps:
-        # Weight decay adds the weights themselves, which have no thin factors.
         return LocalSteps(
             in_mode(model, self.mode),
             self.clip,
-            expected=self.expected,
             draws=draws,
             differentiable=differentiable,
-            may_be_thin=not self.weight_decay,
+            may_be_thin=self._optimiser.is_thin,
+            loss=Loss(label_smoothing=self.label_smoothing, reduction=self.reduction),
+            expected=self.expected,
         )
 
     def _run(self, client: LocalSteps, batch: Batch, *, generator: Generator | None) -> Candidate:
-        parameters = dict(client.model.named_parameters())
+        parameters, optimiser = dict(client.model.named_parameters()), self._optimiser
         delta: Gradient = {}
-        velocity: Gradient = {}
+        velocity: dict[str, Slope] = {}
         for number, rows in enumerate(self._order(len(batch))):
             part = Batch(batch.images[rows], batch.labels[rows])
             step: Candidate = client.gradient(delta, part, step=number)
             if generator is not None and self.noise and self.clip:
-                step = _noised(_detached(step), self.noise * self.clip / (self.expected or len(part)), generator)
+                step = noised(_detached(step), self.noise * self.clip / client.divisor(len(part)), generator)
             for name, slope in step.items():
-                if self.weight_decay:
-                    now = _now(parameters[name], delta.get(name))
-                    slope = torch.add(dense(slope), now, alpha=self.weight_decay)
-                velocity[name] = slope if name not in velocity else added(velocity[name] * self.momentum, slope)
-                delta[name] = _moved(parameters[name], delta.get(name), velocity[name], self.lr)
+                delta[name], velocity[name] = optimiser.step(
+                    parameters[name], delta.get(name), slope, velocity.get(name)
+                )
         return {n: d if isinstance(d, Factored) else d.to(parameters[n].dtype) for n, d in delta.items()}
 
     def reordered(self, pictures: int) -> FedAvg | None:
@@ -192,21 +221,36 @@ class FedAvg:
 
     def shortened(self, pictures: int) -> FedAvg:
         """Return a copy that trains for one epoch at most; see `MayBeShortened`."""
-        epoch = -(-pictures // min(self.batch_size or pictures, pictures))
+        epoch = self._per_epoch(pictures)
         total = self.steps if self.steps is not None else (self.epochs or 0) * epoch
         return replace(self, steps=min(total, epoch), epochs=None)
 
+    def _per_epoch(self, n: int) -> int:
+        """Return the number of steps of one epoch on n pictures.
+
+        Raises:
+            UsageError: There is none, because the only mini-batch is smaller than `batch_size` and left out.
+        """
+        size = self.batch_size or n
+        if not self.drop_last:
+            return -(-n // min(size, n))
+        if size > n:
+            raise UsageError(
+                f"FedAvg: with drop_last {n} pictures give no mini-batch of {size}; leave drop_last out, or give a "
+                "smaller batch_size"
+            )
+        return n // size
+
     def _order(self, n: int) -> Iterator[Int[Tensor, " _"]]:
         """Yield the indices of each mini-batch's pictures, for all steps or epochs."""
-        size = min(self.batch_size or n, n)
-        per_epoch = -(-n // size)
+        size, per_epoch = min(self.batch_size or n, n), self._per_epoch(n)
         total = self.steps if self.steps is not None else (self.epochs or 0) * per_epoch
         rng = None if self.shuffle is None else Generator().manual_seed(self.shuffle)
 
         def endless() -> Iterator[Int[Tensor, " _"]]:
             while True:
                 rows = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
-                yield from torch.split(rows, size)
+                yield from torch.split(rows, size)[:per_epoch]
 
         return itertools.islice(endless(), total)
 
@@ -234,32 +278,6 @@ def _is_searched(batch: Batch) -> bool:
     return torch.is_grad_enabled() and (batch.images.requires_grad or batch.labels.requires_grad)
 
 
-def _moved(
-    weight: Float[Tensor, "*shape"],
-    delta: Float[Tensor, "*shape"] | Factored | None,
-    velocity: Float[Tensor, "*shape"] | Factored,
-    lr: float,
-) -> Float[Tensor, "*shape"] | Factored:
-    """Return how far a weight has moved after one more step; in float32 for weights of half precision.
-
-    Args:
-        weight: The weight before local training.
-        delta: How far it has moved before this step; None in the first step.
-        velocity: The gradient with momentum.
-        lr: The learning rate.
-    """
-    if weight.dtype in (torch.float16, torch.bfloat16):  # the client's weights are rounded after each step
-        return weight.detach().float() - torch.add(_now(weight, delta), dense(velocity), alpha=-lr).float()
-    change = velocity * lr
-    return change if delta is None else added(delta, change)
-
-
-def _now(weight: Float[Tensor, "*shape"], delta: Float[Tensor, "*shape"] | Factored | None) -> Float[Tensor, "*shape"]:
-    """Return the client's present weight, ``weight - delta``, rounded to the weight's type."""
-    start = weight.detach()
-    return start if delta is None else (start - dense(delta)).to(start.dtype)
-
-
 def _changes(client: LocalSteps, setting: BufferSetting) -> Mapping[str, Shaped[Tensor, " ..."]]:
     """Return the changes of the buffers; raise a `UsageError` if they are to be sent and there are none."""
     found = client.buffer_changes()
@@ -274,33 +292,3 @@ def _changes(client: LocalSteps, setting: BufferSetting) -> Mapping[str, Shaped[
 def _detached(candidate: Candidate) -> Tensors:
     """Return plain tensors, detached from the autograd graph."""
     return {name: dense(value).detach() for name, value in candidate.items()}
-
-
-def _noised(tensors: Tensors, sigma: float, generator: Generator | None) -> Tensors:
-    """Add Gaussian noise of standard deviation `sigma` to every entry.
-
-    Raises:
-        UsageError: There is noise to add, and no generator.
-    """
-    if not sigma:
-        return tensors
-    if generator is None:
-        raise UsageError("training: noise needs a generator; pass generator=torch.Generator().manual_seed(0)")
-    return {
-        name: t + sigma * torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device)
-        for name, t in tensors.items()
-    }
-
-
-def _check_privacy(who: str, clip: float | None, noise: float, expected: float | None) -> None:
-    """Raise a `UsageError` unless each is positive or not given, and `noise` and `expected` come with a `clip`."""
-    if clip is not None:
-        positive(who, "clip", clip, "leave it out for no clipping")
-    not_negative(who, "noise", noise, "0 switches it off")
-    if noise and clip is None:
-        raise UsageError(f"{who}: noise is a multiple of the clipping norm; give clip as well, such as clip=1")
-    not_negative(who, "noise * clip", noise * (clip or 0.0), "it is the noise's standard deviation")
-    if expected is not None:
-        positive(who, "`expected`", expected, "it is the expected batch size; leave it out to divide by the actual one")
-        if clip is None:
-            raise UsageError(f"{who}: expected divides the sum of clipped gradients; give clip as well, such as clip=1")

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Linear, Module
@@ -21,6 +20,7 @@ from unveil.core.batch import Batch
 from unveil.core.calls import linear_call, tensors_in
 from unveil.core.errors import UsageError
 from unveil.core.factored import WORTH_IT, Candidate, Factored, dense
+from unveil.core.loss import MEAN, Loss
 from unveil.core.network import Buffers, Draws, Mode, in_mode, run, users_code
 
 __all__ = ["Gradient", "Mode", "gradient", "in_mode", "thin_weights"]
@@ -116,8 +116,9 @@ def gradient(
     thin: frozenset[str],
     buffers: Buffers | None = None,
     draws: Draws = 0,
+    loss: Loss = MEAN,
 ) -> Gradient:
-    """Compute the gradient of the mean cross-entropy at ``weights - delta``.
+    """Compute the gradient of the cross-entropy at ``weights - delta``.
 
     Args:
         model: The model in the client's mode (see `in_mode`); its parameters are only read.
@@ -127,6 +128,7 @@ def gradient(
         thin: Names of the weights whose gradient should stay factored (see `thin_weights`).
         buffers: Running statistics and other buffers; the run replaces them by their new values. None for fresh copies.
         draws: Seed of the network's random draws; None to replace every draw by its mean.
+        loss: Mean or sum over the pictures, and label smoothing.
 
     Returns:
         The slope of each trained parameter, in the model's order; zeros if the loss does not depend on it.
@@ -139,7 +141,7 @@ def gradient(
         try:
             # On a copy, because a run that ends in `NotThinError` must not change the caller's buffers.
             tried = {name: buffer.clone() for name, buffer in (buffers or dict(model.named_buffers())).items()}
-            result = _gradient(model, delta, batch, differentiable, thin, tried, draws)
+            result = _gradient(model, delta, batch, differentiable, thin, tried, draws, loss)
         except NotThinError as used_elsewhere:
             thin = thin - {str(used_elsewhere)}
             continue
@@ -156,6 +158,7 @@ def _gradient(
     thin: frozenset[str],
     buffers: Buffers,
     draws: Draws,
+    loss: Loss,
 ) -> Gradient:
     """Compute the gradient as `gradient` does.
 
@@ -174,20 +177,20 @@ def _gradient(
     tape = _Tape({id(weights[name]): name for name in thin}, drift)
     with torch.enable_grad(), tape:
         logits = check_logits(run(model, batch.images, weights, buffers, draws=draws), batch)
-        loss = F.cross_entropy(logits, batch.labels)
+        value = loss(logits, batch.labels)
     if tape.overwritten is not None:
         raise NotThinError(tape.overwritten)
 
     names = [n for n, p in model.named_parameters() if p.requires_grad and n not in thin]
     wanted = [weights[n] for n in names] + [output for *_, output in tape.seen]
-    if not loss.requires_grad:
+    if not value.requires_grad:
         raise UsageError(
             "model: its output does not depend on any trained parameter, so there is no gradient to send; "
             "switch requires_grad on, and do not run the forward under torch.no_grad or detach its output"
         )
     with users_code("model: its backward"):
         grads = torch.autograd.grad(
-            loss, wanted, create_graph=differentiable, allow_unused=True, materialize_grads=True
+            value, wanted, create_graph=differentiable, allow_unused=True, materialize_grads=True
         )
     result: Gradient = dict(zip(names, grads, strict=False))
     for (name, features, _), errors in zip(tape.seen, grads[len(names) :], strict=True):

@@ -298,6 +298,21 @@ class MayBeShortened(Protocol):
         ...
 
 
+@runtime_checkable
+class SmoothsLabels(Protocol):
+    """A local training whose loss spreads a share of each label evenly over all classes."""
+
+    @property
+    def label_smoothing(self) -> float:
+        """The share, in [0, 1)."""
+        ...
+
+
+def smoothing_of(training: LocalTraining) -> float:
+    """Return the share of each label that the loss of a local training spreads over all classes; 0 for none."""
+    return training.label_smoothing if isinstance(training, SmoothsLabels) else 0.0
+
+
 BufferSetting = Literal["kept", "sent", "obfuscated"]
 """Whether a client keeps the network's buffers, sends them as they are, or lets them be obfuscated like the update."""
 

@@ -13,7 +13,7 @@ from unveil.attacks.separation.heads.linear_head import Head
 from unveil.attacks.separation.heads.places import Places, read_places
 from unveil.attacks.separation.heads.tail import Tail, named
 from unveil.core.network import Draws, draws_by_chance, in_mode, run
-from unveil.core.protocols import LocalTraining
+from unveil.core.protocols import LocalTraining, smoothing_of
 from unveil.core.tracing import Cut, Reached, Tape
 from unveil.core.types import Images
 
@@ -56,7 +56,7 @@ def read_head(
     Args:
         model: The network.
         image_shape: (channels, height, width) of its pictures.
-        training: The client's local training, which gives the mode of the network.
+        training: The client's local training, which gives the mode of the network and the loss.
         draws: Seed of the network's random draws; None to take the mean of every draw.
         sent: Names of the parameters in the update; None for all parameters.
 
@@ -89,6 +89,7 @@ def read_head(
         rectified=bool((features >= 0).all()) and bool((features == 0).any()),
         draws=draws if stochastic else None,
         stochastic=stochastic,
+        label_smoothing=smoothing_of(training),
     )
     if places is None:
         reason = _why_no_places(count, last)

@@ -65,6 +65,7 @@ class Head:
         rectified: Whether all features are at least 0, as behind ReLU.
         draws: Seed of the network's random draws; None to take the mean of every draw.
         stochastic: Whether the network draws anything at random.
+        label_smoothing: Share of each label that the client's loss spreads over all classes.
     """
 
     model: Module
@@ -74,6 +75,7 @@ class Head:
     rectified: bool
     draws: Draws = None
     stochastic: bool = False
+    label_smoothing: float = 0.0
 
     @property
     def feature_map(self) -> tuple[int, int, int]:
@@ -144,7 +146,7 @@ class Head:
             tape = Tape({id(named(self.model, name)): name for name in self.weights})
             with tape:
                 logits = run(self._tail, features.detach().requires_grad_(), {}, draws=self.draws)
-            loss = F.cross_entropy(logits, labels)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
             wanted = [t for _, inputs, output in tape.seen for t in (inputs, output)]
             slopes = torch.autograd.grad(loss, wanted)
         return [

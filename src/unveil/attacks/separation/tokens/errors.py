@@ -49,7 +49,13 @@ def as_tokens(output: Float[Tensor, "n ..."], weight: Float[Tensor, "width ..."]
 
 
 def token_errors(
-    client: Module, images: Images, labels: Int[Tensor, " n"], *, embedding: str, last: str
+    client: Module,
+    images: Images,
+    labels: Int[Tensor, " n"],
+    *,
+    embedding: str,
+    last: str,
+    label_smoothing: float = 0.0,
 ) -> tuple[Float[Tensor, "n tokens width"], Float[Tensor, "n features"]]:
     """Compute the errors of the tokens of each picture, and the features in front of the last Linear layer.
 
@@ -62,11 +68,13 @@ def token_errors(
         labels: The class index of each picture; the loss is the mean cross-entropy.
         embedding: Name of the patch embedding's weight.
         last: Name of the last Linear layer's weight.
+        label_smoothing: Share of each label that the client's loss spreads over all classes.
     """
     weights = {name: parameter.detach() for name, parameter in client.named_parameters()}
     output, tape = TokenOutput(weights[embedding]), Tape({id(weights[last]): last})
     with torch.enable_grad(), output, tape:
-        loss = F.cross_entropy(run(client, images, weights, draws=None), labels)
+        logits = run(client, images, weights, draws=None)
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     (slope,) = torch.autograd.grad(loss, output.outputs[0])
     (_, features, _) = tape.seen[-1]
     return as_tokens(slope, weights[embedding]).float(), features.detach().float()

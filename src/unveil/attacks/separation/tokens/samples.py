@@ -85,6 +85,7 @@ def draw_samples(
     embedding: str,
     last: str,
     generator: Generator,
+    label_smoothing: float = 0.0,
 ) -> Samples:
     """Draw synthetic pictures, and compute the errors of their tokens with the labels of the batch.
 
@@ -96,12 +97,15 @@ def draw_samples(
         embedding: Name of the patch embedding's weight.
         last: Name of the last Linear layer's weight.
         generator: Randomness of the pictures.
+        label_smoothing: Share of each label that the client's loss spreads over all classes.
     """
     n = len(labels)
     frequencies, errors, features = list[Tensor](), list[Tensor](), list[Tensor]()
     while len(errors) < count:
         pictures = varied_leaves(n, grid.image_shape, generator=generator).to(labels.device)
-        own, seen = token_errors(client, pictures, labels, embedding=embedding, last=last)
+        own, seen = token_errors(
+            client, pictures, labels, embedding=embedding, last=last, label_smoothing=label_smoothing
+        )
         frequencies.append(grid.frequencies(pictures))
         errors.append(grid.as_map(own))
         features.append(seen)

@@ -22,6 +22,7 @@ from unveil.attacks.separation.tuning import FactorisationTuning
 from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.batch import Batch
 from unveil.core.binding import for_receiver
+from unveil.core.protocols import smoothing_of
 from unveil.core.update import Update
 
 MOST = 8  # pictures that are decoded
@@ -83,7 +84,15 @@ class DecodeTokens:
         grid, head = check(problem, found)
         generator, names = problem.generator, {"embedding": found.embedding.weight, "last": head.weights[0]}
         gain, noise = rehearsed(problem, found, **names)
-        samples = draw_samples(found.client, problem.labels, grid, count=self.samples, generator=generator, **names)
+        samples = draw_samples(
+            found.client,
+            problem.labels,
+            grid,
+            count=self.samples,
+            generator=generator,
+            label_smoothing=smoothing_of(problem.knowledge.training),
+            **names,
+        )
         separated = None
         if noise == 0:
             try:
@@ -159,7 +168,8 @@ def rehearsed(problem: Problem, found: TokenGradients, *, embedding: str, last: 
     knowledge, labels, generator = problem.knowledge, problem.labels, problem.generator
     pictures = varied_leaves(len(labels), knowledge.image_shape, generator=generator).to(labels.device)
     sent = Update(knowledge.training(problem.model, Batch(pictures, labels), generator=generator))
-    errors, _ = token_errors(found.client, pictures, labels, embedding=embedding, last=last)
+    smoothing = smoothing_of(knowledge.training)
+    errors, _ = token_errors(found.client, pictures, labels, embedding=embedding, last=last, label_smoothing=smoothing)
     total = errors.sum(0)
     own = found.tokens_of(sent).to(total)
     gain = float((own * total).sum() / total.square().sum().clamp_min(1e-30))
