@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fakes import Erase, Guess, Sends
 from unveil.attacks import parse as parse_attack
-from unveil.audits.results import append
+from unveil.audits.results import append, prepare
 from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import run_trial
 from unveil.clients.client import Client
@@ -62,6 +62,7 @@ def test_scores_are_of_the_pictures_as_saved(client: Client, tmp_path: Path) -> 
     guess = Guess(images=(client.batch.images + 0.013).clone() * 1.1)  # not on the 8-bit grid, some above 1
     trial = run_trial(client, BASELINE, guess, seed=0)
     assert set(trial.scores) == set(trial.blind) == set(METRICS)
+    prepare(tmp_path, {})
     trial = append(tmp_path, trial)
     originals, images = saved(tmp_path, trial.originals), saved(tmp_path, trial.final.images)
     assert torch.allclose(originals, client.batch.images, atol=1e-6)

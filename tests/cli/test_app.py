@@ -113,6 +113,30 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
 # The rest, in this process.
 
 
+def test_a_report_says_that_pictures_are_lost_and_the_audit_makes_them_again(call: Call) -> None:
+    assert call("audit", "audit.toml").err.count("\n") == 2  # a line a trial; built-in pictures need no notice
+    next(Path("audits/audit/images").rglob("attack-00.png")).write_bytes(b"")
+    answer = call("report", "audits/audit")
+    assert answer.code == 0
+    assert answer.err == (
+        "Pictures of 1 of 2 trials are missing or damaged; the same `unveil audit` runs these trials again.\n"
+    )
+    assert call("audit", "audit.toml").code == 0
+    assert call("report", "audits/audit").err == ""
+
+
+def test_private_pictures_are_spoken_of_once(call: Call) -> None:
+    for number in range(4):
+        Path("pics", f"{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(Path("pics", f"{number % 2}", f"{number}.png"))
+    answer = call("audit", "audit.toml", "--set", 'client.0.images="pics"')
+    assert answer.err.count("These results hold the private pictures of client.") == 1
+    assert Path("audits/audit/report.html").read_text().count("These results hold the private pictures of client.") == 1
+    answer = call("audit", "audit.toml", "--set", 'client.0.images="pics"', "--images", "none", "--out", "none")
+    assert "private" not in answer.err
+    assert not list(Path("none").rglob("*.png"))
+
+
 def test_version(call: Call) -> None:
     assert __version__ in call("--version").out
 

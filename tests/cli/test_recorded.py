@@ -133,7 +133,6 @@ def test_what_does_not_fit_a_recorded_update_is_refused(
         ("--global", "a.pt"),
         ("--attack", "rog"),
         ("--seed", "0"),
-        ("--images", "none"),
     ],
 )
 def test_what_does_not_fit_an_audit_file_is_refused(call: Call, option: str, value: str) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 import unveil
-from unveil.core.files import append_whole, is_private, write_new, write_whole
+from unveil.core.files import append_whole, make_folder, write_new, write_several, write_whole
 
 SOURCE = Path(unveil.__file__).parent
 WRITER = "core/files.py"
-WRITERS = {"write_whole", "write_new", "append_whole"}
+WRITERS = {"write_whole", "write_several", "write_new", "append_whole"}
 
 MAY_WRITE = {
     "audits/results.py",
+    "audits/trial_pictures.py",
     "captures/writing.py",
     "report/html.py",
     "enhancers/weights.py",
@@ -63,7 +64,7 @@ def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "fsync", lambda file: (order.append("fsync"), fsync(file)))
     monkeypatch.setattr(Path, "replace", lambda path, target: (order.append("replace"), replace(path, target))[1])
     write_whole(tmp_path / "file", b"x")
-    assert order == ["fsync", "replace"]
+    assert order == ["fsync", "replace", "fsync"]  # the content, then the name
 
 
 def test_a_name_as_long_as_the_system_allows_can_be_written(tmp_path: Path) -> None:
@@ -86,13 +87,54 @@ def test_a_private_file_is_its_owners_alone(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_private_log_is_its_owners_alone_and_a_private_folder_is_known(tmp_path: Path) -> None:
-    append_whole(tmp_path / "log", b"x\n", private=True)
-    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
-    (tmp_path / "folder").mkdir()
-    for mode, private in ((0o700, True), (0o750, False), (0o701, False)):
-        (tmp_path / "folder").chmod(mode)
-        assert is_private(tmp_path / "folder") is private
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_what_is_private_is_its_owners_alone_whatever_the_mask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        make_folder(tmp_path / "above" / "folder", private=True)
+        write_several(tmp_path / "above" / "folder", {"a": b"x", "b": b"y"}, private=True)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "above").stat().st_mode & 0o777 == 0o777 & ~mask
+    assert (tmp_path / "above" / "folder").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "above" / "folder").iterdir()} == {0o600}
+
+
+def test_a_folder_that_exists_is_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    make_folder(tmp_path, private=True)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="needs folders that can be opened")
+def test_the_folder_is_synced_whenever_a_name_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    make_folder(tmp_path / "one" / "two")
+    assert synced == [str(tmp_path), str(tmp_path / "one")]
+    del synced[:]
+    write_several(tmp_path / "one", {"a": b"x", "b": b"y"})
+    assert [Path(path).suffix for path in synced] == [".part", ".part", ""]
+    assert synced[-1] == str(tmp_path / "one")
+    del synced[:]
+    append_whole(tmp_path / "log", b"x\n")
+    append_whole(tmp_path / "log", b"x\n")
+    assert synced == [str(tmp_path / "log"), str(tmp_path), str(tmp_path / "log")]
+
+
+def test_a_line_is_added_to_no_link_and_to_no_new_file_unless_it_may_be_created(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"kept\n")
+    (tmp_path / "link").symlink_to("other")
+    with pytest.raises(OSError, match="symbolic links"):
+        append_whole(tmp_path / "link", b"x\n")
+    assert (tmp_path / "other").read_bytes() == b"kept\n"
+    with pytest.raises(FileNotFoundError):
+        append_whole(tmp_path / "absent", b"x\n", create=False)
+    assert not (tmp_path / "absent").exists()
 
 
 def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:
@@ -123,7 +165,8 @@ def writes(tree: ast.AST) -> list[str]:
             or (name == "open" and any(set(mode) & set("wax+") and len(mode) < 4 for mode in constants))
             or (name == "save" and isinstance(node.func, ast.Attribute) and not to_memory)
             or (name == "replace" and len(node.args) == 1 and not node.keywords)
-            or ast.unparse(node.func) in {"os.replace", "os.open", "json.dump", "pickle.dump", "shutil.move"}
+            or ast.unparse(node.func) in {"os.replace", "json.dump", "pickle.dump", "shutil.move"}
+            or (ast.unparse(node.func) == "os.open" and "os.O_RDONLY" not in ast.unparse(node))
         )
         found += [f"{name} in line {node.lineno}"] if written else []
     return found
@@ -157,6 +200,7 @@ def test_the_writer_is_called_from_few_places() -> None:
         "part.replace(path)",
         "os.replace(part, path)",
         "tempfile.NamedTemporaryFile('wb')",
+        "os.open(path, flags)",
     ],
 )
 def test_every_form_of_writing_is_seen(code: str) -> None:
@@ -165,7 +209,15 @@ def test_every_form_of_writing_is_seen(code: str) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["open(path)", "path.open('rb')", "text.replace('a', 'b')", "replace(x, a=1)", "image.save(content)", "save(x)"],
+    [
+        "open(path)",
+        "path.open('rb')",
+        "text.replace('a', 'b')",
+        "replace(x, a=1)",
+        "image.save(content)",
+        "save(x)",
+        "os.open(x, os.O_RDONLY)",
+    ],
 )
 def test_reading_and_memory_are_no_writing(code: str) -> None:
     assert writes(ast.parse(code)) == []

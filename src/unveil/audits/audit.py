@@ -5,28 +5,35 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from unveil.audits.controls import checked as check_controls
+from unveil.audits.kept_pictures import Kept, check_kept, keeping
 from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import arithmetic_of, run_trial, settings_of, shape_of
+from unveil.audits.trial_pictures import is_whole
 from unveil.clients.client import Client
-from unveil.core.errors import UsageError
+from unveil.core.errors import UsageError, writing
+from unveil.core.files import make_folder, shown
+from unveil.core.locks import locked
 from unveil.core.metric import Metric
 from unveil.core.protocols import Attack, Enhancer, Obfuscation
 from unveil.core.records import BASELINE, Trial
 from unveil.core.watch import Progress, Watch
 from unveil.obfuscations import parse as parse_obfuscation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +56,8 @@ class Runnable(Protocol):
     """What `run` runs: an audit of simulated clients, or one of recorded updates."""
 
     @property
-    def is_private(self) -> bool:
-        """Whether only the owner may read the results."""
+    def images(self) -> Kept:
+        """Which pictures the results keep."""
         ...
 
     def __len__(self) -> int: ...
@@ -78,6 +85,7 @@ class Audit:
         metrics: What reconstructions are scored with.
         controls: Names of updates of other pictures, on which every attack is run too; see `controls.CONTROLS`.
         enhancer: The network that changes every attack's pictures afterwards; None for none.
+        images: Which pictures the results keep; scores are always those of the pictures themselves.
 
     Raises:
         UsageError: A list is empty or names something twice, a seed is negative, a control is unknown, or a threat
@@ -92,7 +100,7 @@ class Audit:
     metrics: MetricSelection = field(default_factory=MetricSelection)
     controls: Sequence[str] = ()
     enhancer: Enhancer | None = None
-    is_private: ClassVar[bool] = False
+    images: Kept = "full"
 
     def __post_init__(self) -> None:
         if BASELINE not in map(str, self.obfuscations):
@@ -112,6 +120,7 @@ class Audit:
                     "difference; leave it out of threat_models, or give a client a training with batch_size"
                 )
         check_controls(self.controls)
+        check_kept(self.images)
         if min(self.seeds) < 0:
             raise UsageError(f"audit: expected seeds of at least 0, got {min(self.seeds)}; use 0, 1, 2")
 
@@ -184,6 +193,7 @@ class Audit:
             "controls": list(self.controls),
             "arithmetic": sorted({arithmetic_of(a, c.batch.images.device) for a in self.attacks for c in self.clients}),
             **({} if self.enhancer is None else {"enhancer": str(self.enhancer)}),
+            **({} if self.images == "full" else {"images": self.images}),
         }
 
     def to(self, device: torch.device) -> Audit:
@@ -226,22 +236,39 @@ def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], No
     Raises:
         UsageError: The folder or a component cannot be used; finished trials are kept.
     """
-    prepare(folder, audit.settings(), private=audit.is_private)
-    kept = {trial_key(trial.settings, trial.seed): trial for trial in read_trials(folder)}
-    keys = []
-    for task in audit.tasks():
-        keys.append(trial_key(task.settings, task.seed))
-        if keys[-1] in kept:
-            continue
+    with writing(folder, "--out"):
+        make_folder(folder, private=True)
+    with locked(folder, fix="wait until it has ended, or choose another folder with --out"):
+        prepare(folder, audit.settings())
+        kept = _kept(folder)
+        keys = []
+        for task in audit.tasks():
+            keys.append(trial_key(task.settings, task.seed))
+            if keys[-1] in kept:
+                continue
 
-        progress = AuditProgress(done=len(kept), total=len(audit), settings=task.settings, seed=task.seed)
-        report = on_progress or (lambda progress: None)
-        report(progress)
-        trial = task.run(_watch(report, progress) if on_progress else None)
-        trial = append(folder, trial)
-        kept[keys[-1]] = trial
-        report(dataclasses.replace(progress, done=len(kept), trial=trial))
+            progress = AuditProgress(done=len(kept), total=len(audit), settings=task.settings, seed=task.seed)
+            report = on_progress or (lambda progress: None)
+            report(progress)
+            trial = task.run(_watch(report, progress) if on_progress else None)
+            trial = append(folder, keeping(trial, audit.images))
+            kept[keys[-1]] = trial
+            report(dataclasses.replace(progress, done=len(kept), trial=trial))
     return [kept[key] for key in keys]
+
+
+def _kept(folder: Path) -> dict[str, Trial]:
+    """The finished trials of a folder by key, without those whose pictures are missing or damaged."""
+    trials = {trial_key(trial.settings, trial.seed): trial for trial in read_trials(folder)}
+    whole = {key: trial for key, trial in trials.items() if is_whole(folder, trial)}
+    if len(whole) < len(trials):
+        log.warning(
+            "%s: pictures of %d of %d finished trials are missing or damaged; these trials are run again",
+            shown(folder),
+            len(trials) - len(whole),
+            len(trials),
+        )
+    return whole
 
 
 def _watch(report: Callable[[AuditProgress], None], progress: AuditProgress) -> Watch:

@@ -33,6 +33,8 @@ def refuse_nonsense(trial: Trial) -> None:
         _check_list(name, getattr(trial, name))
     for number in (*trial.versions.values(), trial.family):
         _check_text(number)
+    if len(trial.checksums) > LONGEST_LIST:
+        raise ValueError(f"checksums has more than {LONGEST_LIST} entries")
     for name, facts in trial.metrics.items():
         if facts.name != name or not 0 <= facts.digits <= MOST_DIGITS:
             raise ValueError(f"metrics.{name} does not have that name, or digits from 0 to {MOST_DIGITS}")

@@ -2,7 +2,9 @@
 
 DIR/audit.json              the resolved settings; an audit with other settings is refused
 DIR/results.jsonl           one line for each trial, on disk before the next trial starts
-DIR/images/<trial>/*.png    originals and reconstructions
+DIR/images/<trial>/*.png    originals and reconstructions, on disk before the trial's line
+
+Only their owner may read these files. Reading never leaves the folder, which may come from somebody else.
 """
 
 from __future__ import annotations
@@ -12,35 +14,24 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from unveil.audits.record_checks import refuse_nonsense
+from unveil.audits.trial_pictures import IMAGES, named_pictures, saved
 from unveil.core.errors import UsageError, nearest, writing
-from unveil.core.files import (
-    MIB,
-    PRIVATE_FOLDER,
-    append_whole,
-    is_private,
-    quoted,
-    read_bytes,
-    reason_of,
-    shown,
-    write_whole,
-)
-from unveil.core.pixels import png_of
-from unveil.core.records import FORMAT, ORIGINAL, PRIOR_ONLY, Trial
-from unveil.core.types import Images
+from unveil.core.files import MIB, append_whole, make_folder, quoted, reason_of, shown, write_whole
+from unveil.core.inside import is_inside, read_inside
+from unveil.core.records import FORMAT, Trial
 
 SETTINGS = "audit.json"
 RESULTS = "results.jsonl"
-IMAGES = "images"
 LARGEST = 2048 * MIB  # of results.jsonl; a trial of 64 pictures takes about 10 kB
+LARGEST_SETTINGS = 64 * MIB  # of audit.json
 
 log = logging.getLogger(__name__)
 _TRIAL = TypeAdapter(Trial)
@@ -52,22 +43,19 @@ def trial_key(settings: Mapping[str, str], seed: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def prepare(folder: Path, settings: Mapping[str, Any], *, private: bool = False) -> None:
+def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
     """Make the folder ready for a new audit or for one that goes on.
 
     Args:
-        folder: The results folder; created if missing.
+        folder: The results folder; created if missing, and then only its owner may look into it.
         settings: The audit's resolved settings, plain JSON.
-        private: Only the owner may look into the folder, and read what is written there from now on.
 
     Raises:
         UsageError: The folder cannot be written, or holds the results of other settings.
     """
     with writing(folder, "--out"):
-        folder.mkdir(parents=True, exist_ok=True)
-        if private:
-            folder.chmod(PRIVATE_FOLDER)
-        _mend_last_line(folder / RESULTS)
+        make_folder(folder, private=True)
+        _mend_last_line(folder)
         if not os.path.lexists(folder / SETTINGS):
             if (folder / RESULTS).exists() and (folder / RESULTS).stat().st_size:
                 raise UsageError(
@@ -75,8 +63,10 @@ def prepare(folder: Path, settings: Mapping[str, Any], *, private: bool = False)
                     "choose another folder with --out, or delete this one"
                 )
             content = (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
-            write_whole(folder / SETTINGS, content, private=private)
-    _refuse_other_settings(folder, settings)
+            write_whole(folder / SETTINGS, content, private=True)
+        _refuse_other_settings(folder, settings)
+        if not os.path.lexists(folder / RESULTS):
+            write_whole(folder / RESULTS, b"", private=True)
 
 
 def append(folder: Path, trial: Trial) -> Trial:
@@ -90,29 +80,16 @@ def append(folder: Path, trial: Trial) -> Trial:
         The trial with the paths of its pictures, as `read_trials` will give it.
 
     Raises:
-        UsageError: The disk is full or the folder cannot be written.
+        UsageError: The disk is full, or the folder cannot be written or was deleted.
     """
-    trial = _saved(folder, trial)
+    if not (folder / RESULTS).is_file():
+        raise UsageError(f"{shown(folder / RESULTS)} was deleted while the audit ran; run the same command again")
+    trial = saved(folder, trial_key(trial.settings, trial.seed), trial)
     record = {name: value for name, value in dataclasses.asdict(trial).items() if name != "pictures"}
     line = to_json(record, inf_nan_mode="strings") + b"\n"
     with writing(folder, "--out"):
-        append_whole(folder / RESULTS, line, private=is_private(folder))
+        append_whole(folder / RESULTS, line, create=False)
     return trial
-
-
-def _saved(folder: Path, trial: Trial) -> Trial:
-    """Write the pictures of a trial, and return the trial with their paths instead."""
-    if not trial.pictures:
-        return trial
-    key = trial_key(trial.settings, trial.seed)
-    paths = {name: save_pictures(folder, key, name, images) for name, images in trial.pictures.items()}
-    outcomes = {}
-    for name, outcome in trial.outcomes.items():
-        enhancement = outcome.enhancement
-        if enhancement is not None:
-            enhancement = replace(enhancement, prior_only=paths.get(PRIOR_ONLY, []))
-        outcomes[name] = replace(outcome, images=paths[name], enhancement=enhancement)
-    return replace(trial, originals=paths.get(ORIGINAL, []), outcomes=outcomes, pictures={})
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -129,7 +106,7 @@ def read_trials(folder: Path) -> list[Trial]:
         if os.path.lexists(folder / SETTINGS):
             return []
         raise UsageError(f"{shown(folder)} holds no results ({RESULTS} is missing); give the --out folder of an audit")
-    lines, tail = _split(path)
+    lines, tail = _split(folder)
     trials = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if tail:
         try:
@@ -138,31 +115,6 @@ def read_trials(folder: Path) -> list[Trial]:
             log.warning("%s: the last line was cut short, so that trial does not count", path)
     # Two runs at once into one folder can both finish a trial; it counts once.
     return list({trial_key(trial.settings, trial.seed): trial for trial in trials}.values())
-
-
-def save_pictures(folder: Path, key: str, stem: str, images: Images) -> list[str]:
-    """Write a PNG for each picture and return their paths relative to the folder.
-
-    Args:
-        folder: The results folder.
-        key: The trial's key, the name of the sub-folder.
-        stem: Start of each file name, such as `original`.
-        images: n x c x h x w in [0, 1]; c is 3, or 1 for grey.
-
-    Returns:
-        One path for each picture, in order.
-
-    Raises:
-        UsageError: The disk is full or the folder cannot be written.
-    """
-    paths = []
-    with writing(folder, "--out"):
-        (folder / IMAGES / key).mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(images):
-            path = f"{IMAGES}/{key}/{stem}-{number:02d}.png"
-            write_whole(folder / path, png_of(picture), private=is_private(folder))
-            paths.append(path)
-    return paths
 
 
 def _parse(path: Path, number: int, line: bytes) -> Trial:
@@ -188,10 +140,9 @@ def _parse(path: Path, number: int, line: bytes) -> Trial:
         refuse_nonsense(trial)
     except ValueError as error:
         raise UsageError(f"{where}: {shown(str(error))}; {fix}") from None
-    for picture in _named_pictures(trial):
+    for picture in named_pictures(trial):
         # The report embeds these files: a results file must not make it embed others.
-        parts = PurePosixPath(picture).parts
-        if not parts or parts[0] != IMAGES or ".." in parts or "\\" in picture:
+        if not (is_inside(picture) and picture.startswith(f"{IMAGES}/")):
             raise UsageError(f"{where}: picture {quoted(picture)} is not inside {IMAGES}/; {fix}")
     return trial
 
@@ -211,26 +162,19 @@ def _refuse_other_format(where: str, record: Any) -> None:
         )
 
 
-def _named_pictures(trial: Trial) -> Iterator[str]:
-    """The paths of all pictures of a trial."""
-    yield from trial.originals
-    for outcome in trial.outcomes.values():
-        yield from outcome.images
-        if outcome.enhancement is not None:
-            yield from outcome.enhancement.prior_only
-
-
-def _split(path: Path) -> tuple[list[bytes], bytes]:
-    """The complete lines, and the rest after the last line end."""
-    *lines, tail = read_bytes(path, "", fix="give the --out folder of an audit", most=LARGEST).split(b"\n")
+def _split(folder: Path) -> tuple[list[bytes], bytes]:
+    """The complete lines of the results, and the rest after the last line end."""
+    content = read_inside(folder, RESULTS, most=LARGEST, fix="give the --out folder of an audit")
+    *lines, tail = content.split(b"\n")
     return lines, tail
 
 
-def _mend_last_line(path: Path) -> None:
+def _mend_last_line(folder: Path) -> None:
     """Complete or remove a last line without a line end, so that the next trial starts on a line of its own."""
+    path = folder / RESULTS
     if not os.path.lexists(path):
         return
-    lines, tail = _split(path)
+    lines, tail = _split(folder)
     if not tail:
         return
     try:
@@ -239,7 +183,7 @@ def _mend_last_line(path: Path) -> None:
         log.warning("%s: the last line was cut short; it is removed and its trial will be run again", path)
         os.truncate(path, sum(len(line) + 1 for line in lines))
     else:
-        append_whole(path, b"\n")
+        append_whole(path, b"\n", create=False)
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -247,7 +191,7 @@ def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / SETTINGS
     fix = f"delete {shown(folder)}, or choose another with --out"
     try:
-        before = _flat(from_json(read_bytes(path, "", fix=fix, most=LARGEST)))
+        before = _flat(from_json(read_inside(folder, SETTINGS, most=LARGEST_SETTINGS, fix=fix)))
     except UsageError:
         raise
     except ValueError as error:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -18,6 +18,9 @@ from unveil.cli.presenting import INTERRUPTED, named_device, named_enhancer, pre
 from unveil.core.errors import UsageError, one_line
 from unveil.core.files import write_new
 from unveil.core.usercode import is_users, one_line_of
+
+if TYPE_CHECKING:
+    from unveil.audits.kept_pictures import Kept
 
 KINDS = ("models", "trainings", "obfuscations", "attacks", "enhancers", "metrics")
 TEMPLATE = Path(__file__).with_name("template.toml")
@@ -125,7 +128,7 @@ def demo(out: Path, float32: bool) -> None:
 @click.option(
     "--images",
     type=click.Choice(["none", "blurred", "full"]),
-    help="Pictures in the results of a recorded update.  [default: blurred]",
+    help="Pictures that the results keep.  [default: full; of a recorded update blurred]",
 )
 def audit(
     file: Path,
@@ -137,6 +140,7 @@ def audit(
     enhancer: str | None,
     float32: bool,
     as_json: bool,
+    images: Kept | None,
     **recorded: Any,
 ) -> None:
     """Run the audit that FILE describes, or audit the recorded update FILE.
@@ -157,7 +161,8 @@ def audit(
             raise UsageError(f"{wrong[0]} is for audit files, and {file} is a recorded update; leave it out")
         with using("float32" if float32 else None):
             with redirect_stdout(sys.stderr):
-                of_recordings = recorded_audit(file, options, lpips_weights).to(named_device(device))
+                of_recordings = recorded_audit(file, options, lpips_weights, images=images or "blurred")
+                of_recordings = of_recordings.to(named_device(device))
             run_and_present(of_recordings, out or Path("audits", file.stem), as_json=as_json)
         return
     if options.given:
@@ -169,6 +174,7 @@ def audit(
         described = dataclasses.replace(described, metrics=metrics)
     if enhancer is not None:
         described = dataclasses.replace(described, enhancer=named_enhancer(enhancer))
+    described = dataclasses.replace(described, images=images or "full")
     with using("float32" if float32 else None):
         with redirect_stdout(sys.stderr):  # a client tries its model on the new device
             described = described.to(named_device(device))
@@ -253,8 +259,16 @@ def report(folder: Path) -> None:
     DIR is the results folder of an audit, finished or not.
     """
     from unveil.audits.results import read_trials
+    from unveil.audits.trial_pictures import is_whole
 
-    present(folder, read_trials(folder), as_json=False)
+    trials = read_trials(folder)
+    if lost := sum(not is_whole(folder, trial) for trial in trials):
+        click.echo(
+            f"Pictures of {lost} of {len(trials)} trials are missing or damaged; the same `unveil audit` runs these "
+            "trials again.",
+            err=True,
+        )
+    present(folder, trials, as_json=False)
 
 
 @unveil.command("list")

@@ -75,7 +75,7 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str 
     from pydantic_core import to_json
     from rich.console import Console
 
-    from unveil.report import print_table, write_report
+    from unveil.report import notice, print_table, write_report
 
     if not trials:
         click.echo(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
@@ -89,6 +89,8 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str 
         console = Console()
         print_table(trials, console if console.is_terminal else Console(width=PAGE))
         click.echo(f"Report: {path}")
+    if private := notice(trials):
+        click.echo(private, err=True)
 
 
 def results_folder(file: Path, variant: str | None, enhancer: Enhancer | None) -> Path:

@@ -11,8 +11,8 @@ from unveil.core.errors import UsageError
 from unveil.core.files import is_folder, shown
 
 if TYPE_CHECKING:
+    from unveil.audits.kept_pictures import Kept
     from unveil.audits.recorded.audit import RecordedAudit
-    from unveil.audits.recorded.trial import Shown
     from unveil.captures.recording import Recording
 
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth")
@@ -31,7 +31,6 @@ class RecordedOptions:
         facts: `NAME=VALUE` each, a fact that the manifest does not have or has wrong.
         attacks: SPECs; empty for unveil's own.
         seeds: Seeds; empty for 0.
-        images: `none`, `blurred` or `full`; None for blurred.
     """
 
     model: str | None = None
@@ -41,7 +40,6 @@ class RecordedOptions:
     facts: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    images: Shown | None = None
 
     @property
     def given(self) -> list[str]:
@@ -60,13 +58,16 @@ def is_recorded(path: Path) -> bool:
         return False
 
 
-def recorded_audit(path: Path, options: RecordedOptions, lpips_weights: str | None = None) -> RecordedAudit:
+def recorded_audit(
+    path: Path, options: RecordedOptions, lpips_weights: str | None = None, *, images: Kept = "blurred"
+) -> RecordedAudit:
     """Read recorded updates and describe their audit.
 
     Args:
         path: A recorded update, or a folder of them.
         options: The options of the command line.
         lpips_weights: File of LPIPS weights, or `download`; None to leave LPIPS out.
+        images: Which pictures the results keep.
 
     Raises:
         UsageError: Something cannot be read, used, or is missing.
@@ -103,7 +104,7 @@ def recorded_audit(path: Path, options: RecordedOptions, lpips_weights: str | No
         clients=clients,
         attacks=[attacks.parse(spec) for spec in options.attacks or ("unveil",)],
         seeds=options.seeds or (0,),
-        images=options.images or "blurred",
+        images=images,
         metrics=CATALOGUE if lpips_weights is None else {**CATALOGUE, "lpips": lpips(lpips_weights)},
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -47,11 +48,15 @@ def regular(path: Path, what: str, *, fix: str, absent: str | None = None, most:
     except (OSError, ValueError) as error:  # a path too long, a loop of links, a NUL, half of a surrogate pair
         raise UsageError(f"{start} cannot be opened ({reason_of(error)}); {fix}") from None
     if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")
-        raise UsageError(f"{start} is {kind}, expected a regular file; {fix}")
+        raise UsageError(f"{start} is {kind_of(found.st_mode)}, expected a regular file; {fix}")
     if most is not None and found.st_size > most:
         raise UsageError(f"{start} has {amount(found.st_size)}, and at most {amount(most)} are read; {fix}")
     return path
+
+
+def kind_of(mode: int) -> str:
+    """Return what a file that is not regular is, such as `a pipe`; `mode` is that of its status."""
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
 
 
 def read_bytes(path: Path, what: str, *, fix: str, absent: str | None = None, most: int) -> bytes:
@@ -120,18 +125,39 @@ def amount(size: int) -> str:
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 """Permissions of a file that only its owner may read and write, and of a folder into which only its owner may look."""
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 
-def is_private(folder: Path) -> bool:
-    """Return whether only its owner may look into a folder.
+
+def make_folder(path: Path, *, private: bool = False) -> None:
+    """Create a folder, and those above it that are missing; when this returns, their names are on the disk.
+
+    Args:
+        path: The folder; one that exists is left as it is.
+        private: Only its owner may look into the folder, if it is created.
 
     Raises:
-        OSError: There is no such folder.
+        OSError: The folder cannot be created, or a file has this name.
     """
-    return not folder.stat().st_mode & 0o077
+    if not path.is_dir():
+        if not path.parent.is_dir():
+            make_folder(path.parent)
+        path.mkdir(mode=PRIVATE_FOLDER if private else 0o777, exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names of a folder's entries on the disk: after a power cut, a file whose name is not there is lost."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, private: bool = False) -> None:
-    """Write or replace a file; when this returns, the content is on the disk.
+    """Write or replace a file; when this returns, the content and the name are on the disk.
 
     The content is written to a new file in the same folder, which is then renamed. So a reader never sees a part of a
     file, and two processes that write the same file do not mix their contents.
@@ -144,16 +170,32 @@ def write_whole(path: Path, content: bytes | memoryview, *, private: bool = Fals
     Raises:
         OSError: The disk is full or the folder cannot be written; the file did not change.
     """
-    part = path.with_name(f"{secrets.token_hex(8)}.part")
-    try:
-        with open(part, "xb", opener=partial(os.open, mode=PRIVATE if private else 0o666)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_several(path.parent, {path.name: content}, private=private)
+
+
+def write_several(folder: Path, contents: Mapping[str, bytes | memoryview], *, private: bool = False) -> None:
+    """Write files of one folder as `write_whole` does; one after the other, but their names are synced together.
+
+    Args:
+        folder: The folder, which exists.
+        contents: Name of each file -> what it will hold.
+        private: Only their owner may read and write the files.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; each file is the old or the new one.
+    """
+    for name, content in contents.items():
+        part = folder / f"{secrets.token_hex(8)}.part"
+        try:
+            with open(part, "xb", opener=partial(os.open, mode=PRIVATE if private else 0o666)) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(folder / name)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    sync_folder(folder)
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -167,20 +209,28 @@ def write_new(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def append_whole(path: Path, line: bytes, *, private: bool = False) -> None:
-    """Append a line to a file, which is created if it is missing; when this returns, the line is on the disk.
+def append_whole(path: Path, line: bytes, *, create: bool = True) -> None:
+    """Append a line to a file; when this returns, the line is on the disk.
 
     Args:
-        path: The file.
+        path: The file; not a symbolic link.
         line: The line, with its end.
-        private: Only its owner may read and write the file, if it is created.
+        create: Create the file if it is missing.
 
     Raises:
+        FileNotFoundError: The file is missing, and must not be created.
         OSError: The file cannot be written, or the disk is full; then a part of the line may be in the file.
     """
+
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, (flags if create else flags & ~os.O_CREAT) | _NO_LINK, 0o666)
+
+    is_new = create and not path.exists()
     # Unbuffered, so that one system call writes the whole line.
-    with open(path, "ab", buffering=0, opener=partial(os.open, mode=PRIVATE if private else 0o666)) as file:
+    with open(path, "ab", buffering=0, opener=opened) as file:
         written = file.write(line)
         os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
     if written != len(line):
         raise OSError(None, "the disk took only a part of the line")

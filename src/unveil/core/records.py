@@ -108,6 +108,8 @@ class Trial:
         outcomes: `attack`, and with an enhancer `enhanced`, in that order.
         originals: Paths of the original pictures, relative to the results folder; empty before the trial is saved, and
             for a recorded update of which they are not known.
+        checksums: Path of each picture -> the first 16 hexadecimal digits of the SHA-256 of its file; empty before the
+            trial is saved, and in records of former versions.
         metrics: Metric name -> its title, unit, digits and direction, for a reader who does not have the metric.
         versions: Package -> version; and what `arithmetic.machine` says of the machine.
         format: Version of this record, `FORMAT`.
@@ -127,6 +129,7 @@ class Trial:
     blind: Mapping[str, list[float]]
     outcomes: Mapping[str, ScoredOutcome]
     originals: list[str] = field(default_factory=list)
+    checksums: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, MetricFacts] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT

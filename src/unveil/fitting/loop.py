@@ -130,7 +130,7 @@ def train(task: TrainingTask, training: Training, folder: Path, on_progress: OnS
             with writing(folder, "--work"):
                 line = json.dumps({"step": step + 1, **seen, **scores}) + "\n"
                 append_whole(folder / CURVE, line.encode())
-                write_whole(folder / f"look-{step + 1:06d}.png", png_of(pictures))
+                write_whole(folder / f"look-{step + 1:06d}.png", png_of(pictures), private=True)
                 _keep(folder / CHECKPOINT, step + 1, training, networks, average, optimisers)
             seen |= scores
         if on_progress is not None:

@@ -59,7 +59,7 @@ class Pairs:
 
         tensors = {"rough": to_bytes(self.rough), "truth": to_bytes(self.truth)}
         tensors |= {"hints": self.hints.contiguous(), "labels": self.labels.contiguous()}
-        write_whole(path, save(tensors, {"made": json.dumps(self.made)}))
+        write_whole(path, save(tensors, {"made": json.dumps(self.made)}), private=True)
 
     @classmethod
     def load(cls, path: Path) -> Pairs:
@@ -230,7 +230,7 @@ def _refuse_others(folder: Path, source: Source, recipes: Sequence[Recipe], seed
     if not any(folder.glob("*.safetensors")):
         content = io.BytesIO()
         np.save(content, pictures.numpy())
-        write_whole(folder / PICTURES, content.getvalue())
+        write_whole(folder / PICTURES, content.getvalue(), private=True)
         write_whole(folder / PLAN, plan.encode())
     elif not torch.equal(pictures_of(folder), pictures) or _plan(folder) != plan:
         raise UsageError(

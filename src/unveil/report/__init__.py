@@ -3,6 +3,7 @@
 from unveil.report.conclusion import headline, recommendation
 from unveil.report.html import write_report
 from unveil.report.levels import Level, Verdict
+from unveil.report.notice import notice
 from unveil.report.pooling import summarise
 from unveil.report.rows import Row
 from unveil.report.table import print_table
@@ -12,6 +13,7 @@ __all__ = [
     "Row",
     "Verdict",
     "headline",
+    "notice",
     "print_table",
     "recommendation",
     "summarise",

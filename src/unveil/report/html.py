@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from unveil.core.errors import UsageError
-from unveil.core.files import MIB, is_private, read_bytes, write_whole
+from unveil.core.files import MIB, write_whole
+from unveil.core.inside import read_inside
 from unveil.core.metric import MetricFacts
 from unveil.core.records import Trial
 from unveil.metrics import FACTS, facts_of
@@ -23,6 +24,7 @@ from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.criteria import without_originals
 from unveil.report.levels import Level
 from unveil.report.metric_agreement import Agreement, Overlooked, agreement
+from unveil.report.notice import notice
 from unveil.report.pooling import summarise
 from unveil.report.rate_leakage import rate_leakage
 from unveil.report.rows import Picture, Row
@@ -116,7 +118,7 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
     page = render(folder, trials, reproduce=reproduce, settings=settings or _kept_settings(folder))
     try:
         content = page.encode(errors="backslashreplace")  # a command line need not be UTF-8
-        write_whole(folder / NAME, content, private=is_private(folder))
+        write_whole(folder / NAME, content, private=True)
     except OSError as error:
         raise UsageError(
             f"cannot write {folder / NAME}: {error.strerror or error}; make {folder} a folder that can be written"
@@ -160,6 +162,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         sections=[_section(folder, index, members) for index, members in enumerate(sections, start=1)],
         levels=list(Level),
         not_proved=NOT_PROVED,
+        notice=notice(trials),
         reproduce=reproduce,
         settings=settings,
         versions=_versions(trials),
@@ -316,17 +319,11 @@ def _kept_settings(folder: Path) -> str:
 
 
 def _own(folder: Path, path: str, most: int) -> bytes:
-    """The content of a file of the folder; empty if it is missing, over `most` bytes, no regular file, or outside.
-
-    The folder may come from somebody else, and a report is passed on: a link must not embed a file from elsewhere.
-    """
+    """The content of a file of the folder; empty if it is missing, over `most` bytes, no regular file, or outside."""
     try:
-        file = (folder / path).resolve()
-        if path and file.is_relative_to(folder.resolve()):
-            return read_bytes(file, "", fix="", most=most)
-    except (OSError, ValueError, RuntimeError):  # a UsageError is a ValueError; a null character; a circle of links
-        pass
-    return b""
+        return read_inside(folder, path, most=most, fix="") if path else b""
+    except UsageError:
+        return b""
 
 
 def _spec(text: str) -> Markup:

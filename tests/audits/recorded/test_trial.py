@@ -21,8 +21,8 @@ from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import run
 from unveil.audits.controls import LABELS
 from unveil.audits.recorded.audit import RecordedAudit
-from unveil.audits.recorded.trial import kept, run_recorded_trial
-from unveil.audits.results import append, read_trials
+from unveil.audits.recorded.trial import run_recorded_trial
+from unveil.audits.results import append, prepare, read_trials
 from unveil.audits.trial import run_trial
 from unveil.clients.training import FedAvg, FedSGD
 from unveil.core.errors import UsageError
@@ -45,7 +45,7 @@ def test_a_recorded_update_is_attacked_as_that_of_the_simulated_client(
     sender = simulated(training)
     path = recorded(tmp_path, sender, labels=sender.labels.tolist(), obfuscation="none", **facts)
     client = made(path, truth=save_truth(tmp_path, sender))
-    trial = run_recorded_trial(client, ATTACK, images="full")
+    trial = run_recorded_trial(client, ATTACK)
     other = run_trial(sender, parse("none"), ATTACK, controls=(LABELS,))
     assert torch.equal(trial.pictures["attack"], other.pictures["attack"])
     assert trial.pictures["original"].allclose(other.pictures["original"])
@@ -136,6 +136,7 @@ def test_files_show_what_was_asked_for_and_to_the_owner_alone(images: Any, tmp_p
 def test_a_page_without_originals_shows_the_pictures_by_confidence_and_no_empty_frames(tmp_path: Path) -> None:
     trial = run_recorded_trial(made(recorded(tmp_path, simulated())), Guess())
     outcome = replace(trial.outcomes["attack"], confidence=[0.25, 4.0, 1.0, 2.0])
+    prepare(tmp_path, {})
     trial = append(tmp_path, replace(trial, outcomes={"attack": outcome}))
     page = write_report(tmp_path, [trial]).read_text()
     assert re.findall(r"<figcaption>([^<]*)</figcaption>", page) == ["4", "2", "1", "0.25"]
@@ -180,14 +181,3 @@ def test_what_an_audit_cannot_run_is_refused(tmp_path: Path) -> None:
         RecordedAudit(clients=[client, client], attacks=[Guess()])
     with pytest.raises(UsageError, match="expected seeds of at least 0, got -1"):
         RecordedAudit(clients=[client], attacks=[Guess()], seeds=(-1,))
-
-
-def test_pictures_are_kept_as_asked() -> None:
-    pictures = {"attack": torch.rand(2, 3, 24, 24)}
-    assert kept(pictures, "none") == {}
-    assert kept(pictures, "full")["attack"] is pictures["attack"]
-    coarse = kept(pictures, "blurred")["attack"]
-    areas = pictures["attack"].reshape(2, 3, 6, 4, 6, 4).mean((3, 5))
-    other = areas.repeat_interleave(4, 2).repeat_interleave(4, 3) + 0.001 * torch.randn(2, 3, 24, 24)
-    assert torch.allclose(coarse, blurred(other), atol=0.01)  # pictures of the same means are blurred to the same
-    assert not torch.allclose(coarse, pictures["attack"], atol=0.1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from unveil.audits.audit import Task, check_list, digest_of
+from unveil.audits.kept_pictures import Kept, check_kept
 from unveil.audits.recorded.client import RecordedClient
-from unveil.audits.recorded.trial import Shown, recorded_settings, run_recorded_trial
+from unveil.audits.recorded.trial import recorded_settings, run_recorded_trial
 from unveil.core.errors import UsageError
 from unveil.core.metric import Metric
 from unveil.core.protocols import Attack
@@ -22,13 +23,13 @@ from unveil.metrics import CATALOGUE as METRICS
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedAudit:
-    """Everything that is to be tried on recorded updates. Only the owner may read its results.
+    """Everything that is to be tried on recorded updates.
 
     Args:
         clients: The recorded clients, each with a name of its own.
         attacks: The attacks to run on each of them.
         seeds: Whole numbers of at least 0; everything is run once for each.
-        images: Which pictures the results show: `none`, `blurred` or `full`.
+        images: Which pictures the results keep; by default blurred ones, because the pictures are of real people.
         metrics: The metrics by name.
 
     Raises:
@@ -38,14 +39,14 @@ class RecordedAudit:
     clients: Sequence[RecordedClient]
     attacks: Sequence[Attack]
     seeds: Sequence[int] = (0,)
-    images: Shown = "blurred"
+    images: Kept = "blurred"
     metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
-    is_private: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_list("clients", [client.name for client in self.clients])
         check_list("attacks", [str(attack) for attack in self.attacks])
         check_list("seeds", list(self.seeds))
+        check_kept(self.images)
         if min(self.seeds) < 0:
             raise UsageError(f"audit: expected seeds of at least 0, got {min(self.seeds)}; use 0, 1, 2")
 
@@ -61,7 +62,7 @@ class RecordedAudit:
                     yield Task(settings=settings, seed=seed, run=partial(self._trial, client, attack, seed))
 
     def _trial(self, client: RecordedClient, attack: Attack, seed: int, watch: Watch | None) -> Trial:
-        return run_recorded_trial(client, attack, seed=seed, metrics=self.metrics, images=self.images, watch=watch)
+        return run_recorded_trial(client, attack, seed=seed, metrics=self.metrics, watch=watch)
 
     def settings(self) -> dict[str, Any]:
         """Everything that the results depend on, as plain JSON."""

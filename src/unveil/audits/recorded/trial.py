@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from unveil.core.arithmetic import full_precision
 from unveil.core.batch import Batch
 from unveil.core.binding import for_client
 from unveil.core.metric import Metric
-from unveil.core.pixels import COARSE, GREY, blurred, eight_bit
+from unveil.core.pixels import GREY, eight_bit
 from unveil.core.protocols import Attack, UsesLearnedPrior
 from unveil.core.randomness import generators
 from unveil.core.reconstruction import Reconstruction
@@ -33,17 +32,6 @@ from unveil.enhancers.consistency import refuse_seen
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.alignment import align
 
-Shown = Literal["none", "blurred", "full"]
-"""Which pictures are kept of real people: none, their blurred copies, or the pictures themselves."""
-
-
-_KEPT: Mapping[str, tuple[str, ...]] = {
-    "none": ("No picture was kept.",),
-    "blurred": (
-        f"Pictures are blurred: the means of {COARSE} x {COARSE} areas are left. Scores are of the sharp ones.",
-    ),
-}
-
 
 def run_recorded_trial(
     client: RecordedClient,
@@ -51,7 +39,6 @@ def run_recorded_trial(
     *,
     seed: int = 0,
     metrics: Mapping[str, Metric] = METRICS,
-    images: Shown = "blurred",
     watch: Watch | None = None,
 ) -> Trial:
     """Run one trial in memory: the attack on the recorded update, and on the update of synthetic pictures.
@@ -64,7 +51,6 @@ def run_recorded_trial(
         attack: The attack.
         seed: A whole number of at least 0.
         metrics: The metrics by name. Without the client's pictures only the rehearsal is scored.
-        images: Which pictures the trial keeps; scores are always those of the pictures themselves.
         watch: Called after each step of both attacks.
 
     Raises:
@@ -122,14 +108,14 @@ def run_recorded_trial(
                 labels=found.labels.tolist(),
                 seconds=outcome.seconds,
                 assumptions=[*_assumptions(client, outcome), *(learned.assumptions if learned else ())],
-                notes=[*found.notes, *client.notes, *_KEPT.get(images, ())],
+                notes=[*found.notes, *client.notes],
                 confidence=[] if found.confidence is None else found.confidence.tolist(),
                 plausibility=plausibility,
             )
         },
         metrics={name: metric.facts for name, metric in metrics.items()},
         versions=versions_on(device),
-        pictures=kept(pictures, images),
+        pictures=pictures,
     )
 
 
@@ -149,13 +135,6 @@ def recorded_settings(client: RecordedClient, attack: Attack) -> dict[str, str]:
         "arithmetic": arithmetic_of(attack, client.update_device),
         "recording": client.digest,
     }
-
-
-def kept(pictures: Mapping[str, Images], images: Shown) -> dict[str, Images]:
-    """Return those pictures that files may show: none of them, blurred ones, or all as they are."""
-    if images == "none":
-        return {}
-    return {name: blurred(shown) if images == "blurred" else shown for name, shown in pictures.items()}
 
 
 def _leaves(client: RecordedClient, seed: int) -> Images:

@@ -1,0 +1,79 @@
+"""Reading files of a folder that anybody may have filled, without ever leaving it.
+
+A report embeds what a results folder holds, and is passed on. A link in the folder could lead to any file of the
+reader, and a pipe or a device would never end. So a file is read only if each part of its path is a real folder inside
+the folder, and the file itself is regular and not too large. The folder itself may be a link: the user named it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from unveil.core.errors import UsageError
+from unveil.core.files import amount, kind_of, reason_of, shown
+
+_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def read_inside(folder: Path, path: str, *, most: int, fix: str) -> bytes:
+    """Return the content of a file of a folder.
+
+    Args:
+        folder: The folder, which the user named.
+        path: The file, relative to it, parts separated by `/`.
+        most: Most bytes that the file may have.
+        fix: The end of every message: what to do.
+
+    Raises:
+        UsageError: The path leads out of the folder or through a link, there is no such file, or it is not regular, too
+            large or not readable.
+    """
+    start = shown(folder / path) if "\0" not in path else shown(path)
+    _refuse_links(folder, path, start, fix)
+    try:
+        opened = os.open(folder / path, os.O_RDONLY | _SAFE)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{start} cannot be opened ({reason_of(error)}); {fix}") from None
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise UsageError(f"{start} is {kind_of(found.st_mode)}, expected a regular file; {fix}")
+        if found.st_size > most:
+            raise UsageError(f"{start} has {amount(found.st_size)}, and at most {amount(most)} are read; {fix}")
+        with open(opened, "rb", closefd=False) as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"{start} cannot be read ({reason_of(error)}); {fix}") from None
+    finally:
+        os.close(opened)
+    if len(content) > most:  # it grew, or its size was no truth, as in /proc
+        raise UsageError(f"{start} has more than {amount(most)}; {fix}")
+    return content
+
+
+def is_inside(path: str) -> bool:
+    """Return whether a relative path, parts separated by `/`, names something below its folder on every system."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path and "\0" not in path
+
+
+def refuse_link(path: Path, fix: str) -> None:
+    """Raise a `UsageError` if a path is a symbolic link: what is written or read through it lies elsewhere."""
+    try:
+        is_link = stat.S_ISLNK(path.lstat().st_mode)
+    except (OSError, ValueError):  # it does not exist
+        return
+    if is_link:
+        raise UsageError(f"{shown(path)} is a link, which could lead out of the folder; {fix}")
+
+
+def _refuse_links(folder: Path, path: str, start: str, fix: str) -> None:
+    """Raise a `UsageError` unless the path stays below the folder, and none of its parts is a link."""
+    if not is_inside(path):
+        raise UsageError(f"{start} is not inside {shown(folder)}; {fix}")
+    place = folder
+    for part in PurePosixPath(path).parts:
+        place = place / part
+        refuse_link(place, fix)
