@@ -49,8 +49,11 @@ KINDS: Mapping[str, Kind] = {
     "epochs": whole(1),
     "batch_size": whole(1),
     "examples": whole(1),
+    "loss": one_of("cross_entropy", "other"),
     "loss_reduction": one_of("mean", "sum"),
     "mode": one_of("train", "eval"),
+    "dropout": whole(0),
+    "input_range": list_of("[smallest, largest]", number(-LARGE, LARGE), 2, 2),
     "normalisation": NORMALISATION,
     "buffers": one_of("kept", "sent", "obfuscated"),
     "obfuscation": TEXTUAL,
@@ -80,8 +83,11 @@ class Manifest:
         epochs: Number of passes over the client's pictures.
         batch_size: Number of pictures in each step.
         examples: Number of pictures on which the client trained.
+        loss: The loss of local training, `cross_entropy` or `other`.
         loss_reduction: Whether the loss is the mean or the sum over the pictures of a step.
         mode: Mode of the network during local training.
+        dropout: Number of dropout layers that were at work during local training.
+        input_range: Smallest and largest value that the network got, of all pictures.
         normalisation: `mean` and `std` of pixels in [0, 1], one number for each colour channel, before the network.
         buffers: Whether the network's buffers were sent; see `core.protocols.BufferSetting`.
         obfuscation: SPEC of the obfuscation, such as `topk:density=0.05`.
@@ -104,8 +110,11 @@ class Manifest:
     epochs: Fact[int] = UNKNOWN
     batch_size: Fact[int] = UNKNOWN
     examples: Fact[int] = UNKNOWN
+    loss: Fact[str] = UNKNOWN
     loss_reduction: Fact[str] = UNKNOWN
     mode: Fact[str] = UNKNOWN
+    dropout: Fact[int] = UNKNOWN
+    input_range: Fact[tuple[float, float]] = UNKNOWN
     normalisation: Fact[Mapping[str, list[float]]] = UNKNOWN
     buffers: Fact[str] = UNKNOWN
     obfuscation: Fact[str] = UNKNOWN

@@ -56,6 +56,7 @@ def test_a_sum_over_the_batch_is_its_mean_times_its_size() -> None:
         ({"learning_rate": 0.1}, "does not say the number of steps"),
         ({"steps": 3}, "does not say the learning rate: the update is taken for one gradient of unknown length."),
         ({}, "does not say the learning rate and number of steps"),
+        ({"learning_rate": 0.1, "steps": 1, "loss": "other"}, "loss is not the plain cross-entropy"),
         ({"learning_rate": 0.1, "steps": 10**9}, "took 1,000,000,000 local steps, and at most 1,000 are simulated"),
         ({"learning_rate": 0.1, "epochs": 501, "batch_size": 4}, "took 1,002 local steps, and at most 1,000"),
         ({"learning_rate": 0.1, "steps": 3, "optimiser": "Adam"}, "optimiser is Adam, which unveil does not simulate"),

@@ -76,6 +76,8 @@ def _cannot_be_simulated(facts: Manifest, pictures: int) -> str:
     optimiser = facts.optimiser.value
     if optimiser is not None and optimiser.lower() not in PLAIN:
         return f"The client's optimiser is {optimiser}, which unveil does not simulate"
+    if facts.loss.value == "other":
+        return "The client's loss is not the plain cross-entropy, which is all that unveil simulates"
     steps = facts.steps.value or (facts.epochs.value or 0) * -(-pictures // (facts.batch_size.value or pictures))
     if steps > MOST_STEPS:
         return f"The client took {steps:,} local steps, and at most {MOST_STEPS:,} are simulated"

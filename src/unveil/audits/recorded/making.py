@@ -68,6 +68,12 @@ def recorded_client(
     shown_normalisation = ""
     if normalisation is None:
         notes.append("The recording does not say the normalisation: only that of the network itself is used.")
+        low, high = facts.input_range.value or (0.0, 1.0)
+        if low < 0 or high > 1:
+            notes.append(
+                f"Yet the network got values from {low:.3g} to {high:.3g}, so pictures were normalised before it; give "
+                "--fact normalisation={mean=[...],std=[...]}."
+            )
     else:
         given = Normalisation.of(normalisation["mean"], normalisation["std"], channels=channels)
         network, shown_normalisation = normalised(network, given), str(given)
