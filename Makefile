@@ -4,13 +4,16 @@
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: demo test fast check docs bench clean
+.PHONY: demo test test-integrations fast check docs bench clean
 
 demo: .venv/.installed  ## run the demo and say where its report is
 	$(BIN)/unveil demo
 
 test: check  ## the whole suite, a process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8
+
+test-integrations: .venv-integrations/.installed  ## what runs inside Flower and NVFlare, in an environment of its own
+	OMP_NUM_THREADS=1 .venv-integrations/bin/pytest tests/integrations
 
 fast: .venv/.installed-dev  ## the tests that are not marked slow: under a minute on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 -m "not slow"
@@ -27,7 +30,7 @@ bench: .venv/.installed-dev  ## measure the figures of the README again
 	$(BIN)/python -m benchmarks run published
 
 clean:  ## remove the environment and what tools left behind; results are kept
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-integrations build dist .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml | $(BIN)/python
@@ -40,10 +43,15 @@ clean:  ## remove the environment and what tools left behind; results are kept
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.installed
 
-$(BIN)/python:
+.venv-integrations/.installed: pyproject.toml | .venv-integrations/bin/python
+	@echo "Installing unveil, Flower and NVFlare into .venv-integrations, once. This can take some minutes."
+	.venv-integrations/bin/python -m pip install --disable-pip-version-check -e '.[integrations]'
+	@touch $@
+
+$(BIN)/python .venv-integrations/bin/python:
 	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    $$python -m venv .venv || { rm -rf .venv; exit 1; }; \
+	    $$python -m venv $(@:/bin/python=) || { rm -rf $(@:/bin/python=); exit 1; }; \
 	    exit 0; \
 	  fi; \
 	done; \

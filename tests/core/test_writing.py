@@ -19,6 +19,7 @@ WRITERS = {"write_whole", "write_several", "write_new", "append_whole"}
 MAY_WRITE = {
     "audits/results.py",
     "audits/trial_pictures.py",
+    "captures/recorder.py",
     "captures/writing.py",
     "report/html.py",
     "enhancers/weights.py",
@@ -27,7 +28,8 @@ MAY_WRITE = {
     "fitting/pairs.py",
     "cli/app.py",
 }
-"""Who calls the writer: results, recorded updates, the page, weights, a training's work folder, the command line."""
+"""Who calls the writer: results, recorded updates with their pictures, the page, weights, a training's work folder,
+the command line."""
 
 ELSEWHERE = {"audits/profiling.py"}
 """Who writes what is no file on a disk: the kernel's switch for the peak of memory."""
