@@ -65,6 +65,8 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> dict[str
         for place in (folder / IMAGES, folder / IMAGES / key):
             refuse_link(place, AGAIN)
             make_folder(place, private=True)
+        for part in (folder / IMAGES / key).glob("*.part"):  # a run that was killed while it wrote left it
+            part.unlink()
         write_several(folder / IMAGES / key, contents, private=True)
     return {f"{IMAGES}/{key}/{name}": checksum_of(content) for name, content in contents.items()}
 

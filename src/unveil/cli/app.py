@@ -15,6 +15,7 @@ import click
 
 from unveil import __version__
 from unveil.cli.presenting import INTERRUPTED, named_device, named_enhancer, present, results_folder, run_and_present
+from unveil.cli.terminal import console, say, say_json, warnings_shown
 from unveil.core.errors import UsageError, one_line
 from unveil.core.files import write_new
 from unveil.core.usercode import is_users, one_line_of
@@ -38,15 +39,16 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """
     options = {"debug": bool(os.environ.get("UNVEIL_DEBUG"))}
     try:
-        code = unveil.main(args, prog_name="unveil", standalone_mode=False, obj=options)
+        with warnings_shown():
+            code = unveil.main(args, prog_name="unveil", standalone_mode=False, obj=options)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except click.Abort:
-        click.echo("Interrupted.", err=True)
+        say("Interrupted.", err=True)
         code = INTERRUPTED
     except UsageError as error:
-        click.echo(f"Error: {one_line(str(error))}", err=True)
+        say(f"Error: {one_line(str(error))}", err=True)
         code = USAGE
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else bool(left.code)
@@ -57,9 +59,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
             traceback.print_exc()
         if is_users(error):
             sys.exit(_blamed(error))
-        click.echo(
-            f"Internal error: {type(error).__name__}: {error}\nThis is a bug in unveil: run the same command as "
-            "`unveil --debug ...` and report what it prints to the project's issue tracker.",
+        say(
+            f"Internal error: {type(error).__name__}: {one_line(str(error))}\nThis is a bug in unveil: run the same "
+            "command as `unveil --debug ...` and report what it prints to the project's issue tracker.",
             err=True,
         )
         code = INTERNAL
@@ -68,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def _blamed(error: BaseException) -> int:
     """Say where the user's own network failed during an audit; return the exit code."""
-    click.echo(
+    say(
         f"Error: the model failed during the audit, {one_line(one_line_of(error))}; correct it and run the same "
         "command again, finished trials are kept",
         err=True,
@@ -212,8 +214,6 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     from unveil.fitting.workers import terminated_as_interrupted
 
     click.get_current_context().with_resource(terminated_as_interrupted())
-    from rich.console import Console
-
     from unveil.cli.progress import fitting_shown
     from unveil.fitting.fit import Fit
     from unveil.fitting.fit import fit as train
@@ -223,16 +223,16 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
     out = out or work / f"{setting}.safetensors"
     plan = Fit(setting=setting, sources=sources, work=work, out=out, command=command, **settings)  # type: ignore[arg-type]
     try:
-        with fitting_shown(Console(stderr=True)) as on_progress:
+        with fitting_shown(console(err=True)) as on_progress:
             card = train(plan, on_progress)
     except KeyboardInterrupt:
-        click.echo(f"Interrupted: {work} keeps what is done; run the same command again to go on.", err=True)
+        say(f"Interrupted: {work} keeps what is done; run the same command again to go on.", err=True)
         sys.exit(INTERRUPTED)
     for name, value in card["figures"].items():
-        click.echo(f"{name}: {value}")
+        say(f"{name}: {value}")
     for note in card["notes"]:
-        click.echo(note)
-    click.echo(f"Weights: {out}, checksum {card['checksum']}; use them with --enhancer {out}")
+        say(note)
+    say(f"Weights: {out}, checksum {card['checksum']}; use them with --enhancer {out}")
 
 
 @unveil.command()
@@ -263,7 +263,7 @@ def report(folder: Path) -> None:
 
     trials = read_trials(folder)
     if lost := sum(not is_whole(folder, trial) for trial in trials):
-        click.echo(
+        say(
             f"Pictures of {lost} of {len(trials)} trials are missing or damaged; the same `unveil audit` runs these "
             "trials again.",
             err=True,
@@ -287,18 +287,18 @@ def list_(kind: str | None, as_json: bool) -> None:
 
     found = entries(kind)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=2, ensure_ascii=False))
+        say_json(json.dumps([dataclasses.asdict(entry) for entry in found], indent=2, ensure_ascii=False))
         return
     shown, width = "", max(shutil.get_terminal_size().columns, 60)
     for entry in found:
         if entry.kind != shown:
-            click.echo(f"{entry.kind}:" if not shown else f"\n{entry.kind}:")
+            say(f"{entry.kind}:" if not shown else f"\n{entry.kind}:")
             shown = entry.kind
         settings = (f"{key}=..." if value is None else f"{key}={value}" for key, value in entry.settings.items())
         indent = " " * 24
-        click.echo(click.wrap_text(entry.summary, width, f"  {entry.name:22}", indent))
+        say(click.wrap_text(entry.summary, width, f"  {entry.name:22}", indent))
         if entry.settings:
-            click.echo(click.wrap_text(", ".join(settings), width, indent, indent))
+            say(click.wrap_text(", ".join(settings), width, indent, indent))
 
 
 @unveil.command()
@@ -314,4 +314,4 @@ def init(path: Path) -> None:
         raise UsageError(f"{path} exists and is left as it is; give another path, or move it away") from None
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; give a path that can be written") from None
-    click.echo(f"Wrote {path}. Run it with: unveil audit {path}")
+    say(f"Wrote {path}. Run it with: unveil audit {path}")

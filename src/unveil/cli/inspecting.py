@@ -9,9 +9,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from unveil.cli.recorded import declaring, fact
+from unveil.cli.terminal import say, say_json
 
 if TYPE_CHECKING:
     from unveil.captures.recording import Arrays
@@ -47,7 +46,10 @@ def inspect_file(file: Path, *, before: Path | None, model: str | None, facts: t
             weights = weights and dict(client.model.named_parameters())
             result = inspect(client.update, before=weights, model=client.model, knowledge=client.knowledge)
     said = recording.manifest.obfuscation.value
-    click.echo(json.dumps(_plain(result), indent=2) if as_json else "\n".join(_lines(result, said)))
+    if as_json:
+        say_json(json.dumps(_plain(result), indent=2))
+    else:
+        say("\n".join(_lines(result, said)))
 
 
 def floats(arrays: Arrays) -> Tensors:

@@ -10,8 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from unveil.cli.terminal import console, say, say_json
 from unveil.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,16 +32,14 @@ def run_and_present(audit: Runnable, folder: Path, *, as_json: bool) -> None:
         folder: Its results folder.
         as_json: Whether to print one JSON object instead of tables.
     """
-    from rich.console import Console
-
     from unveil.audits.audit import run
     from unveil.cli.progress import shown
 
     try:
-        with shown(Console(stderr=True)) as listener, redirect_stdout(sys.stderr):
+        with shown(console(err=True)) as listener, redirect_stdout(sys.stderr):
             trials = run(audit, folder, listener)
     except KeyboardInterrupt:
-        click.echo(
+        say(
             f"Interrupted: {_kept(folder)} of {len(audit)} trials are kept in {folder}; "
             f"run the same command again to go on, or `unveil report {shlex.quote(str(folder))}` for a report of them.",
             err=True,
@@ -73,24 +70,23 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str 
     import dataclasses
 
     from pydantic_core import to_json
-    from rich.console import Console
 
     from unveil.report import notice, print_table, write_report
 
     if not trials:
-        click.echo(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
+        say(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
         sys.exit(NOTHING)
     path = write_report(folder, trials, reproduce=reproduce)
     if as_json:
         folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
         results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}
-        click.echo(to_json(results, indent=2, inf_nan_mode="strings"))
+        say_json(to_json(results, indent=2, inf_nan_mode="strings").decode())
     else:
-        console = Console()
-        print_table(trials, console if console.is_terminal else Console(width=PAGE))
-        click.echo(f"Report: {path}")
+        terminal = console()
+        print_table(trials, terminal if terminal.is_terminal else console(width=PAGE))
+        say(f"Report: {path}")
     if private := notice(trials):
-        click.echo(private, err=True)
+        say(private, err=True)
 
 
 def results_folder(file: Path, variant: str | None, enhancer: Enhancer | None) -> Path:

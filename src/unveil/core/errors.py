@@ -19,9 +19,21 @@ def nearest(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
 
 
+def printable(text: str, keep: str = "\n") -> str:
+    """Write characters that a terminal would obey instead of showing, such as the start of an escape, as `\\x1b`.
+
+    Texts of results, weights and audit files of other people could otherwise rewrite what the terminal shows.
+
+    Args:
+        text: Any text.
+        keep: Control characters that stay as they are.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(text: str) -> str:
-    """Escape control characters in a message, because names that it repeats could otherwise rewrite a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Return the text as `printable` does, in one line."""
+    return printable(text, keep="")
 
 
 @contextmanager

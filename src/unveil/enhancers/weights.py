@@ -23,6 +23,7 @@ VERSION = "1"  # of the format
 LARGEST = 1024 * MIB  # bytes of a file
 TENSORS = 10_000  # tensors in a file, at most
 WIDEST, DEEPEST = 1024, 64  # most channels of a network; most scales, and most blocks at each scale
+TENSORS_A_BLOCK = 6  # of each block, at each scale down, at the bottom, and at each scale up
 NAMES = 1_000_000  # most classes of a generator
 SEEN = "seen"  # name of the tensor of the training pictures' fingerprints
 Network = Restorer | ClassConditionalGenerator
@@ -86,7 +87,7 @@ def load_weights(path: Path) -> tuple[Network, UInt8[Tensor, "pictures bytes"], 
         settings, card = json.loads(facts["settings"]), json.loads(facts["card"])
         if not isinstance(settings, dict) or not isinstance(card, dict):
             raise ValueError("expected two tables")
-        _refuse_giants(settings)
+        _refuse_giants(settings, len(tensors))
         with torch.device("meta"):  # a network without values, so that a small file cannot make it use much memory
             _compare(KINDS[facts["kind"]](**settings), tensors, path)
         with torch.random.fork_rng(devices=[]):  # building the network draws weights, which are then replaced
@@ -121,8 +122,13 @@ def _read(path: Path) -> tuple[dict[str, Shaped[Tensor, " ..."]], dict[str, str]
         raise UsageError(f"{shown(path)} cannot be read as safetensors ({reason_of(error)}); {AGAIN}") from None
 
 
-def _refuse_giants(settings: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` if the settings describe a network that would need too much memory or time."""
+def _refuse_giants(settings: Mapping[str, Any], tensors: int) -> None:
+    """Raise a `ValueError` if the settings describe a network that would need too much memory or time.
+
+    Args:
+        settings: The network's settings.
+        tensors: Number of tensors in the file. A network of more layers than these is not built even without values.
+    """
     widths, blocks, names = settings.get("widths", (1,)), settings.get("blocks", 1), settings.get("names", ())
     if not isinstance(widths, list | tuple) or not 0 < len(widths) <= DEEPEST:
         raise ValueError(f"expected 1 to {DEEPEST} widths")
@@ -130,6 +136,8 @@ def _refuse_giants(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"expected widths of 1 to {WIDEST}")
     if type(blocks) is not int or not 0 <= blocks <= DEEPEST:
         raise ValueError(f"expected 0 to {DEEPEST} blocks")
+    if (needed := TENSORS_A_BLOCK * (2 * len(widths) - 1) * blocks) > tensors:
+        raise ValueError(f"{len(widths)} widths and {blocks} blocks need {needed} tensors, and {tensors} are there")
     if not isinstance(names, list | tuple) or len(names) > NAMES or not all(isinstance(name, str) for name in names):
         raise ValueError(f"expected at most {NAMES} names")
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unveil.core.errors import one_line, printable
 from unveil.core.records import Trial
 from unveil.report import formatting
 from unveil.report.conclusion import headline
@@ -33,7 +34,7 @@ def print_table(trials: Sequence[Trial], console: Console) -> None:
         console: Where to print.
     """
     rows = summarise(trials)
-    console.print(Text(formatting.plain(headline(rows)), style="bold"))
+    console.print(Text(printable(formatting.plain(headline(rows))), style="bold"))
     enhanced = any(row.enhancer for row in rows)
     for _, group in groupby(rows, key=lambda row: row.section):
         members = list(group)
@@ -41,7 +42,7 @@ def print_table(trials: Sequence[Trial], console: Console) -> None:
         enhancer = one.enhancer or ("no enhancer" if enhanced else "")
         console.print()
         parts = (one.client, one.training, one.attack, enhancer, one.threat_model)
-        console.print(Text(" · ".join(filter(None, parts)), style="dim"))
+        console.print(Text(one_line(" · ".join(filter(None, parts))), style="dim"))
         console.print(_table(members))
 
 
@@ -57,7 +58,7 @@ def _table(rows: Sequence[Row]) -> Table:
         psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
         table.add_row(
             # `Text` keeps square brackets in a name from being read as markup.
-            Text(row.obfuscation),
+            Text(one_line(row.obfuscation)),
             Text(level.value, style=STYLES[level]),
             _mean(psnr, 1),
             "–" if psnr is None or psnr.blind is None else f"{psnr.blind:.1f}",
