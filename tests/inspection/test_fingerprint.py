@@ -34,7 +34,7 @@ MOSTLY = (
 )
 """How values were rounded, or TernGrad's clip, is told by statistics, and so not of every client."""
 
-UNNAMED: frozenset[str] = frozenset()
+UNNAMED = frozenset({"percentile", "clamp", "svt"})
 """Names of obfuscations that the fingerprint does not know."""
 
 
@@ -70,6 +70,12 @@ def test_the_obfuscation_is_named_for_most_clients(spec: str) -> None:
     obfuscation = parse(spec)
     found = [fingerprint(bare(make_client(seed).update(obfuscation))).obfuscation for seed in range(5)]
     assert sum(same_families(one, obfuscation) for one in found) >= 3, found
+
+
+@pytest.mark.slow
+def test_a_percentile_is_told_as_the_largest_entries_of_the_update(client: Client) -> None:
+    received = bare(client.update(parse("percentile:percent=95"), seed=shifted()))
+    assert fingerprint(received).spec == "topk:density=0.05,scope=update"
 
 
 def test_every_obfuscation_is_among_those_tried() -> None:

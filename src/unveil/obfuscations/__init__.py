@@ -12,16 +12,19 @@ from collections.abc import Mapping
 from unveil.core.protocols import Obfuscation
 from unveil.core.registry import build
 from unveil.obfuscations.blockwise import Blockwise8, Float4, NormalFloat4
+from unveil.obfuscations.clamp import Clamp
 from unveil.obfuscations.clip import DPSGD, Clip
 from unveil.obfuscations.half import BF16, FP16
 from unveil.obfuscations.noise import Gaussian, Laplace
 from unveil.obfuscations.none import Identity
+from unveil.obfuscations.percentile import Percentile
 from unveil.obfuscations.pipeline import Pipeline
 from unveil.obfuscations.powersgd import PowerSGD
 from unveil.obfuscations.qsgd import QSGD
 from unveil.obfuscations.randomk import RandomK
 from unveil.obfuscations.sign import Sign
 from unveil.obfuscations.soteria import Soteria
+from unveil.obfuscations.svt import SVT
 from unveil.obfuscations.ternary import Ternary
 from unveil.obfuscations.topk import TopK
 from unveil.obfuscations.uniform import Uniform
@@ -38,13 +41,16 @@ CATALOGUE: Mapping[str, type] = {
     "nf4": NormalFloat4,
     "fp4": Float4,
     "topk": TopK,
+    "percentile": Percentile,
     "randomk": RandomK,
     "soteria": Soteria,
     "powersgd": PowerSGD,
     "gaussian": Gaussian,
     "laplace": Laplace,
     "clip": Clip,
+    "clamp": Clamp,
     "dpsgd": DPSGD,
+    "svt": SVT,
 }
 
 
