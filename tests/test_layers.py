@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "attacks": COMPONENTS,  # not clients: an attack never meets the private batch
     "inspection": GROUND | {"obfuscations", "attacks", "captures"},
     "report": GROUND | {"metrics"},
-    "audits": COMPONENTS | {"clients", "attacks", "captures"},
+    "audits": COMPONENTS | {"clients", "attacks", "captures", "inspection"},
     "fitting": COMPONENTS | {"clients", "attacks", "audits"},
     "testing": COMPONENTS | {"clients", "attacks"},  # laws that other packages run
     "cli": COMPONENTS | {"clients", "attacks", "audits", "captures", "fitting", "inspection", "report"},

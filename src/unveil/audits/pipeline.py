@@ -21,6 +21,7 @@ from unveil.core.update import Update
 from unveil.core.usercode import running_others
 from unveil.core.watch import Watch
 from unveil.enhancers.consistency import enhance
+from unveil.inspection.unknown_obfuscation import fingerprinted
 
 EVERYTHING = ThreatModel()
 """The attacker who knows everything that can be granted, except the random draws of the client's network."""
@@ -76,7 +77,8 @@ def play(
         client: The client.
         obfuscation: What changes the update on its way to the server.
         attack: The attack; it gets the model, the received update and the knowledge, never the batch.
-        threat_model: Which facts the attacker is granted.
+        threat_model: Which facts the attacker is granted. An obfuscation that is withheld is taken from the
+            update; see `fingerprinted`.
         seed: A whole number of at least 0. The client's noise, the obfuscation and the attack each have a generator
             derived from it.
         enhancer: The network that changes the attack's pictures afterwards; None for none.
@@ -89,10 +91,12 @@ def play(
     for_client, _, for_attack = generators(seed, device)
     with running_others(training=client.training, obfuscation=obfuscation):
         received = client.update(obfuscation, seed=seed)
+    granted = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
+    received, knowledge = fingerprinted(received, granted)
     return attacked(
         client.model,
         received,
-        threat_model.knowledge(client, obfuscation, draws=draws_of(for_client)),
+        knowledge,
         attack,
         generator=for_attack,
         enhancer=enhancer,

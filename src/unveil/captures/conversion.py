@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import Module
 
-from unveil.captures.recording import Recording
+from unveil.captures.recording import Arrays, Recording
 from unveil.core.errors import UsageError
 from unveil.core.files import quoted, shown
+from unveil.core.types import Tensors
 from unveil.core.update import BufferChanges, Update
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -73,3 +74,8 @@ def update_of(recording: Recording, model: Module) -> Update:
         if moved
         else None,
     )
+
+
+def floats(arrays: Arrays) -> Tensors:
+    """Return the floating-point ones of recorded tensors."""
+    return {name: tensor for name, tensor in arrays.items() if tensor.is_floating_point()}

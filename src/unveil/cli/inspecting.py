@@ -13,8 +13,6 @@ from unveil.cli.recorded import declaring, fact
 from unveil.cli.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from unveil.captures.recording import Arrays
-    from unveil.core.types import Tensors
     from unveil.inspection.inspect import Inspection
 
 
@@ -32,7 +30,7 @@ def inspect_file(file: Path, *, before: Path | None, model: str | None, facts: t
         UsageError: A file or the network cannot be used.
     """
     from unveil.audits.recorded.making import recorded_client
-    from unveil.captures.conversion import nameless_update_of
+    from unveil.captures.conversion import floats, nameless_update_of
     from unveil.captures.reading import read_recording
     from unveil.inspection.inspect import inspect
 
@@ -42,7 +40,7 @@ def inspect_file(file: Path, *, before: Path | None, model: str | None, facts: t
         if model is None:
             result = inspect(nameless_update_of(recording), before=weights)
         else:
-            client = recorded_client(recording, model)
+            client = recorded_client(recording, model, fingerprint=False)
             weights = weights and dict(client.model.named_parameters())
             result = inspect(client.update, before=weights, model=client.model, knowledge=client.knowledge)
     said = recording.manifest.obfuscation.value
@@ -50,11 +48,6 @@ def inspect_file(file: Path, *, before: Path | None, model: str | None, facts: t
         say_json(json.dumps(_plain(result), indent=2))
     else:
         say("\n".join(_lines(result, said)))
-
-
-def floats(arrays: Arrays) -> Tensors:
-    """The floating-point ones of recorded tensors."""
-    return {name: tensor for name, tensor in arrays.items() if tensor.is_floating_point()}
 
 
 def _lines(result: Inspection, said: str | None) -> list[str]:

@@ -30,6 +30,7 @@ class Knowledge:
         classes: Number of classes.
         labels: The batch's labels in batch order, or None if the attacker must infer them.
         obfuscation: The obfuscation, or None if the attacker must treat the update as exact.
+        fingerprinted: Whether the obfuscation was not granted, but is what the fingerprint of the update says.
         scale: The update is as long as `training` makes it; False if the attacker does not know learning rate and
             steps.
         draws: Seed of the random draws of the client's network, such as dropout masks; None if the attacker does not
@@ -43,6 +44,7 @@ class Knowledge:
     classes: int
     labels: Int[Tensor, " n"] | None = None
     obfuscation: Obfuscation | None = None
+    fingerprinted: bool = False
     scale: bool = True
     draws: Draws = None
     stochastic: bool | None = None
@@ -71,9 +73,7 @@ class Knowledge:
             "The attacker knows the labels of the batch."
             if self.labels is not None
             else "The attacker does not know the labels of the batch.",
-            f"The attacker knows the obfuscation ({self.obfuscation})."
-            if self.obfuscation is not None
-            else "The attacker does not know which obfuscation was used.",
+            _obfuscation_of(self),
             *((masks,) if by_chance else ()),
             *((BUFFERS[self.buffers],) if self.buffers != "kept" else ()),
         )
@@ -82,6 +82,16 @@ class Knowledge:
     def buffers(self) -> BufferSetting:
         """Whether the update holds the network's buffers."""
         return self.training.buffers if isinstance(self.training, SendsBuffers) else "kept"
+
+
+def _obfuscation_of(knowledge: Knowledge) -> str:
+    """Return what the attacker is assumed to know of the obfuscation."""
+    if knowledge.obfuscation is None:
+        return "The attacker does not know which obfuscation was used."
+    if knowledge.fingerprinted:
+        found = knowledge.obfuscation
+        return f"The attacker was not granted the obfuscation; the fingerprint of the update is {found}."
+    return f"The attacker knows the obfuscation ({knowledge.obfuscation})."
 
 
 _HELD = "The update also holds how local training changed the network's buffers, such as BatchNorm's running statistics"

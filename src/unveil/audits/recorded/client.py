@@ -62,14 +62,17 @@ class RecordedClient:
 
     @property
     def obfuscation(self) -> str:
-        """SPEC of the obfuscation, or `unknown`."""
-        return UNKNOWN if self.knowledge.obfuscation is None else str(self.knowledge.obfuscation)
+        """SPEC of the obfuscation, or `unknown`, with what it is taken for."""
+        known = self.knowledge
+        if known.fingerprinted:
+            return f"{UNKNOWN}, taken for {known.obfuscation}"
+        return UNKNOWN if known.obfuscation is None else str(known.obfuscation)
 
     @property
     def threat_model(self) -> ThreatModel:
         """What the attacker does not know."""
         missing = {
-            "obfuscation": self.knowledge.obfuscation is None,
+            "obfuscation": self.knowledge.obfuscation is None or self.knowledge.fingerprinted,
             "labels": self.knowledge.labels is None,
             "training": not self.knowledge.scale,
         }

@@ -13,7 +13,7 @@ from torch.nn import Module
 from unveil.audits.recorded.assumptions import obfuscation_of, training_of
 from unveil.audits.recorded.client import RecordedClient
 from unveil.audits.recorded.truth import load_truth
-from unveil.captures.conversion import update_of
+from unveil.captures.conversion import floats, update_of
 from unveil.captures.manifest import Manifest
 from unveil.captures.naming import named_as
 from unveil.captures.recording import Recording
@@ -26,6 +26,7 @@ from unveil.core.files import shown
 from unveil.core.network import draws_by_chance
 from unveil.core.protocols import Knowledge, Obfuscation
 from unveil.core.update import Coding, Update
+from unveil.inspection.unknown_obfuscation import fingerprinted
 from unveil.obfuscations.roles import Composite, Sparsifier
 
 MOST_VALUES = 1 << 28
@@ -33,7 +34,12 @@ MOST_VALUES = 1 << 28
 
 
 def recorded_client(
-    recording: Recording, model: str | ModelName, *, weights: str | None = None, truth: str | Path | None = None
+    recording: Recording,
+    model: str | ModelName,
+    *,
+    weights: str | None = None,
+    truth: str | Path | None = None,
+    fingerprint: bool = True,
 ) -> RecordedClient:
     """Build the network of a recorded client, and decide what its attacker assumes.
 
@@ -44,6 +50,8 @@ def recorded_client(
         weights: A file with the weights before local training, if the recording does not have them; None for those with
             which the factory builds the network.
         truth: Folder of the client's pictures; None if they are not at hand.
+        fingerprint: Whether an obfuscation that the recording does not say is taken from the update; see
+            `fingerprinted`.
 
     Raises:
         UsageError: The recording does not say enough, contradicts itself, or does not fit the model or the pictures.
@@ -93,11 +101,15 @@ def recorded_client(
         scale=assumed.scale,
         stochastic=draws_by_chance(network, blank, mode=assumed.training.mode),
     )
+    received = _coded(update, obfuscation)
+    if fingerprint:
+        rounded = floats(recording.before) if recording.client else None
+        received, knowledge = fingerprinted(received, knowledge, before=rounded)
     return RecordedClient(
         name=_name(recording),
         model=network,
         model_name=str(named),
-        update=_scaled(_coded(update, obfuscation), assumed.divisor),
+        update=_scaled(received, assumed.divisor),
         digest=recording.digest,
         knowledge=knowledge,
         truth=originals,

@@ -13,7 +13,7 @@ from unveil.attacks.separation.explained import explained_share
 from unveil.attacks.separation.state import Problem
 from unveil.audits.controls import CONTROLS, LABELS
 from unveil.audits.pipeline import Outcome, attacked
-from unveil.audits.recorded.client import UNKNOWN, RecordedClient
+from unveil.audits.recorded.client import RecordedClient
 from unveil.audits.trial import arithmetic_of, as_saved, part_of, scores_of, thinned, versions_on
 from unveil.clients.sending import obfuscated, trained_update
 from unveil.core.arithmetic import full_precision
@@ -173,6 +173,6 @@ def _assumptions(client: RecordedClient, outcome: Outcome) -> list[str]:
     extra = [f"The model's weights are those of {client.weights}, and the attacker has them."] if client.weights else []
     if client.normalisation:
         extra.append(f"Pictures in [0, 1] are normalised before the model, {client.normalisation}.")
-    if client.obfuscation == UNKNOWN:
+    if client.knowledge.obfuscation is None:
         extra.append("The control's update was not obfuscated, because the obfuscation is not known.")
     return [*outcome.knowledge.assumptions, *extra]
