@@ -270,6 +270,7 @@ def test_pictures_come_back_from_a_pooled_network_and_the_network_stays_as_it_wa
     assert guess.stop is Stop.FINISHED
     assert float(psnr(batch.images, guess.images).mean()) > 17  # 21.9; matched updates give 11.6
     assert "peeled down to the input of blocks.0.first.weight, a map of 12 x 8 x 8" in guess.notes[0]
+    assert "Certificate: behind singular value 2 of the gradient of head.weight the next is" in guess.notes[1]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
 

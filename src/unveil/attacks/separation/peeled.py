@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.attacks.separation.body import Body
+from unveil.attacks.separation.certificate import certificate
 from unveil.attacks.separation.decoder import fit_decoder
 from unveil.attacks.separation.factorisation import FeatureEstimate
 from unveil.attacks.separation.frozen.couplings import couplings_of
@@ -71,6 +72,7 @@ class PeelBatch:
         gradients = [received[name] for name in head.weights]
         _require_rank(gradients, len(labels))
         kind = problem.update.tensors[head.weights[0]].dtype
+        proof = certificate(gradients[0], head.weights[0], len(labels))
         features = exact_features(head, gradients, labels, kind=kind, tuning=self.factorisation, generator=generator)
         images = torch.rand((2, *knowledge.image_shape), generator=generator).to(labels.device).double()
         peeling = Peeling(
@@ -97,7 +99,7 @@ class PeelBatch:
         state = replace(
             state,
             pictures=pictures,
-            refiner=KnownMaps(body=body, estimate=estimate, notes=(_sentence(found),)),
+            refiner=KnownMaps(body=body, estimate=estimate, notes=(_sentence(found), proof)),
             feature_sensitivity=feature_sensitivity_of(body, pictures, tuning=self.search, generator=generator),
             losses=(*state.losses, found.off),
         )
