@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -166,9 +167,13 @@ def missing(case: Case, places: Places) -> str:
 
 
 def run(case: Case, places: Places) -> Result:
-    """One run of one attack."""
+    """One run of one attack; its seconds on one core are the processor's, which other processes do not lengthen."""
     client = client_of(case, places.anchor, places.data)
-    return measured(client, attack=case.attack, obfuscation=case.obfuscation, threat_model=case.threat_model)[0]
+    started = time.process_time()
+    found = measured(client, attack=case.attack, obfuscation=case.obfuscation, threat_model=case.threat_model)[0]
+    if torch.get_num_threads() == 1:
+        found["seconds"] = min(found["seconds"], round(time.process_time() - started, 2))
+    return found
 
 
 def table(results: Results) -> str:
