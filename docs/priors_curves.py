@@ -72,7 +72,7 @@ def drawn(panel: Panel) -> str:
         axes(x, y, "training step", panel.up, lambda step: f"{step:,.0f}", beside_at=panel.left - 38),
         f'<line class="zero" x1="{x.start}" x2="{x.end}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>',
     ]
-    heights = spread([y(curve[-1][1]) for _, curve in panel.curves], LINE, TOP, HEIGHT - BOTTOM)
+    heights = spread([y(curve[-1][1]) for _, curve in panel.curves], LINE, TOP - LINE / 2, HEIGHT - BOTTOM + LINE / 2)
     for (name, curve), colour, height in zip(panel.curves, COLOURS, heights, strict=False):
         path = "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in curve)
         end = x(curve[-1][0])

@@ -1,5 +1,6 @@
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from xml.etree import ElementTree
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from unveil.core.records import Trial
 from unveil.obfuscations import CATALOGUE
 from unveil.report import summarise
-from unveil.report.charts import FAMILY_NAMES, MARKERS, leakage_chart, legend, loss_chart
-from unveil.report.rows import FAMILIES, OTHER
+from unveil.report.charts import FAMILY_NAMES, LONGEST_LINE, MARKERS, legend, spec_lines
+from unveil.report.leakage_chart import LeakageChart, leakage_chart
+from unveil.report.loss_chart import loss_chart
+from unveil.report.rows import FAMILIES, OTHER, Row
 
 MakeTrial = Callable[..., Trial]
 SPECS = ("none", "qsgd:levels=4", "topk:density=0.1", "gaussian:relative=1", "topk:density=0.1+qsgd:levels=4")
@@ -18,13 +21,19 @@ def parse(svg: str) -> ElementTree.Element:
     return ElementTree.fromstring(svg)
 
 
+def leakage(rows: Sequence[Row]) -> LeakageChart:
+    chart = leakage_chart(rows)
+    assert chart is not None
+    return chart
+
+
 def classed(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
     return [element for element in root.iter() if name in element.get("class", "").split()]
 
 
 def test_leakage_has_one_titled_and_labelled_point_a_row(trial: MakeTrial) -> None:
     rows = summarise([trial(obfuscation=spec, wire_bits=10**n) for n, spec in enumerate(SPECS, 3)])
-    root = parse(leakage_chart(rows))
+    root = parse(leakage(rows).svg)
     points = classed(root, "point")
     assert len(points) == len(SPECS)
     assert all(spec in (point.findtext("title") or "") for spec, point in zip(SPECS, points, strict=True))
@@ -44,7 +53,7 @@ def test_a_family_that_reports_do_not_know_is_drawn_as_other(trial: MakeTrial) -
     own = trial(obfuscation="own", family="a word of my own")
     rows = summarise([*(trial(obfuscation=spec, wire_bits=10**n) for n, spec in enumerate(SPECS, 3)), own])
     assert rows[-1].family == "other"
-    assert classed(parse(leakage_chart(rows)), "point")[-1].get("class") == "point family-other"
+    assert classed(parse(leakage(rows).svg), "point")[-1].get("class") == "point family-other"
     assert [family for family, *_ in legend(rows)][-1] == "other"
 
 
@@ -57,7 +66,7 @@ def test_every_family_has_a_marker_and_a_name() -> None:
 def test_higher_psnr_is_higher_and_fewer_bits_are_further_left(trial: MakeTrial) -> None:
     rows = summarise([trial(wire_bits=10**7), trial(obfuscation="fp16", psnr=[15.0] * 8, wire_bits=10**5)])
     places = []
-    for point in classed(parse(leakage_chart(rows)), "marker"):
+    for point in classed(parse(leakage(rows).svg), "marker"):
         x, y = point.attrib["transform"].removeprefix("translate(").removesuffix(")").split()
         places.append((float(x), float(y)))
     (x_none, y_none), (x_half, y_half) = places
@@ -66,12 +75,12 @@ def test_higher_psnr_is_higher_and_fewer_bits_are_further_left(trial: MakeTrial)
 
 
 def test_the_blind_guess_is_a_line_with_its_value(trial: MakeTrial) -> None:
-    (floor,) = classed(parse(leakage_chart(summarise([trial(blind=11.0)]))), "floor")
+    (floor,) = classed(parse(leakage(summarise([trial(blind=11.0)])).svg), "floor")
     assert floor.findtext("text") == "blind guess 11.0 dB"
 
 
 def test_one_row_without_spread_can_be_drawn(trial: MakeTrial) -> None:
-    root = parse(leakage_chart(summarise([trial(psnr=[20.0], blind=20.0)])))
+    root = parse(leakage(summarise([trial(psnr=[20.0], blind=20.0)])).svg)
     assert len(classed(root, "point")) == 1
 
 
@@ -103,13 +112,13 @@ def test_odd_curves_can_be_drawn(trial: MakeTrial, losses: list[float]) -> None:
 
 
 def test_no_rows_are_no_charts() -> None:
-    assert leakage_chart([]) == ""
+    assert leakage_chart([]) is None
     assert loss_chart([]) == ""
 
 
 def test_names_are_escaped(trial: MakeTrial) -> None:
     rows = summarise([trial(obfuscation="<script>&\"'")])
-    for chart in (leakage_chart(rows), loss_chart(rows)):
+    for chart in (leakage(rows).svg, loss_chart(rows)):
         assert "<script" not in chart
         assert "<script>&\"'" in "".join(parse(chart).itertext())
 
@@ -118,3 +127,45 @@ def test_more_lines_than_colours_differ_by_their_dash(trial: MakeTrial) -> None:
     rows = summarise([trial(obfuscation=f"qsgd:levels={n}") for n in range(2, 12)])
     curves = classed(parse(loss_chart(rows)), "curve")
     assert len({curve.get("class") for curve in curves}) == 10
+
+
+@pytest.mark.parametrize("number", [13, 24, 48])
+def test_many_rows_have_numbers_that_a_key_explains(trial: MakeTrial, number: int) -> None:
+    names = [f"topk:density=0.{place:02d}" for place in range(1, number + 1)]
+    rows = summarise([trial(obfuscation=name, wire_bits=10**5 + 10**4 * place) for place, name in enumerate(names)])
+    chart = leakage(rows)
+    assert list(chart.key) == names
+    assert ["".join(label.itertext()) for label in classed(parse(chart.svg), "label")] == [
+        str(place) for place in range(1, number + 1)
+    ]
+
+
+def test_names_that_would_cover_one_another_are_numbers(trial: MakeTrial) -> None:
+    names = [f"mypackage.module:Class:a_long_setting={place}" for place in range(10)]
+    assert list(leakage(summarise([trial(obfuscation=name) for name in names])).key) == names
+    assert leakage(summarise([trial(obfuscation=name) for name in ("none", "fp16")])).key == []
+
+
+@pytest.mark.parametrize("number", [4, 12, 24])
+def test_labels_of_losses_stay_inside_and_apart(trial: MakeTrial, number: int) -> None:
+    names = [
+        "fp16",
+        *(f"topk:density=0.{i:02d}+qsgd:levels=16,norm=max+mypackage.mine:Class:x=1" for i in range(1, number)),
+    ]
+    root = parse(loss_chart(summarise([trial(obfuscation=name) for name in names])))
+    height = float(root.attrib["viewBox"].split()[3])
+    lines = sorted(float(e.attrib["y"]) for e in root.iter() if e.tag.endswith("tspan"))
+    assert len(lines) >= 1 + 2 * (number - 1)
+    assert all(after - before > 10 for before, after in itertools.pairwise(lines))
+    assert min(lines) > 8
+    assert max(lines) < height - 40
+
+
+def test_a_long_spec_is_broken_after_punctuation() -> None:
+    text = "topk:density=0.05+mypackage.module.of.mine:TheClass:a_setting=0.001,another=true"
+    lines = spec_lines(text)
+    assert "".join(lines) == text
+    assert lines[0] == "topk:density=0.05+"
+    assert all(len(line) <= LONGEST_LINE for line in lines)
+    assert all(line[-1] in ":,.=+" for line in lines[:-1])
+    assert spec_lines("x" * 80) == ["x" * 36, "x" * 36, "x" * 8]

@@ -55,3 +55,8 @@ def test_spread_keeps_order_gap_and_ends() -> None:
 
 def test_spread_leaves_what_is_apart() -> None:
     assert spread([50.0, 90.0], 14, 0, 100) == [50.0, 90.0]
+
+
+def test_spread_gives_large_labels_more_room() -> None:
+    assert spread([50.0, 50.0, 50.0], [10, 40, 20], 0, 200) == [50.0, 75.0, 105.0]
+    assert spread([50.0, 50.0, 50.0], [10, 40, 20], 0, 70) == [5.0, 30.0, 60.0]  # exactly as much room as they need

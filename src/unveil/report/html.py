@@ -19,10 +19,12 @@ from unveil.core.metric import MetricFacts
 from unveil.core.records import Trial
 from unveil.metrics import FACTS, facts_of
 from unveil.report import formatting
-from unveil.report.charts import leakage_chart, legend, loss_chart
+from unveil.report.charts import legend
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.criteria import without_originals
+from unveil.report.leakage_chart import LeakageChart, leakage_chart
 from unveil.report.levels import Level
+from unveil.report.loss_chart import loss_chart
 from unveil.report.metric_agreement import Agreement, Overlooked, agreement
 from unveil.report.notice import notice
 from unveil.report.pooling import summarise
@@ -93,7 +95,7 @@ class Section:
     metrics: Sequence[tuple[str, MetricFacts]]
     controls: Sequence[str]
     bands: Sequence[Sequence[Strip]]
-    leakage: Markup
+    leakage: LeakageChart | None
     losses: Markup
     legend: Sequence[tuple[str, str, str]]
     common: Sequence[str]
@@ -193,7 +195,7 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
         metrics=_metrics(rows),
         controls=_controls(rows),
         bands=_bands(folder, rows),
-        leakage=Markup(leakage_chart(rows)),
+        leakage=leakage_chart(rows),
         losses=Markup(loss_chart(rows)),
         legend=legend(rows),
         common=common,

@@ -108,14 +108,27 @@ def _beside(point: tuple[float, float], size: tuple[float, float], distance: flo
     return Box(centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
 
 
-def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move heights apart to at least `gap` pixels, keep their order, and stay in [`low`, `high`] if there is room."""
+def spread(heights: Sequence[float], sizes: float | Sequence[float], low: float, high: float) -> list[float]:
+    """Move labels up and down until none covers another; they keep their order, and stay inside if there is room.
+
+    Args:
+        heights: Middle of each label, in pixels.
+        sizes: Height of each label with the gap to the next, in pixels; one number if all are the same.
+        low: The upper end of the room, in pixels.
+        high: The lower end.
+
+    Returns:
+        The new middle of each label.
+    """
+    size = [sizes] * len(heights) if isinstance(sizes, int | float) else list(sizes)
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     moved = list(heights)
-    for before, index in zip([None, *order], order, strict=False):
-        moved[index] = max(heights[index], low if before is None else moved[before] + gap)
-    limit = high
+    edge = low
+    for index in order:
+        moved[index] = max(heights[index], edge + size[index] / 2)
+        edge = moved[index] + size[index] / 2
+    edge = high
     for index in reversed(order):
-        moved[index] = min(moved[index], limit)
-        limit = moved[index] - gap
+        moved[index] = min(moved[index], edge - size[index] / 2)
+        edge = moved[index] - size[index] / 2
     return moved

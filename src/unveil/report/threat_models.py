@@ -1,4 +1,7 @@
-"""How much comes back under each threat model, as one SVG chart for each client."""
+"""How much comes back under each threat model, as one SVG chart for each client.
+
+Threat models have no order, so no line joins them: each obfuscation has a row, and each threat model a mark in it.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,9 @@ from unveil.report import formatting
 from unveil.report.charts import (
     BOTTOM,
     CHARACTER,
-    HEIGHT,
-    LEFT,
     LINE,
     MARKERS,
+    RIGHT,
     TOP,
     WIDTH,
     label_text,
@@ -24,15 +26,21 @@ from unveil.report.charts import (
     svg,
 )
 from unveil.report.rows import Row
-from unveil.report.svg_layout import Box, Scale, spread
+from unveil.report.svg_layout import Box, Scale
+
+BESIDE = 9
+"""Pixels between the marks of two threat models in a row: bars of their intervals do not cover one another."""
+
+OUTLINES = tuple(MARKERS.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ThreatModelChart:
     """One client, training, attack and enhancer under several threat models.
 
     Args:
         client, training, attack, enhancer: As in `Row`.
+        legend: CSS classes and outline of each threat model's mark, and its name.
         svg: The chart.
     """
 
@@ -40,6 +48,7 @@ class ThreatModelChart:
     training: str
     attack: str
     enhancer: str
+    legend: Sequence[tuple[str, str, str]]
     svg: Markup
 
 
@@ -49,87 +58,83 @@ def threat_model_charts(rows: Sequence[Row]) -> list[ThreatModelChart]:
     for row in rows:
         if "psnr" in row.scores:
             groups.setdefault((row.client, row.training, row.attack, row.enhancer), []).append(row)
-    return [
-        ThreatModelChart(*key, Markup(_chart(members)))
-        for key, members in groups.items()
-        if len({row.threat_model for row in members}) > 1
-    ]
+    charts = []
+    for (client, training, attack, enhancer), members in groups.items():
+        models = list(dict.fromkeys(row.threat_model for row in members))
+        if len(models) > 1:
+            charts.append(
+                ThreatModelChart(
+                    client=client,
+                    training=training,
+                    attack=attack,
+                    enhancer=enhancer,
+                    legend=[(series_class(place), _outline(place), model) for place, model in enumerate(models)],
+                    svg=Markup(_chart(members, models)),
+                )
+            )
+    return charts
 
 
-def _chart(rows: Sequence[Row]) -> str:
-    """Mean PSNR in dB with its interval: a column for each threat model and a line for each obfuscation."""
-    models = list(dict.fromkeys(row.threat_model for row in rows))
+def _outline(place: int) -> str:
+    """The outline of a threat model's mark: colours alone would not tell them apart."""
+    return OUTLINES[place % len(OUTLINES)]
+
+
+def _chart(rows: Sequence[Row], models: Sequence[str]) -> str:
+    """Mean PSNR in dB with its interval, to the right: a row for each obfuscation and a mark for each threat model."""
     names = list(dict.fromkeys(row.obfuscation for row in rows))
     labels = [spec_lines(name) for name in names]
+    left = max(len(line) for lines in labels for line in lines) * CHARACTER + 20
+    sizes = [max(len(lines) * LINE, len(models) * BESIDE) + 10 for lines in labels]
+    bottom = TOP + sum(sizes)
     means = [row.scores["psnr"].mean for row in rows]
     blinds = [row.scores["psnr"].blind for row in rows if row.scores["psnr"].blind is not None]
     low, high = min([*(mean.low for mean in means), *blinds]), max(mean.high for mean in means)
     pad = max(1.0, 0.08 * (high - low))
-    right = WIDTH - min(max(len(line) for lines in labels for line in lines) * CHARACTER + 34, 260)
-    y = Scale(low - pad, high + pad, HEIGHT - BOTTOM, TOP)
-    column = (right - LEFT) / len(models)
-    places = {model: LEFT + column * (index + 0.5) for index, model in enumerate(models)}
-    parts = [_frame(y, right, places, column)]
+    x = Scale(low - pad, high + pad, left, WIDTH - RIGHT)
+    parts = [_frame(x, bottom)]
     if blinds:
-        at = y(sum(blinds) / len(blinds))
+        at = x(sum(blinds) / len(blinds))
         parts.append(
             f'<g class="floor"><title>blind guess</title>'
-            f'<line x1="{LEFT}" x2="{right:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
-            f'<text x="{LEFT + 6}" y="{at - 4:.1f}">blind guess</text></g>'
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{bottom:.1f}"/>'
+            f'<text x="{at + 4:.1f}" y="{TOP - 4}">blind guess</text></g>'
         )
-    ends = []
-    for index, name in enumerate(names):
-        found = {row.threat_model: row for row in rows if row.obfuscation == name}
-        # Side by side within a column, so that bars of equal height do not cover one another.
-        shift = (index - (len(names) - 1) / 2) * min(9.0, 0.6 * column / len(names))
-        points = [
-            (places[model] + shift, y(found[model].scores["psnr"].mean.mean), found[model])
-            for model in models
-            if model in found
-        ]
-        line = "L".join(f"{px:.1f} {py:.1f}" for px, py, _ in points)
-        parts.append(f'<g class="{series_class(index)}"><path class="curve" d="M{line}"/>')
-        parts += [_point(px, py, row, y) for px, py, row in points]
-        parts.append("</g>")
-        ends.append((points[-1][0], points[-1][1]))
-    gap = max(map(len, labels)) * LINE + 3
-    heights = spread([py for _, py in ends], gap, TOP + LINE / 2, HEIGHT - BOTTOM - LINE / 2)
-    for index, ((px, py), moved, lines) in enumerate(zip(ends, heights, labels, strict=True)):
+    top = float(TOP)
+    for name, lines, size in zip(names, labels, sizes, strict=True):
+        middle = top + size / 2
         half = len(lines) * LINE / 2
-        parts.append(
-            f'<path class="leader {series_class(index)}" d="M{px + 6:.1f} {py:.1f}L{right + 6:.1f} {moved:.1f}"/>'
-            + label_text(lines, Box(right + 10, moved - half, WIDTH, moved + half))
-        )
-    return svg("What comes back under each threat model", HEIGHT, parts)
+        parts.append(f'<g class="grid"><line x1="0" x2="{x.end:.1f}" y1="{top + size:.1f}" y2="{top + size:.1f}"/></g>')
+        parts.append(label_text(lines, Box(2, middle - half, left, middle + half)))
+        for place, model in enumerate(models):
+            shift = (place - (len(models) - 1) / 2) * BESIDE
+            parts += [
+                _point(row, place, x, middle + shift)
+                for row in rows
+                if (row.obfuscation, row.threat_model) == (name, model)
+            ]
+        top += size
+    return svg("What comes back under each threat model", round(bottom + BOTTOM), parts)
 
 
-def _point(px: float, py: float, row: Row, y: Scale) -> str:
-    """A marker at (px, py) with a bar for its interval and a tip with its numbers."""
+def _point(row: Row, place: int, x: Scale, height: float) -> str:
+    """A mark with a bar for its interval and a tip with its numbers."""
     mean = row.scores["psnr"].mean
+    at = f"translate({x(mean.mean):.1f} {height:.1f}) scale(.75)"
     tip = f"{row.obfuscation}, {row.threat_model}: {formatting.decibels(mean.mean)} {formatting.bounds(mean, 1)}"
     return (
-        f'<g class="point"><title>{escape(tip)}</title>'
-        f'<path class="bar" d="M{px:.1f} {y(mean.high):.1f}V{y(mean.low):.1f}"/>'
-        f'<path class="marker" transform="translate({px:.1f} {py:.1f}) scale(.75)" d="{MARKERS[row.family]}"/></g>'
+        f'<g class="point {series_class(place)}"><title>{escape(tip)}</title>'
+        f'<path class="bar" d="M{x(mean.low):.1f} {height:.1f}H{x(mean.high):.1f}"/>'
+        f'<path class="marker" transform="{at}" d="{_outline(place)}"/></g>'
     )
 
 
-def _frame(y: Scale, right: float, places: dict[str, float], column: float) -> str:
-    """Grid lines, threat models below them, decibels on the left."""
-    grid = "".join(f'<line x1="{LEFT}" x2="{right:.1f}" y1="{y(t):.1f}" y2="{y(t):.1f}"/>' for t in y.ticks())
-    beside = "".join(f'<text class="end" x="{LEFT - 8}" y="{y(t) + 4:.1f}">{t:g}</text>' for t in y.ticks())
-    below = ""
-    for model, px in places.items():
-        named, _, last = model.rpartition(" ")
-        lines = [named, last] if len(model) * CHARACTER > column else [model]
-        below += "".join(
-            f'<text class="middle" x="{px:.1f}" y="{y.start + 18 + LINE * i:.1f}">{escape(line)}</text>'
-            for i, line in enumerate(lines)
-        )
-    middle = (y.start + y.end) / 2
+def _frame(x: Scale, bottom: float) -> str:
+    """Grid lines and decibels below them."""
+    grid = "".join(f'<line x1="{x(t):.1f}" x2="{x(t):.1f}" y1="{TOP}" y2="{bottom:.1f}"/>' for t in x.ticks())
+    below = "".join(f'<text class="middle" x="{x(t):.1f}" y="{bottom + 18:.1f}">{t:g}</text>' for t in x.ticks())
     return (
-        f'<g class="grid">{grid}</g><g class="ticks">{below}{beside}</g>'
-        f'<line class="axis" x1="{LEFT}" x2="{right:.1f}" y1="{y.start:.1f}" y2="{y.start:.1f}"/>'
-        f'<text class="name middle" transform="translate(14 {middle:.1f}) rotate(-90)">'
-        "PSNR, dB (higher: more came back)</text>"
+        f'<g class="grid">{grid}</g><g class="ticks">{below}</g>'
+        f'<text class="name middle" x="{(x.start + x.end) / 2:.1f}" y="{bottom + 40:.1f}">'
+        "PSNR, dB (further right: more came back)</text>"
     )
