@@ -13,7 +13,7 @@ from unveil.audits.audit import Audit, run
 from unveil.audits.results import read_trials
 from unveil.audits.scoring import MetricSelection
 from unveil.cli.config import load
-from unveil.clients.client import Client
+from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
@@ -23,16 +23,17 @@ from unveil.obfuscations import parse as parse_obfuscation
 
 PIXELS = ["psnr", "ssim", "ssim_global", "correlation"]
 SEMANTIC = ["semantic_jaccard", "same_top1", "same_top5", "feature_similarity"]
-REID = ["reid_rank", "reid_top1", "reid_top5"]
+REID = ["reid_rank", "reid_top1"]
+OTHERS = tuple(f"thing {number}" for number in range(18))
 
 
 def look(images: Images) -> Seen:
     """Cats are red, astronauts are not: enough to be asked."""
     redness = images.mean((2, 3))[:, :1]
-    return Seen(torch.cat([redness, 1 - redness], 1), images.mean((2, 3)))
+    return Seen(torch.cat([redness, 1 - redness, redness.new_zeros(len(images), 18)], 1), images.mean((2, 3)))
 
 
-TOY = Classifier(name="toy", names=("tabby cat", "an astronaut"), look=look, least=8)
+TOY = Classifier(name="toy", names=("tabby cat", "an astronaut", *OTHERS), look=look, least=8)
 
 
 def client(decoys: int = 0) -> Client:
@@ -54,7 +55,19 @@ def test_the_true_class_comes_from_the_scenes_names() -> None:
     assert "true_class" not in MetricSelection(classifier=TOY)(unknown)
     pictures = client().batch.images
     scores = MetricSelection(classifier=TOY)(client())["true_class"].score(pictures, pictures)
-    assert scores.tolist() == [1.0, 1.0]  # both of two classes are among the five likeliest
+    assert scores.tolist() == [1.0, 1.0]  # the toy knows two classes, which are among its five likeliest
+
+
+def test_five_guesses_count_only_where_a_blind_guess_is_mostly_wrong() -> None:
+    few = Classifier(
+        name="few", names=TOY.names[:19], look=lambda images: Seen(look(images).probabilities[:, :19], None), least=8
+    )
+    names = list(MetricSelection(classifier=few)(client()))
+    assert names == [*PIXELS, *(name for name in SEMANTIC if name != "same_top5")]  # and no true_class
+    pictures = torch.rand(18 + 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for decoys, is_there in ((18, False), (19, True)):
+        one = dataclasses.replace(client(), evaluation=EvaluationSet(decoys=pictures))
+        assert ("reid_top5" in MetricSelection(decoys=decoys)(one)) is is_there
 
 
 def test_decoys_are_other_pictures_of_the_source() -> None:

@@ -44,4 +44,4 @@ def test_a_browser_shows_it(folder: Path, tmp_path: Path, trial: Callable[..., T
 
     shown = browse("--dump-dom")
     assert "The pictures came back through the obfuscation that was tested." in shown
-    assert shown.count("<img") == 3 * 8
+    assert shown.count("<img") == 3 * 8 + 2 * 6  # the wall, and the examples of the scale

@@ -12,9 +12,10 @@ from fakes import with_attack
 from unveil.core.errors import UsageError
 from unveil.core.reconstruction import Stop
 from unveil.core.records import Trial
-from unveil.report import write_report
+from unveil.report import summarise, write_report
 from unveil.report.conclusion import NOT_PROVED
-from unveil.report.html import render
+from unveil.report.html import best_control, render
+from unveil.report.levels import Level
 
 MakeTrial = Callable[..., Trial]
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>`"
@@ -65,11 +66,16 @@ def read(folder: Path, trials: list[Trial], **settings: str) -> tuple[Page, str]
     return Page(text), text
 
 
+def wall(page: Page) -> list[dict[str, str | None]]:
+    """The pictures of the sections, without the examples that explain the scale."""
+    return [picture for picture in page.all("img") if not (picture["alt"] or "").startswith("example")]
+
+
 def test_every_picture_is_inside_and_described(folder: Path, trial: MakeTrial) -> None:
     page, _ = read(folder, audit(trial))
-    pictures = page.all("img")
+    pictures = wall(page)
     assert len(pictures) == 4 * 8
-    for picture in pictures:
+    for picture in page.all("img"):
         assert picture["alt"]
         assert (picture["src"] or "").startswith("data:image/png;base64,")
     assert sum((picture["alt"] or "").startswith("original") for picture in pictures) == 8
@@ -143,14 +149,14 @@ def test_missing_scores_losses_and_pictures_survive(folder: Path, trial: MakeTri
         trial(obfuscation="bf16", psnr=[], losses=[0.0]),
     ]
     page, _ = read(folder, odd)
-    assert page.all("img") == []
+    assert wall(page) == []
     assert "INCONCLUSIVE" in page.text
 
 
 def test_a_missing_picture_leaves_a_place(folder: Path, trial: MakeTrial) -> None:
     (folder / "images/03.png").unlink()
     page, _ = read(folder, [trial(pictures=True)])
-    assert len(page.all("img")) == 2 * 7
+    assert len(wall(page)) == 2 * 7
     assert sum(attrs.get("class") == "absent" for attrs in page.all("span")) == 2
 
 
@@ -164,7 +170,7 @@ def test_only_pictures_of_the_folder_are_embedded(folder: Path, trial: MakeTrial
     one.final.images.append(path)
     one.originals.append(path)
     page, _ = read(inside, [one])
-    assert page.all("img") == []
+    assert wall(page) == []
 
 
 @pytest.mark.slow
@@ -207,7 +213,7 @@ def test_a_picture_that_is_no_regular_file_counts_as_missing(folder: Path, trial
         path = "images/a\0b.png" if kind == "nul" else f"images/{'x' * 5000}.png"
     made = trial(pictures=True)
     page = render(folder, [with_attack(made, images=[path, *made.final.images[1:]])])
-    assert page.count("data:image/png;base64,") == 15
+    assert len(wall(Page(page))) == 15
 
 
 def test_the_audit_s_own_settings_are_shown(folder: Path, trial: MakeTrial) -> None:
@@ -297,9 +303,71 @@ def test_all_measures_stand_in_a_table_with_their_direction_and_the_blind_guess(
 def test_pictures_stand_worst_first_and_show_their_own_scores(folder: Path, trial: MakeTrial) -> None:
     values = [20.0, 21.0, 30.0, 22.0, 23.0, 24.0, 25.0, 26.0]
     page, _ = read(folder, [trial(psnr=values, pictures=True)])
-    alts = [picture["alt"] for picture in page.all("img")]
+    alts = [picture["alt"] for picture in wall(page)]
     assert alts[0] == "original 3"
     assert alts[8] == "picture 3 rebuilt through none, 30.0 dB"
     assert alts[15] == "picture 1 rebuilt through none, 20.0 dB"
     tips = [figure["title"] for figure in page.all("figure") if "title" in figure]
     assert tips[0] == "Picture 3, seed 0\nPSNR, dB: 30.0\nSSIM: 0.80"
+
+
+def test_the_headline_is_one_sentence_and_the_rest_stands_below(folder: Path, trial: MakeTrial) -> None:
+    _, text = read(folder, audit(trial))
+    assert "<h1>The pictures came back through all 2 obfuscations tested.</h1>" in text
+    assert text.index("</h1>") < text.index('<p class="lead"><code>')
+
+
+def test_a_reader_learns_what_decibels_and_colours_mean(folder: Path, trial: MakeTrial) -> None:
+    page, text = read(folder, audit(trial))
+    assert "off by 32\N{NO-BREAK SPACE}% of the range" in "".join(page.words)
+    assert "a plain grey picture" in page.text.lower()
+    for level in Level:
+        assert f'<span class="badge {level.name.lower()}">{level.value}</span> {level.short}' in text
+    examples = [picture["alt"] for picture in page.all("img") if (picture["alt"] or "").startswith("example")]
+    assert len(examples) == 2 * 6
+    assert examples[1] == "example: the same, rebuilt, 24.5 dB"
+    assert examples[-1] == "example: the same, rebuilt, 28.0 dB"
+
+
+def test_the_head_says_where_the_pictures_are_from(folder: Path, trial: MakeTrial) -> None:
+    page, _ = read(folder, audit(trial))
+    assert "Picturesthose built into unveil, which are public" in page.text
+
+
+def with_controls(made: Trial, **values: list[float]) -> Trial:
+    return with_attack(made, controls={name: {"psnr": scores} for name, scores in values.items()})
+
+
+def test_the_best_control_stands_beside_the_mean(folder: Path, trial: MakeTrial) -> None:
+    one = with_controls(trial(), one=[12.0] * 8, other=[13.5] * 8)
+    page, text = read(folder, [one])
+    table = text[text.index("Best control</th>") :]
+    assert '<td class="number">13.5</td>' in table[: table.index("</table>")]
+    (row,) = summarise([one])
+    assert best_control(row, "psnr") == 13.5
+    assert best_control(row, "ssim") is None
+    assert "(other, one)" in page.text
+    assert "Best control" not in read(folder, [trial()])[0].text
+
+
+def test_what_a_blind_guess_wins_is_not_shown(folder: Path, trial: MakeTrial) -> None:
+    plain = trial()
+    scores = {**plain.scores, "reid_top1": [1.0] * 8, "reid_top5": [1.0] * 8}
+    blind = {**plain.blind, "reid_top1": [0.0] * 8, "reid_top5": [1.0] * 8}
+    page, _ = read(folder, [with_attack(dataclasses.replace(plain, blind=blind), scores=scores)])
+    assert "Found first ↑" in page.text
+    assert "Found in five ↑" not in page.text
+    assert "Not shown, because a blind guess wins: Found in five." in page.text
+
+
+def test_what_is_true_of_every_row_is_said_once(folder: Path, trial: MakeTrial) -> None:
+    trials = [*audit(trial, notes=["Of all."]), trial(obfuscation="bf16", notes=["Of all.", "Of one."])]
+    page, _ = read(folder, trials)
+    assert page.text.count("Of all.") == 1
+    assert page.text.count("Of one.") == 1
+    assert page.text.count("One seed only") == 1
+
+
+def test_pictures_have_one_size_in_every_band(folder: Path, trial: MakeTrial) -> None:
+    _, text = read(folder, [trial(psnr=[20.0 + n for n in range(11)], pictures=True)])
+    assert re.findall(r'class="band" style="--n: (\d+)"', text) == ["8", "8"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -19,9 +19,12 @@ from unveil.core.types import Images
 from unveil.metrics import CATALOGUE, checked, parse
 from unveil.metrics.built_in_classifiers import build_classifier
 from unveil.metrics.classifiers import Classifier
-from unveil.metrics.identity import Embed, pixels, reidentification
+from unveil.metrics.identity import FOUND_IN_FIVE, Embed, pixels, reidentification
 from unveil.metrics.perceptual import lpips, perceptual_embedding
-from unveil.metrics.semantic import PROBABILITY, TOP, classes_named, semantic, true_class
+from unveil.metrics.semantic import PROBABILITY, SAME_TOP5, TOP, TRUE_CLASS, classes_named, semantic, true_class
+
+CANDIDATES = 20
+"""Fewest candidates from which five guesses are taken: a blind guess is then right in one case of four at most."""
 
 Distance = Literal["pixels", "lpips", "features"]
 
@@ -83,8 +86,10 @@ class MetricSelection:
             truth = [classes_named(classifier, name) for name in _names(client)]
             if any(truth):
                 metrics["true_class"] = true_class(classifier, truth)
+            metrics = _telling(metrics, (SAME_TOP5.name, TRUE_CLASS.name), among=len(classifier.names))
         if self.decoys:
             metrics |= reidentification(_decoys(client, self.decoys), self._embed())
+            metrics = _telling(metrics, (FOUND_IN_FIVE.name,), among=self.decoys + 1)
         metrics |= {metric.name: metric for metric in self._others()}
         return metrics
 
@@ -118,6 +123,17 @@ class MetricSelection:
 _lpips = cache(lpips)
 _embedding = cache(perceptual_embedding)
 _built = cache(build_classifier)
+
+
+def _telling(metrics: Mapping[str, Metric], of_five: Sequence[str], *, among: int) -> dict[str, Metric]:
+    """The metrics without those that count five guesses, if there are so few candidates that a blind guess wins.
+
+    Args:
+        metrics: The metrics by name.
+        of_five: Names of metrics that are 1 if one of five guesses is right.
+        among: Number of candidates that are guessed from.
+    """
+    return {name: metric for name, metric in metrics.items() if among >= CANDIDATES or name not in of_five}
 
 
 def _classifier(given: str | Classifier) -> Classifier:

@@ -20,6 +20,9 @@ OPENINGS = {
 NOTHING_LOST_DB = 0.5
 """An obfuscation hid nothing measurable if the upper end of its cost to the attacker is below this, in dB."""
 
+MOST_NAMES = 4
+"""Most obfuscations that a sentence names."""
+
 NOT_PROVED = (
     "A failed attack is a lower bound on what an update gives away, never a proof that it gives nothing away. "
     "Stronger attacks exist and better ones will be found; with more steps, several rounds or a prior learned "
@@ -102,7 +105,11 @@ def recommendation(rows: Sequence[Row]) -> str:
 
 
 def _names(obfuscations: Sequence[str]) -> str:
-    return formatting.listed([f"`{name}`" for name in dict.fromkeys(obfuscations)])
+    """The names, or the first ones and the number of the others if there are many."""
+    names = [f"`{name}`" for name in dict.fromkeys(obfuscations)]
+    if len(names) > MOST_NAMES:
+        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} others"]
+    return formatting.listed(names)
 
 
 def _of(number: int, total: int) -> str:

@@ -22,6 +22,7 @@ from unveil.report import formatting
 from unveil.report.charts import legend
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.criteria import without_originals
+from unveil.report.decibels import Step, ladder, meaning
 from unveil.report.leakage_chart import LeakageChart, leakage_chart
 from unveil.report.levels import Level
 from unveil.report.loss_chart import loss_chart
@@ -44,6 +45,9 @@ WALL = 32
 
 ALWAYS = {"psnr", "ssim", "ssim_global", "correlation", "lpips"}
 """Metrics that the first table shows; a table of all metrics appears only if there are others."""
+
+SOURCES = {"builtin": "those built into unveil, which are public", "given": "given in Python"}
+"""How the head of the page writes a source of pictures that is no folder."""
 
 PICTURE, SHOWN = 32 * MIB, 4 * MIB  # largest picture file and settings file that the page embeds
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -98,6 +102,8 @@ class Section:
     leakage: LeakageChart | None
     losses: Markup
     legend: Sequence[tuple[str, str, str]]
+    won_blindly: Sequence[str]
+    shared: Sequence[str]
     common: Sequence[str]
     own: Sequence[tuple[Row, Sequence[str]]]
 
@@ -133,6 +139,8 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
     rows = summarise(trials)
     # With an enhancer each trial has two outcomes: only one may count, or every picture would count twice.
     agreed = agreement([row for row in rows if row.enhancer] or rows)
+    short, _, lead = headline(rows).partition(". ")
+    short += "." if lead else ""
     sections = [list(members) for _, members in groupby(rows, key=lambda row: row.section)]
     environment = Environment(
         loader=PackageLoader("unveil", "report"),
@@ -150,11 +158,17 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         spec=_spec,
     )
     environment.globals.update(
-        facts_of=facts_of, without_originals=without_originals, enhanced=any(row.enhancer for row in rows)
+        facts_of=facts_of,
+        best_control=best_control,
+        without_originals=without_originals,
+        enhanced=any(row.enhancer for row in rows),
     )
     return environment.get_template(TEMPLATE).render(
-        headline=headline(rows),
-        title=formatting.plain(headline(rows)).partition(". ")[0],
+        headline=short,
+        lead=lead,
+        title=formatting.plain(short),
+        decibels=meaning(rows),
+        ladder=_ladder(folder, rows),
         recommendation=recommendation(rows),
         facts=_facts(rows, trials),
         threat_model_charts=threat_model_charts(rows),
@@ -171,6 +185,17 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         wall=WALL,
         alpha=ALPHA,
     )
+
+
+def _ladder(folder: Path, rows: Sequence[Row]) -> list[tuple[Step, Shown, Shown]]:
+    """Pictures from the lowest to the highest score, each beside its original; none where files are missing."""
+    shown = []
+    for step in ladder(rows):
+        original = _shown(folder, step.picture.original, f"example: original {step.picture.position + 1}")
+        rebuilt = _shown(folder, step.picture.rebuilt, f"example: the same, rebuilt, {step.psnr:.1f} dB")
+        if original.uri and rebuilt.uri:
+            shown.append((step, original, rebuilt))
+    return shown
 
 
 def _looked_at(folder: Path, found: Agreement | None) -> list[tuple[Overlooked, Shown, Shown]]:
@@ -198,14 +223,41 @@ def _section(folder: Path, index: int, rows: list[Row]) -> Section:
         leakage=leakage_chart(rows),
         losses=Markup(loss_chart(rows)),
         legend=legend(rows),
+        won_blindly=[facts_of(name).heading for name in _won_blindly(rows)],
+        shared=_shared(rows),
         common=common,
         own=[(row, texts) for row, texts in own if texts],
     )
 
 
+def _shared(rows: Sequence[Row]) -> list[str]:
+    """What weakens every verdict of a section, which is said once; empty for a single row."""
+    said = [[*row.verdict.caveats, *row.notes] for row in rows]
+    return [sentence for sentence in said[0] if all(sentence in others for others in said)] if len(rows) > 1 else []
+
+
+def _won_blindly(rows: Sequence[Row]) -> list[str]:
+    """Metrics in which a grey picture already counts as found in most cases, so that they tell nothing."""
+    found = {
+        name: max(row.scores[name].blind or 0.0 for row in rows if name in row.scores)
+        for name in dict.fromkeys(name for row in rows for name in row.scores)
+        if facts_of(name).is_rate and facts_of(name).leak == "high"
+    }
+    return [name for name, blind in found.items() if blind > 0.5]
+
+
+def best_control(row: Row, name: str) -> float | None:
+    """What the best of the controls scores in a metric, in its unit; None where no control was run."""
+    if name not in row.scores:
+        return None
+    values = [contrast.value for contrast in row.scores[name].contrasts if contrast.control != NO_UPDATE]
+    return (max if facts_of(name).leak == "high" else min)(values, default=None)
+
+
 def _metrics(rows: Sequence[Row]) -> list[tuple[str, MetricFacts]]:
     """The measured metrics in the report's order; none where the first table shows all of them."""
-    found = dict.fromkeys(name for row in rows for name in row.scores)
+    blindly = _won_blindly(rows)
+    found = dict.fromkeys(name for row in rows for name in row.scores if name not in blindly)
     known = [name for name in FACTS if name in found]
     names = [*known, *(name for name in found if name not in FACTS)]
     needs_table = set(names) - ALWAYS or any(row.above for row in rows)
@@ -296,7 +348,9 @@ def _facts(rows: Sequence[Row], trials: Sequence[Trial]) -> list[tuple[str, str]
     tested = {row.obfuscation for row in rows if not row.is_baseline}
     baseline = any(row.is_baseline for row in rows)
     arithmetic = dict.fromkeys(trial.settings.get("arithmetic", "not recorded") for trial in trials)
+    sources = dict.fromkeys(SOURCES.get(source, source) for trial in trials if (source := trial.settings.get("images")))
     return [
+        ("Pictures", ", ".join(sources) or "not recorded"),
         ("Clients", ", ".join(dict.fromkeys(row.client for row in rows)) or "none"),
         ("Attacks", ", ".join(dict.fromkeys(row.attack for row in rows)) or "none"),
         ("Obfuscations", f"{len(tested)}{' and the baseline without any' if baseline else ', no baseline'}"),

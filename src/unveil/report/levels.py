@@ -57,10 +57,22 @@ class Level(Enum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
     @property
+    def short(self) -> str:
+        """The level in a few words, for the key of a report."""
+        return SHORT[self]
+
+    @property
     def meaning(self) -> str:
         """The conditions of the level, with their thresholds."""
         return MEANINGS[self]
 
+
+SHORT = {
+    Level.LEAKS: "The pictures came back.",
+    Level.PARTLY: "Something of them came back, such as colours, layout or single pictures.",
+    Level.NONE: "Nothing was found, by an attack that finds something without the obfuscation. It proves no privacy.",
+    Level.INCONCLUSIVE: "Nothing was learned: the attack fails without the obfuscation, too, or could not be scored.",
+}
 
 MEANINGS = {
     Level.LEAKS: (
