@@ -28,7 +28,7 @@ from unveil.core.registry import build
 from unveil.enhancers import weights
 from unveil.fitting import archive
 from unveil.obfuscations import roles
-from unveil.report import html
+from unveil.report import html, wall
 from unveil.testing import check_metric
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +134,7 @@ def test_the_limits_that_the_page_on_files_gives_are_those_of_the_code() -> None
         ("recorded updates", amount(reading.LARGEST)),
         ("recorded updates", f"{manifest.TENSORS:,} tensors, {reading.FILES:,} files"),
         ("results of `unveil audit`", amount(results.LARGEST)),
-        ("results of `unveil audit`", f"a picture in the report {amount(html.PICTURE)}, settings {amount(html.SHOWN)}"),
+        ("results of `unveil audit`", f"a picture in the report {amount(wall.PICTURE)}, settings {amount(html.SHOWN)}"),
     ):
         assert most in limits[what], (what, most)
     formats = {what.strip(): how for what, how, _ in rows}["a picture"]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from unveil.core.pixels import BLURRED
 from unveil.core.records import Trial
 from unveil.metrics import PSNR
 from unveil.report import summarise
-from unveil.report.decibels import STEPS, ladder, meaning, off_by
+from unveil.report.decibels import STEPS, along_the_scale, meaning, off_by
 
 MakeTrial = Callable[..., Trial]
 
@@ -32,18 +33,23 @@ def test_the_words_have_the_shares_and_the_blind_guess(trial: MakeTrial) -> None
 
 def test_pictures_stand_at_even_distances(trial: MakeTrial) -> None:
     rows = summarise([trial(psnr=[10.0 + n for n in range(21)], pictures=True)])
-    assert [step.psnr for step in ladder(rows)] == [10.0, 14.0, 18.0, 22.0, 26.0, 30.0]
+    assert [step.psnr for step in along_the_scale(rows)] == [10.0, 14.0, 18.0, 22.0, 26.0, 30.0]
 
 
 def test_no_picture_stands_twice(trial: MakeTrial) -> None:
-    steps = ladder(summarise([trial(psnr=[10.0, 10.0, 10.0, 10.0, 10.0, 30.0], pictures=True)]))
+    steps = along_the_scale(summarise([trial(psnr=[10.0, 10.0, 10.0, 10.0, 10.0, 30.0], pictures=True)]))
     assert len({step.picture.position for step in steps}) == len(steps) == STEPS
 
 
 @pytest.mark.parametrize("psnr", [[20.0] * 8, [20.0, 30.0], [float("inf")] * 8])
 def test_pictures_that_say_nothing_of_the_scale_are_left_out(trial: MakeTrial, psnr: list[float]) -> None:
-    assert ladder(summarise([trial(psnr=psnr, pictures=True)])) == []
+    assert along_the_scale(summarise([trial(psnr=psnr, pictures=True)])) == []
 
 
 def test_without_originals_there_is_no_scale_of_pictures(trial: MakeTrial) -> None:
-    assert ladder(summarise([trial()])) == []
+    assert along_the_scale(summarise([trial()])) == []
+
+
+def test_blurred_pictures_are_no_examples(trial: MakeTrial) -> None:
+    assert along_the_scale(summarise([trial(pictures=True)]))
+    assert along_the_scale(summarise([trial(pictures=True, notes=[BLURRED])])) == []

@@ -14,8 +14,9 @@ from unveil.core.reconstruction import Stop
 from unveil.core.records import Trial
 from unveil.report import summarise, write_report
 from unveil.report.conclusion import NOT_PROVED
-from unveil.report.html import best_control, render
+from unveil.report.html import render
 from unveil.report.levels import Level
+from unveil.report.section import best_control
 
 MakeTrial = Callable[..., Trial]
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=y>`"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from unveil.core.errors import UsageError
-from unveil.core.pixels import COARSE, blurred
+from unveil.core.pixels import BLURRED, blurred
 from unveil.core.records import Trial
 
 Kept = Literal["none", "blurred", "full"]
@@ -15,7 +15,7 @@ Kept = Literal["none", "blurred", "full"]
 
 _SAID: Mapping[str, str] = {
     "none": "No picture was kept.",
-    "blurred": f"Pictures are blurred: the means of {COARSE} x {COARSE} areas are left. Scores are of the sharp ones.",
+    "blurred": BLURRED,
 }
 
 

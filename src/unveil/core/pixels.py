@@ -11,6 +11,9 @@ from torch import Tensor
 COARSE = 6
 """Areas a side of which a blurred picture keeps the mean."""
 
+BLURRED = f"Pictures are blurred: the means of {COARSE} x {COARSE} areas are left. Scores are of the sharp ones."
+"""The note of results whose pictures are blurred."""
+
 GREY = 0.5
 """The value of every pixel of the blind guess, the picture of an attacker who has no update."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from unveil.core.pixels import BLURRED
 from unveil.report.rows import Picture, Row
 
 STEPS = 6
@@ -60,11 +61,15 @@ def meaning(rows: Sequence[Row]) -> str:
     )
 
 
-def ladder(rows: Sequence[Row]) -> list[Step]:
-    """Rebuilt pictures of the audit at even distances from its lowest to its highest PSNR, at most `STEPS`."""
+def along_the_scale(rows: Sequence[Row]) -> list[Step]:
+    """Rebuilt pictures of the audit at even distances from its lowest to its highest PSNR, at most `STEPS`.
+
+    None where they are few, alike, blurred or without originals.
+    """
     found = [
         Step(picture=picture, psnr=picture.psnr)
         for row in rows
+        if BLURRED not in row.notes
         for picture in row.first
         if picture.psnr is not None and picture.original and picture.rebuilt
     ]
