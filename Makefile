@@ -12,8 +12,8 @@ demo: .venv/.installed  ## run the demo and say where its report is
 test: check  ## the whole suite, a process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8
 
-test-integrations: .venv-integrations/.installed  ## what runs inside Flower and NVFlare, in an environment of its own
-	OMP_NUM_THREADS=1 .venv-integrations/bin/pytest tests/integrations
+test-integrations: .venv-integrations/.installed  ## what runs inside Flower, NVFlare and Opacus, in an environment of its own
+	OMP_NUM_THREADS=1 .venv-integrations/bin/pytest tests/integrations tests/privacy
 
 fast: .venv/.installed-dev  ## the tests that are not marked slow: under a minute on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 -m "not slow"
@@ -44,7 +44,7 @@ clean:  ## remove the environment and what tools left behind; results are kept
 	@touch $@ .venv/.installed
 
 .venv-integrations/.installed: pyproject.toml | .venv-integrations/bin/python
-	@echo "Installing unveil, Flower and NVFlare into .venv-integrations, once. This can take some minutes."
+	@echo "Installing unveil, Flower, NVFlare and Opacus into .venv-integrations, once. This can take some minutes."
 	.venv-integrations/bin/python -m pip install --disable-pip-version-check -e '.[integrations]'
 	@touch $@
 

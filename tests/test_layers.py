@@ -19,14 +19,15 @@ MAY_IMPORT = {
     "obfuscations": GROUND,
     "enhancers": GROUND,
     "metrics": GROUND,
+    "privacy": GROUND | {"obfuscations"},
     "captures": GROUND,  # a file meets no component, and so no code
     "attacks": COMPONENTS,  # not clients: an attack never meets the private batch
     "inspection": GROUND | {"obfuscations", "attacks", "captures"},
-    "report": GROUND | {"metrics"},
-    "audits": COMPONENTS | {"clients", "attacks", "captures", "inspection"},
+    "report": GROUND | {"metrics", "privacy"},
+    "audits": COMPONENTS | {"clients", "attacks", "captures", "inspection", "privacy"},
     "fitting": COMPONENTS | {"clients", "attacks", "audits"},
     "testing": COMPONENTS | {"clients", "attacks"},  # laws that other packages run
-    "cli": COMPONENTS | {"clients", "attacks", "audits", "captures", "fitting", "inspection", "report"},
+    "cli": COMPONENTS | {"clients", "attacks", "audits", "captures", "fitting", "inspection", "privacy", "report"},
     "__main__": {"cli"},
 }
 

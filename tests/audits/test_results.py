@@ -133,6 +133,11 @@ def outcome_with(**changes: Any) -> bytes:
     return with_(outcomes={ATTACK: {**record()["outcomes"][ATTACK], **changes}})
 
 
+def stated(**changes: Any) -> dict[str, Any]:
+    facts = {"unit": "client", "adjacency": "replace", "sampling": "all", "rounds": 1, "releases": 1, "delta": 1e-5}
+    return {**facts, **changes}
+
+
 def plausibility(**changes: Any) -> dict[str, Any]:
     lists = {"rehearsal": {"psnr": [1.0]}, "rehearsal_blind": {"psnr": [1.0]}}
     return {"explained": 0.5, "control": 0.1, **lists, **changes}
@@ -153,6 +158,13 @@ def plausibility(**changes: Any) -> dict[str, Any]:
         (outcome_with(scores={"psnr": ["much"]}), "scores.psnr.0"),
         (with_(outcmes={}), "did you mean 'outcomes'"),
         (outcome_with(images=["/etc/passwd"]), "not inside images/"),
+        (with_(chance=[0.5, 1.5]), "chance is not a list of numbers from 0 to 1"),
+        (with_(privacy=[stated(delta=0)]), "privacy.0 does not have a delta and a rate up to 1"),
+        (with_(privacy=[stated(rounds=0)]), "privacy.0 does not have a delta and a rate up to 1"),
+        (with_(privacy=[stated(), stated(releases=2**63)]), "privacy.1.rounds or releases is not a number below 2^63"),
+        (with_(privacy=[stated(epsilon="NaN")]), "privacy.0.epsilon is not a number of at least 0"),
+        (with_(privacy=[stated(strength=-1)]), "privacy.0.strength is not a number of at least 0"),
+        (with_(privacy=[stated(unit="everybody")]), "privacy.0.unit"),
         (with_(originals=["images/../../secret.png"]), "not inside images/"),
         (with_(originals=["images\\..\\..\\secret.png"]), "not inside images/"),
         (with_(wire_bits=10**400), "wire_bits is not a number from 0 to 2^63"),

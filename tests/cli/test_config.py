@@ -9,8 +9,9 @@ import pytest
 from unveil.attacks import parse as parse_attack
 from unveil.cli.app import TEMPLATE, main
 from unveil.cli.config import load
-from unveil.cli.schema import RENAMED, AuditTable, ClientTable, MetricsTable
+from unveil.cli.schema import RENAMED, AuditTable, ClientTable, MetricsTable, PrivacyTable
 from unveil.core.errors import UsageError
+from unveil.privacy.terms import PrivacyTerms
 
 GOOD = """
 seeds = [0, 1]
@@ -62,12 +63,19 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert list(map(str, audit.threat_models)) == ["everything known"]
 
 
+def test_the_terms_of_privacy(tmp_path: Path) -> None:
+    assert load(write(tmp_path, GOOD)).privacy is None
+    audit = load(write(tmp_path, f"{GOOD}[privacy]\nrounds = 3\ndelta = 1e-6\nadjacency = 'zero-out'\n"))
+    assert audit.privacy == PrivacyTerms(rounds=3, delta=1e-6, adjacency="zero-out")
+    assert load(write(tmp_path, f"{GOOD}[privacy]\n")).privacy == PrivacyTerms()
+
+
 def test_the_template_is_an_audit() -> None:
     assert len(load(TEMPLATE)) == 4
 
 
 def test_the_template_shows_every_key() -> None:
-    for item in (*fields(AuditTable), *fields(ClientTable), *fields(MetricsTable)):
+    for item in (*fields(AuditTable), *fields(ClientTable), *fields(MetricsTable), *fields(PrivacyTable)):
         assert item.name in TEMPLATE.read_text(encoding="utf-8")
 
 
@@ -192,6 +200,19 @@ def test_an_override_that_does_not_fit(tmp_path: Path, override: str, message: s
         (changed("[[client]]", "[client]"), "client: expected a valid list"),
         (changed("steps = 7", 'steps = "many"'), "steps=many does not fit"),
         ('[[client]]\nname = "a"\n', "'attack' is missing; add a [[attack]] table"),
+        (f"{GOOD}[privacy]\nround = 2", "unknown key 'round' in privacy; did you mean 'rounds'?"),
+        (f"{GOOD}[privacy]\nrounds = 0", "privacy.rounds: expected greater than or equal to 1, got 0"),
+        (
+            f"{GOOD}[privacy]\ndelta = 1.0",
+            "privacy: expected 0 < delta < 1, got 1; take less than one over the examples",
+        ),
+        (f"{GOOD}[privacy]\nsampling = 'shuffled'", "privacy.sampling: expected 'all', 'poisson' or 'fixed-size', got"),
+        (
+            f"{GOOD}[privacy]\nadjacency = 'swap'",
+            "privacy.adjacency: expected 'replace', 'zero-out' or 'add-remove', got",
+        ),
+        (f"{GOOD}[privacy]\nsampling = 'poisson'", "privacy: Poisson sampling needs the number of examples"),
+        (f"{GOOD}[privacy]\nclaimed_epsilon = 0.0", "privacy: expected claimed_epsilon > 0"),
         ("seeds = [", "is not TOML"),
         ("seeds = " + "[" * 100_000, "is not TOML"),
         ("seeds = " + "[" * 300 + "]" * 300, "it cannot be understood"),

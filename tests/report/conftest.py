@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from unveil.core.errors import UsageError
+from unveil.core.guarantees import PrivacyStatement
 from unveil.core.reconstruction import Stop
 from unveil.core.records import ATTACK, ENHANCED, Enhancement, ScoredOutcome, Trial
 from unveil.obfuscations import parse as parse_obfuscation
@@ -37,6 +38,9 @@ def make_trial(
     before: list[float] | None = None,
     enhancement: Enhancement | None = None,
     family: str | None = None,
+    found_first: list[float] | None = None,
+    privacy: list[PrivacyStatement] | None = None,
+    chance: list[float] | None = None,
 ) -> Trial:
     psnr = [25.0, 26.0, 27.0, 28.0, 25.5, 26.5, 27.5, 24.5] if psnr is None else psnr
     ssim = [0.8] * len(psnr) if ssim is None else ssim
@@ -51,7 +55,8 @@ def make_trial(
         return ScoredOutcome(
             scores={"psnr": psnr}
             | ({"ssim": ssim} if ssim else {})
-            | ({"correlation": correlation} if correlation else {}),
+            | ({"correlation": correlation} if correlation else {})
+            | ({"reid_top1": found_first} if found_first else {}),
             images=files,
             labels=list(range(len(psnr))),
             seconds=2.0,
@@ -89,6 +94,8 @@ def make_trial(
         outcomes={ATTACK: outcome(psnr)}
         if enhancement is None
         else {ATTACK: outcome(psnr if before is None else before), ENHANCED: outcome(psnr, enhancement)},
+        privacy=privacy or [],
+        chance=chance or [],
         versions={"unveil": "0.1.0"},
     )
 

@@ -32,6 +32,7 @@ from unveil.core.protocols import Attack, Enhancer, Obfuscation
 from unveil.core.records import BASELINE, Trial
 from unveil.core.watch import Progress, Watch
 from unveil.obfuscations import parse as parse_obfuscation
+from unveil.privacy.terms import PrivacyTerms
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Audit:
         controls: Names of updates of other pictures, on which every attack is run too; see `controls.CONTROLS`.
         enhancer: The network that changes every attack's pictures afterwards; None for none.
         images: Which pictures the results keep; scores are always those of the pictures themselves.
+        privacy: The terms on which differential privacy is stated; see `run_trial`.
 
     Raises:
         UsageError: A list is empty or names something twice, a seed is negative, a control is unknown, or a threat
@@ -101,6 +103,7 @@ class Audit:
     controls: Sequence[str] = ()
     enhancer: Enhancer | None = None
     images: Kept = "full"
+    privacy: PrivacyTerms | None = None
 
     def __post_init__(self) -> None:
         if BASELINE not in map(str, self.obfuscations):
@@ -165,6 +168,8 @@ class Audit:
             metrics=by_client[client.name],
             controls=self.controls,
             enhancer=self.enhancer,
+            privacy=self.privacy,
+            chance=self.metrics.chance(client),
             watch=watch,
         )
 
@@ -194,6 +199,7 @@ class Audit:
             "arithmetic": sorted({arithmetic_of(a, c.batch.images.device) for a in self.attacks for c in self.clients}),
             **({} if self.enhancer is None else {"enhancer": str(self.enhancer)}),
             **({} if self.images == "full" else {"images": self.images}),
+            **({} if self.privacy is None else {"privacy": dataclasses.asdict(self.privacy)}),
         }
 
     def to(self, device: torch.device) -> Audit:

@@ -42,7 +42,28 @@ def refuse_nonsense(trial: Trial) -> None:
             _check_text(text)
     for name, outcome in trial.outcomes.items():
         _check_outcome(f"outcomes.{name}", outcome)
+    _check_privacy(trial)
     _check_scores("blind", trial.blind, trial.outcomes[ATTACK].scores)
+
+
+def _check_privacy(trial: Trial) -> None:
+    _check_list("privacy", trial.privacy)
+    _check_list("chance", trial.chance)
+    if not all(0 <= value <= 1 for value in trial.chance):
+        raise ValueError("chance is not a list of numbers from 0 to 1")
+    for at, stated in enumerate(trial.privacy):
+        where = f"privacy.{at}"
+        if not 0 < stated.delta < 1 or not 0 < stated.rate <= 1 or min(stated.rounds, stated.releases) < 1:
+            raise ValueError(f"{where} does not have a delta and a rate up to 1, and rounds and releases of at least 1")
+        if max(stated.rounds, stated.releases) >= LARGEST_COUNT:
+            raise ValueError(f"{where}.rounds or releases is not a number below 2^63")
+        for name in ("epsilon", "clip", "noise", "sensitivity", "strength", "claimed"):
+            value = getattr(stated, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{where}.{name} is not a number of at least 0")
+        _check_list(f"{where}.assumptions", stated.assumptions)
+        for text in (stated.reason, stated.accountant, *stated.assumptions):
+            _check_text(text)
 
 
 def _check_outcome(where: str, outcome: ScoredOutcome) -> None:

@@ -93,6 +93,17 @@ class MetricSelection:
         metrics |= {metric.name: metric for metric in self._others()}
         return metrics
 
+    def chance(self, client: Client) -> list[float]:
+        """For each picture the probability of being found first by somebody who knows its label and has no update.
+
+        It is one over the pictures of that label in the gallery, if those were drawn by chance; empty where they were
+        not, and without a gallery.
+        """
+        labels = client.evaluation.decoy_labels
+        if labels is None or not self.decoys:
+            return []
+        return [1 / (1 + int((labels[: self.decoys] == label).sum())) for label in client.batch.labels]
+
     @property
     def settings(self) -> dict[str, Any]:
         """As plain JSON. The path of the LPIPS weights is left out: their checksum is verified when they are read."""

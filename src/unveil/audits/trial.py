@@ -28,6 +28,8 @@ from unveil.core.watch import Watch
 from unveil.enhancers.consistency import from_labels, refuse_seen
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.alignment import align
+from unveil.privacy.statements import privacy_statements
+from unveil.privacy.terms import PrivacyTerms
 
 CURVE = 200  # most points of a loss curve in a record
 LABEL_ALONE, LABEL_MATCHED = "prior only", "prior only, matched"  # controls of an enhancer that uses labels
@@ -45,6 +47,8 @@ def run_trial(
     metrics: Mapping[str, Metric] = METRICS,
     controls: Sequence[str] = (),
     enhancer: Enhancer | None = None,
+    privacy: PrivacyTerms | None = None,
+    chance: Sequence[float] = (),
     watch: Watch | None = None,
 ) -> Trial:
     """Run one trial in memory, from the client's training to the scores.
@@ -58,6 +62,9 @@ def run_trial(
         metrics: The metrics by name.
         controls: Names of `CONTROLS`; the same attack is run on each, and scored against the client's pictures.
         enhancer: The network that changes the pictures of the attack and of the controls; None for none.
+        privacy: The terms on which differential privacy is stated; None for the usual ones, where there is any noise or
+            clipping.
+        chance: For each picture the probability of being found first in the gallery without the update; see `Trial`.
         watch: Called after each step of the attacks; its time does not count as the attack's.
 
     Raises:
@@ -140,6 +147,8 @@ def run_trial(
         losses=thinned(outcome.attack.losses),
         blind=blind,
         outcomes=results,
+        privacy=privacy_statements(client.training, obfuscation, len(originals), privacy),
+        chance=list(chance),
         metrics={name: metric.facts for name, metric in metrics.items()},
         versions=versions_on(originals.device),
         pictures=pictures,

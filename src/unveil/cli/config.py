@@ -27,6 +27,7 @@ from unveil.core.protocols import Attack, Enhancer
 from unveil.core.registry import construct, split, toml_value
 from unveil.core.third_parties import modules_beside
 from unveil.metrics.perceptual import DOWNLOAD
+from unveil.privacy.terms import PrivacyTerms
 
 LARGEST = 16 * MIB  # of an audit file
 
@@ -61,6 +62,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
             metrics=_metrics(table.metrics, path.parent),
             controls=table.controls,
             enhancer=_enhancer(table.enhancer, path.parent),
+            privacy=None if table.privacy is None else PrivacyTerms(**vars(table.privacy)),
         )
 
 

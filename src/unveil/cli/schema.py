@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -16,6 +16,7 @@ from unveil.audits.controls import ANOTHER
 from unveil.audits.scoring import Distance
 from unveil.clients.pictures import BUILTIN
 from unveil.core.errors import UsageError, nearest
+from unveil.core.guarantees import Adjacency, Sampling
 
 RENAMED = {"scene": "[[client]]", "knowledge": "threat_models = [...]", "measures": "[metrics]"}
 """A top-level key of audit files of old versions -> what to write instead."""
@@ -80,6 +81,19 @@ class MetricsTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivacyTable:
+    """`[privacy]`; see `PrivacyTerms` for what each means."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    delta: float = 1e-5
+    rounds: AtLeastOne = 1
+    sampling: Sampling = "all"
+    dataset: AtLeastOne | None = None
+    adjacency: Adjacency | None = None
+    claimed_epsilon: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditTable:
     """The whole file.
 
@@ -92,6 +106,7 @@ class AuditTable:
         metrics: What reconstructions are scored with beside their pixels.
         controls: Names of updates of other pictures, on which every attack is run too; see `controls.CONTROLS`.
         enhancer: A learned prior by name, or a file of `unveil fit` relative to the TOML file.
+        privacy: The terms on which differential privacy is stated; None for the usual ones.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -103,6 +118,11 @@ class AuditTable:
     metrics: MetricsTable = dataclasses.field(default_factory=lambda: MetricsTable())
     controls: list[str] = dataclasses.field(default_factory=lambda: [ANOTHER])
     enhancer: str = enhancers.NONE
+    privacy: PrivacyTable | None = None
+
+
+SECTIONS: Mapping[str, type] = {"client": ClientTable, "metrics": MetricsTable, "privacy": PrivacyTable}
+"""Key of the whole file -> the table that it has."""
 
 
 def checked(data: dict[str, Any]) -> AuditTable:
@@ -144,7 +164,7 @@ def _explain(error: ErrorDetails) -> str:
     *parents, key = map(str, error["loc"])
     where = f" in {'.'.join(parents)}" if parents else ""
     if error["type"] == "unexpected_keyword_argument":
-        schema = {"client": ClientTable, "metrics": MetricsTable}[parents[0]] if parents else AuditTable
+        schema = SECTIONS[parents[0]] if parents else AuditTable
         return f"unknown key {key!r}{where}; {nearest(key, [item.name for item in dataclasses.fields(schema)])}"
     if error["type"] == "missing":
         example = f"a [[{key}]] table" if not parents else f'{key} = "…"'

@@ -33,16 +33,20 @@ class EvaluationSet:
     Args:
         decoys: Pictures among which re-identification looks for an original, m x c x h x w with the c, h and w of the
             client's pictures; None for none.
+        decoy_labels: Class index of each decoy, where decoys and the client's pictures of one class were drawn from the
+            same source by chance; None where they were not, or where that is not known.
         others: The batch of another client of the same source, for the control `another client`; None for none.
     """
 
     decoys: Images | None = None
+    decoy_labels: Int[Tensor, " m"] | None = None
     others: Batch | None = None
 
     def to(self, device: torch.device) -> EvaluationSet:
         """Return the same pictures on a device."""
         return EvaluationSet(
             decoys=None if self.decoys is None else self.decoys.to(device),
+            decoy_labels=None if self.decoy_labels is None else self.decoy_labels.to(device),
             others=None if self.others is None else Batch(self.others.images.to(device), self.others.labels.to(device)),
         )
 

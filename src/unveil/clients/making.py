@@ -97,6 +97,7 @@ def make_client(
         class_names=pictures.class_names,
         evaluation=EvaluationSet(
             decoys=None if decoyed is None else decoyed.images,
+            decoy_labels=None if decoyed is None or gallery is not None else decoyed.labels,
             others=None if neighbour is None else Batch(neighbour.images, labels),
         ),
         name=name,

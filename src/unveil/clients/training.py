@@ -21,6 +21,7 @@ from unveil.clients.local_steps import LocalSteps, draws_of
 from unveil.clients.private_steps import check_loss, check_privacy, noised
 from unveil.core.batch import Batch
 from unveil.core.bounds import whole
+from unveil.core.clipping import ExampleClipping
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, Factored, dense
 from unveil.core.gradient import Gradient
@@ -81,6 +82,20 @@ class FedSGD:
     def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """Return the gradient without noise, differentiable in the batch; large Linear weights are factored."""
         return self._client(model, draws, differentiable=_is_searched(batch)).gradient({}, batch)
+
+    def clipping(self, pictures: int) -> ExampleClipping | None:
+        """Return what bounds an example: the sum of clipped gradients is sent; see `ClipsExamples`."""
+        if self.clip is None:
+            return None
+        return ExampleClipping(
+            norm=self.clip,
+            multiplier=self.noise,
+            divisor=1.0 if self.reduction == "sum" else self.expected or pictures,
+            is_fixed=self.expected is not None or self.reduction == "sum",
+            releases=1,
+            mini_batches=False,
+            is_sent=True,
+        )
 
     __str__ = spec_of
 
@@ -212,6 +227,20 @@ class FedAvg:
                     parameters[name], delta.get(name), slope, velocity.get(name)
                 )
         return {n: d if isinstance(d, Factored) else d.to(parameters[n].dtype) for n, d in delta.items()}
+
+    def clipping(self, pictures: int) -> ExampleClipping | None:
+        """Return what bounds an example, which is in one step of each epoch; see `ClipsExamples`."""
+        if self.clip is None:
+            return None
+        return ExampleClipping(
+            norm=self.clip,
+            multiplier=self.noise,
+            divisor=1.0 if self.reduction == "sum" else self.expected or min(self.batch_size or pictures, pictures),
+            is_fixed=self.expected is not None or self.reduction == "sum",
+            releases=self.epochs or -(-(self.steps or 0) // self._per_epoch(pictures)),
+            mini_batches=self.batch_size is not None,
+            is_sent=False,
+        )
 
     def reordered(self, pictures: int) -> FedAvg | None:
         """Return a copy with another order of the pictures; None if each step has all of them; see `HasOrder`."""

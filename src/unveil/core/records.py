@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from unveil.core.guarantees import PrivacyStatement
 from unveil.core.metric import MetricFacts
 from unveil.core.reconstruction import Stop
 
@@ -110,6 +111,10 @@ class Trial:
             for a recorded update of which they are not known.
         checksums: Path of each picture -> the first 16 hexadecimal digits of the SHA-256 of its file; empty before the
             trial is saved, and in records of former versions.
+        privacy: What is guaranteed of the update's differential privacy, a statement for each unit; empty where
+            nothing is clipped, no noise is added, and nobody asked.
+        chance: For each picture the probability of being found first in the gallery by somebody who knows its label and
+            has no update; empty without decoys of the same source.
         metrics: Metric name -> its title, unit, digits and direction, for a reader who does not have the metric.
         versions: Package -> version; and what `arithmetic.machine` says of the machine.
         format: Version of this record, `FORMAT`.
@@ -130,6 +135,8 @@ class Trial:
     outcomes: Mapping[str, ScoredOutcome]
     originals: list[str] = field(default_factory=list)
     checksums: Mapping[str, str] = field(default_factory=dict)
+    privacy: list[PrivacyStatement] = field(default_factory=list)
+    chance: list[float] = field(default_factory=list)
     metrics: Mapping[str, MetricFacts] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT

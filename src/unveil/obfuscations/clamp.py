@@ -47,6 +47,11 @@ class Clamp:
     def __post_init__(self) -> None:
         positive("Clamp", "limit", self.limit, "use a high percentile of the magnitudes of real updates")
 
+    @property
+    def largest_entry(self) -> float:
+        """The limit; see `BoundsEntries`."""
+        return self.limit
+
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Clamp; see `Obfuscation`."""
         held = {name: wide(t).clamp(-self.limit, self.limit) for name, t in update.tensors.items()}

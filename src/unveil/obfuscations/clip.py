@@ -63,6 +63,11 @@ class Clip:
         """A longer update arrives shorter; see `MayRescale`."""
         return True
 
+    @property
+    def largest_norm(self) -> float:
+        """The norm; see `Bounding`."""
+        return self.norm
+
     __str__ = spec_of
 
 

@@ -65,6 +65,11 @@ class Gaussian:
         """Standard deviation of the noise over the size of a tensor's own entries; see `Noise`."""
         return self.size.ratio
 
+    @property
+    def gaussian_sigma(self) -> float | None:
+        """The standard deviation where a setting says it; see `AddsGaussian`."""
+        return self.sigma
+
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Perturb; see `Obfuscation`."""
         return _perturbed(update, self.size, lambda t: normal_like(t, generator))

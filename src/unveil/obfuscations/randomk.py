@@ -42,6 +42,7 @@ class RandomK:
 
     name: ClassVar[str] = "randomk"
     family: ClassVar[Family] = "sparsify"
+    chooses_by_chance: ClassVar[bool] = True
     density: float
     unbiased: bool = False
     scope: Scope = "tensor"

@@ -50,6 +50,46 @@ class Sparsifier(Protocol):
 
 
 @runtime_checkable
+class ChoosesByChance(Protocol):
+    """A sparsifier whose choice does not depend on the values that come in."""
+
+    @property
+    def chooses_by_chance(self) -> bool:
+        """Whether that is so with these settings."""
+        ...
+
+
+@runtime_checkable
+class Bounding(Protocol):
+    """A stage behind which the whole update is no longer than a setting says."""
+
+    @property
+    def largest_norm(self) -> float:
+        """Largest L2 norm over all tensors together."""
+        ...
+
+
+@runtime_checkable
+class BoundsEntries(Protocol):
+    """A stage behind which every entry by itself is no larger than a setting says."""
+
+    @property
+    def largest_entry(self) -> float:
+        """Largest magnitude of an entry."""
+        ...
+
+
+@runtime_checkable
+class AddsGaussian(Protocol):
+    """A stage that adds independent Gaussian noise of one size to every entry sent, and does nothing else."""
+
+    @property
+    def gaussian_sigma(self) -> float | None:
+        """Standard deviation of the noise; None if it depends on the update."""
+        ...
+
+
+@runtime_checkable
 class Budgeted(Sparsifier, Protocol):
     """A sparsifier that sends a fixed share of the entries that come in."""
 

@@ -37,7 +37,8 @@ NOT_PROVED = (
     "PSNR and SSIM compare pixels. A picture with low scores can still show who or what is on it: look at the "
     "pictures. Nothing was tested about what can be inferred without rebuilding pictures, such as who took part in "
     "training.",
-    "None of this is a statement about differential privacy or about any law.",
+    "A verdict says nothing about differential privacy. What holds of that, if anything, stands under what theory "
+    "allows any attack, with what it rests on. None of this is a statement about any law.",
 )
 """Limits that every report prints."""
 

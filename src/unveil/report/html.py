@@ -14,7 +14,8 @@ from unveil.core.errors import UsageError
 from unveil.core.files import MIB, write_whole
 from unveil.core.records import Trial
 from unveil.metrics import facts_of
-from unveil.report import formatting
+from unveil.report import formatting, guarantees
+from unveil.report.bounds import refuse_contradictions
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.criteria import without_originals
 from unveil.report.decibels import meaning
@@ -39,7 +40,7 @@ SHOWN = 4 * MIB  # largest settings file that the page shows
 
 
 def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "") -> Path:
-    """Write `report.html` into the results folder, whole or not at all.
+    """Write `report.html` into the results folder, whole or not at all, and return its path.
 
     Args:
         folder: The results folder; paths of pictures are relative to it.
@@ -47,11 +48,9 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
         reproduce: The command that ran the audit, shown to the reader.
         settings: The resolved settings as text; if empty, the folder's `audit.json` is shown where there is one.
 
-    Returns:
-        The path of the report.
-
     Raises:
         UsageError: The folder cannot be written, or trials of the same settings do not fit one another.
+        ContradictionError: An attack found more than theory allows; the report has been written all the same.
     """
     page = render(folder, trials, reproduce=reproduce, settings=settings or _kept_settings(folder))
     try:
@@ -61,6 +60,7 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
         raise UsageError(
             f"cannot write {folder / NAME}: {error.strerror or error}; make {folder} a folder that can be written"
         ) from None
+    refuse_contradictions(summarise([trial for trial in trials if trial.privacy and trial.chance]))
     return folder / NAME
 
 
@@ -92,6 +92,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         best_control=best_control,
         without_originals=without_originals,
         enhanced=any(row.enhancer for row in rows),
+        guarantees=guarantees,
     )
     return environment.get_template(TEMPLATE).render(
         headline=short,

@@ -129,6 +129,8 @@ def _row(runs: list[_Run]) -> Row:
         confidence_rank=_confidence_rank(runs),
         enhancer=first.enhancer,
         enhancer_gain=enhancer_gain([run.trial for run in runs]) if first.enhancer else None,
+        privacy=tuple(first.trial.privacy),
+        chance=tuple(first.trial.chance),
         plausibility=first.outcome.plausibility,
         above=adjusted({name: list(score.contrasts) for name, score in scores.items()}),
     )

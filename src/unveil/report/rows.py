@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unveil.core.guarantees import PrivacyStatement
 from unveil.core.reconstruction import Stop
 from unveil.core.records import BASELINE, Plausibility
 from unveil.report.enhancer_gain import EnhancerGain
@@ -96,6 +97,8 @@ class Row:
         enhancer_gain: What the enhancer added; None for the attack's pictures.
         plausibility: Of a recorded update, what speaks for the pictures without the originals, that of the first seed;
             None for a simulated client.
+        privacy: What is guaranteed of the update's differential privacy, as in `Trial`.
+        chance: For each picture the probability of being found first without the update, as in `Trial`.
         baseline: The row of the same attack without obfuscation; None if there is none, and for the baseline itself.
         cost: PSNR of the baseline minus PSNR of this row in dB, paired by picture; None without a baseline.
         verdict: The verdict; `summarise` sets it last, from the other fields.
@@ -129,6 +132,8 @@ class Row:
     enhancer: str = ""
     enhancer_gain: EnhancerGain | None = None
     plausibility: Plausibility | None = None
+    privacy: tuple[PrivacyStatement, ...] = ()
+    chance: tuple[float, ...] = ()
     baseline: Row | None = None
     cost: Interval | None = None
     verdict: Verdict = UNJUDGED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,43 @@ def wilson(hits: float, tries: int, *, confidence: float = 0.95) -> Interval:
     centre = (rate + z2 / (2 * tries)) / (1 + z2 / tries)
     half = (z2 * (rate * (1 - rate) / tries + z2 / (4 * tries**2))) ** 0.5 / (1 + z2 / tries)
     return Interval(mean=rate, low=max(centre - half, 0.0), high=min(centre + half, 1.0))
+
+
+def hoeffding_lower(mean: float, tries: int, *, confidence: float = 0.95) -> float:
+    """Lower end of a one-sided interval for the mean of independent values in [0, 1], whatever their distributions.
+
+    The smallest p with ``tries KL(mean, p) <= log(1 / (1 - confidence))``, where KL is the divergence of two coins.
+
+    Args:
+        mean: The mean of the values, in [0, 1].
+        tries: Number of values, at least 1.
+        confidence: Share of such intervals that contain the true mean, in (0, 1).
+
+    Raises:
+        UsageError: A number out of range.
+
+    Reference:
+        Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, JASA 1963, theorem 1.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import rel_entr
+
+    if tries < 1 or not 0 <= mean <= 1:
+        raise UsageError(
+            f"hoeffding_lower: expected a mean in [0, 1] of at least one value, got {mean:g} of {tries}; count again"
+        )
+    if not 0 < confidence < 1:
+        raise UsageError(f"hoeffding_lower: expected 0 < confidence < 1, got {confidence}; 0.95 is usual")
+    allowed = -math.log1p(-confidence) / tries
+
+    def beyond(exponent: float) -> float:
+        p = math.exp(exponent)
+        return float(rel_entr(mean, p) + rel_entr(1 - mean, 1 - p)) - allowed
+
+    least = -700.0  # the exponent of next to the smallest float
+    if mean == 0 or beyond(least) <= 0:
+        return 0.0
+    return math.exp(brentq(beyond, least, math.log(mean)))
 
 
 def sign_flip_test(differences: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> float:

@@ -13,6 +13,7 @@ from unveil.core.errors import one_line, printable
 from unveil.core.records import Trial
 from unveil.report import formatting
 from unveil.report.conclusion import headline
+from unveil.report.guarantees import summary
 from unveil.report.levels import Level
 from unveil.report.pooling import summarise
 from unveil.report.rows import Row, Score
@@ -44,6 +45,8 @@ def print_table(trials: Sequence[Trial], console: Console) -> None:
         parts = (one.client, one.training, one.attack, enhancer, one.threat_model)
         console.print(Text(one_line(" · ".join(filter(None, parts))), style="dim"))
         console.print(_table(members))
+    if said := summary(rows):
+        console.print(Text(f"\n{said}"))
 
 
 def _table(rows: Sequence[Row]) -> Table:
