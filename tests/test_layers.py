@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "enhancers": GROUND,
     "metrics": GROUND,
     "privacy": GROUND | {"obfuscations"},
-    "captures": GROUND,  # a file meets no component, and so no code
+    "captures": GROUND | {"obfuscations"},  # recorders alone; see `test_a_file_meets_no_component`
     "attacks": COMPONENTS,  # not clients: an attack never meets the private batch
     "inspection": GROUND | {"obfuscations", "attacks", "captures"},
     "report": GROUND | {"metrics", "privacy"},
@@ -99,6 +99,16 @@ def test_a_circle_of_files_is_seen() -> None:
     assert (one, other) == ({"unveil.b"}, {"unveil.a"})
     with pytest.raises(CycleError):
         list(TopologicalSorter({"unveil.a": one, "unveil.b": other}).static_order())
+
+
+def test_a_file_meets_no_component() -> None:
+    """What reads recorded updates, which anybody may have made, imports no obfuscation, and no recorder that does."""
+    readers = [path for path in FILES if path.parent == SOURCE / "captures"]
+    assert len(readers) > 10
+    for path in readers:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert set(imported(tree)) <= {"core", "captures"}, path
+        assert "unveil.captures.flower" not in ast.unparse(tree), path
 
 
 @pytest.mark.parametrize(

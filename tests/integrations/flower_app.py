@@ -56,14 +56,14 @@ def first_weights() -> dict[str, torch.Tensor]:
     return Net().state_dict()
 
 
-def client_app(mods: Sequence[Any]) -> ClientApp:
-    """A client of the message API."""
+def client_app(mods: Sequence[Any], *, keep_input: bool = True) -> ClientApp:
+    """A client of the message API; without `keep_input` it empties the record that it received."""
     app = ClientApp(mods=list(mods))
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         model = Net()
-        model.load_state_dict(message.content["arrays"].to_torch_state_dict(keep_input=False))
+        model.load_state_dict(message.content["arrays"].to_torch_state_dict(keep_input=keep_input))
         loss = fit(model, int(context.node_config["partition-id"]), float(message.content["config"]["lr"]))
         metrics = MetricRecord({"train_loss": loss, "num-examples": PICTURES})
         return Message(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,20 +90,33 @@ class Recorder:
             observer: What observed the training; None if nothing did.
 
         Returns:
-            The file; None if it could not be written, which the log says.
+            The file; None if it or its pictures could not be written, which the log says.
         """
-        who = f"round {round} of {shown(client, 60)}"
-        try:
-            path, manifest = self._written(client, round, before, {part: sent}, facts or {}, observer)
-        except Exception as error:
-            LOG.warning("unveil did not record %s: %s", who, error)
-            return None
+        written: list[Path] = []
+        with attempting():
+            written.append(
+                self.record(
+                    client=client, round=round, before=before, sent=sent, part=part, facts=facts, observer=observer
+                )
+            )
+        return written[0] if written else None
+
+    def record(
+        self,
+        *,
+        client: str,
+        round: int | None,
+        before: Arrays,
+        sent: Arrays,
+        part: str = "client",
+        facts: Mapping[str, Fact[Any]] | None = None,
+        observer: Observer | None = None,
+    ) -> Path:
+        """Do the same as `write`, and raise a `UsageError` if the update or its pictures cannot be written."""
+        path, manifest = self._written(client, round, before, {part: sent}, facts or {}, observer)
         if self.keep_pictures and observer is not None:
-            try:
-                pictures = [observer.pictures[key] for key in seen_of(observer.steps).labels]
-                keep(pictures, manifest.normalisation, path.with_suffix(""))
-            except Exception as error:
-                LOG.warning("unveil recorded %s without its pictures: %s", who, error)
+            pictures = [observer.pictures[key] for key in seen_of(observer.steps).labels]
+            keep(pictures, manifest.normalisation, path.with_suffix(""))
         return path
 
     def _written(
@@ -121,9 +135,9 @@ class Recorder:
         own = {
             "client": observed_fact("client", client[:200]),
             "round": observed_fact("round", number),
+            "buffers": observed_fact("buffers", buffers_of(steps, sent)),
             **facts,
             **facts_of(steps),
-            "buffers": observed_fact("buffers", buffers_of(steps, sent)),
             "labels": observed_fact("labels", labels if self.keep_labels and labels and None not in labels else None),
         }
         own["normalisation"] = _normalisation(own.get("input_range", UNKNOWN), own.get("image_shape", UNKNOWN))
@@ -141,6 +155,15 @@ class Recorder:
         return None if fact == UNKNOWN else fact
 
 
+@contextmanager
+def attempting() -> Iterator[None]:
+    """Turn an error inside the `with` block into a warning in the log, because a recorder never stops a training."""
+    try:
+        yield
+    except Exception as error:
+        LOG.warning("unveil did not record an update: %s", error)
+
+
 def keep(images: Sequence[Shaped[Tensor, "c h w"]], normalisation: Fact[Any], folder: Path) -> None:
     """Write pictures as PNG into a folder for its owner alone, in their order.
 
@@ -154,7 +177,8 @@ def keep(images: Sequence[Shaped[Tensor, "c h w"]], normalisation: Fact[Any], fo
     """
     if normalisation.value is None:
         raise UsageError(
-            "they were normalised before the network; say how with normalisation={'mean': [...], 'std': [...]}"
+            f"the pictures of {shown(folder)} were normalised before the network, so they were not kept; say how with "
+            "normalisation={'mean': [...], 'std': [...]}"
         )
     mean, std = (torch.tensor(normalisation.value[key]).view(-1, 1, 1) for key in ("mean", "std"))
     with writing(folder, "the recorder's folder"):

@@ -5,14 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
-_RECORDERS: ContextVar[tuple[list[str], ...]] = ContextVar("recorders", default=())
+from unveil.core.protocols import BufferSetting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """An obfuscation that has worked.
+
+    Args:
+        spec: Its SPEC.
+        buffers: What it did to the network's buffers.
+    """
+
+    spec: str
+    buffers: BufferSetting
+
+
+_RECORDERS: ContextVar[tuple[list[Applied], ...]] = ContextVar("recorders", default=())
 
 
 @contextmanager
-def announced() -> Iterator[list[str]]:
-    """Yield a list to which every obfuscation inside the `with` block adds its SPEC, in the order of their work."""
-    found: list[str] = []
+def announced() -> Iterator[list[Applied]]:
+    """Yield a list to which every obfuscation inside the `with` block adds itself, in the order of their work."""
+    found: list[Applied] = []
     token = _RECORDERS.set((*_RECORDERS.get(), found))
     try:
         yield found
@@ -20,7 +37,7 @@ def announced() -> Iterator[list[str]]:
         _RECORDERS.reset(token)
 
 
-def announce(spec: str) -> None:
+def announce(spec: str, buffers: BufferSetting) -> None:
     """Tell all recorders around that an obfuscation has worked."""
     for found in _RECORDERS.get():
-        found.append(spec)
+        found.append(Applied(spec=spec, buffers=buffers))

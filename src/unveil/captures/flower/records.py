@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from unveil.captures.recorder import LOG
 from unveil.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,13 +64,9 @@ def arrays_of(content: RecordDict, key: str | None = None) -> tuple[str, dict[st
     return found, {name: torch.from_numpy(array.numpy().copy()) for name, array in records[found].items()}
 
 
-def arrays_to_record(content: RecordDict, key: str | None = None) -> tuple[str, dict[str, Shaped[Tensor, " ..."]]]:
-    """Return the same as `arrays_of`; an empty mapping, and a warning in the log, if that fails."""
-    try:
-        return arrays_of(content, key)
-    except (UsageError, TypeError, ValueError) as error:  # the latter two for types of arrays that torch does not have
-        LOG.warning("unveil did not record an update: %s", error)
-        return "", {}
+def numbered(arrays: Iterable[Any]) -> dict[str, Shaped[Tensor, " ..."]]:
+    """Return copies of NumPy arrays under the names that Flower gives to arrays without one: "0", "1", and so on."""
+    return {str(number): torch.tensor(array) for number, array in enumerate(arrays)}
 
 
 def configuration(content: RecordDict) -> dict[str, Any]:
