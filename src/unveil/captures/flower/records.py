@@ -14,7 +14,7 @@ from unveil.core.errors import UsageError
 if TYPE_CHECKING:
     from flwr.app import Context, Message, RecordDict
 
-OLDEST = "1.21"
+OLDEST = "1.28"
 """The oldest version of Flower that works."""
 
 
