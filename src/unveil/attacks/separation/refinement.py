@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unveil.attacks.separation.alike import said, separate_alike
 from unveil.attacks.separation.factorisation import FeatureEstimate, decide_patterns, read_errors, separate
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.tuning import FactorisationTuning
@@ -36,6 +37,7 @@ class FeatureRefiner:
         patterns: Whether each unit was open for each image in the last errors; None if these were computed, not read.
         errors: The last errors, without the gain; None before the first.
         residual: Share of the gradient's energy that the last separation did not explain, 0 to 1.
+        alike: For each image the index of the image whose picture it shares; None if no two share one.
     """
 
     head: Head
@@ -51,6 +53,7 @@ class FeatureRefiner:
     patterns: Bool[Tensor, "n out"] | None = None
     errors: Float[Tensor, "n out"] | None = None
     residual: float = 0.0
+    alike: Int[Tensor, " n"] | None = None
 
     def __call__(self, pictures: Images) -> tuple[FeatureRefiner, FeatureEstimate]:
         """Separate the batch with the present pictures.
@@ -64,8 +67,14 @@ class FeatureRefiner:
         with torch.no_grad():
             guess = self.head.features(pictures)
         refiner, errors = self._with_errors(guess, self.entry_model)
-        separated = separate(errors, self.gradient, guess=guess, entry_model=self.entry_model)
+        separated = self._separated(errors, guess)
         return replace(refiner, residual=separated.residual), separated
+
+    def _separated(self, errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"]) -> FeatureEstimate:
+        """Separate the features with chosen errors, with one row for all images that share a picture."""
+        if self.alike is None:
+            return separate(errors, self.gradient, guess=guess, entry_model=self.entry_model)
+        return separate_alike(errors, self.gradient, self.alike, guess=guess, entry_model=self.entry_model)
 
     def reread(self, separated: FeatureEstimate) -> tuple[FeatureRefiner, FeatureEstimate]:
         """Read ReLU patterns and separate features in turns, without pictures, until the errors explain no more.
@@ -119,8 +128,10 @@ class FeatureRefiner:
                 candidates.append(opened * self.patterns)
         if self.errors is not None:
             candidates.append(self.gain * self.errors)
+        if self.alike is not None:
+            candidates = [errors[self.alike] for errors in candidates]
         best = min(candidates, key=lambda errors: self.misfit(errors, guess))
-        return replace(self, patterns=None if best is computed else best != 0, errors=best / self.gain), best
+        return replace(self, patterns=None if best is candidates[0] else best != 0, errors=best / self.gain), best
 
     def misfit(self, errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"]) -> float:
         """Return how badly errors explain the update; lower is better.
@@ -176,6 +187,8 @@ class FeatureRefiner:
                 f"The update says too little of images {', '.join(map(str, self.lost))} of the result to tell them "
                 "apart from the other images and from the obfuscation's noise: their pictures are guesses."
             )
+        if self.alike is not None:
+            notes += said(self.alike)
         if len(self.head.weights) == 1 and len(torch.unique(self.labels)) < len(self.labels):
             notes.append(
                 "Images of one class have the same errors behind a single Linear layer, so they were not told apart."

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import torch
+
 from unveil.attacks.dead_leaves import dead_leaves
+from unveil.attacks.separation.alike import find_alike, separate_alike
 from unveil.attacks.separation.decoder import fit_decoder
 from unveil.attacks.separation.estimate_gain import first_estimate
 from unveil.attacks.separation.factorisation import first_guess, separate
@@ -111,6 +114,12 @@ class SeparateBatch:
                 refiner = replace(refiner, errors=separated.errors / factor)
                 tuning = self.closed_gates
                 state = replace(state, floors=tuning.floors if refiner.exact else tuning.noisy_floors)
+        alike = find_alike(separated, gradients[0], labels)
+        if not torch.equal(alike, torch.arange(len(alike)).to(alike)):
+            separated = separate_alike(
+                separated.errors[alike], gradients[0], alike, ridge=self.factorisation.reread_ridge
+            )
+            refiner = replace(refiner, alike=alike, errors=separated.errors / factor)
         features = head.allowed(separated.features)
         lost = [number - 1 for number in refiner.lost]
         pictures = decoder(features, separated.noise)
