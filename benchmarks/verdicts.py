@@ -28,9 +28,11 @@ from unveil.core.batch import Batch
 from unveil.core.records import ATTACK as ATTACK_ITSELF
 from unveil.core.records import Trial
 from unveil.report import summarise
+from unveil.report.significance import ALPHA, across_rows
 from unveil.report.statistics import wilson
 
 CASES, PICTURES, ATTACK = range(200), 8, "unveil:steps=10"
+ROWS = 20  # cases that are taken for the rows of one report
 
 
 @cache
@@ -88,6 +90,14 @@ def table(results: Results) -> str:
         )
     rest = Counter(case["alarm"] for case in cases)
     rows.append(f"| another client's | INCONCLUSIVE | {rest['INCONCLUSIVE']} of {len(cases)} | |")
+    reports = [cases[start : start + ROWS] for start in range(0, len(cases) - ROWS + 1, ROWS)]
+    for what, corrected in (("rows not corrected for", False), ("corrected", True)):
+        tests = [[case["alarm p"] for case in report] for report in reports]
+        found = [across_rows(report) if corrected else report for report in tests]
+        alarms = sum(any(p <= ALPHA for row in report for p in row.values()) for report in found)
+        rows.append(
+            f"| another client's, reports of {ROWS} rows, {what} | p <= {ALPHA} | {alarms} of {len(reports)} | |"
+        )
     return "\n".join(rows) + "\n"
 
 

@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 
 from seeds import shifted
 from unveil.core.errors import UsageError
-from unveil.report.statistics import bootstrap_mean, holm, rank_correlation, sign_flip_test, wilson
+from unveil.report.statistics import benjamini_hochberg, bootstrap_mean, holm, rank_correlation, sign_flip_test, wilson
 
 
 def test_interval_equals_a_bootstrap_written_out():
@@ -34,6 +36,23 @@ def test_it_covers_the_truth_about_as_often_as_it_says():
 def test_no_spread_no_width(values):
     interval = bootstrap_mean(values)
     assert interval.low == interval.mean == interval.high == pytest.approx(values[0])
+
+
+def test_one_value_has_no_interval_and_two_have_one():
+    one, two = bootstrap_mean([21.3]), bootstrap_mean([21.3, 21.3])
+    assert not one.is_known
+    assert (one.at_least, one.at_most) == (-math.inf, math.inf)
+    assert two.is_known
+    assert (two.at_least, two.at_most) == (two.low, two.high)
+
+
+def test_benjamini_and_hochberg_find_the_four_of_their_own_example():
+    """Section 3.2 of their paper: 15 comparisons of two treatments, of which the procedure finds 4 and Bonferroni 3."""
+    p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528]
+    p += [0.7590, 1.0]
+    assert [value <= 0.05 for value in benjamini_hochberg(p)] == [True] * 4 + [False] * 11
+    assert sum(15 * value <= 0.05 for value in p) == 3
+    assert benjamini_hochberg([]) == []
 
 
 @pytest.mark.parametrize(

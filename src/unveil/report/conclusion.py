@@ -9,8 +9,7 @@ from unveil.report import formatting
 from unveil.report.criteria import found_something, without_originals
 from unveil.report.levels import FEW_PICTURES, Level
 from unveil.report.rows import Row
-
-SEVERITY = (Level.INCONCLUSIVE, Level.NONE, Level.PARTLY, Level.LEAKS)
+from unveil.report.worst import worst_rows
 
 OPENINGS = {
     Level.LEAKS: "The pictures came back through",
@@ -60,14 +59,11 @@ def headline(rows: Sequence[Row]) -> str:
         )
     if not tested:
         return _only_baselines(rows)
-    worst = {
-        name: max((row.verdict.level for row in tested if row.obfuscation == name), key=SEVERITY.index)
-        for name in dict.fromkeys(row.obfuscation for row in tested)
-    }
-    total, count = len(worst), Counter(worst.values())
+    worst = worst_rows(tested)
+    total, count = len(worst), Counter(row.verdict.level for row in worst)
     for level, opening in OPENINGS.items():
         if count[level]:
-            cases = [row for row in tested if row.verdict.level is level]
+            cases = [row for row in worst if row.verdict.level is level]
             return f"{opening} {_of(count[level], total)}. {_most(cases)}"
     if not count[Level.NONE]:
         return f"Inconclusive: {_doubt(tested)}"
@@ -135,7 +131,12 @@ def _most(rows: Sequence[Row]) -> str:
     if row.baseline is None or row.cost is None:
         return f"`{row.obfuscation}` {sends}, and {reached} came back; there is no run without it to compare with."
     bare = formatting.decibels(_psnr(row.baseline))
-    if row.cost.high < NOTHING_LOST_DB:
+    if row.baseline.verdict.level is Level.INCONCLUSIVE:
+        return (
+            f"`{row.obfuscation}` {sends}, and {reached} came back; nothing was found without it ({bare}), so what it "
+            "hides is not known."
+        )
+    if row.cost.at_most < NOTHING_LOST_DB:
         return f"`{row.obfuscation}` {sends} and hides nothing measurable: {reached} against {bare} without it."
     return f"`{row.obfuscation}` {sends}, and the attack still reaches {reached} against {bare} without it."
 

@@ -31,10 +31,9 @@ class EnhancerGain:
         """The numbers as one sentence of a report."""
         parts = []
         if self.gain is not None and self.before is not None:
-            low, high = self.gain.low, self.gain.high
             parts.append(
                 f"the attack's own pictures have {self.before:.1f} dB, the enhancer adds {self.gain.mean:+.2f} dB "
-                f"[{low:+.2f}, {high:+.2f}]"
+                + (f"[{self.gain.low:+.2f}, {self.gain.high:+.2f}]" if self.gain.is_known else "(no interval)")
             )
         parts.append(f"the update's misfit is {self.misfit:.4g} times what it was before")
         if self.share < 1:

@@ -7,11 +7,11 @@ from statistics import fmean
 from unveil.core.reconstruction import Stop
 from unveil.metrics import facts_of
 from unveil.report import formatting
-from unveil.report.criteria import came_back, found_something, significant, without_originals
+from unveil.report.criteria import came_back, found_something, recognised, significant, without_originals
 from unveil.report.levels import FEW_PICTURES, LEAK_GAIN_DB, LEAK_SSIM, TRACE_CORRELATION
 from unveil.report.rows import Row
-from unveil.report.significance import NO_UPDATE
-from unveil.report.statistics import wilson
+from unveil.report.significance import NO_UPDATE, can_tell
+from unveil.report.statistics import Interval, wilson
 
 CONTROLS = {
     "labels only": "for the update of synthetic pictures with the same labels",
@@ -78,9 +78,13 @@ def shown_by(row: Row) -> str:
 
 
 def single(row: Row) -> str:
-    """How many pictures came back singly, where some did and some did not; else empty."""
-    number = came_back(row)
-    return f"; counted singly, {number} of {row.pictures} came back" if 0 < number < row.pictures else ""
+    """How many pictures came back or are recognised singly, where not all came back; else empty."""
+    number, seen = came_back(row), len(recognised(row))
+    if number == row.pictures or not (number or seen):
+        return ""
+    back = f"{number} of {row.pictures} came back"
+    plain = f"{seen} can be recognised whatever their brightness" if seen > number else ""
+    return f"; counted singly, {' and '.join(filter(None, [back if number else '', plain]))}"
 
 
 def reasons(row: Row) -> tuple[str, ...]:
@@ -89,20 +93,17 @@ def reasons(row: Row) -> tuple[str, ...]:
     psnr, ssim = row.scores.get("psnr"), row.scores.get("ssim")
     if psnr is not None and psnr.gain is not None:
         found.append(
-            f"PSNR is {psnr.gain.mean:+z.1f} dB against {_bar(row)}, and {psnr.gain.low:+z.1f} dB at the lower "
-            f"end of the interval (LEAKS needs {LEAK_GAIN_DB:g})."
+            f"PSNR is {psnr.gain.mean:+z.1f} dB against {_bar(row)}{_at_least(psnr.gain, '+z.1f', ' dB')} "
+            f"(LEAKS needs {LEAK_GAIN_DB:g})."
         )
     if ssim is not None:
         against = "" if ssim.blind is None else f", a blind guess {ssim.blind:.2f}"
-        found.append(
-            f"SSIM is {ssim.mean.mean:.2f}, and {ssim.mean.low:.2f} at the lower end of the interval "
-            f"(LEAKS needs {LEAK_SSIM:g}){against}."
-        )
+        found.append(f"SSIM is {ssim.mean.mean:.2f}{_at_least(ssim.mean, '.2f')} (LEAKS needs {LEAK_SSIM:g}){against}.")
     correlation = row.scores.get("correlation")
     if correlation is not None:
         found.append(
-            f"Correlation with the originals is {correlation.mean.mean:.2f}, and {correlation.mean.low:.2f} at the "
-            f"lower end of the interval (a trace needs {TRACE_CORRELATION:g}), whatever the brightness and contrast."
+            f"Correlation with the originals is {correlation.mean.mean:.2f}{_at_least(correlation.mean, '.2f')} "
+            f"(a trace needs {TRACE_CORRELATION:g}), whatever the brightness and contrast."
         )
     found += [_contrast(row, name) for name in row.above]
     if row.cost is not None and row.baseline is not None:
@@ -114,6 +115,11 @@ def reasons(row: Row) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _at_least(interval: Interval, digits: str, unit: str = "") -> str:
+    """The lower end of an interval as the next part of a sentence; empty where there is no interval."""
+    return f", and {interval.low:{digits}}{unit} at the lower end of the interval" if interval.is_known else ""
+
+
 def _bar(row: Row) -> str:
     """What the gain in PSNR is measured against."""
     return "the best control of each picture" if row.scores["psnr"].contrasts else "a blind guess"
@@ -122,10 +128,12 @@ def _bar(row: Row) -> str:
 def _contrast(row: Row, name: str) -> str:
     """One metric against the control that scores nearest to the row."""
     shown, least, p = facts_of(name), row.scores[name].contrasts[0], row.above[name]
+    rows = f" and {row.compared} rows" if row.compared > 1 else ""
+    corrected = f"after correction for {formatting.count(len(row.above), 'metric')}{rows}"
     says = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     return (
         f"{shown.heading} against {least.control}, the control nearest to it: {least.above.mean:+z.{shown.digits}f} "
-        f"{formatting.bounds(least.above, shown.digits)}, {says} after correction for {len(row.above)} metrics."
+        f"{formatting.bounds(least.above, shown.digits)}, {says} {corrected}."
     )
 
 
@@ -133,6 +141,7 @@ def caveats(row: Row) -> tuple[str, ...]:
     """What weakens the verdict, one sentence for each condition that holds."""
     diverged = sum(stop is Stop.DIVERGED for stop in row.stops)
     weak = row.baseline is not None and not found_something(row.baseline)
+    no_test = bool(row.above) and not can_tell(row.pictures, len(row.above) * row.compared)
     if without_originals(row):
         return ()
     conditions = (
@@ -152,7 +161,19 @@ def caveats(row: Row) -> tuple[str, ...]:
             len(row.seeds) == 1,
             "One seed only: the interval is across pictures, not across repetitions of the obfuscation's randomness.",
         ),
-        (row.pictures < FEW_PICTURES, f"Only {formatting.count(row.pictures, 'picture')}: the interval is rough."),
+        (
+            row.pictures == 1,
+            f"One picture has no interval, and nothing tells it from chance: give the client {FEW_PICTURES} or more.",
+        ),
+        (
+            1 < row.pictures < FEW_PICTURES,
+            f"Only {row.pictures} pictures: the interval is rough. Give the client {FEW_PICTURES} or more.",
+        ),
+        (
+            no_test and row.pictures >= FEW_PICTURES,
+            f"{row.pictures} pictures are too few for a test that is corrected for {row.compared} rows: judged by the "
+            "thresholds where it finds nothing. Give the client more pictures, or compare less.",
+        ),
         ("ssim" not in row.scores, "SSIM was not measured: judged by PSNR alone."),
         (
             not row.above,

@@ -35,7 +35,9 @@ def decibels(value: float) -> str:
 
 
 def bounds(interval: Interval, digits: int) -> str:
-    """An interval without its mean: `[21.9, 22.8]`."""
+    """An interval without its mean: `[21.9, 22.8]`; `(no interval)` where one picture gives none."""
+    if not interval.is_known:
+        return "(no interval)"
     return f"[{interval.low:z.{digits}f}, {interval.high:z.{digits}f}]"
 
 

@@ -29,6 +29,7 @@ from unveil.report.section import best_control, section
 from unveil.report.significance import ALPHA
 from unveil.report.threat_models import threat_model_charts
 from unveil.report.wall import WALL, content_of, examples, looked_at
+from unveil.report.worst import has_overview, worst_rows
 
 NAME = "report.html"
 SETTINGS = "audit.json"
@@ -72,6 +73,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
     short, _, lead = headline(rows).partition(". ")
     short += "." if lead else ""
     sections = [list(members) for _, members in groupby(rows, key=lambda row: row.section)]
+    places = {members[0].section: index for index, members in enumerate(sections, start=1)}
     environment = Environment(
         loader=PackageLoader("unveil", "report"),
         autoescape=select_autoescape(enabled_extensions=("html", "html.j2")),
@@ -102,6 +104,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         examples=examples(folder, rows),
         recommendation=recommendation(rows),
         facts=_facts(rows, trials),
+        worst=[(row, f"section-{places[row.section]}") for row in worst_rows(rows)] if has_overview(rows) else [],
         threat_model_charts=threat_model_charts(rows),
         rate_leakage=rate_leakage(rows),
         agreement=agreed,

@@ -18,7 +18,7 @@ from unveil.metrics import facts_of, remember
 from unveil.metrics.pixel import ROUNDING
 from unveil.report.enhancer_gain import enhancer_gain
 from unveil.report.rows import FAMILIES, OTHER, Picture, Row, Score
-from unveil.report.significance import NO_UPDATE, adjusted, contrasts
+from unveil.report.significance import NO_UPDATE, across_rows, adjusted, contrasts
 from unveil.report.statistics import Interval, bootstrap_mean, rank_correlation, wilson
 from unveil.report.verdict import judge
 
@@ -67,11 +67,22 @@ def summarise(trials: Sequence[Trial]) -> list[Row]:
     for run in (_Run(trial, outcome) for trial in trials for outcome in trial.outcomes.values()):
         key = (run.enhancer, *(run.settings.get(name, "") for name in SETTINGS))
         groups.setdefault(key, []).append(run)
-    rows = [_row(group) for group in groups.values()]
+    rows = _corrected([_row(group) for group in groups.values()])
     baselines = {row.section: _judged(row) for row in rows if row.is_baseline}
     order = {section: place for place, section in enumerate(dict.fromkeys(row.section for row in rows))}
     rows.sort(key=lambda row: (order[row.section], not row.is_baseline))
     return [baselines[row.section] if row.is_baseline else _beside(row, baselines.get(row.section)) for row in rows]
+
+
+def _corrected(rows: Sequence[Row]) -> list[Row]:
+    """The rows with p-values that are corrected for their number; baselines are a family of their own."""
+    found = list(rows)
+    for family in (True, False):
+        places = [place for place, row in enumerate(rows) if row.is_baseline is family]
+        tested = sum(bool(rows[place].above) for place in places)
+        for place, above in zip(places, across_rows([rows[place].above for place in places]), strict=True):
+            found[place] = replace(found[place], above=above, compared=max(tested, 1))
+    return found
 
 
 def _judged(row: Row) -> Row:
@@ -146,6 +157,8 @@ def _score(name: str, runs: list[_Run]) -> Score | None:
     controls = _controls(name, runs)
     best = max if shown.leak == "high" else min
     null_best = {at: best([value, *(c[at] for c in controls.values() if at in c)]) for at, value in blind.items()}
+    by_run = [found for run in runs if (found := _by_picture(name, [run.scores[name]] if name in run.scores else []))]
+    nulls = {at: [*([blind[at]] if at in blind else []), *_null_of_any_run(name, runs, at)] for at in values}
     better, worse = (values, null_best) if shown.leak == "high" else (null_best, values)
     return Score(
         mean=wilson(sum(values.values()), len(values)) if shown.is_rate else bootstrap_mean(list(values.values())),
@@ -154,6 +167,8 @@ def _score(name: str, runs: list[_Run]) -> Score | None:
         by_picture=values,
         null_best=null_best,
         contrasts=contrasts(name, values, {NO_UPDATE: blind, **controls}) if controls else (),
+        runs=tuple(by_run),
+        null_runs={at: best(scores) for at, scores in nulls.items() if scores},
     )
 
 
@@ -163,6 +178,12 @@ def _controls(name: str, runs: list[_Run]) -> dict[str, dict[int, float]]:
     common = [control for control in tables[0] if all(control in table for table in tables)]
     by_control = {c: _by_picture(name, [t[c][name] for t in tables if name in t[c]]) for c in common}
     return {control: values for control, values in by_control.items() if values}
+
+
+def _null_of_any_run(name: str, runs: list[_Run], position: int) -> list[float]:
+    """The finite scores of one picture by every control of every run."""
+    tables = [scores[name] for run in runs for scores in run.outcome.controls.values() if name in scores]
+    return [table[position] for table in tables if position < len(table) and math.isfinite(table[position])]
 
 
 def _confidence_rank(runs: list[_Run]) -> float | None:

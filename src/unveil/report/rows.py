@@ -31,6 +31,8 @@ class Score:
         by_picture: Position in the batch, from 0 -> mean over the seeds; positions whose score is NaN are left out.
         null_best: Position in the batch -> the best score without the update: the blind guess's or a control's.
         contrasts: The metric against every control, the one that scores nearest to the row first.
+        runs: For each seed position in the batch -> score.
+        null_runs: Position in the batch -> the best score without the update under any seed.
     """
 
     mean: Interval
@@ -39,6 +41,8 @@ class Score:
     by_picture: Mapping[int, float]
     null_best: Mapping[int, float]
     contrasts: Sequence[Contrast] = ()
+    runs: Sequence[Mapping[int, float]] = ()
+    null_runs: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,8 @@ class Row:
         confidence_rank: Rank correlation in [-1, 1] of the attack's confidence with PSNR over the pictures, mean over
             the seeds; None where the attack gives no confidence or there are fewer than three pictures.
         above: Metric -> p-value in [0, 1] of the difference to the nearest control, corrected for the number of
-            metrics; empty without controls.
+            metrics and of rows; empty without controls.
+        compared: Number of rows that the p-values are corrected for, at least 1.
         enhancer: As in `Trial.settings`; empty for the attack's pictures.
         enhancer_gain: What the enhancer added; None for the attack's pictures.
         plausibility: Of a recorded update, what speaks for the pictures without the originals, that of the first seed;
@@ -129,6 +134,7 @@ class Row:
     notes: tuple[str, ...]
     confidence_rank: float | None = None
     above: Mapping[str, float] = field(default_factory=dict)
+    compared: int = 1
     enhancer: str = ""
     enhancer_gain: EnhancerGain | None = None
     plausibility: Plausibility | None = None

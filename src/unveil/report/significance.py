@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unveil.metrics import facts_of
-from unveil.report.statistics import Interval, bootstrap_mean, holm, sign_flip_test
+from unveil.report.statistics import Interval, benjamini_hochberg, bootstrap_mean, holm, sign_flip_test
 
 NO_UPDATE = "no update"
 ALPHA = 0.05
-"""Largest p-value that counts as leakage, after Holm's correction over the metrics of a row."""
+"""Largest p-value that counts as leakage, after the corrections over the metrics of a row and over the rows."""
 
 TESTED = ("psnr", "ssim", "correlation", "lpips", "semantic_jaccard", "feature_similarity", "reid_rank")
 """The tested metrics, one for each kind of leakage: Holm's correction makes every further test weaken the others."""
@@ -68,6 +68,29 @@ def adjusted(found: Mapping[str, list[Contrast]]) -> dict[str, float]:
     return dict(zip(tested, holm([found[name][0].p for name in tested]), strict=True))
 
 
+def across_rows(rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Correct the p-values of several rows for their number, as Benjamini and Hochberg do.
+
+    Of many rows in which nothing leaks some would have a small p-value by chance. A row's p-value is the smallest of
+    its metrics'; every metric's is enlarged by the factor by which that one is.
+
+    Args:
+        rows: For each row metric -> p-value, corrected for the number of metrics; empty for a row without controls.
+    """
+    lowest = [min(row.values()) for row in rows if row]
+    corrected = iter(zip(lowest, benjamini_hochberg(lowest), strict=True))
+    found: list[dict[str, float]] = []
+    for row in rows:
+        before, after = next(corrected) if row else (1.0, 1.0)
+        found.append({name: min(p * after / before, 1.0) for name, p in row.items()})
+    return found
+
+
 def can_tell(pictures: int, tests: int) -> bool:
-    """Whether this number of pictures can give a p-value of `ALPHA`: the smallest possible one is ``2^-pictures``."""
+    """Whether this number of pictures can give a p-value of `ALPHA`: the smallest possible one is ``2^-pictures``.
+
+    Args:
+        pictures: Number of pictures.
+        tests: Number of tests that the p-value is corrected for: metrics times rows.
+    """
     return tests > 0 and tests * 0.5**pictures <= ALPHA

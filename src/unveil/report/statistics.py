@@ -15,13 +15,25 @@ class Interval:
 
     Args:
         mean: The mean of the values.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        low: Lower end of the interval; the mean where it is not known.
+        high: Upper end of the interval; the mean where it is not known.
+        is_known: Whether there is an interval: one value has none.
     """
 
     mean: float
     low: float
     high: float
+    is_known: bool = True
+
+    @property
+    def at_least(self) -> float:
+        """The lower end; minus infinity where the interval is not known."""
+        return self.low if self.is_known else -math.inf
+
+    @property
+    def at_most(self) -> float:
+        """The upper end; infinity where the interval is not known."""
+        return self.high if self.is_known else math.inf
 
 
 def bootstrap_mean(
@@ -29,7 +41,7 @@ def bootstrap_mean(
 ) -> Interval:
     """Mean of the values with its percentile bootstrap interval.
 
-    One value gives an interval of width 0: the spread is then unknown, not zero.
+    One value has a mean and no interval: `is_known` is then false.
 
     Args:
         values: One value for each picture, at least one.
@@ -54,7 +66,7 @@ def bootstrap_mean(
         raise UsageError(f"bootstrap_mean: expected resamples >= 1, got {resamples}; 2000 is usual")
     mean = float(np.mean(values))
     if min(values) == max(values):  # without this, rounding errors would give the interval a width
-        return Interval(mean=mean, low=mean, high=mean)
+        return Interval(mean=mean, low=mean, high=mean, is_known=len(values) > 1)
     ends = bootstrap(
         (np.asarray(values),),
         np.mean,
@@ -173,6 +185,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min((len(p_values) - place) * p_values[i], 1.0))
         adjusted[i] = highest
     return adjusted
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, adjusted so that of those found the share of false alarms stays at the level.
+
+    Where no test has an effect, all of them together raise a false alarm no more often than one.
+
+    Reference:
+        Benjamini and Hochberg, Controlling the False Discovery Rate, Journal of the Royal Statistical Society B 1995.
+    """
+    from scipy.stats import false_discovery_control
+
+    return [float(value) for value in false_discovery_control(p_values)] if p_values else []
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:

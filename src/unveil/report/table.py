@@ -17,6 +17,7 @@ from unveil.report.guarantees import summary
 from unveil.report.levels import Level
 from unveil.report.pooling import summarise
 from unveil.report.rows import Row, Score
+from unveil.report.worst import has_overview, worst_rows
 
 STYLES = {
     Level.LEAKS: "bold red",
@@ -28,7 +29,7 @@ STYLES = {
 
 
 def print_table(trials: Sequence[Trial], console: Console) -> None:
-    """Print the headline and one table for each section, at most 100 columns wide.
+    """Print the headline, each obfuscation at its worst, and one table for each section, at most 100 columns wide.
 
     Args:
         trials: The trials of an audit.
@@ -36,6 +37,10 @@ def print_table(trials: Sequence[Trial], console: Console) -> None:
     """
     rows = summarise(trials)
     console.print(Text(printable(formatting.plain(headline(rows))), style="bold"))
+    if has_overview(rows):
+        console.print()
+        console.print(Text("each obfuscation at its worst, over all attacks, clients and attackers", style="dim"))
+        console.print(_overview(worst_rows(rows)))
     enhanced = any(row.enhancer for row in rows)
     for _, group in groupby(rows, key=lambda row: row.section):
         members = list(group)
@@ -47,6 +52,26 @@ def print_table(trials: Sequence[Trial], console: Console) -> None:
         console.print(_table(members))
     if said := summary(rows):
         console.print(Text(f"\n{said}"))
+
+
+def _overview(rows: Sequence[Row]) -> Table:
+    """One row for each obfuscation: its worst verdict, and where it was found."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("obfuscation", overflow="fold", ratio=1)
+    table.add_column("worst verdict", no_wrap=True)
+    table.add_column("PSNR, dB", justify="right", no_wrap=True)
+    table.add_column("attack", overflow="fold")
+    table.add_column("client", overflow="fold")
+    for row in rows:
+        level = row.verdict.level
+        table.add_row(
+            Text(one_line(row.obfuscation)),
+            Text(level.value, style=STYLES[level]),
+            _plain(row.scores.get("psnr"), 1),
+            Text(one_line(" then ".join(filter(None, (row.attack, row.enhancer))))),
+            Text(one_line(row.client)),
+        )
+    return table
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -74,8 +99,8 @@ def _table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _plain(score: Score | None) -> str:
-    return "–" if score is None else f"{score.mean.mean:.2f}"
+def _plain(score: Score | None, digits: int = 2) -> str:
+    return "–" if score is None else f"{score.mean.mean:.{digits}f}"
 
 
 def _mean(score: Score | None, digits: int) -> Text:

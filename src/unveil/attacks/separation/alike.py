@@ -1,8 +1,8 @@
 """Images of a batch that are so alike that the update holds one picture for all of them, such as copies.
 
-The gradient of n images has rank n only if all differ. Of two copies the search for gates finds one row of errors, whose
-features are then twice as large, and a second row of chance, which explains nothing and whose features are next to
-nothing. Solved for as two images both would be wrong; solved for as one, both are right.
+The gradient of n images has rank n only if all differ. Of two copies the search for gates finds one row of errors,
+whose features are then twice as large, and a second row of chance, which explains nothing and whose features are next
+to nothing. Solved for as two images both would be wrong; solved for as one, both are right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unveil.attacks.separation.weighted_lstsq import explained
 from unveil.core.protocols import EntryModel
 
 # Of the rows of copies behind LeNet at most 0.003 and 0.12 of the largest of the class; of distinct images of one class
-# at least 0.3 and 0.7. The third bound keeps a black picture, whose features are small too, from being taken for a copy.
+# at least 0.3 and 0.7. The third bound keeps black pictures, whose features are small too, from being taken for copies.
 WORTH = 0.02  # of the energy that the class's best row explains, below which a row is a row of chance
 SIZE = 0.25  # of the largest features of the class, below which features belong to a row of chance
 NOISE = 10.0  # times the energy that chance explains of one row, above which a row is none of chance
