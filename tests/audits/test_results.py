@@ -184,7 +184,9 @@ def plausibility(**changes: Any) -> dict[str, Any]:
         (with_(losses=[1.0] * 100_001), "losses has more than 100000 entries"),
         (outcome_with(plausibility=plausibility(explained="nan")), "plausibility.explained is not a number"),
         (outcome_with(plausibility=plausibility(rehearsal={"psnr": [1.0, 2.0]})), "psnr has 2 values, and"),
-        (outcome_with(notes=["x" * (2**20 + 1)]), "a text in it has more than 1048576 characters"),
+        (outcome_with(notes=["x" * (2**16 + 1)]), "a text in it has more than 65536 characters"),
+        (with_(settings={"client": "x" * (2**16 + 1)}), "a text in it has more than 65536 characters"),
+        (outcome_with(scores={"x" * (2**16 + 1): [1.0, 2.0]}), "a text in it has more than 65536 characters"),
     ],
 )
 def test_a_malformed_line_is_named(folder: Path, line: bytes, message: str) -> None:

@@ -13,6 +13,7 @@ from seeds import seeded
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
 from unveil.core.binding import for_client
+from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate
 from unveil.core.protocols import MayRescale, Obfuscation
 from unveil.core.update import Update
@@ -69,3 +70,9 @@ def test_the_misfit_of_every_pair_is_lowest_at_the_truth(spec: str, candidates: 
     truth = found.pop("truth")
     worse = {name: value - truth for name, value in found.items()}
     assert min(worse.values()) > 0, worse
+
+
+def test_a_pipeline_has_not_thousands_of_stages() -> None:
+    assert len(str(parse("+".join(["sign"] * 64))).split("+")) == 64
+    with pytest.raises(UsageError, match="obfuscation of 65 stages, and at most 64 are joined; leave stages out"):
+        parse("+".join(["sign"] * 65))

@@ -10,7 +10,7 @@ from unveil.core.records import ATTACK, ENHANCED, Plausibility, ScoredOutcome, T
 LARGEST_COUNT = 2**63  # bits, steps
 LARGEST_NUMBER = 1e15  # scores, seconds, MiB: sums of their squares do not overflow a float
 LONGEST_LIST = 100_000
-LONGEST_TEXT = 2**20
+LONGEST_TEXT = 2**16  # characters: of a SPEC, a name, a sentence
 MOST_DIGITS = 15  # decimals of a metric
 
 
@@ -31,8 +31,10 @@ def refuse_nonsense(trial: Trial) -> None:
         raise ValueError("peak_mib is not a number of at least 0")
     for name in ("losses", "originals"):
         _check_list(name, getattr(trial, name))
-    for number in (*trial.versions.values(), trial.family):
-        _check_text(number)
+    for text in (*trial.settings, *trial.settings.values(), *trial.versions, *trial.versions.values(), trial.family):
+        _check_text(text)
+    for name in (*trial.metrics, *trial.blind):
+        _check_text(name)
     if len(trial.checksums) > LONGEST_LIST:
         raise ValueError(f"checksums has more than {LONGEST_LIST} entries")
     for name, facts in trial.metrics.items():
@@ -71,7 +73,7 @@ def _check_outcome(where: str, outcome: ScoredOutcome) -> None:
         raise ValueError(f"{where}.seconds is not a number of at least 0")
     for name in ("images", "labels", "assumptions", "notes", "confidence"):
         _check_list(f"{where}.{name}", getattr(outcome, name))
-    for text in (*outcome.assumptions, *outcome.notes):
+    for text in (*outcome.assumptions, *outcome.notes, *outcome.scores, *outcome.controls):
         _check_text(text)
     tables = {"scores": outcome.scores, **{f"controls.{name}": table for name, table in outcome.controls.items()}}
     for name, table in tables.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from unveil.core.errors import UsageError
 from unveil.core.protocols import Obfuscation
 from unveil.core.registry import build
 from unveil.obfuscations.blockwise import Blockwise8, Float4, NormalFloat4
@@ -53,6 +54,9 @@ CATALOGUE: Mapping[str, type] = {
     "svt": SVT,
 }
 
+MOST_STAGES = 64
+"""Most stages of a pipeline."""
+
 
 def parse(text: str) -> Obfuscation:
     """Build an obfuscation from its SPEC; stages joined by `+` make a pipeline.
@@ -61,5 +65,7 @@ def parse(text: str) -> Obfuscation:
         UsageError: An unknown name or setting, or a value out of range.
     """
     parts = re.split(r"\+(?=\s*[A-Za-z_])", text)  # not the plus of 1e+06
+    if len(parts) > MOST_STAGES:
+        raise UsageError(f"obfuscation of {len(parts)} stages, and at most {MOST_STAGES} are joined; leave stages out")
     stages: list[Obfuscation] = [build("obfuscation", CATALOGUE, part) for part in parts]
     return stages[0] if len(stages) == 1 else Pipeline(tuple(stages))
