@@ -174,7 +174,8 @@ class Audit:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the results depend on, as plain JSON. Audits with equal settings may share a folder."""
+        """Everything that the results depend on, as plain JSON; `settings_after` says which audits share a folder."""
+        devices = {client.batch.images.device for client in self.clients}
         return {
             "clients": [
                 {
@@ -196,7 +197,10 @@ class Audit:
             "threat_models": [str(threat_model) for threat_model in self.threat_models],
             "metrics": self.metrics.settings,
             "controls": list(self.controls),
-            "arithmetic": sorted({arithmetic_of(a, c.batch.images.device) for a in self.attacks for c in self.clients}),
+            "arithmetic": {
+                str(attack): ", ".join(sorted({arithmetic_of(attack, device) for device in devices}))
+                for attack in self.attacks
+            },
             **({} if self.enhancer is None else {"enhancer": str(self.enhancer)}),
             **({} if self.images == "full" else {"images": self.images}),
             **({} if self.privacy is None else {"privacy": dataclasses.asdict(self.privacy)}),
@@ -233,7 +237,7 @@ def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], No
 
     Args:
         audit: What to try.
-        folder: The results folder, new or of an earlier run with the same settings.
+        folder: The results folder, new or of an earlier run: of this audit, or of one that it extends or is a part of.
         on_progress: Called with every `AuditProgress`; None for no reports.
 
     Returns:
@@ -246,11 +250,10 @@ def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], No
         make_folder(folder, private=True)
     with locked(folder, fix="wait until it has ended, or choose another folder with --out"):
         prepare(folder, audit.settings())
-        kept = _kept(folder)
-        keys = []
-        for task in audit.tasks():
-            keys.append(trial_key(task.settings, task.seed))
-            if keys[-1] in kept:
+        tasks = {trial_key(task.settings, task.seed): task for task in audit.tasks()}
+        kept = {key: trial for key, trial in _kept(folder).items() if key in tasks}
+        for key, task in tasks.items():
+            if key in kept:
                 continue
 
             progress = AuditProgress(done=len(kept), total=len(audit), settings=task.settings, seed=task.seed)
@@ -258,9 +261,9 @@ def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], No
             report(progress)
             trial = task.run(_watch(report, progress) if on_progress else None)
             trial = append(folder, keeping(trial, audit.images))
-            kept[keys[-1]] = trial
+            kept[key] = trial
             report(dataclasses.replace(progress, done=len(kept), trial=trial))
-    return [kept[key] for key in keys]
+    return [kept[key] for key in tasks]
 
 
 def _kept(folder: Path) -> dict[str, Trial]:

@@ -40,7 +40,7 @@ def run_and_present(audit: Runnable, folder: Path, *, as_json: bool) -> None:
             trials = run(audit, folder, listener)
     except KeyboardInterrupt:
         say(
-            f"Interrupted: {_kept(folder)} of {len(audit)} trials are kept in {folder}; "
+            f"Interrupted: {_kept(audit, folder)} of {len(audit)} trials are kept in {folder}; "
             f"run the same command again to go on, or `unveil report {shlex.quote(str(folder))}` for a report of them.",
             err=True,
         )
@@ -48,12 +48,13 @@ def run_and_present(audit: Runnable, folder: Path, *, as_json: bool) -> None:
     present(folder, trials, as_json=as_json, reproduce=shlex.join(["unveil", *sys.argv[1:]]))
 
 
-def _kept(folder: Path) -> int:
-    """Number of finished trials in the folder."""
-    from unveil.audits.results import read_trials
+def _kept(audit: Runnable, folder: Path) -> int:
+    """Number of trials of the audit that are finished in the folder."""
+    from unveil.audits.results import read_trials, trial_key
 
+    wanted = {trial_key(task.settings, task.seed) for task in audit.tasks()}
     try:
-        return len(read_trials(folder))
+        return sum(trial_key(trial.settings, trial.seed) in wanted for trial in read_trials(folder))
     except UsageError:  # interrupted before the folder was made
         return 0
 
