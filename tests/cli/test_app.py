@@ -388,13 +388,19 @@ def test_a_folder_of_other_settings_is_refused(call: Call) -> None:
 
 
 @pytest.mark.slow
-def test_report_is_written_anew(call: Call) -> None:
-    call("audit", "audit.toml", "--out", "out")
+def test_report_is_written_anew(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["unveil", "audit", "audit.toml", "--out", "out"])
+    call("audit", "audit.toml", "--out", "out", "--author", "Ada")
+    before = Path("out/report.html").read_text(encoding="utf-8")
     Path("out/report.html").unlink()
+    monkeypatch.setattr(sys, "argv", ["unveil", "report", "out"])
     answer = call("report", "out")
     assert answer.code == 0
     assert "sign" in answer.out
-    assert Path("out/report.html").exists()
+    after = Path("out/report.html").read_text(encoding="utf-8")
+    for page in (before, after):
+        assert "<code>unveil audit audit.toml --out out</code>" in page
+        assert "<dd>Ada</dd>" in page
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "d/" * 3000, "\udcff", "a\nb", "audit.toml"])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unveil.audits.controls import checked as check_controls
 from unveil.audits.kept_pictures import Kept, check_kept, keeping
+from unveil.audits.noting import note_run
 from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import ThreatModel
@@ -87,6 +88,7 @@ class Audit:
         controls: Names of updates of other pictures, on which every attack is run too; see `controls.CONTROLS`.
         enhancer: The network that changes every attack's pictures afterwards; None for none.
         images: Which pictures the results keep; scores are always those of the pictures themselves.
+        author: Who answers for the audit, for the head of its report; empty to name nobody. No result depends on it.
         privacy: The terms on which differential privacy is stated; see `run_trial`.
 
     Raises:
@@ -103,6 +105,7 @@ class Audit:
     controls: Sequence[str] = ()
     enhancer: Enhancer | None = None
     images: Kept = "full"
+    author: str = ""
     privacy: PrivacyTerms | None = None
 
     def __post_init__(self) -> None:
@@ -232,13 +235,22 @@ class AuditProgress:
     trial: Trial | None = None
 
 
-def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], None] | None = None) -> list[Trial]:
+def run(
+    audit: Runnable,
+    folder: Path,
+    on_progress: Callable[[AuditProgress], None] | None = None,
+    *,
+    command: str = "",
+    author: str = "",
+) -> list[Trial]:
     """Run the trials that the folder does not hold yet, and append each to the folder as soon as it ends.
 
     Args:
         audit: What to try.
         folder: The results folder, new or of an earlier run: of this audit, or of one that it extends or is a part of.
         on_progress: Called with every `AuditProgress`; None for no reports.
+        command: The command that runs the audit, which the folder keeps for reports; empty from Python.
+        author: Who answers for the audit, likewise; empty to name nobody.
 
     Returns:
         All trials of the audit in its order, those of an earlier run included.
@@ -252,6 +264,8 @@ def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], No
         prepare(folder, audit.settings())
         tasks = {trial_key(task.settings, task.seed): task for task in audit.tasks()}
         kept = {key: trial for key, trial in _kept(folder).items() if key in tasks}
+        if len(kept) < len(tasks):  # a run that computes nothing is none
+            note_run(folder, command=command, author=author)
         for key, task in tasks.items():
             if key in kept:
                 continue
