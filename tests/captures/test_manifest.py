@@ -45,6 +45,16 @@ VALUES: dict[str, Any] = {
     "image_shape": [3, 32, 32],
     "classes": 10,
     "labels": [1, 2],
+    "clip": 1.0,
+    "noise": 0.5,
+    "expected": 16,
+    "update_clip": 3.0,
+    "sampling": "fixed-size",
+    "dataset": 50_000,
+    "rounds": 10,
+    "delta": 1e-5,
+    "adjacency": "zero-out",
+    "claimed_epsilon": 8,
 }
 
 

@@ -20,12 +20,14 @@ from flwr.clientapp.mod import LocalDpMod, adaptiveclipping_mod, fixedclipping_m
 
 from integrations.flower_app import Net, client_app, first_weights  # noqa: E402
 from unveil import obfuscations  # noqa: E402
+from unveil.audits.recorded import privacy  # noqa: E402
 from unveil.captures.conversion import update_of  # noqa: E402
 from unveil.captures.flower import drive, obfuscation_mod, recognised, recording_mod, recording_strategy  # noqa: E402
 from unveil.captures.reading import read_recording  # noqa: E402
 from unveil.captures.recording import Recording  # noqa: E402
 from unveil.core.errors import UsageError  # noqa: E402
 from unveil.core.update import Update  # noqa: E402
+from unveil.privacy.gaussian import epsilon_of  # noqa: E402
 
 
 def played(folder: Path, *mods: Any, **config: Any) -> Recording:
@@ -82,6 +84,10 @@ def test_local_dp_is_our_dpsgd(tmp_path: Path) -> None:
         norm(own.tensors.values()) * 0.5 / norm(played(tmp_path / "plain").changes.values())
     )
     assert ours.noise * ours.clip == pytest.approx(sigma)
+    facts = recording.manifest
+    assert (facts.update_clip.value, facts.claimed_epsilon.value, facts.delta.value) == (0.5, 2.0, 1e-5)
+    (stated,) = privacy.stated(facts, ours, is_gradient=False, pictures=4, buffers="obfuscated")
+    assert (stated.claimed, stated.epsilon) == (2.0, pytest.approx(epsilon_of(1e-5, 2 * 0.5 / sigma)))
     received = update_of(recording, Net())
     clipped = ours.parts[0](own, generator=torch.Generator())
     noise = torch.cat([(received.tensors[name] - t).flatten() for name, t in clipped.tensors.items()])

@@ -196,6 +196,12 @@ class TestPoisson:
         four = only("fedavg:steps=4,lr=0.1,clip=1,noise=2,expected=16", "none", terms)
         assert four.epsilon == pytest.approx(one.epsilon)
 
+    def test_next_to_no_noise_says_that_nothing_was_amplified(self) -> None:
+        terms = PrivacyTerms(sampling="poisson", dataset=1600)
+        found = only("fedsgd:clip=1,noise=0.01,expected=16", "none", terms)
+        assert found.accountant == "closed form (Gaussian mechanism), without amplification"
+        assert found.epsilon == pytest.approx(epsilon_of(1e-5, 100.0))
+
     @pytest.mark.parametrize(
         ("local", "adjacency"),
         [("fedsgd:clip=1,noise=2", "replace"), ("fedsgd:clip=1,noise=2,expected=16", "replace")],

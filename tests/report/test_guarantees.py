@@ -15,7 +15,7 @@ from unveil.core.guarantees import PrivacyStatement
 from unveil.core.records import Trial
 from unveil.privacy.statements import privacy_statements
 from unveil.privacy.terms import PrivacyTerms
-from unveil.report.guarantees import epsilon, privacy_lines, sentence, stated, summary
+from unveil.report.guarantees import common, epsilon, privacy_lines, sentence, stated, summary
 from unveil.report.html import write_report
 from unveil.report.pooling import summarise
 from unveil.report.table import print_table
@@ -72,6 +72,16 @@ def test_the_report_has_a_table_of_guarantees_and_what_they_rest_on(trials: list
     assert [bool(line.picks) for line in lines] == [False, False, False, True]
     assert lines[-1].picks == ["0.152", "0.019", "0.003"]  # Phi(Phi^-1(1 / N) + 1 / 4), rounded up
     assert [names for _, names in stated(lines)] == [["dpsgd:clip=1,noise=4"]]
+
+
+def test_what_all_guarantees_rest_on_stands_once(trial: MakeTrial, folder: Path) -> None:
+    specs = ("dpsgd:clip=1,noise=4", "dpsgd:clip=1,noise=8")
+    made = [trial(obfuscation=spec, privacy=of("fedsgd", spec)) for spec in specs]
+    page = write_report(folder, made).read_text(encoding="utf-8")
+    assert page.count("Neighbours differ in everything that the client has") == 1
+    assert page.count("every entry gets noise of standard deviation") == 2
+    lines = privacy_lines(summarise(made))
+    assert [len(statement.assumptions) for statement, _ in stated(lines)] == [len(common(lines)) + 1] * 2
 
 
 def test_without_noise_and_clipping_the_report_is_silent(trial: MakeTrial, folder: Path) -> None:

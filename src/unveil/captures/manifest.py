@@ -23,9 +23,10 @@ from unveil.captures.facts import (
     whole,
 )
 from unveil.captures.strict_json import parsed
-from unveil.core.bounds import LARGE
+from unveil.core.bounds import LARGE, SMALL
 from unveil.core.errors import nearest
 from unveil.core.files import quoted
+from unveil.core.guarantees import Adjacency, Sampling
 
 VERSION = 1
 """Version of the format; files of another version are refused."""
@@ -60,6 +61,16 @@ KINDS: Mapping[str, Kind] = {
     "image_shape": list_of("[channels, height, width]", whole(1), 3, 3),
     "classes": whole(2),
     "labels": list_of("a list of class indices", whole(0), 1, LABELS),
+    "clip": POSITIVE,
+    "noise": number(0, LARGE),
+    "expected": POSITIVE,
+    "update_clip": POSITIVE,
+    "sampling": one_of("all", "poisson", "fixed-size"),
+    "dataset": whole(1),
+    "rounds": whole(1, 1_000_000),
+    "delta": number(SMALL, 0.5),
+    "adjacency": one_of("replace", "zero-out", "add-remove"),
+    "claimed_epsilon": POSITIVE,
 }
 """Name of each fact -> the values that it may have; the fields of `Manifest` say what they mean."""
 
@@ -94,6 +105,16 @@ class Manifest:
         image_shape: Channels, height and width of the pictures.
         classes: Number of classes.
         labels: Class index of each picture, in the client's order.
+        clip: DP-SGD: L2 norm to which the gradient of each example was clipped.
+        noise: DP-SGD: noise multiplier.
+        expected: DP-SGD: expected batch size by which the sum was divided.
+        update_clip: Largest L2 norm of everything together that the client sends, before noise.
+        sampling: Which of the client's examples a step took; see `core.guarantees.Sampling`.
+        dataset: Number of examples that the client holds.
+        rounds: Number of updates of this client that the attacker sees.
+        delta: The delta for which epsilon is to be stated.
+        adjacency: What neighbouring inputs differ in; see `core.guarantees.Adjacency`.
+        claimed_epsilon: The epsilon that the client's software claims.
     """
 
     order: tuple[str, ...] = ()
@@ -121,6 +142,16 @@ class Manifest:
     image_shape: Fact[tuple[int, int, int]] = UNKNOWN
     classes: Fact[int] = UNKNOWN
     labels: Fact[tuple[int, ...]] = UNKNOWN
+    clip: Fact[float] = UNKNOWN
+    noise: Fact[float] = UNKNOWN
+    expected: Fact[float] = UNKNOWN
+    update_clip: Fact[float] = UNKNOWN
+    sampling: Fact[Sampling] = UNKNOWN
+    dataset: Fact[int] = UNKNOWN
+    rounds: Fact[int] = UNKNOWN
+    delta: Fact[float] = UNKNOWN
+    adjacency: Fact[Adjacency] = UNKNOWN
+    claimed_epsilon: Fact[float] = UNKNOWN
 
     @property
     def facts(self) -> dict[str, Fact[Any]]:

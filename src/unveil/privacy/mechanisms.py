@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unveil.core.clipping import ClipsExamples, ExampleClipping
 from unveil.core.guarantees import Unit
@@ -75,6 +75,13 @@ def mechanisms(training: LocalTraining, obfuscation: Obfuscation, pictures: int)
     client = None if added else _of_clients(stages, buffers)
     found = [mechanism for mechanism in (example, client) if mechanism is not None]
     return [mechanism for mechanism in found if not mechanism.reason] or found[-1:]
+
+
+def bounded(mechanism: Mechanism, update_clip: float) -> Mechanism:
+    """Return the mechanism of a client with a bound on everything together that it sends, buffers included."""
+    if mechanism.unit != "client" or mechanism.clip is None:
+        return mechanism
+    return replace(mechanism, clip=update_clip, releases=1)
 
 
 def _of_examples(clipping: ExampleClipping, added: float, stages: Sequence[Obfuscation], buffers: str) -> Mechanism:

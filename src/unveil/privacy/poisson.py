@@ -18,6 +18,11 @@ FAINT = 0.1
 counts."""
 
 
+def is_amplified(multiplier: float) -> bool:
+    """Return whether the accountant is used at this noise multiplier."""
+    return multiplier >= FAINT
+
+
 def accountant() -> str:
     """Return the name and the version of the accountant.
 
@@ -37,6 +42,8 @@ def accountant() -> str:
 @lru_cache(maxsize=64)
 def poisson_epsilon(delta: float, *, multiplier: float, rate: float, releases: int) -> float:
     """Return an upper bound of epsilon for the sampled Gaussian mechanism, adjacency by adding or removing an example.
+
+    It is never more than without sampling; see `is_amplified`.
 
     Args:
         delta: In (0, 1).
@@ -59,7 +66,7 @@ def poisson_epsilon(delta: float, *, multiplier: float, rate: float, releases: i
         )
     accountant()
     unsampled = epsilon_of(delta, composed(1 / multiplier, releases))  # sampling never costs privacy
-    if multiplier < FAINT:
+    if not is_amplified(multiplier):
         return unsampled
     from opacus.accountants import PRVAccountant
 

@@ -8,8 +8,8 @@ from unveil.core.errors import UsageError
 from unveil.core.guarantees import Adjacency, PrivacyStatement
 from unveil.core.protocols import LocalTraining, Obfuscation
 from unveil.privacy.gaussian import composed, epsilon_of
-from unveil.privacy.mechanisms import NOTHING, Mechanism, mechanisms
-from unveil.privacy.poisson import accountant, poisson_epsilon
+from unveil.privacy.mechanisms import NOTHING, Mechanism, bounded, mechanisms
+from unveil.privacy.poisson import accountant, is_amplified, poisson_epsilon
 from unveil.privacy.terms import PrivacyTerms
 from unveil.privacy.wording import assumptions
 
@@ -25,7 +25,12 @@ REFILLED = "In a sample of fixed size another example takes the place of a remov
 
 
 def privacy_statements(
-    training: LocalTraining, obfuscation: Obfuscation, pictures: int, terms: PrivacyTerms | None = None
+    training: LocalTraining,
+    obfuscation: Obfuscation,
+    pictures: int,
+    terms: PrivacyTerms | None = None,
+    *,
+    update_clip: float | None = None,
 ) -> list[PrivacyStatement]:
     """Return what holds for one example and for one client.
 
@@ -35,11 +40,14 @@ def privacy_statements(
         pictures: Number of pictures in the update.
         terms: On which terms; None for the usual ones, and then nothing is stated where no noise is added and nothing
             is clipped.
+        update_clip: Largest norm of everything together that the client sends, where that is not the obfuscation's.
 
     Raises:
         UsageError: The expected batch size is larger than the client's data set, or an accountant cannot be used.
     """
     found = mechanisms(training, obfuscation, pictures)
+    if update_clip is not None:
+        found = [bounded(mechanism, update_clip) for mechanism in found]
     if not found and terms is not None:
         found = [Mechanism(unit="client", reason=NOTHING)]
     terms = terms or PrivacyTerms()
@@ -110,7 +118,7 @@ def _epsilon(mechanism: Mechanism, terms: PrivacyTerms, sensitivity: float, rate
     else:  # the steps on one sample are together one release of less noise
         multiplier = 1 / composed(1 / multiplier, mechanism.releases)
     epsilon = poisson_epsilon(terms.delta, multiplier=multiplier, rate=rate, releases=releases)
-    return epsilon, accountant()
+    return epsilon, accountant() if is_amplified(multiplier) else f"{CLOSED_FORM}, without amplification"
 
 
 def _fitting(mechanism: Mechanism, terms: PrivacyTerms) -> Adjacency:

@@ -64,6 +64,12 @@ def stated(lines: Sequence[Line]) -> list[tuple[PrivacyStatement, list[str]]]:
     return found
 
 
+def common(lines: Sequence[Line]) -> list[str]:
+    """Return what every guarantee of a section rests on; with one guarantee, all that it rests on."""
+    lists = [statement.assumptions for statement, _ in stated(lines)]
+    return [text for text in lists[0] if all(text in other for other in lists)] if lists else []
+
+
 def sentence(statement: PrivacyStatement | None) -> str:
     """Return a statement in plain words."""
     if statement is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypedDict
 
 from unveil import obfuscations
 from unveil.captures.manifest import Manifest
@@ -58,7 +59,10 @@ def training_of(recording: Recording, *, pictures: int, has_buffers: bool) -> As
     if recording.gradient:
         divisor = float(pictures) if facts.loss_reduction.value == "sum" else 1.0
         return AssumedTraining(
-            training=FedSGD(mode=mode, buffers=buffers), scale=True, divisor=divisor, notes=tuple(notes)
+            training=FedSGD(mode=mode, buffers=buffers, **_clipping(facts)),
+            scale=True,
+            divisor=divisor,
+            notes=tuple(notes),
         )
     reason = _cannot_be_simulated(facts, pictures)
     if reason:
@@ -121,8 +125,26 @@ def _several_steps(
         weight_decay=(facts.weight_decay.value or 0.0) / each,
         mode=mode,
         buffers=buffers,
+        **_clipping(facts),
     )
     return AssumedTraining(training=training, scale=True, notes=tuple(notes))
+
+
+class _Clipping(TypedDict, total=False):
+    """The settings of a local training's DP-SGD."""
+
+    clip: float
+    noise: float
+    expected: float | None
+
+
+def _clipping(facts: Manifest) -> _Clipping:
+    """Return what the facts say of DP-SGD; nothing if gradients of examples were not clipped."""
+    if facts.clip.value is None:
+        return {}
+    # A sum, which is not divided by anything, is assumed as a mean that the learning rate makes longer.
+    expected = None if facts.loss_reduction.value == "sum" else facts.expected.value
+    return {"clip": facts.clip.value, "noise": facts.noise.value or 0.0, "expected": expected}
 
 
 def obfuscation_of(manifest: Manifest) -> Obfuscation | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -80,6 +80,7 @@ class RecordedAudit:
                     "weights": digest_of([*client.model.parameters(), *client.model.buffers()]),
                     "labels": None if client.knowledge.labels is None else client.knowledge.labels.tolist(),
                     "normalise": client.normalisation,
+                    **({"privacy": [asdict(stated) for stated in client.privacy]} if client.privacy else {}),
                     "originals": None if client.truth is None else digest_of([client.truth]),
                 }
                 for client in self.clients

@@ -8,6 +8,7 @@ import torch
 from torch.nn import Module
 
 from unveil.audits.threat_model import ThreatModel
+from unveil.core.guarantees import PrivacyStatement
 from unveil.core.protocols import Knowledge
 from unveil.core.types import Images
 from unveil.core.update import BufferChanges, Update
@@ -32,6 +33,7 @@ class RecordedClient:
         weights: Name and checksum of the file of weights, for results; empty for none.
         normalisation: The normalisation in front of the model, for results; empty for none.
         notes: What was assumed, a sentence each.
+        privacy: What holds of differential privacy, if the recording says what was done.
     """
 
     name: str
@@ -44,6 +46,7 @@ class RecordedClient:
     weights: str = ""
     normalisation: str = ""
     notes: tuple[str, ...] = ()
+    privacy: tuple[PrivacyStatement, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -12,6 +12,7 @@ from torch.nn import Module
 
 from unveil.audits.recorded.assumptions import obfuscation_of, training_of
 from unveil.audits.recorded.client import RecordedClient
+from unveil.audits.recorded.privacy import stated
 from unveil.audits.recorded.truth import load_truth
 from unveil.captures.conversion import floats, update_of
 from unveil.captures.manifest import Manifest
@@ -24,7 +25,7 @@ from unveil.clients.pictures.table import MOST_CLASSES
 from unveil.core.errors import UsageError
 from unveil.core.files import shown
 from unveil.core.network import draws_by_chance
-from unveil.core.protocols import Knowledge, Obfuscation
+from unveil.core.protocols import Knowledge, Obfuscation, SendsBuffers
 from unveil.core.update import Coding, Update
 from unveil.inspection.unknown_obfuscation import fingerprinted
 from unveil.obfuscations.roles import Composite, Sparsifier
@@ -116,6 +117,15 @@ def recorded_client(
         weights=file,
         normalisation=shown_normalisation,
         notes=(*notes, *assumed.notes, *_estimated(facts)),
+        privacy=tuple(
+            stated(
+                facts,
+                obfuscation,
+                is_gradient=bool(recording.gradient),
+                pictures=pictures,
+                buffers=assumed.training.buffers if isinstance(assumed.training, SendsBuffers) else "kept",
+            )
+        ),
     )
 
 

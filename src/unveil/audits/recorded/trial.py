@@ -113,6 +113,7 @@ def run_recorded_trial(
                 plausibility=plausibility,
             )
         },
+        privacy=list(client.privacy),
         metrics={name: metric.facts for name, metric in metrics.items()},
         versions=versions_on(device),
         pictures=pictures,

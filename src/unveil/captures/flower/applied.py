@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from unveil.core.protocols import BufferSetting
 
@@ -17,10 +18,12 @@ class Applied:
     Args:
         spec: Its SPEC.
         buffers: What it did to the network's buffers.
+        facts: What a manifest can say of it besides, by name.
     """
 
     spec: str
     buffers: BufferSetting
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 _RECORDERS: ContextVar[tuple[list[Applied], ...]] = ContextVar("recorders", default=())
@@ -37,7 +40,7 @@ def announced() -> Iterator[list[Applied]]:
         _RECORDERS.reset(token)
 
 
-def announce(spec: str, buffers: BufferSetting) -> None:
-    """Tell all recorders around that an obfuscation has worked."""
+def announce(spec: str, buffers: BufferSetting, **facts: Any) -> None:
+    """Tell all recorders around that an obfuscation has worked, and further facts about it."""
     for found in _RECORDERS.get():
-        found.append(Applied(spec=spec, buffers=buffers))
+        found.append(Applied(spec=spec, buffers=buffers, facts=facts))

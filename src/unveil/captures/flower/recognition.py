@@ -48,7 +48,8 @@ class RecognisedMod:
 
         reply = self.mod(message, context, call)
         if inner and not reply.has_error():
-            announce(spec_of_mod(self.mod, settings, before=before, after=inner[0]), "obfuscated")
+            spec = spec_of_mod(self.mod, settings, before=before, after=inner[0])
+            announce(spec, "obfuscated", **privacy_of_mod(self.mod, settings))
         return reply
 
 
@@ -89,6 +90,18 @@ def spec_of_mod(mod: Any, settings: dict[str, Any], *, before: Arrays, after: Ar
     if BOUND not in settings:
         raise UsageError(f"recognised: the server did not send {BOUND!r}; wrap its strategy in Flower's own clipping")
     return spec_of(Clip(norm=norm_left(float(settings[BOUND]), before, after)))
+
+
+def privacy_of_mod(mod: Any, settings: dict[str, Any]) -> dict[str, float]:
+    """Return the bound of one of Flower's own mods and what it claims of differential privacy, as facts of a manifest.
+
+    The bound is on everything that is sent. The parameters' own share of it, which the SPEC has, depends on the
+    pictures and bounds nothing.
+    """
+    if not _is_local_dp(mod):
+        return {"update_clip": float(settings[BOUND])}
+    claims = {"update_clip": mod.clipping_norm, "claimed_epsilon": mod.epsilon, "delta": mod.delta}
+    return {name: float(value) for name, value in claims.items()}
 
 
 def norm_left(bound: float, before: Arrays, after: Arrays) -> float:

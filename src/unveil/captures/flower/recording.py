@@ -109,5 +109,7 @@ def _facts_of(applied: list[Applied]) -> dict[str, Fact[Any]]:
     if not applied:
         return {}
     facts = {"obfuscation": observed_fact("obfuscation", "+".join(found.spec for found in applied))}
+    for found in applied:
+        facts |= {name: observed_fact(name, value) for name, value in found.facts.items()}
     changed = [found.buffers for found in applied if found.buffers != "sent"]
     return {**facts, "buffers": observed_fact("buffers", changed[-1])} if changed else facts
