@@ -109,6 +109,7 @@ def test_a_file_meets_no_component() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert set(imported(tree)) <= {"core", "captures"}, path
         assert "unveil.captures.flower" not in ast.unparse(tree), path
+        assert "unveil.captures.nvflare" not in ast.unparse(tree), path
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_every_name_that_list_shows_can_be_used(folder: Path, call: Call) -> Non
         "enhancers": enhancers.parse,
     }
     needed = {"lr": "0.1", "steps": "1", "density": "0.5", "levels": "4", "bits": "4", "norm": "1", "clip": "1"}
-    needed |= {"noise": "0.1", "sigma": "0.1", "rank": "1", "pruning_rate": "0.4"}
+    needed |= {"noise": "0.1", "sigma": "0.1", "rank": "1", "pruning_rate": "0.4", "percent": "90", "limit": "1"}
     for entry in json.loads(out):
         if entry["kind"] in parsers:
             given = {key: needed[key] for key, value in entry["settings"].items() if value is None}

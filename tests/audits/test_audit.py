@@ -107,10 +107,29 @@ def test_run_goes_on_where_it_was_interrupted(client: Client, tmp_path: Path) ->
     assert third.calls == []
 
 
+def test_more_seeds_and_fewer_obfuscations_use_what_is_there(client: Client, tmp_path: Path) -> None:
+    before = run(an_audit(client, Counting(), seeds=(0,)), tmp_path)
+    more = Counting()
+    extended = run(an_audit(client, more, seeds=(0, 1)), tmp_path)
+    assert len(more.calls) == 2  # seed 1 of both obfuscations
+    assert extended[0] == before[0]
+
+    fewer, seen = Counting(), []
+    audit = Audit(clients=[client], obfuscations=parsed("none"), attacks=[fewer], seeds=(1, 0, 2))
+    subset = run(audit, tmp_path, seen.append)
+    assert len(fewer.calls) == 1  # seed 2
+    assert [trial.seed for trial in subset] == [1, 0, 2]
+    assert {trial.settings["obfuscation"] for trial in subset} == {"none"}
+    assert subset[:2] == [extended[1], extended[0]]
+    assert (seen[0].done, seen[0].total) == (2, 3)  # the trials of other obfuscations do not count
+    assert len(read_trials(tmp_path)) == 5
+
+
 def test_run_refuses_a_folder_of_other_settings(client: Client, tmp_path: Path) -> None:
     run(an_audit(client, Named(), seeds=(0,)), tmp_path)
-    with pytest.raises(UsageError, match=r"attacks\.0 was named, now it is named:tag=b"):
-        run(an_audit(client, Named(tag="b"), seeds=(0,)), tmp_path)
+    other = dataclasses.replace(client, training=FedSGD(mode="train"))
+    with pytest.raises(UsageError, match=r"training was fedsgd, now it is fedsgd:mode=train"):
+        run(an_audit(other, Named(), seeds=(0,)), tmp_path)
 
 
 def test_run_tells_how_far_it_is(client: Client, tmp_path: Path) -> None:

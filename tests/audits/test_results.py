@@ -20,7 +20,13 @@ from unveil.core.errors import UsageError
 from unveil.core.reconstruction import Stop
 from unveil.core.records import ATTACK, FORMAT, Enhancement, Plausibility, ScoredOutcome, Trial
 
-SETTINGS: dict[str, Any] = {"attacks": ["rog"], "clients": [{"name": "a", "batch": 2}]}
+SETTINGS: dict[str, Any] = {
+    "attacks": ["rog"],
+    "seeds": [0],
+    "clients": [{"name": "a", "batch": 2}],
+    "controls": ["another client"],
+    "arithmetic": {"rog": "float32"},
+}
 
 
 def a_trial(**changes: Any) -> Trial:
@@ -210,10 +216,11 @@ def test_a_prepared_folder_has_no_trials_yet(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({**SETTINGS, "attacks": ["dlg"]}, "attacks.0 was rog, now it is dlg"),
-        ({**SETTINGS, "attacks": ["rog", "dlg"]}, "attacks.1 was absent, now it is dlg"),
-        ({**SETTINGS, "clients": [{"name": "a", "batch": 4}]}, "clients.0.batch was 2, now it is 4"),
-        ({"attacks": ["rog"], "clients": []}, "clients.0.name was a, now it is absent"),
+        ({**SETTINGS, "clients": [{"name": "a", "batch": 4}]}, "clients.a.batch was 2, now it is 4"),
+        ({**SETTINGS, "clients": [{"name": "b"}, {"name": "a"}]}, "clients.a.batch was 2, now it is absent"),
+        ({**SETTINGS, "controls": ["labels only"]}, "controls.0 was another client, now it is labels only"),
+        ({**SETTINGS, "arithmetic": {"rog": "bfloat16"}}, "arithmetic.rog was float32, now it is bfloat16"),
+        ({**SETTINGS, "enhancer": "faithful"}, "enhancer was absent, now it is faithful"),
     ],
 )
 def test_other_settings_are_refused_and_named(folder: Path, settings: dict[str, Any], message: str) -> None:
@@ -221,6 +228,27 @@ def test_other_settings_are_refused_and_named(folder: Path, settings: dict[str, 
     with pytest.raises(UsageError, match="--out") as error:
         prepare(folder, settings)
     assert message in str(error.value)
+
+
+def test_more_and_less_of_a_list_share_a_folder_whose_settings_have_all(folder: Path) -> None:
+    more = {
+        **SETTINGS,
+        "attacks": ["rog", "dlg"],
+        "seeds": [1, 2],
+        "clients": [{"name": "b", "batch": 4}],
+        "arithmetic": {"rog": "float32", "dlg": "float32"},
+    }
+    prepare(folder, more)
+    everything = {
+        **SETTINGS,
+        "attacks": ["rog", "dlg"],
+        "seeds": [0, 1, 2],
+        "clients": [{"name": "a", "batch": 2}, {"name": "b", "batch": 4}],
+        "arithmetic": {"rog": "float32", "dlg": "float32"},
+    }
+    assert json.loads((folder / "audit.json").read_text()) == everything
+    prepare(folder, SETTINGS)  # a part of what is there changes nothing
+    assert json.loads((folder / "audit.json").read_text()) == everything
 
 
 def test_results_without_their_settings_are_refused(folder: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from seeds import seeded
 from unveil import obfuscations
-from unveil.captures.obfuscating import obfuscated_weights
+from unveil.captures.obfuscating import generator_for, obfuscated_weights
 from unveil.core.errors import UsageError
 
 BEFORE = {
@@ -64,3 +66,12 @@ def test_what_is_not_finite_is_not_sent() -> None:
             buffers="sent",
             generator=seeded(0),
         )
+
+
+def test_each_client_and_round_draws_numbers_of_its_own() -> None:
+    def draw(*given: Any) -> float:
+        return float(torch.rand((), generator=generator_for(*given)))
+
+    assert draw(0, "a", 1) == draw(0, "a", 1)
+    assert len({draw(0, "a", 1), draw(1, "a", 1), draw(0, "b", 1), draw(0, "a", 2), draw(0, "a", None)}) == 5
+    assert draw(None, "a", 1) != draw(None, "a", 1)

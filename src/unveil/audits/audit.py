@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unveil.audits.controls import checked as check_controls
 from unveil.audits.kept_pictures import Kept, check_kept, keeping
+from unveil.audits.noting import note_run
 from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import ThreatModel
@@ -87,6 +88,7 @@ class Audit:
         controls: Names of updates of other pictures, on which every attack is run too; see `controls.CONTROLS`.
         enhancer: The network that changes every attack's pictures afterwards; None for none.
         images: Which pictures the results keep; scores are always those of the pictures themselves.
+        author: Who answers for the audit, for the head of its report; empty to name nobody. No result depends on it.
         privacy: The terms on which differential privacy is stated; see `run_trial`.
 
     Raises:
@@ -103,6 +105,7 @@ class Audit:
     controls: Sequence[str] = ()
     enhancer: Enhancer | None = None
     images: Kept = "full"
+    author: str = ""
     privacy: PrivacyTerms | None = None
 
     def __post_init__(self) -> None:
@@ -174,7 +177,8 @@ class Audit:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the results depend on, as plain JSON. Audits with equal settings may share a folder."""
+        """Everything that the results depend on, as plain JSON; `settings_after` says which audits share a folder."""
+        devices = {client.batch.images.device for client in self.clients}
         return {
             "clients": [
                 {
@@ -196,7 +200,10 @@ class Audit:
             "threat_models": [str(threat_model) for threat_model in self.threat_models],
             "metrics": self.metrics.settings,
             "controls": list(self.controls),
-            "arithmetic": sorted({arithmetic_of(a, c.batch.images.device) for a in self.attacks for c in self.clients}),
+            "arithmetic": {
+                str(attack): ", ".join(sorted({arithmetic_of(attack, device) for device in devices}))
+                for attack in self.attacks
+            },
             **({} if self.enhancer is None else {"enhancer": str(self.enhancer)}),
             **({} if self.images == "full" else {"images": self.images}),
             **({} if self.privacy is None else {"privacy": dataclasses.asdict(self.privacy)}),
@@ -228,13 +235,22 @@ class AuditProgress:
     trial: Trial | None = None
 
 
-def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], None] | None = None) -> list[Trial]:
+def run(
+    audit: Runnable,
+    folder: Path,
+    on_progress: Callable[[AuditProgress], None] | None = None,
+    *,
+    command: str = "",
+    author: str = "",
+) -> list[Trial]:
     """Run the trials that the folder does not hold yet, and append each to the folder as soon as it ends.
 
     Args:
         audit: What to try.
-        folder: The results folder, new or of an earlier run with the same settings.
+        folder: The results folder, new or of an earlier run: of this audit, or of one that it extends or is a part of.
         on_progress: Called with every `AuditProgress`; None for no reports.
+        command: The command that runs the audit, which the folder keeps for reports; empty from Python.
+        author: Who answers for the audit, likewise; empty to name nobody.
 
     Returns:
         All trials of the audit in its order, those of an earlier run included.
@@ -246,11 +262,12 @@ def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], No
         make_folder(folder, private=True)
     with locked(folder, fix="wait until it has ended, or choose another folder with --out"):
         prepare(folder, audit.settings())
-        kept = _kept(folder)
-        keys = []
-        for task in audit.tasks():
-            keys.append(trial_key(task.settings, task.seed))
-            if keys[-1] in kept:
+        tasks = {trial_key(task.settings, task.seed): task for task in audit.tasks()}
+        kept = {key: trial for key, trial in _kept(folder).items() if key in tasks}
+        if len(kept) < len(tasks):  # a run that computes nothing is none
+            note_run(folder, command=command, author=author)
+        for key, task in tasks.items():
+            if key in kept:
                 continue
 
             progress = AuditProgress(done=len(kept), total=len(audit), settings=task.settings, seed=task.seed)
@@ -258,9 +275,9 @@ def run(audit: Runnable, folder: Path, on_progress: Callable[[AuditProgress], No
             report(progress)
             trial = task.run(_watch(report, progress) if on_progress else None)
             trial = append(folder, keeping(trial, audit.images))
-            kept[keys[-1]] = trial
+            kept[key] = trial
             report(dataclasses.replace(progress, done=len(kept), trial=trial))
-    return [kept[key] for key in keys]
+    return [kept[key] for key in tasks]
 
 
 def _kept(folder: Path) -> dict[str, Trial]:

@@ -1,6 +1,6 @@
 """The results folder: one JSON line for each trial, its pictures, and the settings that all trials share.
 
-DIR/audit.json              the resolved settings; an audit with other settings is refused
+DIR/audit.json              the resolved settings; an audit that does not fit them is refused
 DIR/results.jsonl           one line for each trial, on disk before the next trial starts
 DIR/images/<trial>/*.png    originals and reconstructions, on disk before the trial's line
 
@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from unveil.audits.folder_settings import SETTINGS, settings_after
 from unveil.audits.record_checks import refuse_nonsense
 from unveil.audits.trial_pictures import IMAGES, named_pictures, saved
 from unveil.core.errors import UsageError, nearest, writing
@@ -28,10 +29,8 @@ from unveil.core.files import MIB, append_whole, make_folder, quoted, reason_of,
 from unveil.core.inside import is_inside, read_inside
 from unveil.core.records import FORMAT, Trial
 
-SETTINGS = "audit.json"
 RESULTS = "results.jsonl"
 LARGEST = 2048 * MIB  # of results.jsonl; a trial of 64 pictures takes about 10 kB
-LARGEST_SETTINGS = 64 * MIB  # of audit.json
 
 log = logging.getLogger(__name__)
 _TRIAL = TypeAdapter(Trial)
@@ -44,27 +43,28 @@ def trial_key(settings: Mapping[str, str], seed: int) -> str:
 
 
 def prepare(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder ready for a new audit or for one that goes on.
+    """Make the folder ready for a new audit, or for one that goes on, extends it or is a part of it.
 
     Args:
         folder: The results folder; created if missing, and then only its owner may look into it.
         settings: The audit's resolved settings, plain JSON.
 
     Raises:
-        UsageError: The folder cannot be written, or holds the results of other settings.
+        UsageError: The folder cannot be written, or holds results that do not fit these settings; see `settings_after`.
     """
     with writing(folder, "--out"):
         make_folder(folder, private=True)
         _mend_last_line(folder)
-        if not os.path.lexists(folder / SETTINGS):
-            if (folder / RESULTS).exists() and (folder / RESULTS).stat().st_size:
-                raise UsageError(
-                    f"{folder} holds results but not {SETTINGS}, which says what they are results of; "
-                    "choose another folder with --out, or delete this one"
-                )
-            content = (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
+        is_new = not os.path.lexists(folder / SETTINGS)
+        if is_new and (folder / RESULTS).exists() and (folder / RESULTS).stat().st_size:
+            raise UsageError(
+                f"{folder} holds results but not {SETTINGS}, which says what they are results of; "
+                "choose another folder with --out, or delete this one"
+            )
+        joined = settings if is_new else settings_after(folder, settings)
+        if joined is not None:
+            content = (json.dumps(joined, indent=2, ensure_ascii=False) + "\n").encode()
             write_whole(folder / SETTINGS, content, private=True)
-        _refuse_other_settings(folder, settings)
         if not os.path.lexists(folder / RESULTS):
             write_whole(folder / RESULTS, b"", private=True)
 
@@ -184,37 +184,3 @@ def _mend_last_line(folder: Path) -> None:
         os.truncate(path, sum(len(line) + 1 for line in lines))
     else:
         append_whole(path, b"\n", create=False)
-
-
-def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise a `UsageError` that names the first setting in which the folder's `audit.json` differs."""
-    path = folder / SETTINGS
-    fix = f"delete {shown(folder)}, or choose another with --out"
-    try:
-        before = _flat(from_json(read_inside(folder, SETTINGS, most=LARGEST_SETTINGS, fix=fix)))
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"{shown(path)} cannot be read ({reason_of(error)}); {fix}") from None
-    now = _flat(json.loads(json.dumps(settings)))
-    for key in [*now, *before]:
-        if now.get(key) != before.get(key):
-            raise UsageError(
-                f"{folder} holds the results of other settings: {shown(key)} was {_said(before, key)}, "
-                f"now it is {_said(now, key)}; choose another folder with --out, or delete this one"
-            )
-
-
-def _said(settings: Mapping[str, Any], key: str) -> str:
-    return shown(str(settings.get(key, "absent")))
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested JSON as one level of dotted keys."""
-    if isinstance(value, dict):
-        pairs = value.items()
-    elif isinstance(value, list):
-        pairs = {str(number): item for number, item in enumerate(value)}.items()
-    else:
-        return {prefix: value}
-    return {key: leaf for name, item in pairs for key, leaf in _flat(item, f"{prefix}.{name}".strip(".")).items()}

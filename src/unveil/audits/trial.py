@@ -12,7 +12,7 @@ import torch
 from torch import Generator
 
 from unveil import __version__
-from unveil.audits.controls import CONTROLS, control_batch
+from unveil.audits.controls import CONTROLS, chosen, control_batch, copies_in_batch
 from unveil.audits.pipeline import EVERYTHING, Outcome, play
 from unveil.audits.threat_model import ThreatModel
 from unveil.clients.client import Client
@@ -78,6 +78,7 @@ def run_trial(
             refuse_seen(prior, originals)
     blind = scores_of(metrics, originals, torch.full_like(originals, GREY))  # first: a metric may refuse them
 
+    controls, replaced = chosen(controls, client)
     others = {name: other for name in controls if (other := _control(name, client, seed)) is not None}
     runs = len(others) + 1
     outcomes: list[Outcome] = []
@@ -97,7 +98,7 @@ def run_trial(
 
     assumptions = [*outcome.knowledge.assumptions, *client.assumptions, *(learned.assumptions if learned else ())]
     missing = [f"The control {c!r} was not run: its source has too few pictures." for c in controls if c not in others]
-    notes = [*missing, *client.notes]
+    notes = [*missing, *replaced, *copies_in_batch(client), *client.notes]
 
     def scored(guess: Reconstruction, unknowing: Sequence[Reconstruction]) -> ScoredOutcome:
         pairs = zip(others, unknowing, strict=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
+import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Generator, Tensor
@@ -12,7 +14,7 @@ from unveil.captures.conversion import BUFFERS
 from unveil.captures.naming import NUMBERED
 from unveil.captures.recording import Arrays
 from unveil.core.errors import UsageError
-from unveil.core.protocols import BufferSetting, Obfuscation
+from unveil.core.protocols import BufferSetting, NeedsClient, Obfuscation
 from unveil.core.update import Update
 
 
@@ -62,6 +64,39 @@ def obfuscated_weights(
         received = obfuscation(changes, generator=generator).tensors
         sent |= {name: (_wide(before[name]) - received[name]).to(after[name].dtype) for name in group}
     return sent
+
+
+def check_settings(who: str, obfuscation: Obfuscation, *, seed: int | None, buffers: str) -> None:
+    """Raise a `UsageError` if a federation cannot use these settings.
+
+    Args:
+        who: Name of the component for the message, such as `obfuscation_mod`.
+        obfuscation: The obfuscation; one that needs the client's network and pictures is refused.
+        seed: Seed of its randomness, at least 0; None for the system's entropy.
+        buffers: What becomes of the network's buffers, one of `BufferSetting`.
+    """
+    if any(isinstance(stage, NeedsClient) for stage in getattr(obfuscation, "parts", (obfuscation,))):
+        raise UsageError(f"{who}: {obfuscation} needs the client's network and pictures, which are not at hand here")
+    if buffers not in get_args(BufferSetting):
+        raise UsageError(f"{who}: expected buffers as one of {', '.join(get_args(BufferSetting))}")
+    if seed is not None and seed < 0:
+        raise UsageError(f"{who}: expected a seed of at least 0, got {seed}; leave it out in a federation")
+
+
+def generator_for(seed: int | None, client: str, number: int | None) -> Generator:
+    """Return the source of an obfuscation's randomness, another one for each client and round.
+
+    Args:
+        seed: The seed; None for the system's entropy.
+        client: The client's name.
+        number: Number of the round; None if it is not known.
+    """
+    generator = Generator()
+    if seed is None:
+        generator.seed()
+        return generator
+    entropy = [seed, -1 % 2**64 if number is None else number, *client.encode()]
+    return generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
 def _names(arrays: Arrays, order: Sequence[str]) -> dict[str, str]:

@@ -119,6 +119,7 @@ def demo(out: Path, float32: bool) -> None:
     "--enhancer", metavar="NAME", help="Learned prior after the attack: see `list enhancers`, or a file of `fit`."
 )
 @float32_option
+@click.option("--author", metavar="NAME", help="Who answers for the audit, for the head of the report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @click.option("--model", metavar="MODULE:FACTORY", help="Of a recorded update: the client's network.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Of a recorded update: folder of its pictures.")
@@ -141,6 +142,7 @@ def audit(
     lpips_weights: str | None,
     enhancer: str | None,
     float32: bool,
+    author: str | None,
     as_json: bool,
     images: Kept | None,
     **recorded: Any,
@@ -165,7 +167,7 @@ def audit(
             with redirect_stdout(sys.stderr):
                 of_recordings = recorded_audit(file, options, lpips_weights, images=images or "blurred")
                 of_recordings = of_recordings.to(named_device(device))
-            run_and_present(of_recordings, out or Path("audits", file.stem), as_json=as_json)
+            run_and_present(of_recordings, out or Path("audits", file.stem), as_json=as_json, author=author or "")
         return
     if options.given:
         raise UsageError(f"{options.given[0]} is for recorded updates, and {file} is an audit file; leave it out")
@@ -181,7 +183,7 @@ def audit(
         with redirect_stdout(sys.stderr):  # a client tries its model on the new device
             described = described.to(named_device(device))
         folder = results_folder(file, variant, described.enhancer if enhancer is not None else None)
-        run_and_present(described, out or folder, as_json=as_json)
+        run_and_present(described, out or folder, as_json=as_json, author=author or described.author)
 
 
 @unveil.command()

@@ -62,6 +62,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
             metrics=_metrics(table.metrics, path.parent),
             controls=table.controls,
             enhancer=_enhancer(table.enhancer, path.parent),
+            author=table.author,
             privacy=None if table.privacy is None else PrivacyTerms(**vars(table.privacy)),
         )
 

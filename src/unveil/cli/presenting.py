@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -24,48 +25,50 @@ PAGE = 110  # columns of a table that goes into a file or a pipe
 NOTHING, INTERRUPTED = 5, 130  # exit codes
 
 
-def run_and_present(audit: Runnable, folder: Path, *, as_json: bool) -> None:
+def run_and_present(audit: Runnable, folder: Path, *, as_json: bool, author: str = "") -> None:
     """Run an audit with its progress on standard error, then present its trials; exits with 130 if interrupted.
 
     Args:
         audit: The audit.
         folder: Its results folder.
         as_json: Whether to print one JSON object instead of tables.
+        author: Who answers for the audit; empty to name nobody.
     """
     from unveil.audits.audit import run
     from unveil.cli.progress import shown
 
     try:
         with shown(console(err=True)) as listener, redirect_stdout(sys.stderr):
-            trials = run(audit, folder, listener)
+            trials = run(audit, folder, listener, command=shlex.join(["unveil", *sys.argv[1:]]), author=author)
     except KeyboardInterrupt:
         say(
-            f"Interrupted: {_kept(folder)} of {len(audit)} trials are kept in {folder}; "
+            f"Interrupted: {_kept(audit, folder)} of {len(audit)} trials are kept in {folder}; "
             f"run the same command again to go on, or `unveil report {shlex.quote(str(folder))}` for a report of them.",
             err=True,
         )
         sys.exit(INTERRUPTED)
-    present(folder, trials, as_json=as_json, reproduce=shlex.join(["unveil", *sys.argv[1:]]))
+    present(folder, trials, as_json=as_json, settings=json.dumps(audit.settings(), indent=2, ensure_ascii=False))
 
 
-def _kept(folder: Path) -> int:
-    """Number of finished trials in the folder."""
-    from unveil.audits.results import read_trials
+def _kept(audit: Runnable, folder: Path) -> int:
+    """Number of trials of the audit that are finished in the folder."""
+    from unveil.audits.results import read_trials, trial_key
 
+    wanted = {trial_key(task.settings, task.seed) for task in audit.tasks()}
     try:
-        return len(read_trials(folder))
+        return sum(trial_key(trial.settings, trial.seed) in wanted for trial in read_trials(folder))
     except UsageError:  # interrupted before the folder was made
         return 0
 
 
-def present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str = "") -> None:
+def present(folder: Path, trials: list[Trial], *, as_json: bool, settings: str = "") -> None:
     """Write the report, then print the results and the path of the report; exits with 5 if there are no trials.
 
     Args:
         folder: The results folder.
         trials: The trials to report.
         as_json: Whether to print one JSON object instead of tables.
-        reproduce: The command that ran the audit, shown in the report.
+        settings: The resolved settings of these trials, shown in the report; empty for those of the folder.
     """
     import dataclasses
 
@@ -76,7 +79,7 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, reproduce: str 
     if not trials:
         say(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
         sys.exit(NOTHING)
-    path = write_report(folder, trials, reproduce=reproduce)
+    path = write_report(folder, trials, settings=settings)
     if as_json:
         folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
         results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}

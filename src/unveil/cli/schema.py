@@ -107,6 +107,7 @@ class AuditTable:
         controls: Names of updates of other pictures, on which every attack is run too; see `controls.CONTROLS`.
         enhancer: A learned prior by name, or a file of `unveil fit` relative to the TOML file.
         privacy: The terms on which differential privacy is stated; None for the usual ones.
+        author: Who answers for the audit, for the head of the report; empty to name nobody.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -119,6 +120,7 @@ class AuditTable:
     controls: list[str] = dataclasses.field(default_factory=lambda: [ANOTHER])
     enhancer: str = enhancers.NONE
     privacy: PrivacyTable | None = None
+    author: str = ""
 
 
 SECTIONS: Mapping[str, type] = {"client": ClientTable, "metrics": MetricsTable, "privacy": PrivacyTable}

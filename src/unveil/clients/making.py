@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.models import ModelName, build_model
@@ -14,10 +14,15 @@ from unveil.clients.pictures.table import MOST_CLASSES
 from unveil.clients.training import shortened
 from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
+from unveil.core.fingerprints import fingerprints, overlap
 from unveil.core.protocols import LocalTraining
+from unveil.core.types import Images
 
 MOST_VALUES = 1 << 28
 """Most values in all pictures of a client together, 1 GiB of float32."""
+
+LOOKED = 8
+"""Times as many pictures as another client holds are looked through for some that are no copies of the batch's."""
 
 
 def make_client(
@@ -67,9 +72,7 @@ def make_client(
     pictures = shape.load(images, count=batch, labels_csv=labels_csv)
     rest = _Rest(images, labels_csv, batch) if gallery is None else _Rest(gallery, None, 0)
     decoyed = rest.load(decoys, shape) if decoys else None
-    neighbour = None
-    if others and rest.count() >= decoys + batch:
-        neighbour = rest.load(batch, shape, skip=decoys)
+    neighbour = rest.others(batch, shape, skip=decoys, unlike=pictures.images) if others else None
     classes = _classes(name, pictures, classes)
     network = build_model(named, image_shape=(channels, height, width), classes=classes, seed=seed)
     checkpoint = None if weights is None else read_checkpoint(weights)
@@ -174,3 +177,29 @@ class _Rest:
 
     def load(self, count: int, shape: _Shape, *, skip: int = 0) -> Pictures:
         return shape.load(self.source, count=count, labels_csv=self.labels_csv, skip=skip + self.taken)
+
+    def others(self, count: int, shape: _Shape, *, skip: int, unlike: Images) -> Pictures | None:
+        """Load another client's pictures, as far as possible none that is a copy of a picture in the batch.
+
+        Args:
+            count: Number of pictures.
+            shape: Their shape.
+            skip: Number of further pictures that are taken.
+            unlike: The pictures of the batch.
+
+        Returns:
+            The pictures; copies fill up what is missing. None if the source has too few pictures.
+        """
+        there = self.count() - skip
+        if there < count:
+            return None
+        known = fingerprints(unlike)
+        found = self.load(count, shape, skip=skip)
+        copied = overlap(fingerprints(found.images), known).tolist()
+        if not copied:
+            return found
+        fitting = max(count, MOST_VALUES // unlike[0].numel())
+        wider = self.load(min(LOOKED * count, there, fitting), shape, skip=skip)
+        copied = overlap(fingerprints(wider.images), known).tolist()
+        order = [i for i in range(len(wider.images)) if i not in set(copied)] + copied
+        return replace(wider, images=wider.images[order[:count]], labels=wider.labels[order[:count]])

@@ -34,6 +34,24 @@ def fingerprints(images: Images) -> UInt8[Tensor, "n bytes"]:
     return (bits.reshape(len(bits), BYTES, 8) * powers).sum(2).to(torch.uint8)
 
 
+def copies(images: Images) -> list[list[int]]:
+    """Return groups of pictures that are copies of one another, as indices from 0; none where all pictures differ.
+
+    Args:
+        images: The pictures.
+    """
+    prints = fingerprints(images)
+    groups: list[list[int]] = []
+    for index in range(len(images)):
+        one = prints[index : index + 1]
+        known = [group for group in groups if len(overlap(one, prints[group]))]
+        if known:
+            known[0].append(index)
+        else:
+            groups.append([index])
+    return [group for group in groups if len(group) > 1]
+
+
 def overlap(some: UInt8[Tensor, "n bytes"], others: UInt8[Tensor, "m bytes"]) -> Int[Tensor, " k"]:
     """Return the indices of those of the first fingerprints that match one of the second.
 

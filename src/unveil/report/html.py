@@ -13,6 +13,8 @@ from markupsafe import Markup, escape
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, write_whole
 from unveil.core.records import Trial
+from unveil.core.runs import LARGEST, Run, decoded
+from unveil.core.runs import NAME as RUNS
 from unveil.metrics import facts_of
 from unveil.report import formatting, guarantees
 from unveil.report.bounds import refuse_contradictions
@@ -20,11 +22,11 @@ from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.criteria import without_originals
 from unveil.report.decibels import meaning
 from unveil.report.levels import Level
+from unveil.report.masthead import facts
 from unveil.report.metric_agreement import agreement
 from unveil.report.notice import notice
 from unveil.report.pooling import summarise
 from unveil.report.rate_leakage import rate_leakage
-from unveil.report.rows import Row
 from unveil.report.section import best_control, section
 from unveil.report.significance import ALPHA
 from unveil.report.threat_models import threat_model_charts
@@ -34,9 +36,6 @@ from unveil.report.worst import has_overview, worst_rows
 NAME = "report.html"
 SETTINGS = "audit.json"
 TEMPLATE = "report.html.j2"
-SOURCES = {"builtin": "those built into unveil, which are public", "given": "given in Python"}
-"""How the head of the page writes a source of pictures that is no folder."""
-
 SHOWN = 4 * MIB  # largest settings file that the page shows
 
 
@@ -46,14 +45,17 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
     Args:
         folder: The results folder; paths of pictures are relative to it.
         trials: The trials to report; an audit need not be finished.
-        reproduce: The command that ran the audit, shown to the reader.
+        reproduce: The command that ran the audit, shown to the reader; if empty, those that the folder knows of.
         settings: The resolved settings as text; if empty, the folder's `audit.json` is shown where there is one.
 
     Raises:
         UsageError: The folder cannot be written, or trials of the same settings do not fit one another.
         ContradictionError: An attack found more than theory allows; the report has been written all the same.
     """
-    page = render(folder, trials, reproduce=reproduce, settings=settings or _kept_settings(folder))
+    runs = _kept_runs(folder)
+    reproduce = reproduce or "\n".join(dict.fromkeys(run.command for run in runs if run.command))
+    settings = settings or _kept_settings(folder)
+    page = render(folder, trials, reproduce=reproduce, settings=settings, runs=runs)
     try:
         content = page.encode(errors="backslashreplace")  # a command line need not be UTF-8
         write_whole(folder / NAME, content, private=True)
@@ -65,8 +67,10 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
     return folder / NAME
 
 
-def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "") -> str:
-    """The page as HTML text; arguments as in `write_report`."""
+def render(
+    folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "", runs: Sequence[Run] = ()
+) -> str:
+    """The page as HTML text; arguments as in `write_report`, and the runs of the audit for dates and authors."""
     rows = summarise(trials)
     # With an enhancer each trial has two outcomes: only one may count, or every picture would count twice.
     agreed = agreement([row for row in rows if row.enhancer] or rows)
@@ -103,7 +107,7 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
         decibels=meaning(rows),
         examples=examples(folder, rows),
         recommendation=recommendation(rows),
-        facts=_facts(rows, trials),
+        facts=facts(rows, trials, runs),
         worst=[(row, f"section-{places[row.section]}") for row in worst_rows(rows)] if has_overview(rows) else [],
         threat_model_charts=threat_model_charts(rows),
         rate_leakage=rate_leakage(rows),
@@ -121,29 +125,20 @@ def render(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settin
     )
 
 
-def _facts(rows: Sequence[Row], trials: Sequence[Trial]) -> list[tuple[str, str]]:
-    """Names and values for the head of the page."""
-    seeds = list(dict.fromkeys(trial.seed for trial in trials))
-    tested = {row.obfuscation for row in rows if not row.is_baseline}
-    baseline = any(row.is_baseline for row in rows)
-    arithmetic = dict.fromkeys(trial.settings.get("arithmetic", "not recorded") for trial in trials)
-    sources = dict.fromkeys(SOURCES.get(source, source) for trial in trials if (source := trial.settings.get("images")))
-    return [
-        ("Pictures", ", ".join(sources) or "not recorded"),
-        ("Clients", ", ".join(dict.fromkeys(row.client for row in rows)) or "none"),
-        ("Attacks", ", ".join(dict.fromkeys(row.attack for row in rows)) or "none"),
-        ("Obfuscations", f"{len(tested)}{' and the baseline without any' if baseline else ', no baseline'}"),
-        ("Arithmetic", ", ".join(arithmetic) or "none"),
-        ("Trials", f"{len(trials)}, seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds)) or 'none'}"),
-    ]
-
-
 def _versions(trials: Sequence[Trial]) -> list[tuple[str, str]]:
     found: dict[str, dict[str, None]] = {}
     for trial in trials:
         for package, number in trial.versions.items():
             found.setdefault(package, {})[number] = None
     return [(package, ", ".join(numbers)) for package, numbers in found.items()]
+
+
+def _kept_runs(folder: Path) -> list[Run]:
+    """The runs that the folder knows of; none where its file is missing or damaged."""
+    try:
+        return decoded(content_of(folder, RUNS, LARGEST))
+    except ValueError:
+        return []
 
 
 def _kept_settings(folder: Path) -> str:

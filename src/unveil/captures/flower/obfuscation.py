@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast, get_args
-
-import numpy as np
-from torch import Generator
+from typing import TYPE_CHECKING, Any, cast
 
 from unveil import obfuscations
 from unveil.captures.flower.applied import announce
 from unveil.captures.flower.records import arrays_of, client_of, flower, is_training, replaced, round_of
-from unveil.captures.obfuscating import obfuscated_weights
-from unveil.core.errors import UsageError
-from unveil.core.protocols import BufferSetting, NeedsClient, Obfuscation
-from unveil.obfuscations.roles import Composite
+from unveil.captures.obfuscating import check_settings, generator_for, obfuscated_weights
+from unveil.core.protocols import BufferSetting, Obfuscation
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -40,21 +35,13 @@ class ObfuscationMod:
         if reply.has_error():
             return reply
         key, after = arrays_of(reply.content, key)
-        generator = self._generator(client_of(context), number)
+        generator = generator_for(self.seed, client_of(context), number)
         sent = obfuscated_weights(
             before, after, self.obfuscation, buffers=self.buffers, generator=generator, order=self.order
         )
         replaced(reply, key, sent)
         announce(str(self.obfuscation), self.buffers)
         return reply
-
-    def _generator(self, client: str, number: int | None) -> Generator:
-        generator = Generator()
-        if self.seed is None:
-            generator.seed()
-            return generator
-        entropy = [self.seed, -1 % 2**64 if number is None else number, *client.encode()]
-        return generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
 def obfuscation_mod(
@@ -79,11 +66,5 @@ def obfuscation_mod(
     """
     flower()
     obfuscation = obfuscations.parse(spec)
-    stages = obfuscation.parts if isinstance(obfuscation, Composite) else (obfuscation,)
-    if any(isinstance(stage, NeedsClient) for stage in stages):
-        raise UsageError(f"obfuscation_mod: {spec} needs the client's network and pictures, which a mod does not have")
-    if buffers not in get_args(BufferSetting):
-        raise UsageError(f"obfuscation_mod: expected buffers as one of {', '.join(get_args(BufferSetting))}")
-    if seed is not None and seed < 0:
-        raise UsageError(f"obfuscation_mod: expected a seed of at least 0, got {seed}; leave it out in a federation")
+    check_settings("obfuscation_mod", obfuscation, seed=seed, buffers=buffers)
     return ObfuscationMod(obfuscation=obfuscation, seed=seed, buffers=cast(BufferSetting, buffers), order=tuple(order))
