@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 
@@ -132,3 +133,14 @@ def test_a_correction_over_rows_finds_what_most_rows_show_and_names_their_number
 def test_p_values_of_rows_are_enlarged_as_their_smallest_is() -> None:
     corrected = across_rows([{"psnr": 0.01, "ssim": 0.02}, {}, {"psnr": 0.04}])
     assert corrected == [pytest.approx({"psnr": 0.02, "ssim": 0.04}), {}, pytest.approx({"psnr": 0.04})]
+
+
+def test_noise_in_training_that_hides_the_pictures_is_no_attack_that_fails(trial: MakeTrial) -> None:
+    """The row of the noise has the same training without noise as its baseline; it is not the baseline itself."""
+    noisy = dataclasses.replace(trial(training="fedsgd:clip=1,noise=1", **NOTHING), without_noise="fedsgd")
+    alone = summarise([noisy])
+    assert "was never tried on the bare update" in alone[0].verdict.sentence
+    bare, row = summarise([trial(), noisy])
+    assert (bare.verdict.level, row.verdict.level) == (Level.LEAKS, Level.NONE)
+    assert row.obfuscation == "fedsgd:clip=1,noise=1"
+    assert headline([bare, row]).startswith("No leakage was found behind the obfuscation that was tested")

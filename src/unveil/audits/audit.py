@@ -134,9 +134,16 @@ class Audit:
         return sum(1 for _ in self.trials())
 
     def trials(self) -> Iterator[tuple[Client, ThreatModel, Obfuscation, Attack, int]]:
-        """The trials in the order in which they are run."""
+        """The trials in the order in which they are run.
+
+        A client whose local training adds noise has one more baseline, the update of the same training without noise.
+        """
+        nothing = next(obfuscation for obfuscation in self.obfuscations if str(obfuscation) == BASELINE)
         for client, threat_model in itertools.product(self.clients, self.threat_models):
             if threat_model.is_another(client):
+                if (bare := client.without_noise()) is not None:
+                    for attack, seed in itertools.product(self.attacks, self.seeds):
+                        yield bare, threat_model, nothing, attack, seed
                 for rest in itertools.product(self.obfuscations, self.attacks, self.seeds):
                     yield client, threat_model, *rest
 

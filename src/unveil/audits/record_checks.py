@@ -31,7 +31,14 @@ def refuse_nonsense(trial: Trial) -> None:
         raise ValueError("peak_mib is not a number of at least 0")
     for name in ("losses", "originals"):
         _check_list(name, getattr(trial, name))
-    for text in (*trial.settings, *trial.settings.values(), *trial.versions, *trial.versions.values(), trial.family):
+    for text in (
+        *trial.settings,
+        *trial.settings.values(),
+        *trial.versions,
+        *trial.versions.values(),
+        trial.family,
+        trial.without_noise,
+    ):
         _check_text(text)
     for name in (*trial.metrics, *trial.blind):
         _check_text(name)

@@ -148,6 +148,7 @@ def run_trial(
         losses=thinned(outcome.attack.losses),
         blind=blind,
         outcomes=results,
+        without_noise="" if (bare := client.without_noise()) is None else str(bare.training),
         privacy=privacy_statements(client.training, obfuscation, len(originals), privacy),
         chance=list(chance),
         metrics={name: metric.facts for name, metric in metrics.items()},

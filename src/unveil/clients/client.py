@@ -17,7 +17,7 @@ from unveil.core.batch import Batch
 from unveil.core.binding import for_client
 from unveil.core.errors import UsageError
 from unveil.core.network import Mode, draws_by_chance, in_mode, run
-from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
+from unveil.core.protocols import Knowledge, LocalTraining, MayAddNoise, Obfuscation
 from unveil.core.randomness import generators
 from unveil.core.types import Images
 from unveil.core.update import Update
@@ -186,6 +186,11 @@ class Client:
     def holding(self, batch: Batch) -> Client:
         """Return the same client with another batch."""
         return replace(self, images=batch.images, labels=batch.labels)
+
+    def without_noise(self) -> Client | None:
+        """Return the same client whose local training adds no noise; None if this one's adds none."""
+        bare = self.training.without_noise() if isinstance(self.training, MayAddNoise) else None
+        return None if bare is None else replace(self, training=bare)
 
     def to(self, device: torch.device) -> Client:
         """Return the same client on a device; the model itself is moved there, not copied."""

@@ -97,6 +97,10 @@ class FedSGD:
             is_sent=True,
         )
 
+    def without_noise(self) -> FedSGD | None:
+        """Return a copy that neither clips nor adds noise; None if this one adds none; see `MayAddNoise`."""
+        return replace(self, clip=None, noise=0.0, expected=None) if self.noise else None
+
     __str__ = spec_of
 
     def _client(self, model: Module, draws: Draws, *, differentiable: bool) -> LocalSteps:
@@ -189,6 +193,10 @@ class FedAvg:
         """Return the difference without noise, differentiable through every step; large Linear weights are factored."""
         client = self._client(model, draws, differentiable=_is_searched(batch))
         return self._run(client, batch, generator=None)
+
+    def without_noise(self) -> FedAvg | None:
+        """Return a copy that neither clips nor adds noise; None if this one adds none; see `MayAddNoise`."""
+        return replace(self, clip=None, noise=0.0, expected=None) if self.noise else None
 
     __str__ = spec_of
 

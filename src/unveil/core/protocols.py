@@ -309,6 +309,15 @@ class MayBeShortened(Protocol):
 
 
 @runtime_checkable
+class MayAddNoise(Protocol):
+    """A local training that may add noise of its own, as DP-SGD does: its baseline is the same without noise."""
+
+    def without_noise(self) -> LocalTraining | None:
+        """Return a copy that neither clips nor adds noise; None if this one adds no noise."""
+        ...
+
+
+@runtime_checkable
 class SmoothsLabels(Protocol):
     """A local training whose loss spreads a share of each label evenly over all classes."""
 

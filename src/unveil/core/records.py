@@ -113,6 +113,8 @@ class Trial:
             trial is saved, and in records of former versions.
         privacy: What is guaranteed of the update's differential privacy, a statement for each unit; empty where
             nothing is clipped, no noise is added, and nobody asked.
+        without_noise: SPEC of the same local training without noise, whose update is the baseline; empty if the local
+            training adds none.
         chance: For each picture the probability of being found first in the gallery by somebody who knows its label and
             has no update; empty without decoys of the same source.
         metrics: Metric name -> its title, unit, digits and direction, for a reader who does not have the metric.
@@ -136,6 +138,7 @@ class Trial:
     originals: list[str] = field(default_factory=list)
     checksums: Mapping[str, str] = field(default_factory=dict)
     privacy: list[PrivacyStatement] = field(default_factory=list)
+    without_noise: str = ""
     chance: list[float] = field(default_factory=list)
     metrics: Mapping[str, MetricFacts] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from unveil.core.errors import UsageError
-from unveil.core.records import ATTACK, ScoredOutcome, Trial
+from unveil.core.records import ATTACK, BASELINE, ScoredOutcome, Trial
 from unveil.metrics import facts_of, remember
 from unveil.metrics.pixel import ROUNDING
 from unveil.report.enhancer_gain import enhancer_gain
@@ -27,6 +27,9 @@ CEILING = {"psnr": -10 * math.log10(ROUNDING)}
 
 SETTINGS = ("client", "training", "attack", "threat_model", "obfuscation")
 """Settings that rows differ in, beside the enhancer."""
+
+NOISY = "perturb"
+"""Family of what a local training that adds noise does to an update."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,15 @@ def summarise(trials: Sequence[Trial]) -> list[Row]:
     return [baselines[row.section] if row.is_baseline else _beside(row, baselines.get(row.section)) for row in rows]
 
 
+def _obfuscation(run: _Run) -> str:
+    """What changed the update: the obfuscation, after the local training where that adds noise."""
+    obfuscation = run.settings.get("obfuscation", "")
+    if not run.trial.without_noise:
+        return obfuscation
+    training = run.settings.get("training", "")
+    return training if obfuscation == BASELINE else f"{training}, then {obfuscation}"
+
+
 def _corrected(rows: Sequence[Row]) -> list[Row]:
     """The rows with p-values that are corrected for their number; baselines are a family of their own."""
     found = list(rows)
@@ -117,11 +129,11 @@ def _row(runs: list[_Run]) -> Row:
         client=settings.get("client", ""),
         model=settings.get("model", ""),
         batch=settings.get("batch", ""),
-        training=settings.get("training", ""),
-        obfuscation=settings.get("obfuscation", ""),
+        training=first.trial.without_noise or settings.get("training", ""),
+        obfuscation=_obfuscation(first),
         attack=settings.get("attack", ""),
         threat_model=settings.get("threat_model", ""),
-        family=_family(first.trial.family),
+        family=_family(NOISY if first.trial.without_noise else first.trial.family),
         seeds=tuple(dict.fromkeys(run.trial.seed for run in runs)),
         pictures=max(sizes, default=len(first.outcome.labels) or len(first.outcome.images)),
         scores=scores,

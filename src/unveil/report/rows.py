@@ -77,7 +77,9 @@ class Row:
     """Everything that a report says about one client, training, obfuscation, attack, enhancer and threat model.
 
     Args:
-        client, model, batch, training, obfuscation, attack, threat_model: As in `Trial.settings`.
+        client, model, batch, attack, threat_model: As in `Trial.settings`.
+        training: Likewise, without the noise that it adds.
+        obfuscation: Likewise, after the local training where that adds noise.
         family: Family of the obfuscation, one of `FAMILIES`, or `other`.
         seeds: The seeds, in order of first appearance.
         pictures: Number of pictures in the batch.
