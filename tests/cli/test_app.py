@@ -167,6 +167,13 @@ def test_audit_as_json_prints_nothing_else(call: Call) -> None:
     assert answer.code == 0
     assert (found["folder"], found["report"]) == ("here", str(Path("here/report.html")))
     assert [(t["settings"]["obfuscation"], t["seed"]) for t in found["trials"]] == [("none", 3), ("sign", 3)]
+    assert found["headline"]
+    none, sign = found["rows"]
+    assert (none["obfuscation"], sign["obfuscation"]) == ("none", "sign")
+    assert sign["verdict"] in ("LEAKS", "PARTLY LEAKS", "NO LEAK FOUND", "INCONCLUSIVE")
+    scores = found["trials"][1]["outcomes"]["attack"]["scores"]["psnr"]
+    assert sign["metrics"]["psnr"]["mean"] == pytest.approx(sum(scores) / len(scores))
+    assert sign["metrics"]["psnr"]["low"] <= sign["metrics"]["psnr"]["mean"] <= sign["metrics"]["psnr"]["high"]
 
 
 @pytest.mark.slow

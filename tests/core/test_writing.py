@@ -19,9 +19,11 @@ WRITERS = {"write_whole", "write_several", "write_new", "append_whole"}
 MAY_WRITE = {
     "audits/noting.py",
     "audits/results.py",
+    "audits/tabular.py",
     "audits/trial_pictures.py",
     "captures/recorder.py",
     "captures/writing.py",
+    "report/export.py",
     "report/html.py",
     "enhancers/weights.py",
     "fitting/fit.py",

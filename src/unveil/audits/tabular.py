@@ -6,9 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unveil.audits.results import read_trials
+from unveil.core.errors import writing
+from unveil.core.files import write_whole
 from unveil.core.records import Trial
+from unveil.core.spreadsheets import Cell, csv_of
 
-Record = dict[str, str | int | float | bool | None]
+NAME = "scores.csv"
+
+Record = dict[str, Cell]
 
 
 def results(source: Path | str | Sequence[Trial]) -> list[Record]:
@@ -31,6 +36,17 @@ def results(source: Path | str | Sequence[Trial]) -> list[Record]:
     records = [record for trial in trials for record in _records(trial)]
     keys = dict.fromkeys(key for record in records for key in record)
     return [{key: record.get(key) for key in keys} for record in records]
+
+
+def write_scores(folder: Path, trials: Sequence[Trial]) -> Path:
+    """Write `scores.csv` into a results folder: one line for each picture, as in `results`, and return its path.
+
+    Raises:
+        UsageError: The folder cannot be written.
+    """
+    with writing(folder, "--out"):
+        write_whole(folder / NAME, csv_of(results(trials)), private=True)
+    return folder / NAME
 
 
 def _records(trial: Trial) -> Iterator[Record]:

@@ -62,7 +62,7 @@ def _kept(audit: Runnable, folder: Path) -> int:
 
 
 def present(folder: Path, trials: list[Trial], *, as_json: bool, settings: str = "") -> None:
-    """Write the report, then print the results and the path of the report; exits with 5 if there are no trials.
+    """Write the tables and the report, then print the results and where they are; exits with 5 if there are no trials.
 
     Args:
         folder: The results folder.
@@ -74,20 +74,31 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, settings: str =
 
     from pydantic_core import to_json
 
-    from unveil.report import notice, print_table, write_report
+    from unveil.audits.tabular import write_scores
+    from unveil.report import headline, notice, print_table, summarise, write_report
+    from unveil.report.export import summary, write_summary
 
     if not trials:
         say(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
         sys.exit(NOTHING)
+    rows = summarise(trials)
+    tables = (write_summary(folder, rows), write_scores(folder, trials))
     path = write_report(folder, trials, settings=settings)
     if as_json:
         folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
-        results = {"folder": folder_name, "report": report_name, "trials": [dataclasses.asdict(t) for t in trials]}
+        results = {
+            "folder": folder_name,
+            "report": report_name,
+            "headline": headline(rows),
+            "rows": summary(rows),
+            "trials": [dataclasses.asdict(trial) for trial in trials],
+        }
         say_json(to_json(results, indent=2, inf_nan_mode="strings").decode())
     else:
         terminal = console()
         print_table(trials, terminal if terminal.is_terminal else console(width=PAGE))
         say(f"Report: {path}")
+        say(f"Tables: {' and '.join(map(str, tables))}")
     if private := notice(trials):
         say(private, err=True)
 
