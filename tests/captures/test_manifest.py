@@ -36,6 +36,7 @@ VALUES: dict[str, Any] = {
     "examples": 32,
     "loss": "cross_entropy",
     "loss_reduction": "mean",
+    "sign": "reversed",
     "mode": "train",
     "dropout": 2,
     "input_range": [-1.0, 1.0],

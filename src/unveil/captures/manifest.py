@@ -52,6 +52,7 @@ KINDS: Mapping[str, Kind] = {
     "examples": whole(1),
     "loss": one_of("cross_entropy", "other"),
     "loss_reduction": one_of("mean", "sum"),
+    "sign": one_of("standard", "reversed"),
     "mode": one_of("train", "eval"),
     "dropout": whole(0),
     "input_range": list_of("[smallest, largest]", number(-LARGE, LARGE), 2, 2),
@@ -96,6 +97,7 @@ class Manifest:
         examples: Number of pictures on which the client trained.
         loss: The loss of local training, `cross_entropy` or `other`.
         loss_reduction: Whether the loss is the mean or the sum over the pictures of a step.
+        sign: Whether `delta/` and `gradient/` are as the format defines them, or with the opposite sign.
         mode: Mode of the network during local training.
         dropout: Number of dropout layers that were at work during local training.
         input_range: Smallest and largest value that the network got, of all pictures.
@@ -133,6 +135,7 @@ class Manifest:
     examples: Fact[int] = UNKNOWN
     loss: Fact[str] = UNKNOWN
     loss_reduction: Fact[str] = UNKNOWN
+    sign: Fact[str] = UNKNOWN
     mode: Fact[str] = UNKNOWN
     dropout: Fact[int] = UNKNOWN
     input_range: Fact[tuple[float, float]] = UNKNOWN

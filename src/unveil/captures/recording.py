@@ -56,14 +56,16 @@ class Recording:
         """Value after minus value before of each sent tensor, in the order in which the client sent them.
 
         A gradient counts as one step of SGD with learning rate 1, so its change is the negative gradient. Changes of
-        half-precision tensors are float32, those of whole numbers int64.
+        half-precision tensors are float32, those of whole numbers int64. Differences and gradients whose sign the
+        manifest says to be reversed are turned.
         """
         return {name: self._change(name) for name in self.manifest.order}
 
     def _change(self, name: str) -> Shaped[Tensor, " ..."]:
         if name in self.client:
             return _wide(self.client[name]) - _wide(self.before[name])
-        return _wide(self.delta[name]) if name in self.delta else -_wide(self.gradient[name])
+        change = _wide(self.delta[name]) if name in self.delta else -_wide(self.gradient[name])
+        return -change if self.manifest.sign.value == "reversed" else change
 
 
 def _wide(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:

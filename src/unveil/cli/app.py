@@ -244,7 +244,7 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
 @click.option("--fact", "facts", multiple=True, metavar="NAME=VALUE", help="A fact that the manifest does not have.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def inspect(file: Path, model: str | None, before: Path | None, facts: tuple[str, ...], as_json: bool) -> None:
-    """Tell from the recorded update in FILE how it was obfuscated.
+    """Tell from the recorded update in FILE how it was obfuscated, and what is wrong with it.
 
     With the network also how often each class occurs in the batch.
     """

@@ -1,10 +1,10 @@
-"""What can be told of a received update: the fingerprint of its obfuscation, and how often each class occurs."""
+"""What can be told of a received update: its obfuscation, how often each class occurs, and what is wrong with it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch.nn import Module
 
@@ -13,6 +13,7 @@ from unveil.core.errors import UsageError
 from unveil.core.protocols import Knowledge
 from unveil.core.types import Tensors
 from unveil.core.update import Update
+from unveil.inspection.doctor.faults import Diagnosis
 from unveil.inspection.fingerprint.findings import Fingerprint
 from unveil.inspection.fingerprint.fingerprint import fingerprint
 
@@ -29,6 +30,7 @@ class Inspection:
         fingerprint: The obfuscation that they seem to have gone through.
         counts: Class index -> how often it occurs in the batch; None where that was not computed.
         label_note: How the counts were inferred, or what is missing for it.
+        diagnosis: What is wrong with the recorded update.
     """
 
     tensors: int
@@ -36,6 +38,7 @@ class Inspection:
     fingerprint: Fingerprint
     counts: Mapping[int, int] | None
     label_note: str
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
 
 
 def inspect(

@@ -59,16 +59,13 @@ def recorded_client(
     """
     who = f"recorded update {shown(recording.path)}"
     facts = recording.manifest
-    if facts.image_shape.value is None:
-        raise UsageError(f"{who}: it does not say the shape of its pictures; give --fact image_shape=[3,32,32]")
-    channels, height, width = facts.image_shape.value
-    _refuse_giants(who, 1, facts.image_shape.value)
+    channels, height, width = _image_shape(who, facts)
     originals = None if truth is None else load_truth(Path(truth), (channels, height, width))
     pictures = _pictures(who, facts, None if originals is None else len(originals))
-    _refuse_giants(who, pictures, facts.image_shape.value)
+    _refuse_giants(who, pictures, (channels, height, width))
     classes, notes = _classes(facts, recording)
     named = ModelName.parse(model) if isinstance(model, str) else model
-    network = build_model(named, image_shape=(channels, height, width), classes=classes, seed=0)
+    network = recorded_network(recording, named)
     recording = named_as(recording, network)
     file = _loaded(who, network, recording, weights)
     if not recording.before and not file:
@@ -127,6 +124,29 @@ def recorded_client(
             )
         ),
     )
+
+
+def recorded_network(recording: Recording, model: str | ModelName) -> Module:
+    """Build the network of a recorded client, with the weights of its factory and without the manifest's normalisation.
+
+    Args:
+        recording: The recorded update, which says the shape of the pictures and the number of classes.
+        model: As for `recorded_client`.
+
+    Raises:
+        UsageError: The recording does not say the shape, or the network cannot be built.
+    """
+    named = ModelName.parse(model) if isinstance(model, str) else model
+    shape = _image_shape(f"recorded update {shown(recording.path)}", recording.manifest)
+    return build_model(named, image_shape=shape, classes=_classes(recording.manifest, recording)[0], seed=0)
+
+
+def _image_shape(who: str, facts: Manifest) -> tuple[int, int, int]:
+    """Return the shape of the pictures; raise a `UsageError` if it is unknown or no picture can have it."""
+    if facts.image_shape.value is None:
+        raise UsageError(f"{who}: it does not say the shape of its pictures; give --fact image_shape=[3,32,32]")
+    _refuse_giants(who, 1, facts.image_shape.value)
+    return facts.image_shape.value
 
 
 def _estimated(facts: Manifest) -> tuple[str, ...]:
