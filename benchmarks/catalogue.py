@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from benchmarks import (
     beyond,
+    bounds,
     fingerprint,
     gain,
     iteration,
@@ -29,6 +30,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, trained, train_mode, transformers, peeling, fingerprint),
+        *(tuning, trained, train_mode, transformers, peeling, fingerprint, bounds),
     )
 }
