@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,14 @@ def test_chance_is_one_over_the_gallery_of_the_same_label(folder: Path) -> None:
     assert [round(1 / c) for c in fewer] == [1 + int((labels[:10] == label).sum()) for label in client.labels]
     assert MetricSelection().chance(client) == []
     assert MetricSelection(decoys=DECOYS).chance(client_of(folder, gallery=str(folder))) == []
+
+
+def test_a_picture_that_has_a_copy_in_the_batch_is_sure_to_be_found(folder: Path) -> None:
+    client = client_of(folder)
+    images, labels = client.images.clone(), client.labels.clone()
+    images[4], labels[4] = images[1], labels[1]
+    chance = MetricSelection(decoys=DECOYS).chance(replace(client, images=images, labels=labels))
+    assert [value == 1 for value in chance] == [False, True, False, False, True, False]
 
 
 @pytest.mark.slow

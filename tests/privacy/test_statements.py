@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 
 import pytest
+from torch import Generator
 
 from unveil import obfuscations
 from unveil.clients import training
+from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.guarantees import PrivacyStatement
+from unveil.core.protocols import Misfit
+from unveil.core.update import Update
+from unveil.obfuscations.pipeline import Pipeline
 from unveil.privacy import mechanisms, statements
 from unveil.privacy.gaussian import epsilon_of
 from unveil.privacy.statements import privacy_statements
@@ -75,6 +80,8 @@ def test_per_example_clipping_protects_an_example(local: str, adjacency: str | N
         ("powersgd:rank=2+dpsgd:clip=0.5,noise=3", 0.5, 1.5),
         ("qsgd:levels=4+clip:norm=0.5+gaussian:sigma=1.5+topk:density=0.1+fp16", 0.5, 1.5),
         ("gaussian:relative=1+clip:norm=0.5+gaussian:sigma=1.5", 0.5, 1.5),
+        ("dpsgd:clip=1,noise=0.01+dpsgd:clip=0.5,noise=3", 0.5, 1.5),
+        ("dpsgd:clip=0.5,noise=3+dpsgd:clip=1,noise=0.01", 0.5, 1.5),
     ],
 )
 def test_clipping_of_the_whole_update_protects_a_client(obfuscation: str, clip: float, noise: float) -> None:
@@ -138,6 +145,25 @@ def test_no_guarantee_has_its_reason(local: str, obfuscation: str, reason: str) 
     found = only(local, obfuscation)
     assert (found.reason, found.epsilon, found.strength, found.accountant) == (reason, None, None, "")
     assert found.assumptions == []
+
+
+def test_a_stage_of_which_nothing_is_known_may_choose_entries() -> None:
+    class Mute:
+        """Somebody else's stage, without any role."""
+
+        family = "other"
+
+        def __call__(self, update: Update, *, generator: Generator) -> Update:
+            return update
+
+        def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
+            raise NotImplementedError
+
+    noise = obfuscations.parse("dpsgd:clip=1,noise=1")
+    (found,) = privacy_statements(FedSGD(), Pipeline((Mute(), noise)), N)
+    assert found.reason == mechanisms.UNKNOWN
+    (behind,) = privacy_statements(FedSGD(), Pipeline((noise, Mute())), N)
+    assert behind.epsilon is not None  # it sees nothing but the noisy update
 
 
 def test_obfuscated_buffers_are_a_second_release() -> None:

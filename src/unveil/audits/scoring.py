@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from unveil.clients.client import Client
 from unveil.core.errors import UsageError
+from unveil.core.fingerprints import copies
 from unveil.core.metric import Metric
 from unveil.core.types import Images
 from unveil.metrics import CATALOGUE, checked, parse
@@ -97,12 +98,16 @@ class MetricSelection:
         """For each picture the probability of being found first by somebody who knows its label and has no update.
 
         It is one over the pictures of that label in the gallery, if those were drawn by chance; empty where they were
-        not, and without a gallery.
+        not, and without a gallery. A picture that has a copy in the batch is sure to be found by it.
         """
         labels = client.evaluation.decoy_labels
         if labels is None or not self.decoys:
             return []
-        return [1 / (1 + int((labels[: self.decoys] == label).sum())) for label in client.batch.labels]
+        copied = {index for group in copies(client.images) for index in group}
+        return [
+            1.0 if index in copied else 1 / (1 + int((labels[: self.decoys] == label).sum()))
+            for index, label in enumerate(client.labels)
+        ]
 
     @property
     def settings(self) -> dict[str, Any]:

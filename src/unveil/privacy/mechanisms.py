@@ -9,7 +9,20 @@ from dataclasses import dataclass, replace
 from unveil.core.clipping import ClipsExamples, ExampleClipping
 from unveil.core.guarantees import Unit
 from unveil.core.protocols import LocalTraining, NeedsClient, Obfuscation, SendsBuffers
-from unveil.obfuscations.roles import AddsGaussian, Bounding, BoundsEntries, ChoosesByChance, Noise, Sparsifier, atoms
+from unveil.obfuscations.roles import (
+    AddsGaussian,
+    Bounding,
+    BoundsEntries,
+    ChoosesByChance,
+    Encoder,
+    Mapped,
+    Moving,
+    Noise,
+    Rescaler,
+    Signs,
+    Sparsifier,
+    atoms,
+)
 
 UNBOUNDED = (
     "Noise without clipping guarantees nothing: nothing bounds how far one picture moves the update, so that no noise "
@@ -30,9 +43,15 @@ ENTRIES = (
     "away adds up over thousands of them, and nothing is stated for that."
 )
 CHOSEN = "Which entries are sent depends on the pictures and travels without noise."
+UNKNOWN = (
+    "A stage before the noise does not say whether it sends every entry: which ones are sent may depend on the "
+    "pictures, and would travel without noise."
+)
 BETWEEN = "Between clipping and noise stands another stage, which may make the update longer than the clipping norm."
 AGAIN = "A stage behind the noise looks at the pictures again."
 BUFFERS = "The network's buffers are sent too, and nothing clips or hides what the pictures did to them."
+SENDS_ALL = (Moving, Rescaler, Mapped, Signs, Encoder)
+"""Roles of stages that change values; a sparsifier is told by its own role."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +130,22 @@ def _of_clients(stages: Sequence[Obfuscation], buffers: str) -> Mechanism | None
     bounds = [at for at, stage in enumerate(stages) if isinstance(stage, Bounding)]
     if not noisy:
         return Mechanism(unit="client", reason=BARE) if bounds else None
-    at = next((at for at in noisy if at - 1 in bounds and _sigma(stages[at])), None)
-    if at is None:
+    pairs = [_clipped_noise(stages, at, buffers) for at in noisy if at - 1 in bounds and _sigma(stages[at])]
+    if not pairs:
         return Mechanism(unit="client", reason=_missing(stages, noisy, bounds))
+    # Each pair guarantees what it does by itself, whatever stands before and behind it.
+    return min(pairs, key=lambda pair: math.inf if pair.reason else (pair.clip or 0.0) / pair.noise)
+
+
+def _clipped_noise(stages: Sequence[Obfuscation], at: int, buffers: str) -> Mechanism:
+    """Noise of stage `at` right behind a bound on the whole update."""
     bound = stages[at - 1]
     assert isinstance(bound, Bounding)
     reason = ""
     if any(_chooses(stage) for stage in stages[:at]):
         reason = CHOSEN
+    elif not all(isinstance(stage, (*SENDS_ALL, ChoosesByChance)) for stage in stages[: at - 1]):
+        reason = UNKNOWN
     elif any(isinstance(stage, NeedsClient) for stage in stages[at:]):
         reason = AGAIN
     elif buffers == "sent":
