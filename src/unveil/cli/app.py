@@ -187,6 +187,23 @@ def audit(
 
 
 @unveil.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as in attack.0.steps=50."
+)
+@click.option("--variant", metavar="NAME", help="Use the overrides that FILE keeps under [variant.NAME].")
+def check(file: Path, overrides: tuple[str, ...], variant: str | None) -> None:
+    """Check the audit file FILE without running it.
+
+    Every picture is read, and all that cannot be used are named. Then it says what each client trains, layer by layer,
+    in which mode and with which loss, and about how long the audit takes.
+    """
+    from unveil.cli.checking import check_file
+
+    check_file(file, overrides, variant=variant)
+
+
+@unveil.command()
 @click.argument("sources", metavar="PICTURES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--setting", type=click.Choice(["faithful", "sharp", "semantic"]), default="faithful", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="File of weights.  [default: WORK/SETTING.safetensors]")

@@ -43,15 +43,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     Raises:
         UsageError: The file cannot be read, or something in it is unknown, missing or does not fit.
     """
-    data = _read(path)
-    variants = data.pop("variant", {})
-    if variant is not None:
-        for key, value in _chosen(path, variants, variant).items():
-            _set(data, key, value, f"{path}, variant {variant}, {key}")
-    for override in overrides:
-        _override(data, override)
-    naming = _naming(" with ".join([str(path), *(f"--set {override}" for override in overrides)]))
-    with naming, modules_beside(path.parent):
+    data = _overridden(path, overrides, variant)
+    with _naming(_source(path, overrides)), modules_beside(path.parent):
         table = checked(data)
         return Audit(
             clients=[_client(number, client, path.parent, table) for number, client in enumerate(table.client)],
@@ -65,6 +58,52 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
             author=table.author,
             privacy=None if table.privacy is None else PrivacyTerms(**vars(table.privacy)),
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PictureSource:
+    """Where the pictures of a client come from.
+
+    Args:
+        client: The client's name.
+        images: `builtin`, or a folder.
+        labels_csv: A file of labels; None for sub-folders.
+    """
+
+    client: str
+    images: str
+    labels_csv: str | None
+
+
+def picture_sources(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None) -> list[PictureSource]:
+    """The sources of pictures that an audit file names, without opening them; arguments and errors as in `load`."""
+    data = _overridden(path, overrides, variant)
+    with _naming(_source(path, overrides)):
+        return [
+            PictureSource(
+                client=client.name,
+                images=_images(client, path.parent),
+                labels_csv=None if client.labels_csv is None else _beside(path.parent, client.labels_csv),
+            )
+            for client in checked(data).client
+        ]
+
+
+def _overridden(path: Path, overrides: Sequence[str], variant: str | None) -> dict[str, Any]:
+    """The file as TOML, with the overrides of its variant and of the command line."""
+    data = _read(path)
+    variants = data.pop("variant", {})
+    if variant is not None:
+        for key, value in _chosen(path, variants, variant).items():
+            _set(data, key, value, f"{path}, variant {variant}, {key}")
+    for override in overrides:
+        _override(data, override)
+    return data
+
+
+def _source(path: Path, overrides: Sequence[str]) -> str:
+    """What the messages name: the file and its overrides."""
+    return " with ".join([str(path), *(f"--set {override}" for override in overrides)])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -178,7 +217,7 @@ def _client(number: int, table: ClientTable, folder: Path, audit: AuditTable) ->
     client = make_client(
         name=table.name,
         model=_model(f"{where}.model", table.model),
-        images=BUILTIN if table.images == BUILTIN else _beside(folder, table.images),
+        images=_images(table, folder),
         size=_size(f"{where}.size", table.size),
         batch=table.batch,
         channels=table.channels,
@@ -194,6 +233,11 @@ def _client(number: int, table: ClientTable, folder: Path, audit: AuditTable) ->
     )
     # Results show the folder as the audit file writes it, not the full path on this machine.
     return dataclasses.replace(client, source=table.images)
+
+
+def _images(table: ClientTable, folder: Path) -> str:
+    """The source of a client's pictures; a folder is relative to the folder of the audit file."""
+    return BUILTIN if table.images == BUILTIN else _beside(folder, table.images)
 
 
 def _model(where: str, given: Any) -> ModelName:

@@ -8,6 +8,7 @@ from unveil.clients.pictures.loading import (
     all_pictures,
     count_pictures,
     load_pictures,
+    read_all,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "all_pictures",
     "count_pictures",
     "load_pictures",
+    "read_all",
 ]

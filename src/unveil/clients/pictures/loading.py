@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unveil.clients.pictures.decode import load_fitted
+from unveil.clients.pictures.decode import load_fitted, read_picture
 from unveil.clients.pictures.folders import Listing, by_sub_folders
 from unveil.clients.pictures.table import by_table
 from unveil.core.errors import UsageError
@@ -112,6 +112,21 @@ def load_pictures(
 def count_pictures(source: str | Path, *, labels_csv: str | Path | None = None) -> int:
     """Return the number of pictures in a source; arguments and errors as in `load_pictures`."""
     return len(_listing(source, labels_csv).files)
+
+
+def read_all(source: str | Path, *, labels_csv: str | Path | None = None) -> tuple[int, list[str]]:
+    """Read every picture of a source, and return their number and a sentence for each one that cannot be used.
+
+    Raises:
+        UsageError: The folder or the labels cannot be used.
+    """
+    files, refused = _listing(source, labels_csv).files, []
+    for file in files:
+        try:
+            read_picture(file, quoted(file))
+        except UsageError as error:
+            refused.append(str(error))
+    return len(files), refused
 
 
 def all_pictures(folder: Path, *, size: int, least: int = 1) -> Pictures:

@@ -1,0 +1,123 @@
+"""`unveil check FILE`: read every picture, build every client, and say what an audit would run and for how long."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unveil.cli.terminal import say
+from unveil.core.errors import UsageError
+from unveil.core.files import shown
+
+if TYPE_CHECKING:
+    from unveil.audits.audit import Audit
+    from unveil.clients.client import Client
+
+MOST_LAYERS = 40
+"""Most layers that are listed; of more the first and the last are."""
+
+
+def check_file(path: Path, overrides: tuple[str, ...], *, variant: str | None) -> None:
+    """Check an audit file and print what it describes.
+
+    Args:
+        path: The audit file.
+        overrides: As in `config.load`.
+        variant: Likewise.
+
+    Raises:
+        UsageError: Something in the file cannot be used. All pictures that cannot be read are named before.
+    """
+    from unveil.audits.timing import seconds_of_audit
+    from unveil.cli.config import load
+    from unveil.report.formatting import count, seconds
+
+    _read_pictures(path, overrides, variant)
+    with redirect_stdout(sys.stderr):  # a user's model may print
+        audit = load(path, overrides, variant=variant)
+    for client in audit.clients:
+        for line in described(client):
+            say(line)
+    controls = count(len(audit.controls), "control")
+    say(f"{count(len(audit), 'trial')}, each with {controls}: {_product(audit)}")
+    say("Trying each attack on the bare update for some seconds ...", err=True)
+    with redirect_stdout(sys.stderr):
+        taken = seconds_of_audit(audit)
+    say(
+        f"About {seconds(taken)} on this machine as it is now, if obfuscated updates take as long as the bare one; "
+        f"many take longer. Nothing was written. Start it with: unveil audit {shlex.quote(str(path))}"
+    )
+
+
+def described(client: Client) -> Iterator[str]:
+    """What a client is, line by line: its pictures, its training with mode and loss, its layers, and its notes."""
+    from unveil.report.formatting import count
+
+    n, *shape = client.images.shape
+    size = " x ".join(map(str, shape))
+    yield f"client {client.name}: batch of {count(n, 'picture')} of {size}, {client.classes} classes"
+    yield f"  training {client.training}: {client.training.mode} mode, {loss_of(client)}"
+    layers = list(_layers(client))
+    total = sum(parameter.numel() for parameter in client.model.parameters())
+    yield f"  model {client.model_name}: {count(len(layers), 'layer')} with weights, {total:,} numbers"
+    if len(layers) > MOST_LAYERS:
+        half = MOST_LAYERS // 2
+        layers = [*layers[:half], f"... {len(layers) - 2 * half} more", *layers[-half:]]
+    yield from (f"    {layer}" for layer in layers)
+    yield from (f"  note: {note}" for note in client.notes)
+
+
+def loss_of(client: Client) -> str:
+    """The loss of a client's local training in words."""
+    smoothing = getattr(client.training, "label_smoothing", 0.0)
+    reduction = getattr(client.training, "reduction", "mean")
+    smoothed = f" with label smoothing {smoothing:g}" if smoothing else ""
+    return f"cross-entropy{smoothed}, {reduction} over the pictures"
+
+
+def _layers(client: Client) -> Iterator[str]:
+    """Each module with weights of its own: its name, its class, their shapes, and whether they are frozen."""
+    for name, module in client.model.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own:
+            shapes = ", ".join(" x ".join(map(str, parameter.shape)) or "1" for parameter in own)
+            frozen = "" if any(parameter.requires_grad for parameter in own) else ", frozen"
+            yield f"{name or '(the model itself)'}  {type(module).__name__}  {shapes}{frozen}"
+
+
+def _product(audit: Audit) -> str:
+    from unveil.report.formatting import count
+
+    parts = {
+        "client": audit.clients,
+        "threat model": audit.threat_models,
+        "obfuscation": audit.obfuscations,
+        "attack": audit.attacks,
+        "seed": audit.seeds,
+    }
+    return " x ".join(count(len(values), name) for name, values in parts.items())
+
+
+def _read_pictures(path: Path, overrides: tuple[str, ...], variant: str | None) -> None:
+    """Read all pictures of all clients; raises a `UsageError` after each that cannot be used was named."""
+    from unveil.cli.config import picture_sources
+    from unveil.clients.pictures import read_all
+    from unveil.report.formatting import count
+
+    seen: set[tuple[str, str | None]] = set()
+    total = 0
+    for source in picture_sources(path, overrides, variant=variant):
+        key = (source.images, source.labels_csv)
+        if key not in seen:
+            number, refused = read_all(source.images, labels_csv=source.labels_csv)
+            seen.add(key)
+            for sentence in refused:
+                say(sentence, err=True)
+            total += len(refused)
+            say(f"{shown(source.images)}: {count(number, 'picture')} read, {len(refused)} cannot be used")
+    if total:
+        raise UsageError(f"{count(total, 'picture')} cannot be used, named above; repair or remove what is named")
