@@ -92,12 +92,17 @@ def by_a_loop(sizes: np.ndarray, settings: SVT, drawn: int, draw: np.random.Gene
     return draw.choice(np.flatnonzero(accepted), drawn, replace=settings.replace)
 
 
+def choice_of(settings: SVT) -> NoisyChoice:
+    (choice,) = (part for part in settings.parts if isinstance(part, NoisyChoice))
+    return choice
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("replace", [True, False])
 def test_entries_are_chosen_as_often_as_by_asking_again_and_again(replace: bool) -> None:
     sizes, draws, drawn = torch.tensor([0.0, 0.0, 0.3, 0.6, 1.0, 1.0, 1.0, 0.1]), 800, 3
     settings = SVT(fraction=0.375, epsilon=20.0, tau=0.8, gamma=1.0, replace=replace)
-    choice, loops = NoisyChoice(settings=settings), np.random.default_rng(shifted(0))
+    choice, loops = choice_of(settings), np.random.default_rng(shifted(0))
     generator = seeded(0)
     ours, theirs = np.zeros(8), np.zeros(8)
     for _ in range(draws):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -98,7 +98,10 @@ class SVT:
     def parts(self) -> tuple[Obfuscation, ...]:
         """Clamping, the choice, and the noise; see `Composite`."""
         scale = 2 * self.gamma / self.noise_var
-        return Clamp(limit=self.gamma), NoisyChoice(settings=self), Laplace(sigma=scale * math.sqrt(2))
+        choice = NoisyChoice(
+            fraction=self.fraction, gamma=self.gamma, tau=self.tau, replace=self.replace, budgets=self.budgets
+        )
+        return Clamp(limit=self.gamma), choice, Laplace(sigma=scale * math.sqrt(2))
 
     __str__ = spec_of
 
@@ -121,11 +124,19 @@ class NoisyChoice:
     """The choice of the entries that `SVT` sends, of clamped ones.
 
     Args:
-        settings: The technique's settings.
+        fraction: Share of the entries drawn; this and the next three as in `SVT`.
+        gamma: The limit to which entries were clamped.
+        tau: The threshold before its noise.
+        replace: Draw the accepted entries with replacement.
+        budgets: (entries drawn) -> the privacy budgets of the threshold and of the queries.
     """
 
     family: ClassVar[Family] = "sparsify"
-    settings: SVT
+    fraction: float
+    gamma: float
+    tau: float
+    replace: bool
+    budgets: Callable[[int], tuple[float, float]]
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Choose; see `Obfuscation`."""
@@ -142,21 +153,21 @@ class NoisyChoice:
 
     @property
     def _by_chance(self) -> RandomK:
-        return RandomK(density=self.settings.fraction, scope="update")
+        return RandomK(density=self.fraction, scope="update")
 
     def _accepted(self, rows: Float[Tensor, "1 entries"], generator: Generator) -> Bool[Tensor, "1 entries"]:
-        settings, sizes = self.settings, rows.abs().double().reshape(-1).cpu()
-        drawn = share_of(settings.fraction, len(sizes))
-        for_threshold, for_queries = settings.budgets(drawn)
+        sizes = rows.abs().double().reshape(-1).cpu()
+        drawn = share_of(self.fraction, len(sizes))
+        for_threshold, for_queries = self.budgets(drawn)
         noise = float(laplace_like(sizes[:1], generator)) / math.sqrt(2)
-        threshold = settings.tau + settings.gamma / for_threshold * noise
+        threshold = self.tau + self.gamma / for_threshold * noise
         # How often an entry is asked until its noisy magnitude reaches the threshold is geometrically distributed.
-        short = (threshold - sizes) * for_queries / (2 * settings.gamma * drawn)
+        short = (threshold - sizes) * for_queries / (2 * self.gamma * drawn)
         chance = torch.where(short > 0, (-short).exp() / 2, 1 - short.clamp(max=0).exp() / 2).clamp(1e-300, 1 - 1e-16)
         waited = -torch.rand(len(sizes), generator=generator, dtype=torch.float64).clamp_min(1e-300).log()
         passes = (waited / -torch.log1p(-chance)).ceil()
         accepted = (passes <= passes.kthvalue(drawn).values).nonzero()[:, 0]
-        if settings.replace:
+        if self.replace:
             places = torch.randint(len(accepted), (drawn,), generator=generator)
         else:
             places = torch.randperm(len(accepted), generator=generator)[:drawn]
@@ -165,4 +176,4 @@ class NoisyChoice:
         return mask.to(rows.device).reshape(rows.shape)
 
     def __str__(self) -> str:
-        return f"the choice of {self.settings}"
+        return f"a noisy choice of {self.fraction:g} of the entries"
