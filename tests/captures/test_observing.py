@@ -66,6 +66,8 @@ def test_all_that_a_plain_training_shows() -> None:
         "learning_rate": 0.01,
         "optimiser": "sgd",
         "momentum": 0.9,
+        "dampening": 0.0,
+        "nesterov": False,
         "weight_decay": 0.001,
         "steps": 6,
         "epochs": 2,
@@ -73,6 +75,7 @@ def test_all_that_a_plain_training_shows() -> None:
         "examples": 10,
         "loss": "cross_entropy",
         "loss_reduction": "mean",
+        "label_smoothing": 0.0,
         "mode": "train",
         "dropout": 1,
         "input_range": (float(IMAGES.min()), float(IMAGES.max())),
@@ -88,7 +91,9 @@ def test_all_that_a_plain_training_shows() -> None:
         (nn.CrossEntropyLoss(reduction="sum"), "cross_entropy", "sum"),
         (lambda logits, y: F.nll_loss(logits.log_softmax(1), y), "cross_entropy", "mean"),
         (lambda logits, y: 3 * F.cross_entropy(logits, y), "cross_entropy", None),
-        (nn.CrossEntropyLoss(label_smoothing=0.1), "other", None),
+        (nn.CrossEntropyLoss(label_smoothing=0.1), "cross_entropy", "mean"),
+        (nn.CrossEntropyLoss(label_smoothing=0.45, reduction="sum"), "cross_entropy", "sum"),
+        (lambda logits, y: 3 * F.cross_entropy(logits, y, label_smoothing=0.1), "other", None),
         (nn.CrossEntropyLoss(weight=torch.arange(1.0, 6.0)), "other", None),
         (lambda logits, y: F.mse_loss(logits, F.one_hot(y, 5).float()), "other", None),
     ],
@@ -97,6 +102,19 @@ def test_the_loss_is_told_however_it_is_written(criterion: Criterion, loss: str,
     model = net()
     facts = observed(model, sgd(model, lr=0.001), criterion)
     assert (facts["loss"], facts.get("loss_reduction")) == (loss, reduction)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.5])
+@pytest.mark.parametrize("scale", [0.1, 20.0], ids=["unsure", "certain"])
+def test_label_smoothing_is_told_from_the_slope(share: float, scale: float) -> None:
+    logits = (scale * torch.randn(6, 5, generator=seeded(1))).requires_grad_()
+    labels = torch.tensor([0, 4, 2, 2, 1, 3])
+    F.cross_entropy(logits, labels, label_smoothing=share).backward()
+    assert logits.grad is not None
+    found = loss_of(logits.detach(), logits.grad)
+    assert found is not None
+    assert (found.label_smoothing, found.labels.tolist()) == (share, labels.tolist())
+    assert found.weight == pytest.approx(1 / 6, rel=1e-4)
 
 
 def test_gradients_that_are_added_up_are_one_step_of_a_larger_batch() -> None:
@@ -110,8 +128,8 @@ def test_gradients_that_are_added_up_are_one_step_of_a_larger_batch() -> None:
     [
         (lambda p: torch.optim.Adam(p, lr=0.01), "adam", None),
         (lambda p: torch.optim.AdamW(p, lr=0.01), "adamw", None),
-        (lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, nesterov=True), "sgd, nesterov", 0.5),
-        (lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, dampening=0.1), "sgd, dampening", 0.5),
+        (lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, nesterov=True), "sgd", 0.5),
+        (lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.5, dampening=0.1), "sgd", 0.5),
         (lambda p: torch.optim.SGD(p, lr=torch.tensor(0.01), maximize=True), "sgd, maximising", 0.0),
     ],
 )
@@ -120,6 +138,14 @@ def test_optimisers_are_told_apart(make: Callable[..., Any], optimiser: str, mom
     facts = observed(model, make(model.parameters()))
     assert (facts["optimiser"], facts.get("momentum")) == (optimiser, momentum)
     assert facts["learning_rate"] == pytest.approx(0.01)
+
+
+def test_nesterov_and_dampening_are_facts_of_their_own() -> None:
+    model = net()
+    facts = observed(model, sgd(model, momentum=0.5, nesterov=True))
+    assert (facts["nesterov"], facts["dampening"]) == (True, 0.0)
+    facts = observed(model, sgd(model, momentum=0.5, dampening=0.25))
+    assert (facts["nesterov"], facts["dampening"]) == (False, 0.25)
 
 
 def test_momentum_that_is_carried_over_is_said() -> None:
@@ -201,7 +227,8 @@ def test_a_training_without_pictures_says_only_what_the_optimiser_says() -> None
     with Observer() as observer:
         weight.sum().backward()
         optimiser.step()
-    assert set(facts_of(observer.steps)) == {"learning_rate", "optimiser", "momentum", "weight_decay", "steps"}
+    settings = {"learning_rate", "optimiser", "momentum", "dampening", "nesterov", "weight_decay", "steps"}
+    assert set(facts_of(observer.steps)) == settings
     assert facts_of([]) == {}
 
 

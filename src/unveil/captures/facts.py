@@ -113,6 +113,7 @@ def list_of(what: str, items: Kind, least: int, most: int) -> Kind:
 
 
 POSITIVE = number(SMALL, LARGE)
+FLAG = Kind(expected="true or false", accepts=lambda value: type(value) is bool, schema={"type": "boolean"})
 TEXTUAL = Kind(
     expected=f"a text of 1 to {TEXT} printable characters",
     accepts=_is_text,

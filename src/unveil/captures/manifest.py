@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unveil.captures.facts import (
+    FLAG,
     LABELS,
     NORMALISATION,
     POSITIVE,
@@ -45,13 +46,17 @@ KINDS: Mapping[str, Kind] = {
     "learning_rate": POSITIVE,
     "optimiser": TEXTUAL,
     "momentum": number(0, 1),
+    "dampening": number(0, 1),
+    "nesterov": FLAG,
     "weight_decay": number(0, LARGE),
     "steps": whole(1),
     "epochs": whole(1),
     "batch_size": whole(1),
+    "drop_last": FLAG,
     "examples": whole(1),
     "loss": one_of("cross_entropy", "other"),
     "loss_reduction": one_of("mean", "sum"),
+    "label_smoothing": number(0, 0.999),
     "sign": one_of("standard", "reversed"),
     "mode": one_of("train", "eval"),
     "dropout": whole(0),
@@ -90,13 +95,17 @@ class Manifest:
         learning_rate: The local learning rate.
         optimiser: The local optimiser, such as `sgd` or `adam`.
         momentum: Its momentum.
+        dampening: Share of each gradient, but the first, that does not enter the momentum.
+        nesterov: Whether the momentum is Nesterov's.
         weight_decay: Its weight decay.
         steps: Number of local steps.
         epochs: Number of passes over the client's pictures.
         batch_size: Number of pictures in each step.
+        drop_last: Whether a last, smaller mini-batch of each epoch is left out.
         examples: Number of pictures on which the client trained.
         loss: The loss of local training, `cross_entropy` or `other`.
         loss_reduction: Whether the loss is the mean or the sum over the pictures of a step.
+        label_smoothing: Share of each label that the loss spreads evenly over all classes.
         sign: Whether `delta/` and `gradient/` are as the format defines them, or with the opposite sign.
         mode: Mode of the network during local training.
         dropout: Number of dropout layers that were at work during local training.
@@ -128,13 +137,17 @@ class Manifest:
     learning_rate: Fact[float] = UNKNOWN
     optimiser: Fact[str] = UNKNOWN
     momentum: Fact[float] = UNKNOWN
+    dampening: Fact[float] = UNKNOWN
+    nesterov: Fact[bool] = UNKNOWN
     weight_decay: Fact[float] = UNKNOWN
     steps: Fact[int] = UNKNOWN
     epochs: Fact[int] = UNKNOWN
     batch_size: Fact[int] = UNKNOWN
+    drop_last: Fact[bool] = UNKNOWN
     examples: Fact[int] = UNKNOWN
     loss: Fact[str] = UNKNOWN
     loss_reduction: Fact[str] = UNKNOWN
+    label_smoothing: Fact[float] = UNKNOWN
     sign: Fact[str] = UNKNOWN
     mode: Fact[str] = UNKNOWN
     dropout: Fact[int] = UNKNOWN

@@ -47,6 +47,8 @@ def facts_of(steps: Sequence[Step]) -> dict[str, Fact[Any]]:
         "learning_rate": _setting(steps, "lr"),
         "optimiser": _optimiser(steps),
         "momentum": _setting(steps, "momentum"),
+        "dampening": _setting(steps, "dampening"),
+        "nesterov": _common([group for step in steps for group in step.groups], lambda group: group.get("nesterov")),
         "weight_decay": _setting(steps, "weight_decay"),
         "steps": len(steps) or None,
         "epochs": seen.passes if is_whole else None,
@@ -54,6 +56,7 @@ def facts_of(steps: Sequence[Step]) -> dict[str, Fact[Any]]:
         "examples": examples,
         "loss": ("cross_entropy" if all(batch.loss for batch in batches) else "other") if batches else None,
         "loss_reduction": _reduction(steps),
+        "label_smoothing": _common(batches, lambda batch: batch.loss and batch.loss.label_smoothing),
         "mode": _mode(batches),
         "dropout": _common(batches, lambda batch: batch.dropout),
         "input_range": (min(lows), max(highs)) if batches else None,
@@ -103,14 +106,12 @@ def _setting(steps: Sequence[Step], name: str) -> float | None:
 
 
 def _optimiser(steps: Sequence[Step]) -> str | None:
-    """Return the optimiser in words, `sgd` alone only for what momentum and weight decay say in full."""
+    """Return the optimiser in words, `sgd` alone only for what its settings say in full."""
     name = _common(steps, lambda step: step.optimiser.rpartition(":")[2].lower())
     if name is None:
         return None
     groups = [group for step in steps for group in step.groups]
     extras = {
-        "nesterov": any(group.get("nesterov") for group in groups) and name == "sgd",
-        "dampening": any(group.get("dampening") for group in groups) and name == "sgd",
         "maximising": any(group.get("maximize") for group in groups),
         "momentum carried over": any(step.carried for step in steps),
     }

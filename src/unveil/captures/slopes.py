@@ -1,7 +1,8 @@
 """What the slope of a loss with respect to the logits says: whether it is the cross-entropy, its reduction, labels.
 
-The slope of the cross-entropy of one picture is ``c (softmax(logits) - one_hot(label))``, with ``c = 1 / n`` for the
-mean over n pictures and ``c = 1`` for the sum. This holds however the client's code writes its loss.
+The slope of the cross-entropy of one picture is ``c (softmax(logits) - target)``, with ``c = 1 / n`` for the mean over
+n pictures and ``c = 1`` for the sum. The target is 1 at the label; label smoothing spreads a share of it over all
+classes. This holds however the client's code writes its loss.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from unveil.core.loss import targets
 
 AGREES = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Relative difference up to which a slope is that of the cross-entropy, by type."""
@@ -25,10 +28,12 @@ class Loss:
     Args:
         labels: Class index of each picture.
         weight: The weight c of each picture in the loss; the same for all.
+        label_smoothing: Share of each label that is spread evenly over all classes, to four digits.
     """
 
     labels: Int[Tensor, " n"]
     weight: float
+    label_smoothing: float = 0.0
 
 
 def loss_of(logits: Float[Tensor, " ..."], slope: Float[Tensor, " ..."]) -> Loss | None:
@@ -47,6 +52,24 @@ def loss_of(logits: Float[Tensor, " ..."], slope: Float[Tensor, " ..."]) -> Loss
     unit = chances - torch.nn.functional.one_hot(labels, logits.shape[1])
     weight = float((found * unit).sum() / unit.square().sum().clamp_min(1e-300))
     agrees = AGREES.get(logits.dtype, HALF)
-    if not weight > 0 or float((found - weight * unit).norm()) > agrees * float(found.norm()):
+    if weight > 0 and float((found - weight * unit).norm()) <= agrees * float(found.norm()):
+        return Loss(labels=labels, weight=weight)
+    smoothed = (_smoothed(chances, found, weight=weight) for weight in (1 / len(found), 1.0))
+    return next((loss for loss in smoothed if loss is not None and _explains(loss, chances, found, agrees)), None)
+
+
+def _smoothed(chances: Float[Tensor, "n classes"], slope: Float[Tensor, "n classes"], *, weight: float) -> Loss | None:
+    """Return the loss of this weight that has the slope, with the label smoothing that its targets show."""
+    wanted = chances - slope / weight
+    # The target is 1 - s + s / classes at the label and s / classes elsewhere.
+    share = 1 - float((wanted.amax(1) - (wanted.sum(1) - wanted.amax(1)) / (wanted.shape[1] - 1)).mean())
+    if not 0 < share < 1:
         return None
-    return Loss(labels=labels, weight=weight)
+    return Loss(labels=wanted.argmax(1), weight=weight, label_smoothing=float(f"{share:.4g}"))
+
+
+def _explains(
+    loss: Loss, chances: Float[Tensor, "n classes"], slope: Float[Tensor, "n classes"], agrees: float
+) -> bool:
+    wanted = targets(loss.labels, chances.shape[1], label_smoothing=loss.label_smoothing).to(chances)
+    return float((slope - loss.weight * (chances - wanted)).norm()) <= agrees * float(slope.norm())

@@ -26,10 +26,23 @@ SGD = {"optimiser": "sgd", "momentum": 0.0, "weight_decay": 0.0, "mode": "eval"}
         ({"learning_rate": 0.1, "steps": 1, "momentum": 0.9}, "fedavg:steps=1,lr=0.1,momentum=0.9"),
         ({"learning_rate": 0.1, "steps": 1, "weight_decay": 0.5}, "fedavg:steps=1,lr=0.1,weight_decay=0.5"),
         ({"learning_rate": 0.1, "steps": 1, "mode": "train"}, "fedavg:steps=1,lr=0.1,mode=train"),
-        ({"learning_rate": 0.5, "steps": 2, "loss_reduction": "sum"}, "fedavg:steps=2,lr=4"),
+        ({"learning_rate": 0.5, "steps": 2, "loss_reduction": "sum"}, "fedavg:steps=2,lr=0.5,reduction=sum"),
         (
             {"learning_rate": 0.5, "steps": 2, "loss_reduction": "sum", "batch_size": 4, "weight_decay": 0.5},
-            "fedavg:steps=2,lr=2,batch_size=4,weight_decay=0.125",
+            "fedavg:steps=2,lr=0.5,batch_size=4,weight_decay=0.5,reduction=sum",
+        ),
+        ({"learning_rate": 0.1, "steps": 2, "label_smoothing": 0.1}, "fedavg:steps=2,lr=0.1,label_smoothing=0.1"),
+        (
+            {"learning_rate": 0.1, "steps": 2, "momentum": 0.9, "nesterov": True},
+            "fedavg:steps=2,lr=0.1,momentum=0.9,nesterov=true",
+        ),
+        (
+            {"learning_rate": 0.1, "steps": 2, "momentum": 0.9, "dampening": 0.1},
+            "fedavg:steps=2,lr=0.1,momentum=0.9,dampening=0.1",
+        ),
+        (
+            {"learning_rate": 0.1, "epochs": 2, "steps": 4, "batch_size": 3, "drop_last": True},
+            "fedavg:steps=4,lr=0.1,batch_size=3,drop_last=true",
         ),
     ],
 )
@@ -37,17 +50,12 @@ def test_facts_become_a_local_training(facts: dict[str, Any], spec: str) -> None
     assumed = training_of(of_facts(**SGD | facts), pictures=8, has_buffers=False)
     assert assumed.training == parse(spec)
     assert assumed.scale
-    assert assumed.divisor == 1
 
 
-def test_a_sum_over_the_batch_is_its_mean_times_its_size() -> None:
-    """One step of a summed loss moves a weight as the assumed training says: both by hand, for a mean of 8."""
-    given = SGD | {"learning_rate": 0.5, "steps": 1, "loss_reduction": "sum", "weight_decay": 0.1}
-    training: Any = training_of(of_facts(**given), pictures=8, has_buffers=False).training
-    mean, weight = 0.25, 2.0
-    assert 0.5 * (8 * mean + 0.1 * weight) == pytest.approx(training.lr * (mean + training.weight_decay * weight))
-    divided = training_of(of_facts(gradient=True, loss_reduction="sum"), pictures=8, has_buffers=False)
-    assert divided.divisor == 8
+def test_a_gradient_of_another_loss_is_one_of_fedsgd() -> None:
+    facts: dict[str, Any] = {"loss_reduction": "sum", "label_smoothing": 0.2, "mode": "eval"}
+    training = training_of(of_facts(gradient=True, **facts), pictures=8, has_buffers=False).training
+    assert str(training) == "fedsgd:reduction=sum,label_smoothing=0.2"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def test_a_sum_over_the_batch_is_its_mean_times_its_size() -> None:
         ({"learning_rate": 0.1}, "does not say the number of steps"),
         ({"steps": 3}, "does not say the learning rate: the update is taken for one gradient of unknown length."),
         ({}, "does not say the learning rate and number of steps"),
-        ({"learning_rate": 0.1, "steps": 1, "loss": "other"}, "loss is not the plain cross-entropy"),
+        ({"learning_rate": 0.1, "steps": 1, "loss": "other"}, "loss is not the cross-entropy"),
         ({"learning_rate": 0.1, "steps": 10**9}, "took 1,000,000,000 local steps, and at most 1,000 are simulated"),
         ({"learning_rate": 0.1, "epochs": 501, "batch_size": 4}, "took 1,002 local steps, and at most 1,000"),
         ({"learning_rate": 0.1, "steps": 3, "optimiser": "Adam"}, "optimiser is Adam, which unveil does not simulate"),
@@ -104,7 +112,9 @@ def test_changed_buffers_mean_train_mode_and_are_sent() -> None:
     ("facts", "says"),
     [
         ({"steps": 5, "epochs": 2, "batch_size": 4}, "5 steps are not 2 epochs of 8 pictures in batches of 4"),
-        ({"steps": 2, "batch_size": 3, "loss_reduction": "sum"}, "batches of 3 do not divide 8 pictures"),
+        ({"steps": 3, "epochs": 1, "batch_size": 3, "drop_last": True}, "3 steps are not 1 epochs of 8 pictures"),
+        ({"epochs": 1, "batch_size": 9, "drop_last": True}, "with drop_last 8 pictures give no mini-batch of 9"),
+        ({"steps": 1, "momentum": 0.0, "nesterov": True}, "FedAvg: nesterov needs momentum"),
     ],
 )
 def test_facts_that_contradict_one_another_are_refused(facts: dict[str, Any], says: str) -> None:

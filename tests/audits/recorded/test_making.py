@@ -119,9 +119,11 @@ def test_a_sparsified_update_has_entries_that_were_not_sent(tmp_path: Path) -> N
     assert client.obfuscation == "topk:density=0.1"
     assert client.update.wire_bits == pytest.approx(simulated().update(topk).wire_bits, rel=0.01)
     assert made(recorded(tmp_path, simulated(), parse("fp16"), obfuscation="fp16")).update.coding.sparse is False
+    inside = parse("svt:fraction=0.5,noise_var=2,gamma=0.01+fp16")
+    assert made(recorded(tmp_path, simulated(), inside, obfuscation=str(inside))).update.coding.sparse
 
 
-def test_a_summed_loss_and_a_normalisation_are_undone(tmp_path: Path) -> None:
+def test_a_summed_loss_is_simulated_and_a_normalisation_undone(tmp_path: Path) -> None:
     sender = simulated()
     path = tmp_path / "update.safetensors"
     summed = {name: 4 * tensor for name, tensor in sender.update().tensors.items()}
@@ -129,7 +131,8 @@ def test_a_summed_loss_and_a_normalisation_are_undone(tmp_path: Path) -> None:
     facts = FACTS | {"loss_reduction": "sum", "normalisation": normalisation}
     write_recording(path, manifest=declared(**facts), before=dict(sender.model.state_dict()), gradient=summed)
     client = made(path)
-    assert torch.equal(client.update.tensors["head.bias"], sender.update().tensors["head.bias"])
+    assert torch.equal(client.update.tensors["head.bias"], summed["head.bias"])
+    assert client.training == "fedsgd:reduction=sum"
     assert client.normalisation == "mean 0.5 0.5 0.5, std 0.25 0.25 0.25"
     images = sender.images
     torch.testing.assert_close(client.model(images), sender.model((images - 0.5) / 0.25), rtol=0, atol=1e-5)

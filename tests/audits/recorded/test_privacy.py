@@ -108,7 +108,7 @@ def test_the_attacker_simulates_the_clipping() -> None:
     steps = training_of(
         of_facts(**AVERAGED, clip=1.0, mode="eval", loss_reduction="sum"), pictures=4, has_buffers=False
     )
-    assert str(steps.training) == "fedavg:steps=3,lr=0.2,clip=1"
+    assert str(steps.training) == "fedavg:steps=3,lr=0.05,clip=1,reduction=sum"
 
 
 @pytest.mark.slow

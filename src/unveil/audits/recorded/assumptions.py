@@ -11,6 +11,7 @@ from unveil.captures.manifest import Manifest
 from unveil.captures.recording import Recording
 from unveil.clients.training import FedAvg, FedSGD
 from unveil.core.errors import UsageError
+from unveil.core.loss import Reduction
 from unveil.core.network import Mode
 from unveil.core.protocols import BufferSetting, LocalTraining, Obfuscation
 
@@ -29,13 +30,11 @@ class AssumedTraining:
     Args:
         training: The local training; one gradient if the recording does not say enough.
         scale: Whether the update is as long as this training makes it.
-        divisor: What the update is divided by, so that it is that of a mean loss.
         notes: What was assumed, a sentence each.
     """
 
     training: LocalTraining
     scale: bool
-    divisor: float = 1.0
     notes: tuple[str, ...] = ()
 
 
@@ -57,13 +56,8 @@ def training_of(recording: Recording, *, pictures: int, has_buffers: bool) -> As
         buffers = "obfuscated" if facts.buffers.value == "obfuscated" else "sent"
     notes = [] if facts.mode.value else [f"The recording does not say the network's mode: {mode} mode is assumed."]
     if recording.gradient:
-        divisor = float(pictures) if facts.loss_reduction.value == "sum" else 1.0
-        return AssumedTraining(
-            training=FedSGD(mode=mode, buffers=buffers, **_clipping(facts)),
-            scale=True,
-            divisor=divisor,
-            notes=tuple(notes),
-        )
+        training = FedSGD(mode=mode, buffers=buffers, **_loss(facts), **_clipping(facts))
+        return AssumedTraining(training=training, scale=True, notes=tuple(notes))
     reason = _cannot_be_simulated(facts, pictures)
     if reason:
         return AssumedTraining(
@@ -81,8 +75,8 @@ def _cannot_be_simulated(facts: Manifest, pictures: int) -> str:
     if optimiser is not None and optimiser.lower() not in PLAIN:
         return f"The client's optimiser is {optimiser}, which unveil does not simulate"
     if facts.loss.value == "other":
-        return "The client's loss is not the plain cross-entropy, which is all that unveil simulates"
-    steps = facts.steps.value or (facts.epochs.value or 0) * -(-pictures // (facts.batch_size.value or pictures))
+        return "The client's loss is not the cross-entropy, which is all that unveil simulates"
+    steps = facts.steps.value or (facts.epochs.value or 0) * _steps_an_epoch(facts, pictures)
     if steps > MOST_STEPS:
         return f"The client took {steps:,} local steps, and at most {MOST_STEPS:,} are simulated"
     missing = [] if facts.learning_rate.value is not None else ["learning rate"]
@@ -94,7 +88,7 @@ def _several_steps(
     facts: Manifest, pictures: int, mode: Mode, buffers: BufferSetting, notes: list[str]
 ) -> AssumedTraining:
     size, steps, epochs = facts.batch_size.value, facts.steps.value, facts.epochs.value
-    if steps and epochs and size and steps != epochs * -(-pictures // min(size, pictures)):
+    if steps and epochs and size and steps != epochs * _steps_an_epoch(facts, pictures):
         raise UsageError(
             f"recorded update: {steps} steps are not {epochs} epochs of {pictures} pictures in batches of {size}; "
             "correct steps, epochs, batch_size or examples with --fact"
@@ -109,25 +103,51 @@ def _several_steps(
         notes.append("The recording does not say the optimiser: SGD is assumed.")
     if absent:
         notes.append(f"The recording does not say the {' and the '.join(absent)}: none is assumed.")
-    each = min(size or pictures, pictures) if facts.loss_reduction.value == "sum" else 1
-    if pictures % each:
-        raise UsageError(
-            f"recorded update: the loss is a sum, and batches of {each} do not divide {pictures} pictures, so that the "
-            "last step has another length; correct batch_size or examples with --fact"
+    try:
+        training = FedAvg(
+            steps=steps,
+            epochs=None if steps else epochs,
+            lr=facts.learning_rate.value or 0.0,
+            batch_size=size if size is not None and size < pictures else None,
+            drop_last=bool(facts.drop_last.value) and size is not None and size < pictures,
+            momentum=facts.momentum.value or 0.0,
+            dampening=facts.dampening.value or 0.0,
+            nesterov=bool(facts.nesterov.value),
+            weight_decay=facts.weight_decay.value or 0.0,
+            mode=mode,
+            buffers=buffers,
+            **_loss(facts),
+            **_clipping(facts),
         )
-    training = FedAvg(
-        steps=steps,
-        epochs=None if steps else epochs,
-        # A sum over a batch is its mean times its size; the decay of the weights does not grow with it.
-        lr=(facts.learning_rate.value or 0.0) * each,
-        batch_size=size if size is not None and size < pictures else None,
-        momentum=facts.momentum.value or 0.0,
-        weight_decay=(facts.weight_decay.value or 0.0) / each,
-        mode=mode,
-        buffers=buffers,
-        **_clipping(facts),
-    )
+    except UsageError as error:
+        raise UsageError(f"recorded update: {error}; correct what it says with --fact") from None
     return AssumedTraining(training=training, scale=True, notes=tuple(notes))
+
+
+def _steps_an_epoch(facts: Manifest, pictures: int) -> int:
+    """Return the number of mini-batches of one epoch."""
+    size = facts.batch_size.value or pictures
+    if facts.drop_last.value and size > pictures:
+        raise UsageError(
+            f"recorded update: with drop_last {pictures} pictures give no mini-batch of {size}; correct drop_last, "
+            "batch_size or examples with --fact"
+        )
+    return pictures // size if facts.drop_last.value else -(-pictures // size)
+
+
+class _Loss(TypedDict):
+    """The settings of a local training's loss."""
+
+    reduction: Reduction
+    label_smoothing: float
+
+
+def _loss(facts: Manifest) -> _Loss:
+    """Return what the facts say of the loss; the plain mean where they say nothing."""
+    return {
+        "reduction": "sum" if facts.loss_reduction.value == "sum" else "mean",
+        "label_smoothing": facts.label_smoothing.value or 0.0,
+    }
 
 
 class _Clipping(TypedDict, total=False):
@@ -142,7 +162,7 @@ def _clipping(facts: Manifest) -> _Clipping:
     """Return what the facts say of DP-SGD; nothing if gradients of examples were not clipped."""
     if facts.clip.value is None:
         return {}
-    # A sum, which is not divided by anything, is assumed as a mean that the learning rate makes longer.
+    # A sum is not divided by anything.
     expected = None if facts.loss_reduction.value == "sum" else facts.expected.value
     return {"clip": facts.clip.value, "noise": facts.noise.value or 0.0, "expected": expected}
 

@@ -28,7 +28,7 @@ from unveil.core.network import draws_by_chance
 from unveil.core.protocols import Knowledge, Obfuscation, SendsBuffers
 from unveil.core.update import Coding, Update
 from unveil.inspection.unknown_obfuscation import fingerprinted
-from unveil.obfuscations.roles import Composite, Sparsifier
+from unveil.obfuscations.roles import Sparsifier, atoms
 
 MOST_VALUES = 1 << 28
 """Most values in all pictures of a client together, 1 GiB of float32."""
@@ -107,7 +107,7 @@ def recorded_client(
         name=_name(recording),
         model=network,
         model_name=str(named),
-        update=_scaled(received, assumed.divisor),
+        update=received,
         digest=recording.digest,
         knowledge=knowledge,
         truth=originals,
@@ -220,15 +220,9 @@ def _labels(who: str, facts: Manifest, pictures: int, classes: int) -> Int[Tenso
 
 def _coded(update: Update, obfuscation: Obfuscation | None) -> Update:
     """Return the update with the zeros of a known sparsifier taken for entries that were not sent."""
-    stages = obfuscation.parts if isinstance(obfuscation, Composite) else (obfuscation,)
+    stages = () if obfuscation is None else atoms((obfuscation,))
     is_sparse = any(isinstance(stage, Sparsifier) for stage in stages)
     return replace(update, coding=Coding(sparse=True)) if is_sparse else update
-
-
-def _scaled(update: Update, divisor: float) -> Update:
-    if divisor == 1:
-        return update
-    return replace(update, tensors={name: tensor / divisor for name, tensor in update.tensors.items()})
 
 
 def _name(recording: Recording) -> str:
