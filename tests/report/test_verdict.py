@@ -77,7 +77,7 @@ def test_a_dark_copy_is_something_although_its_pixels_score_low(trial: MakeTrial
     assert any("Correlation with the originals is 0.70" in reason for reason in verdict.reasons)
     chance = trial(obfuscation="fp16", correlation=[0.2] * 8, **NOTHING)
     assert summarise([trial(), chance])[1].verdict.level is Level.NONE
-    one = trial(obfuscation="fp16", correlation=[0.7, *[0.1] * 7], **NOTHING)
+    one = trial(obfuscation="fp16", correlation=[0.9, *[0.1] * 7], **NOTHING)
     assert summarise([trial(), one])[1].verdict.level is Level.PARTLY
 
 

@@ -35,11 +35,11 @@ TRACE_SSIM_GAIN = 0.1
 TRACE_CORRELATION = 0.4
 """... or pictures and originals correlate by this, which wrong brightness or contrast does not change ..."""
 
-ONE_CORRELATION = 0.6
+ONE_CORRELATION = 0.85
 """Something also came back if one picture correlates by this ...
 
 A mean hides one recovered picture among many lost ones, such as black ones. Of 840 pictures rebuilt from another
-client's update the highest correlation with the originals is 0.52.
+client's update the highest correlation with the originals is 0.52; of 480 of CIFAR-10, with few details, it is 0.73.
 """
 
 ONE_CORRELATION_GAIN = 0.2
