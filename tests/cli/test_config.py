@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from unveil.attacks import parse as parse_attack
 from unveil.cli.app import TEMPLATE, main
@@ -122,6 +123,24 @@ def test_a_table_that_the_file_does_not_have_can_be_set(tmp_path: Path) -> None:
     text = '[[attack]]\nname = "rog"\n[[client]]\nname = "a"\nsize = 16\nbatch = 1\n'
     (client,) = load(write(tmp_path, text), overrides).clients
     assert (client.normalisation, client.model_name) == ("mean 0.5, std 0.25", "lenet")
+
+
+def test_several_batches_are_clients_of_other_pictures_with_one_model(tmp_path: Path) -> None:
+    text = (
+        '[[client]]\nname = "a"\nsize = 16\nbatch = 3\nbatches = 2\n[[attack]]\nname = "rog"\n[metrics]\ndecoys = 4\n'
+    )
+    first, second = load(write(tmp_path, text)).clients
+    (alone,) = load(write(tmp_path, text), ["client.0.batches=1"]).clients
+    assert (alone.name, first.name, second.name) == ("a", "a 1", "a 2")
+    assert torch.equal(first.images, alone.images)
+    assert all(torch.equal(*pair) for pair in zip(first.model.parameters(), second.model.parameters(), strict=True))
+    groups = [first.images, second.images, first.evaluation.decoys, first.evaluation.others.images]
+    everything = torch.cat([images.flatten(1) for images in groups if images is not None])
+    assert len(everything) == 3 + 3 + 4 + 3
+    assert len(everything.unique(dim=0)) == len(everything)  # no picture stands in two of them
+    assert torch.equal(first.evaluation.decoys, second.evaluation.decoys)
+    with pytest.raises(UsageError, match="holds 14 pictures, of which 12 are taken: 3 others are more than there are"):
+        load(write(tmp_path, text), ["client.0.batches=5", "metrics.decoys=0"])
 
 
 def test_a_model_stands_beside_the_audit_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

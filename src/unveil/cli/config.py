@@ -47,7 +47,11 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     with _naming(_source(path, overrides)), modules_beside(path.parent):
         table = checked(data)
         return Audit(
-            clients=[_client(number, client, path.parent, table) for number, client in enumerate(table.client)],
+            clients=[
+                _client(number, place, client, path.parent, table)
+                for number, client in enumerate(table.client)
+                for place in range(client.batches)
+            ],
             obfuscations=[obfuscations.parse(spec) for spec in table.obfuscations],
             attacks=[_attack(number, settings) for number, settings in enumerate(table.attack)],
             seeds=table.seeds,
@@ -211,11 +215,11 @@ def _metrics(table: MetricsTable, folder: Path) -> MetricSelection:
     return MetricSelection(**settings)
 
 
-def _client(number: int, table: ClientTable, folder: Path, audit: AuditTable) -> Client:
-    """The client of table `number`, counted from 0; files are relative to the folder of the audit file."""
+def _client(number: int, place: int, table: ClientTable, folder: Path, audit: AuditTable) -> Client:
+    """The client of batch `place` of table `number`, both from 0; files are relative to the audit file."""
     where = f"client.{number}"
     client = make_client(
-        name=table.name,
+        name=table.name if table.batches == 1 else f"{table.name} {place + 1}",
         model=_model(f"{where}.model", table.model),
         images=_images(table, folder),
         size=_size(f"{where}.size", table.size),
@@ -230,6 +234,8 @@ def _client(number: int, table: ClientTable, folder: Path, audit: AuditTable) ->
         seed=table.seed,
         decoys=audit.metrics.decoys,
         others=ANOTHER in audit.controls,
+        place=place,
+        batches=table.batches,
     )
     # Results show the folder as the audit file writes it, not the full path on this machine.
     return dataclasses.replace(client, source=table.images)

@@ -43,6 +43,8 @@ class ClientTable:
         size: Height and width of the pictures in pixels, or both in a list.
         channels: 3 for RGB, 1 for grey.
         batch: Pictures in the batch.
+        batches: Number of batches of the source, each of other pictures; with more than one the clients are called
+            `NAME 1`, `NAME 2` and so on.
         classes: Number of classes of the model; None for the number of classes that the pictures show.
         training: SPEC of the local training.
         labels_csv: A CSV of labels relative to the TOML file; None for labels from sub-folders.
@@ -59,6 +61,7 @@ class ClientTable:
     size: Any = 64
     channels: AtLeastOne = 3
     batch: AtLeastOne = 8
+    batches: AtLeastOne = 1
     classes: AtLeastOne | None = None
     training: str = "fedsgd"
     labels_csv: str | None = None

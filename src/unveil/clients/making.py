@@ -42,6 +42,8 @@ def make_client(
     seed: int = 0,
     decoys: int = 0,
     others: bool = False,
+    place: int = 0,
+    batches: int = 1,
 ) -> Client:
     """Load the pictures, build the model, check that they fit together, and rehearse the client's training.
 
@@ -61,6 +63,8 @@ def make_client(
         seed: Seed of the model's weights and of the choice of pictures.
         decoys: Number of further pictures of the source to load as decoys.
         others: Load another client's batch too, if the source has enough pictures.
+        place: Which batch of the source this client has, from 0; those of other places hold other pictures.
+        batches: Number of batches that clients of this source have; decoys and the other client are none of them.
 
     Raises:
         UsageError: Pictures, labels or the model cannot be used, or do not fit together.
@@ -69,8 +73,8 @@ def make_client(
     named = ModelName.parse(model) if isinstance(model, str) else model
     _refuse_giants(name, batch + decoys + others * batch, channels * height * width)
     shape = _Shape(height, width, channels, seed)
-    pictures = shape.load(images, count=batch, labels_csv=labels_csv)
-    rest = _Rest(images, labels_csv, batch) if gallery is None else _Rest(gallery, None, 0)
+    pictures = shape.load(images, count=batch, labels_csv=labels_csv, skip=place * batch)
+    rest = _Rest(images, labels_csv, batches * batch) if gallery is None else _Rest(gallery, None, 0)
     decoyed = rest.load(decoys, shape) if decoys else None
     neighbour = rest.others(batch, shape, skip=decoys, unlike=pictures.images) if others else None
     classes = _classes(name, pictures, classes)
@@ -166,7 +170,7 @@ class _Shape:
 
 @dataclass(frozen=True)
 class _Rest:
-    """The pictures of a source that are not in the batch, which has the first `taken` pictures of the choice."""
+    """The pictures of a source that are in no batch; the batches have the first `taken` pictures of the choice."""
 
     source: str
     labels_csv: str | None
