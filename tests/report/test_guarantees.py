@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,25 @@ def test_without_noise_and_clipping_the_report_is_silent(trial: MakeTrial, folde
     assert privacy_lines(summarise(made)) == []
     assert summary(summarise(made)) == ""
     assert "What theory allows any attack" not in write_report(folder, made).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("local", "obfuscation", "without_noise", "name"),
+    [
+        ("fedsgd:clip=1,noise=1", "none", "fedsgd", "fedsgd:clip=1,noise=1"),
+        ("fedsgd:clip=1,noise=1", "fp16", "fedsgd", "fedsgd:clip=1,noise=1, then fp16"),
+        ("fedsgd:clip=1", "gaussian:sigma=0.1", "", "fedsgd:clip=1, then gaussian:sigma=0.1"),
+        ("fedsgd:clip=1", "dpsgd:clip=1,noise=1", "", "dpsgd:clip=1,noise=1"),
+        ("fedavg:steps=1,lr=1,clip=1,noise=1", "unknown, as exact", "", "fedavg:steps=1,lr=1,clip=1,noise=1"),
+    ],
+)
+def test_the_line_names_what_makes_it_private(
+    trial: MakeTrial, local: str, obfuscation: str, without_noise: str, name: str
+) -> None:
+    stages = "none" if obfuscation.startswith("unknown") else obfuscation
+    made = trial(training=local, obfuscation=obfuscation, privacy=of(local, stages))
+    line = summary(summarise([replace(made, without_noise=without_noise)]))
+    assert line.startswith(f"Differential privacy: {name} ε ")
 
 
 def test_the_terminal_has_one_line(trials: list[Trial]) -> None:

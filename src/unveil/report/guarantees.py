@@ -92,13 +92,21 @@ def summary(rows: Sequence[Row]) -> str:
     for row in rows:
         for statement in row.privacy:
             if statement.epsilon is None:
-                without[row.training if row.is_baseline else row.obfuscation] = None
+                without[_name(row, statement)] = None
                 continue
-            name = row.training if statement.unit == "example" else row.obfuscation
             terms = f"ε {epsilon(statement.epsilon)} at δ {statement.delta:g} for {UNITS[statement.unit]}"
-            guaranteed[f"{name} {terms}"] = None
+            guaranteed[f"{_name(row, statement)} {terms}"] = None
     said = [*guaranteed, *([f"no guarantee for {', '.join(without)}"] if without else [])]
     return f"Differential privacy: {'; '.join(said)}." if said else ""
+
+
+def _name(row: Row, statement: PrivacyStatement) -> str:
+    """Return what makes a row private, or fails to: its local training, its obfuscation, or both."""
+    if row.is_baseline:
+        return row.training
+    if statement.unit == "client" or "clip=" not in row.training:
+        return row.obfuscation
+    return row.training if row.obfuscation.startswith("unknown") else f"{row.training}, then {row.obfuscation}"
 
 
 def epsilon(value: float) -> str:
