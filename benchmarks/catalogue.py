@@ -15,6 +15,7 @@ from benchmarks import (
     peeling,
     priors,
     published,
+    reliability,
     scoring_cost,
     sources,
     study,
@@ -30,6 +31,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, trained, train_mode, transformers, peeling, fingerprint, bounds),
+        *(tuning, trained, train_mode, transformers, peeling, fingerprint, bounds, reliability),
     )
 }

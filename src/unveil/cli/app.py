@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KINDS = ("models", "trainings", "obfuscations", "attacks", "enhancers", "metrics")
 TEMPLATE = Path(__file__).with_name("template.toml")
 USAGE, INTERNAL = 2, 3
+SEED = click.IntRange(0, 2**63 - 1)  # torch takes no larger one
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -127,7 +128,7 @@ def demo(out: Path, float32: bool) -> None:
 @click.option("--weights", metavar="FILE", help="Of a recorded difference or gradient: the weights before it.")
 @click.option("--global", "before", type=click.Path(path_type=Path), help="Of recorded weights: those before training.")
 @click.option("--attack", "attacks", multiple=True, metavar="SPEC", help="On a recorded update.  [default: unveil]")
-@click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), help="On a recorded update.  [default: 0]")
+@click.option("--seed", "seeds", multiple=True, type=SEED, help="On a recorded update.  [default: 0]")
 @click.option(
     "--images",
     type=click.Choice(["none", "blurred", "full"]),
@@ -211,7 +212,7 @@ def check(file: Path, overrides: tuple[str, ...], variant: str | None) -> None:
 @click.option("--clients", default=400, show_default=True, help="Simulated clients of 16 pictures, attacked for pairs.")
 @click.option("--steps", default=20_000, show_default=True, help="Training steps.")
 @click.option("--lr", default=4e-4, show_default=True, help="Learning rate.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option(
     "--evaluate",
     multiple=True,

@@ -48,7 +48,7 @@ def writing(folder: Path, option: str) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except (OSError, UnicodeEncodeError) as error:  # the latter if a path has half of a surrogate pair
+    except (OSError, ValueError) as error:  # the latter if a path has a null, or half of a surrogate pair
         reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"cannot write to {folder}: {reason}; free the disk, or choose another folder with {option}"

@@ -1,0 +1,1 @@
+"""What `benchmarks/reliability.py` tries: kills, power cuts, hostile files and folders, texts that are no settings."""
