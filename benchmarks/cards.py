@@ -18,8 +18,7 @@ from typing import cast
 
 from benchmarks.frame import Places
 from unveil.core.fingerprints import overlap
-from unveil.enhancers import CATALOGUE
-from unveil.enhancers.learned import SHIPPED
+from unveil.enhancers import CATALOGUE, path_of
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights
 from unveil.fitting.fit import write
@@ -45,7 +44,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Places.data)
     parser.add_argument("--clients", type=int, default=40)
     args = parser.parse_args()
-    kept = {name: load_weights(SHIPPED / f"{name}.safetensors") for name in CATALOGUE}
+    kept = {name: load_weights(path_of(name)) for name in CATALOGUE}
     source = read_source(args.data / "caltech99_128.npz", split=1)
     prints = source.fingerprints
     known = {row for network, seen, _ in kept.values() for row in overlap(prints, seen).tolist()}
@@ -62,7 +61,7 @@ def main() -> int:
         else:
             card.setdefault("judged", SHARED)
         before = card.pop("checksum")
-        after = write(network, SHIPPED / f"{name}.safetensors", seen=seen, card=card)["checksum"]
+        after = write(network, path_of(name), seen=seen, card=card)["checksum"]
         if after != before:
             raise SystemExit(f"{name}: the weights changed ({before} to {after}); restore them from version control")
     return 0

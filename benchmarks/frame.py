@@ -12,6 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 
+RESEARCH_WEIGHTS = ROOT / "research-weights" / "unveil_research_weights"
+os.environ.setdefault("UNVEIL_WEIGHTS", str(RESEARCH_WEIGHTS))  # enhancers that are not in the package
+
 Case = Any
 """A frozen value whose `str` is its key in the results."""
 

@@ -26,7 +26,7 @@ from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.core.batch import Batch
 from unveil.core.fingerprints import fingerprints, overlap
-from unveil.enhancers import CATALOGUE
+from unveil.enhancers import CATALOGUE, path_of
 from unveil.enhancers.learned import SHIPPED, Learned
 from unveil.fitting.sources import read_source
 from unveil.report.statistics import bootstrap_mean
@@ -97,7 +97,7 @@ def pictures(source: str, data: Path) -> Batch:
         name = {"Caltech test": "caltech99_128.npz", "blood cells": "bccd_cells96.npz"}[source]
         found = read_source(data / name, split=1)
         images, labels = found.images(range(len(found))), torch.from_numpy(found.labels)
-    seen = torch.cat([Learned(name, SHIPPED / f"{name}.safetensors").seen for name in CATALOGUE])
+    seen = torch.cat([Learned(name, path_of(name)).seen for name in CATALOGUE])
     known = set(overlap(fingerprints(images), seen).tolist())
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
     rows = [row for row in order if row not in known]

@@ -15,6 +15,8 @@ from torch import Generator
 from seeds import seeded
 
 torch.set_num_threads(1)
+RESEARCH_WEIGHTS = Path(__file__).resolve().parents[1] / "research-weights" / "unveil_research_weights"
+os.environ.setdefault("UNVEIL_WEIGHTS", str(RESEARCH_WEIGHTS))
 
 
 @pytest.fixture

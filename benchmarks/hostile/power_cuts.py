@@ -90,7 +90,7 @@ class _Disk:
 
         def fsync(file: int) -> None:
             if next(self.moments) == 0:
-                self.rebuild()
+                self.leave()
                 os._exit(CUT)
             real(file)
             self.synced(file)
@@ -113,7 +113,7 @@ class _Disk:
         else:
             self.contents[found.st_ino] = path.read_bytes()
 
-    def rebuild(self) -> None:
+    def leave(self) -> None:
         """Write what is left into the folder `left`; nothing if the results folder's own name was not synced."""
         above = self.folders.get(self.out.parent.stat().st_ino, {})
         if self.out.name in (set(os.listdir(self.out.parent)) if self.names else above):

@@ -78,7 +78,7 @@ def test_a_disk_holds_what_was_synced_and_nothing_else(tmp_path: Path) -> None:
             os.close(opened)
         (out / "kept").write_bytes(b"later, and not synced")
         (out / "late").write_bytes(b"content")
-        disk.rebuild()
+        disk.leave()
         assert (left / "kept").read_bytes() == b"content"
         assert (left / "empty").read_bytes() == b""
         assert (left / "late").exists() is names

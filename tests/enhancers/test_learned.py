@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from unveil.core.update import Update
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import ClassConditionalGenerator
 from unveil.enhancers.learned import SHIPPED, Learned, classes_of, restored
+from unveil.enhancers.research import CHECKSUMS
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import load_weights, save_weights
 from unveil.metrics.alignment import align
@@ -257,15 +259,39 @@ SIZES = 12e6  # bytes: a package that everybody installs stays small
 
 @pytest.mark.slow
 def test_what_is_shipped_loads_has_its_card_and_is_small() -> None:
-    files = sorted(SHIPPED.glob("*.safetensors"))
-    assert {path.stem for path in files} == set(enhancers.CATALOGUE)
+    files = [enhancers.path_of(name) for name in enhancers.CATALOGUE]
+    shipped = {path.stem for path in SHIPPED.glob("*.safetensors")}
+    assert shipped == {name for name, (data, _) in PICTURES.items() if data == CALTECH[0]}
+    assert shipped == set(enhancers.CATALOGUE) - set(CHECKSUMS)
     assert sum(path.stat().st_size for path in files) <= SIZES
     for path in files:
         enhancer = Learned(path.stem, path)
         assert (enhancer.card["data"], enhancer.card["licence"]) == PICTURES[path.stem]
+        assert str(enhancer) == path.stem
+        assert enhancer.card["checksum"] == CHECKSUMS.get(path.stem, enhancer.card["checksum"])
         assert enhancer.card["checksum"] in path.with_suffix(".md").read_text()
         assert sum(p.numel() for p in load_weights(path)[0].parameters()) <= 3_000_000
         assert len(enhancer.seen) == enhancer.card["pictures"]
+
+
+def test_weights_for_research_alone_are_added_by_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = enhancers.path_of("semantic-cifar10")
+    monkeypatch.setenv("UNVEIL_WEIGHTS", os.pathsep.join([str(tmp_path), ""]))
+    monkeypatch.setattr("unveil.enhancers.research.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"'semantic-cifar10' is not part of unveil, .* install the folder"):
+        enhancers.parse("semantic-cifar10")
+    (tmp_path / "semantic-cifar10.safetensors").write_bytes(enhancers.path_of("semantic").read_bytes())
+    with pytest.raises(UsageError, match="holds other weights than semantic-cifar10"):
+        enhancers.parse("semantic-cifar10")
+    monkeypatch.setenv("UNVEIL_WEIGHTS", str(installed.parent))
+    assert str(enhancers.parse("semantic-cifar10")) == "semantic-cifar10"
+
+
+def test_the_package_of_such_weights_is_found_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = enhancers.path_of("semantic-cifar10").parent
+    monkeypatch.delenv("UNVEIL_WEIGHTS")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    assert enhancers.path_of("semantic-cifar10").samefile(folder / "semantic-cifar10.safetensors")
 
 
 @pytest.mark.slow

@@ -15,15 +15,17 @@ from unveil.core.protocols import Enhancer
 from unveil.core.registry import build, split
 from unveil.core.third_parties import installed
 from unveil.enhancers.learned import SHIPPED, Learned
+from unveil.enhancers.research import CHECKSUMS, weights_of
 
 NONE = "none"
 CATALOGUE: Mapping[str, str] = {
     "faithful": "Restores pictures as near to the truth as it can (PSNR).",
     "sharp": "Restores pictures as people would want to see them (LPIPS).",
     "semantic": "Draws what a picture shows from its class, where pixels are gone: Caltech-101's 99 classes, 128 px.",
-    "semantic-tinyimagenet": "The same for the ten complete classes of Tiny ImageNet, 64 px.",
-    "semantic-cifar10": "The same for the ten classes of CIFAR-10, 32 px.",
+    "semantic-tinyimagenet": "The same for ten classes of Tiny ImageNet, 64 px; for research alone, to be added.",
+    "semantic-cifar10": "The same for the ten classes of CIFAR-10, 32 px; for research alone, to be added.",
 }
+"""Name -> what it does. Those to be added are not in this package; see `research`."""
 
 
 def parse(text: str) -> Enhancer | None:
@@ -37,9 +39,8 @@ def parse(text: str) -> Enhancer | None:
     """
     if text == NONE:
         return None
-    shipped = SHIPPED / f"{text}.safetensors"
     if text in CATALOGUE:
-        return Learned(text, shipped).checked()
+        return _named(text)
     if "/" not in text and not is_regular(Path(text)):
         others = installed("enhancer", CATALOGUE)
         name, _ = split("enhancer", text, others)
@@ -51,3 +52,16 @@ def parse(text: str) -> Enhancer | None:
             "of `unveil fit`"
         )
     return Learned(shown(Path(text).name), Path(text)).checked()
+
+
+def path_of(name: str) -> Path:
+    """Return the file of weights with a name in `CATALOGUE`; raise a `UsageError` if it is to be added and was not."""
+    return weights_of(name) if name in CHECKSUMS else SHIPPED / f"{name}.safetensors"
+
+
+def _named(name: str) -> Learned:
+    """Return the enhancer with a name in `CATALOGUE`; raise a `UsageError` if its weights are missing or others."""
+    found = Learned(name, path_of(name)).checked()
+    if found.card["checksum"] != CHECKSUMS.get(name, found.card["checksum"]):
+        raise UsageError(f"{shown(found.path)} holds other weights than {name}; give the file under another name")
+    return found

@@ -17,6 +17,7 @@ from unveil.core.reconstruction import Reconstruction
 from unveil.core.types import Images
 from unveil.enhancers.conditioning import hints_of
 from unveil.enhancers.generator import ClassConditionalGenerator
+from unveil.enhancers.research import CHECKSUMS
 from unveil.enhancers.restorer import Restorer
 from unveil.enhancers.weights import Network, load_weights
 
@@ -96,7 +97,8 @@ class Learned:
 
     def __str__(self) -> str:
         # The checksum, because two files may have the same name.
-        return self.name if self.path.parent == SHIPPED else f"{self.name}@{self.card['checksum']}"
+        own = self.path.parent == SHIPPED or self.card["checksum"] == CHECKSUMS.get(self.name)
+        return self.name if own else f"{self.name}@{self.card['checksum']}"
 
 
 def restored(
