@@ -10,6 +10,7 @@ from unveil.audits.results import read_trials
 from unveil.clients.client import Client
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
+from unveil.core.circumstances import changed, differing
 from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Obfuscation
 from unveil.obfuscations import parse as parse_obfuscation
@@ -141,3 +142,29 @@ def test_run_tells_how_far_it_is(client: Client, tmp_path: Path) -> None:
     assert starts_and_ends == [(0, 2, "none", None), (1, 2, "none", None), (1, 2, "sign", None), (2, 2, "sign", None)]
     assert sum(item[3] is not None for item in reported) == 4
     assert [s.trial is not None for s in seen if s.step is None] == [False, True, False, True]
+
+
+def test_going_on_under_other_circumstances_is_announced(
+    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    attack = Counting()
+    trials = run(an_audit(client, attack, seeds=(0,)), tmp_path)
+    assert caplog.text == ""
+    path = tmp_path / "results.jsonl"
+    threads = trials[0].versions["threads"]
+    path.write_text(path.read_text().replace(f'"threads":"{threads}"', '"threads":"99"'))
+    run(an_audit(client, attack, seeds=(0,)), tmp_path)
+    says = (
+        f"finished trials were computed under other circumstances (threads 99, now {threads}), which can change scores"
+    )
+    assert says in caplog.text
+    assert len(attack.calls) == 2 * len(trials)
+
+
+def test_circumstances_that_differ_are_named() -> None:
+    one, two = {"threads": "1", "torch": "2.6", "python": "3.11"}, {"threads": "2", "torch": "2.6", "python": "3.12"}
+    assert changed([one, two], one) == "threads 2, now 1"
+    assert changed([one, {}], {"torch": "2.7"}) == "threads 1, now not set; torch 2.6, now 2.7"
+    assert changed([one], one) == ""
+    assert differing([one, two, {}]) == ["threads"]
+    assert differing([one, one]) == []

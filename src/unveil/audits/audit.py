@@ -22,9 +22,10 @@ from unveil.audits.noting import note_run
 from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import ThreatModel
-from unveil.audits.trial import arithmetic_of, run_trial, settings_of, shape_of
+from unveil.audits.trial import arithmetic_of, run_trial, settings_of, shape_of, versions_on
 from unveil.audits.trial_pictures import is_whole
 from unveil.clients.client import Client
+from unveil.core.circumstances import changed
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import make_folder, shown
 from unveil.core.locks import locked
@@ -60,6 +61,11 @@ class Runnable(Protocol):
     @property
     def images(self) -> Kept:
         """Which pictures the results keep."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where attacks are computed."""
         ...
 
     def __len__(self) -> int: ...
@@ -129,6 +135,11 @@ class Audit:
         check_kept(self.images)
         if min(self.seeds) < 0:
             raise UsageError(f"audit: expected seeds of at least 0, got {min(self.seeds)}; use 0, 1, 2")
+
+    @property
+    def device(self) -> torch.device:
+        """Where attacks are computed."""
+        return self.clients[0].batch.images.device
 
     def __len__(self) -> int:
         return sum(1 for _ in self.trials())
@@ -273,6 +284,7 @@ def run(
         kept = {key: trial for key, trial in _kept(folder).items() if key in tasks}
         if len(kept) < len(tasks):  # a run that computes nothing is none
             note_run(folder, command=command, author=author)
+            _announce_other_circumstances(folder, kept.values(), audit.device)
         for key, task in tasks.items():
             if key in kept:
                 continue
@@ -285,6 +297,17 @@ def run(
             kept[key] = trial
             report(dataclasses.replace(progress, done=len(kept), trial=trial))
     return [kept[key] for key in tasks]
+
+
+def _announce_other_circumstances(folder: Path, kept: Iterable[Trial], device: torch.device) -> None:
+    """Log a warning if finished trials were computed in a way in which this process will not compute the rest."""
+    if other := changed([trial.versions for trial in kept], versions_on(device)):
+        log.warning(
+            "%s: finished trials were computed under other circumstances (%s), which can change scores by more than the "
+            "last digits; they are kept, and another folder with --out computes all of them alike",
+            shown(folder),
+            other,
+        )
 
 
 def _kept(folder: Path) -> dict[str, Trial]:

@@ -97,7 +97,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """Return what the last digits of results depend on in this machine, in words; `Trial.versions` keeps them."""
+    """Return what scores depend on in this machine, in words; `Trial.versions` keeps them. See `circumstances`."""
     with full_precision(device):
         products = torch.get_float32_matmul_precision()
         found = {

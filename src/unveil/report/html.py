@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from unveil.core.circumstances import differing
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, write_whole
 from unveil.core.records import Trial
@@ -120,6 +121,7 @@ def render(
         reproduce=reproduce,
         settings=settings,
         versions=_versions(trials),
+        differing=differing([trial.versions for trial in trials]),
         wall=WALL,
         alpha=ALPHA,
     )

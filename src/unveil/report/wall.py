@@ -15,6 +15,7 @@ from unveil.report.criteria import without_originals
 from unveil.report.decibels import Step, along_the_scale
 from unveil.report.metric_agreement import Agreement, Overlooked
 from unveil.report.rows import Picture, Row
+from unveil.report.thumbnail import thumbnail
 
 BAND = 8
 """Pictures in a row of the wall; the originals are repeated above each band, so that every pair is close."""
@@ -22,8 +23,7 @@ BAND = 8
 WALL = 32
 """Most pictures of a batch that the page shows; scores are means over all pictures."""
 
-PICTURE = 32 * MIB  # largest picture file that the page embeds
-PNG = b"\x89PNG\r\n\x1a\n"
+PICTURE = 96 * MIB  # largest picture file that is read for the page
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ def _own_scores(picture: Picture) -> str:
 
 
 def _shown(folder: Path, path: str, alt: str, caption: str = "") -> Shown:
-    """One embedded PNG; another file type, and a file outside the folder, counts as missing."""
-    content = content_of(folder, path, PICTURE)
-    if not content.startswith(PNG):
+    """One embedded PNG, made smaller if it is large; another file type, and a file outside, counts as missing."""
+    content = thumbnail(content_of(folder, path, PICTURE))
+    if not content:
         return Shown(None, alt, caption, False)
     width = int.from_bytes(content[16:20], "big")
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")

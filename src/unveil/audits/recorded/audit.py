@@ -50,6 +50,11 @@ class RecordedAudit:
         if min(self.seeds) < 0:
             raise UsageError(f"audit: expected seeds of at least 0, got {min(self.seeds)}; use 0, 1, 2")
 
+    @property
+    def device(self) -> torch.device:
+        """Where attacks are computed."""
+        return self.clients[0].update_device
+
     def __len__(self) -> int:
         return len(self.clients) * len(self.attacks) * len(self.seeds)
 

@@ -1,0 +1,32 @@
+"""What scores depend on beside settings and seeds: processor, threads and torch. Results record it in `versions`.
+
+Sums are rounded in another order with another number of threads, another processor or another torch. A search amplifies
+that: it compares losses and counts votes, and where two are nearly equal the last digit decides which way it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+NAMES = ("processor", "bfloat16", "threads", "float32 products", "tf32", "device", "torch")
+"""Keys of `Trial.versions` with which scores change."""
+
+
+def changed(before: Sequence[Mapping[str, str]], now: Mapping[str, str]) -> str:
+    """Return what was different for some trial, as a phrase such as `threads 2, now 1`; empty for nothing.
+
+    Args:
+        before: The `versions` of trials.
+        now: The same of this process.
+    """
+    found = [
+        f"{name} {' and '.join(others)}, now {now.get(name, 'not set')}"
+        for name in NAMES
+        if (others := dict.fromkeys(v[name] for v in before if name in v and v[name] != now.get(name)))
+    ]
+    return "; ".join(found)
+
+
+def differing(versions: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the names in which trials were computed differently."""
+    return [name for name in NAMES if len({v[name] for v in versions if name in v}) > 1]
