@@ -149,15 +149,13 @@ def test_going_on_under_other_circumstances_is_announced(
 ) -> None:
     attack = Counting()
     trials = run(an_audit(client, attack, seeds=(0,)), tmp_path)
-    assert caplog.text == ""
     path = tmp_path / "results.jsonl"
     threads = trials[0].versions["threads"]
     path.write_text(path.read_text().replace(f'"threads":"{threads}"', '"threads":"99"'))
     run(an_audit(client, attack, seeds=(0,)), tmp_path)
-    says = (
-        f"finished trials were computed under other circumstances (threads 99, now {threads}), which can change scores"
-    )
-    assert says in caplog.text
+    assert caplog.text == ""  # nothing was computed
+    run(an_audit(client, attack, seeds=(0, 1)), tmp_path)
+    assert f"computed under other circumstances (threads 99, now {threads}), which can change scores" in caplog.text
     assert len(attack.calls) == 2 * len(trials)
 
 

@@ -303,8 +303,8 @@ def _announce_other_circumstances(folder: Path, kept: Iterable[Trial], device: t
     """Log a warning if finished trials were computed in a way in which this process will not compute the rest."""
     if other := changed([trial.versions for trial in kept], versions_on(device)):
         log.warning(
-            "%s: finished trials were computed under other circumstances (%s), which can change scores by more than the "
-            "last digits; they are kept, and another folder with --out computes all of them alike",
+            "%s: finished trials were computed under other circumstances (%s), which can change scores by more than "
+            "the last digits; they are kept, and another folder with --out computes all of them alike",
             shown(folder),
             other,
         )
