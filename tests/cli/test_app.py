@@ -395,6 +395,16 @@ def test_a_folder_of_other_settings_is_refused(call: Call) -> None:
 
 
 @pytest.mark.slow
+def test_a_part_of_a_folder_is_reported_and_the_rest_is_named(call: Call) -> None:
+    call("audit", "audit.toml", "--out", "out")
+    answer = call("audit", "audit.toml", "--out", "out", "--set", "obfuscations=['none']")
+    assert answer.code == 0
+    assert answer.err == "out also holds 1 trial of other settings; `unveil report out` reports all of them.\n"
+    assert "<code>sign</code>" not in Path("out/report.html").read_text(encoding="utf-8")
+    assert "\nsign " in call("report", "out").out
+
+
+@pytest.mark.slow
 def test_report_is_written_anew(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["unveil", "audit", "audit.toml", "--out", "out"])
     call("audit", "audit.toml", "--out", "out", "--author", "Ada")

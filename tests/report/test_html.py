@@ -371,6 +371,16 @@ def test_what_is_true_of_every_row_is_said_once(folder: Path, trial: MakeTrial) 
     assert page.text.count("One seed only") == 1
 
 
+def test_what_is_true_of_all_but_the_baseline_is_said_once(folder: Path, trial: MakeTrial) -> None:
+    tested = [trial(obfuscation=spec, notes=["Of these."]) for spec in ("fp16", "bf16")]
+    page, _ = read(folder, [trial(), *tested])
+    assert page.text.count("Of these.") == 1
+    assert "Of all but the baseline: Of these." in page.text
+    page, _ = read(folder, [trial(), tested[0]])
+    assert "Of all but" not in page.text  # of one obfuscation it stands with its verdict
+    assert page.text.count("Of these.") == 1
+
+
 def test_pictures_have_one_size_in_every_band(folder: Path, trial: MakeTrial) -> None:
     _, text = read(folder, [trial(psnr=[20.0 + n for n in range(11)], pictures=True)])
     assert re.findall(r'class="band" style="--n: (\d+)"', text) == ["8", "8"]

@@ -35,7 +35,9 @@ def run_and_present(audit: Runnable, folder: Path, *, as_json: bool, author: str
         author: Who answers for the audit; empty to name nobody.
     """
     from unveil.audits.audit import run
+    from unveil.audits.results import read_trials
     from unveil.cli.progress import shown
+    from unveil.report.formatting import count
 
     try:
         with shown(console(err=True)) as listener, redirect_stdout(sys.stderr):
@@ -48,6 +50,12 @@ def run_and_present(audit: Runnable, folder: Path, *, as_json: bool, author: str
         )
         sys.exit(INTERRUPTED)
     present(folder, trials, as_json=as_json, settings=json.dumps(audit.settings(), indent=2, ensure_ascii=False))
+    if others := len(read_trials(folder)) - len(trials):
+        say(
+            f"{folder} also holds {count(others, 'trial')} of other settings; `unveil report "
+            f"{shlex.quote(str(folder))}` reports all of them.",
+            err=True,
+        )
 
 
 def _kept(audit: Runnable, folder: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Section:
         leakage, losses: Its charts; None and empty where there is nothing to draw.
         legend: Family, outline and name of each marker.
         won_blindly: Headings of metrics that are left out, because a blind guess wins in them.
-        shared: What weakens every verdict, which is said once.
+        shared: What weakens every verdict -> how it is said once.
         common: What the attacker was granted in all rows.
         own: What the attacker was granted in a row alone.
     """
@@ -50,7 +50,7 @@ class Section:
     losses: Markup
     legend: Sequence[tuple[str, str, str]]
     won_blindly: Sequence[str]
-    shared: Sequence[str]
+    shared: Mapping[str, str]
     common: Sequence[str]
     own: Sequence[tuple[Row, Sequence[str]]]
 
@@ -76,10 +76,20 @@ def section(folder: Path, index: int, rows: list[Row]) -> Section:
     )
 
 
-def _shared(rows: Sequence[Row]) -> list[str]:
-    """What weakens every verdict of a section, which is said once; empty for a single row."""
-    said = [[*row.verdict.caveats, *row.notes] for row in rows]
-    return [sentence for sentence in said[0] if all(sentence in others for others in said)] if len(rows) > 1 else []
+def _shared(rows: Sequence[Row]) -> dict[str, str]:
+    """What weakens every verdict of a section, or each but the baseline's -> how it is said once.
+
+    Nothing is shared where there is a single row.
+    """
+    said = {place: [*row.verdict.caveats, *row.notes] for place, row in enumerate(rows)}
+    tested = [sentences for place, sentences in said.items() if not rows[place].is_baseline]
+    if len(tested) < 2:
+        tested = list(said.values())
+    if len(tested) < 2:
+        return {}
+    shared = [sentence for sentence in tested[0] if all(sentence in others for others in tested)]
+    everywhere = [sentence for sentence in shared if all(sentence in others for others in said.values())]
+    return {text: text if text in everywhere else f"Of all but the baseline: {text}" for text in shared}
 
 
 def _won_blindly(rows: Sequence[Row]) -> list[str]:
