@@ -13,31 +13,31 @@ MOST_PIXELS = 25_000_000
 """Most pixels of a picture that is made smaller, 75 MB as RGB. Larger ones are left out: a small file can be a bomb."""
 
 
-def thumbnail(content: bytes) -> bytes:
+def thumbnail(png: bytes) -> bytes:
     """Return a PNG of at most `SIDE` pixels a side.
 
     Args:
-        content: A file that anybody may have made.
+        png: A file that anybody may have made.
 
     Returns:
         The file itself if it is a PNG and small enough; empty if it is none, cannot be read or has too many pixels.
     """
-    if not content.startswith(PNG) or len(content) < 24:
+    if not png.startswith(PNG) or len(png) < 24:
         return b""
-    width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
     if max(width, height) <= SIDE:
-        return content
+        return png
     if width * height > MOST_PIXELS:
         return b""
     from PIL import Image
 
-    smaller = io.BytesIO()
+    content = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are measured above
-            with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+            with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
                 picture.thumbnail((SIDE, SIDE))
-                picture.save(smaller, format="PNG")
+                picture.save(content, format="PNG")
     except Exception:  # a decoder raises many kinds for a damaged file
         return b""
-    return smaller.getvalue()
+    return content.getvalue()
