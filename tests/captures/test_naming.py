@@ -55,7 +55,7 @@ def test_other_numbers_of_arrays_are_refused() -> None:
         named_as(recording([str(number) for number in range(5)]), network())
 
 
-@pytest.mark.parametrize("prefix", ["module.", "net.model."])
+@pytest.mark.parametrize("prefix", ["module.", "_module.", "net.model."])
 def test_a_common_prefix_is_taken_away(prefix: str) -> None:
     named = named_as(recording([prefix + name for name in STATE]), network())
     assert list(named.sent) == list(named.before) == STATE
