@@ -78,6 +78,20 @@ def test_what_cannot_be_simulated_is_one_gradient_of_unknown_length(facts: dict[
     assert says in note
 
 
+@pytest.mark.parametrize("facts", [{"steps": 1}, {"epochs": 1, "batch_size": 8}, {"steps": 1, "loss": "cross_entropy"}])
+def test_one_step_of_adam_is_the_sign_of_a_gradient(facts: dict[str, Any]) -> None:
+    assumed = training_of(of_facts(**SGD | facts | {"optimiser": "AdamW"}), pictures=8, has_buffers=False)
+    assert (assumed.training, assumed.scale, str(assumed.obfuscation)) == (parse("fedsgd"), False, "sign")
+    assert assumed.notes == ("One step of AdamW sends little but the signs of the gradient, and is taken for them.",)
+
+
+@pytest.mark.parametrize("facts", [{"steps": 2}, {"steps": 1, "batch_size": 4}, {"steps": 1, "loss": "other"}])
+def test_more_of_adam_is_not(facts: dict[str, Any]) -> None:
+    assumed = training_of(of_facts(**SGD | facts | {"optimiser": "adam"}), pictures=8, has_buffers=False)
+    assert assumed.obfuscation is None
+    assert not assumed.scale
+
+
 @pytest.mark.parametrize(
     ("missing", "says"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from unveil.captures.manifest import declared
 from unveil.captures.reading import read_recording
 from unveil.captures.writing import write_recording
 from unveil.clients.making import make_client
-from unveil.clients.training import FedAvg
+from unveil.clients.training import FedAvg, FedSGD
 from unveil.core.errors import UsageError
 from unveil.obfuscations import parse
 
@@ -121,6 +122,26 @@ def test_a_sparsified_update_has_entries_that_were_not_sent(tmp_path: Path) -> N
     assert made(recorded(tmp_path, simulated(), parse("fp16"), obfuscation="fp16")).update.coding.sparse is False
     inside = parse("svt:fraction=0.5,noise_var=2,gamma=0.01+fp16")
     assert made(recorded(tmp_path, simulated(), inside, obfuscation=str(inside))).update.coding.sparse
+
+
+def test_one_step_of_adam_is_the_signs_of_the_gradient(tmp_path: Path) -> None:
+    sender = simulated()
+    after = copy.deepcopy(sender.model)
+    optimiser = torch.optim.Adam(after.parameters(), lr=0.001)
+    torch.nn.functional.cross_entropy(after(sender.images), sender.labels).backward()
+    optimiser.step()
+    path, before = tmp_path / "update.safetensors", dict(sender.model.state_dict())
+    facts = FACTS | {"optimiser": "adam", "learning_rate": 0.001, "steps": 1}
+    write_recording(path, manifest=declared(**facts), before=before, client=dict(after.state_dict()))
+    client = made(path)
+    assert client.obfuscation == "sign"
+    for name, slope in FedSGD()(sender.model, sender.batch).items():
+        clear = slope.abs() > 1e-5  # a thousand times what Adam adds to the denominator
+        assert float(clear.float().mean()) > 0.5
+        assert torch.equal(client.update.tensors[name].sign()[clear], slope.sign()[clear])
+        torch.testing.assert_close(
+            client.update.tensors[name].abs()[clear], torch.full_like(slope[clear], 1e-3), rtol=2e-3, atol=0
+        )
 
 
 def test_a_summed_loss_is_simulated_and_a_normalisation_undone(tmp_path: Path) -> None:

@@ -14,9 +14,13 @@ from unveil.core.errors import UsageError
 from unveil.core.loss import Reduction
 from unveil.core.network import Mode
 from unveil.core.protocols import BufferSetting, LocalTraining, Obfuscation
+from unveil.obfuscations.sign import Sign
 
 PLAIN = ("sgd",)
 """Optimisers that unveil's clients have."""
+
+SIGNS = ("adam", "adamw")
+"""Optimisers whose first step moves each entry by the learning rate, wherever its gradient is not tiny."""
 
 
 MOST_STEPS = 1_000
@@ -30,11 +34,13 @@ class AssumedTraining:
     Args:
         training: The local training; one gradient if the recording does not say enough.
         scale: Whether the update is as long as this training makes it.
+        obfuscation: What the client's optimiser makes of the gradient; None for nothing that an obfuscation could say.
         notes: What was assumed, a sentence each.
     """
 
     training: LocalTraining
     scale: bool
+    obfuscation: Obfuscation | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -58,6 +64,11 @@ def training_of(recording: Recording, *, pictures: int, has_buffers: bool) -> As
     if recording.gradient:
         training = FedSGD(mode=mode, buffers=buffers, **_loss(facts), **_clipping(facts))
         return AssumedTraining(training=training, scale=True, notes=tuple(notes))
+    optimiser = facts.optimiser.value or ""
+    if optimiser.lower() in SIGNS and facts.loss.value != "other" and _is_one_step(facts, pictures):
+        taken = f"One step of {optimiser} sends little but the signs of the gradient, and is taken for them."
+        training = FedSGD(mode=mode, buffers=buffers, **_loss(facts))
+        return AssumedTraining(training=training, scale=False, obfuscation=Sign(), notes=(*notes, taken))
     reason = _cannot_be_simulated(facts, pictures)
     if reason:
         return AssumedTraining(
@@ -122,6 +133,12 @@ def _several_steps(
     except UsageError as error:
         raise UsageError(f"recorded update: {error}; correct what it says with --fact") from None
     return AssumedTraining(training=training, scale=True, notes=tuple(notes))
+
+
+def _is_one_step(facts: Manifest, pictures: int) -> bool:
+    """Return whether the client took one step, on all of its pictures."""
+    size, steps = facts.batch_size.value or pictures, facts.steps.value
+    return size >= pictures and (steps == 1 or (steps is None and facts.epochs.value == 1))
 
 
 def _steps_an_epoch(facts: Manifest, pictures: int) -> int:

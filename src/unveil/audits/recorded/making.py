@@ -87,6 +87,8 @@ def recorded_client(
     update.check()
     assumed = training_of(recording, pictures=pictures, has_buffers=update.buffers is not None)
     obfuscation = obfuscation_of(facts)
+    if assumed.obfuscation is not None and (obfuscation is None or obfuscation.family == "none"):
+        obfuscation = assumed.obfuscation
     shape = (channels, height, width)
     blank = torch.full((min(pictures, 2), *shape), 0.5)
     knowledge = Knowledge(
