@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.hostile import cases, children, files, kills, power_cuts, results, strange_texts, weights
+from benchmarks.hostile import cases, children, files, kills, power_cuts, results, strange_texts
 from benchmarks.reliability import CAMPAIGNS, table, tried
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 
 
+@pytest.mark.slow
 def test_strange_texts_are_refused_in_a_sentence(tmp_path: Path) -> None:
     found = strange_texts.specs(count=20)
     assert found["wrong"] == []
@@ -58,10 +59,10 @@ def test_what_leaks_into_a_report_is_found(tmp_path: Path, content: str, says: s
     assert "code was run" in files.wrong(case, ended(code=0), tmp_path, size=1.0)
 
 
-def test_every_case_has_a_name_of_its_own() -> None:
-    names = [case.name for case in weights.cases() if case.kind == "enhancers"]
-    assert len(names) == len(set(names)) > 50
-    assert len(results.NONSENSE) > 60
+def test_every_record_of_nonsense_has_a_name_of_its_own() -> None:
+    names = [f"{where} {value!r}" for where, value in results.NONSENSE]
+    assert len(names) == len(set(names)) > 60
+    assert len(results.PATHS) == len(set(results.PATHS.values())) > 10
 
 
 def test_a_disk_holds_what_was_synced_and_nothing_else(tmp_path: Path) -> None:
