@@ -60,7 +60,8 @@ def test_what_leaks_into_a_report_is_found(tmp_path: Path, content: str, says: s
 
 
 def test_every_record_of_nonsense_has_a_name_of_its_own() -> None:
-    names = [f"{where} {value!r}" for where, value in results.NONSENSE]
+    short = [(where, value) for where, value in results.NONSENSE if not isinstance(value, list) or len(value) < 9]
+    names = [f"{where} {value!r}" for where, value in short]
     assert len(names) == len(set(names)) > 60
     assert len(results.PATHS) == len(set(results.PATHS.values())) > 10
 
