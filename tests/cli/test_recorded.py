@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from audits.recorded.recordings import AVERAGED, MODEL, recorded, save_truth, simulated
 from cli.test_app import Answer, Call, call
+from seeds import seeded
 from unveil.audits.results import read_trials
 from unveil.clients.training import FedAvg
+from unveil.core.pixels import png_of
 
 __all__ = ["call"]
 
@@ -47,6 +50,7 @@ def test_a_recorded_update_is_audited_with_and_without_its_pictures(call: Call, 
     assert answer.code == 0
     (trial,) = read_trials(Path("with"))
     assert set(trial.scores) >= {"psnr", "ssim"}
+    assert "reid_rank" not in trial.scores
     assert trial.settings["threat_model"] == "labels unknown"
     answer = call("report", "with")
     assert answer.code == 0
@@ -69,6 +73,21 @@ def test_facts_seeds_and_a_folder(call: Call, update: Path) -> None:
     ]
     assert {trial["settings"]["threat_model"] for trial in trials} == {"training unknown"}
     assert Path("audits/round").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.slow
+def test_originals_are_looked_for_among_decoys(call: Call, update: Path) -> None:
+    Path("others").mkdir()
+    for number in range(3):
+        pixels = torch.rand((3, 16, 16), generator=seeded(90 + number))
+        Path("others", f"{number}.png").write_bytes(png_of(pixels))
+    options = ("--model", MODEL, *QUICK, "--truth", "truth")
+    assert call("audit", update.name, *options, "--decoys", "others").code == 0
+    (trial,) = read_trials(Path("audits/update"))
+    assert all(1 <= rank <= 4 for rank in trial.scores["reid_rank"])
+    assert set(trial.outcomes["attack"].controls["labels only"]) >= {"reid_rank", "reid_top1"}
+    Path("others", "0.png").write_bytes(png_of(torch.zeros(3, 16, 16)))
+    refused(call("audit", update.name, *options, "--decoys", "others"), "results of other settings: decoys was")
 
 
 @pytest.mark.slow
@@ -114,6 +133,8 @@ def test_a_folder_without_recorded_updates_is_taken_for_an_audit_file(call: Call
         (("--model", MODEL, "--fact", "client=2020-01-01"), "--fact: .*; docs/format.md lists the facts"),
         (("--model", MODEL, "--global", "update.safetensors"), "has weights of its own before local training"),
         (("--model", "none_such:Net"), "none_such"),
+        (("--model", MODEL, "--decoys", "none"), "--decoys none is no folder; name the folder that holds the pictures"),
+        (("--model", MODEL, "--truth", "truth", "--decoys", "truth", *QUICK), "decoy 0 is picture 0 of the batch"),
         (("--model", MODEL, "--attack", "none_such"), "unknown attack 'none_such'"),
     ],
 )
@@ -128,6 +149,7 @@ def test_what_does_not_fit_a_recorded_update_is_refused(
     [
         ("--model", "lenet"),
         ("--truth", "."),
+        ("--decoys", "."),
         ("--fact", "a=1"),
         ("--weights", "a.pt"),
         ("--global", "a.pt"),

@@ -124,6 +124,7 @@ def demo(out: Path, float32: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @click.option("--model", metavar="MODULE:FACTORY", help="Of a recorded update: the client's network.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Of a recorded update: folder of its pictures.")
+@click.option("--decoys", type=click.Path(path_type=Path), help="With --truth: other pictures, for re-identification.")
 @click.option("--fact", "facts", multiple=True, metavar="NAME=VALUE", help="Of a recorded update, as examples=8.")
 @click.option("--weights", metavar="FILE", help="Of a recorded difference or gradient: the weights before it.")
 @click.option("--global", "before", type=click.Path(path_type=Path), help="Of recorded weights: those before training.")

@@ -28,6 +28,7 @@ class RecordedOptions:
         weights: File with the weights before local training, for recordings that are differences or gradients.
         before: File with the weights before local training, for recordings that are weights.
         truth: Folder of the client's pictures; of several clients, one with a folder for each, called like its file.
+        decoys: Folder of other pictures, among which re-identification looks for each original.
         facts: `NAME=VALUE` each, a fact that the manifest does not have or has wrong.
         attacks: SPECs; empty for unveil's own.
         seeds: Seeds; empty for 0.
@@ -37,6 +38,7 @@ class RecordedOptions:
     weights: str | None = None
     before: Path | None = None
     truth: Path | None = None
+    decoys: Path | None = None
     facts: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -75,6 +77,7 @@ def recorded_audit(
     from unveil import attacks
     from unveil.audits.recorded.audit import RecordedAudit
     from unveil.audits.recorded.making import recorded_client
+    from unveil.audits.recorded.truth import load_truth
     from unveil.captures.reading import read_recordings
     from unveil.metrics import CATALOGUE
     from unveil.metrics.perceptual import lpips
@@ -105,6 +108,7 @@ def recorded_audit(
         attacks=[attacks.parse(spec) for spec in options.attacks or ("unveil",)],
         seeds=options.seeds or (0,),
         images=images,
+        decoys=None if options.decoys is None else load_truth(options.decoys, clients[0].shape[1:], "--decoys"),
         metrics=CATALOGUE if lpips_weights is None else {**CATALOGUE, "lpips": lpips(lpips_weights)},
     )
 

@@ -17,8 +17,10 @@ from unveil.core.errors import UsageError
 from unveil.core.metric import Metric
 from unveil.core.protocols import Attack
 from unveil.core.records import Trial
+from unveil.core.types import Images
 from unveil.core.watch import Watch
 from unveil.metrics import CATALOGUE as METRICS
+from unveil.metrics.identity import pixels, reidentification
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class RecordedAudit:
         seeds: Whole numbers of at least 0; everything is run once for each.
         images: Which pictures the results keep; by default blurred ones, because the pictures are of real people.
         metrics: The metrics by name.
+        decoys: Other pictures, among which re-identification looks for each original; None leaves it out.
 
     Raises:
         UsageError: A list is empty or names something twice, or a seed is negative.
@@ -41,6 +44,7 @@ class RecordedAudit:
     seeds: Sequence[int] = (0,)
     images: Kept = "blurred"
     metrics: Mapping[str, Metric] = field(default_factory=lambda: METRICS)
+    decoys: Images | None = None
 
     def __post_init__(self) -> None:
         check_list("clients", [client.name for client in self.clients])
@@ -67,7 +71,10 @@ class RecordedAudit:
                     yield Task(settings=settings, seed=seed, run=partial(self._trial, client, attack, seed))
 
     def _trial(self, client: RecordedClient, attack: Attack, seed: int, watch: Watch | None) -> Trial:
-        return run_recorded_trial(client, attack, seed=seed, metrics=self.metrics, watch=watch)
+        metrics = self.metrics
+        if self.decoys is not None:
+            metrics = {**metrics, **reidentification(self.decoys, pixels)}
+        return run_recorded_trial(client, attack, seed=seed, metrics=metrics, watch=watch)
 
     def settings(self) -> dict[str, Any]:
         """Everything that the results depend on, as plain JSON."""
@@ -93,6 +100,7 @@ class RecordedAudit:
             "attacks": [str(attack) for attack in self.attacks],
             "seeds": list(self.seeds),
             "metrics": sorted(self.metrics),
+            "decoys": None if self.decoys is None else digest_of([self.decoys]),
             "images": self.images,
         }
 
