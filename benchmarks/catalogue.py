@@ -8,6 +8,7 @@ from benchmarks import (
     beyond,
     bounds,
     fingerprint,
+    flower,
     gain,
     iteration,
     labels,
@@ -31,6 +32,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, trained, train_mode, transformers, peeling, fingerprint, bounds, reliability),
+        *(tuning, trained, train_mode, transformers, peeling, fingerprint, bounds, reliability, flower),
     )
 }
