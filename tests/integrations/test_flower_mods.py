@@ -23,6 +23,7 @@ from unveil import obfuscations  # noqa: E402
 from unveil.audits.recorded import privacy  # noqa: E402
 from unveil.captures.conversion import update_of  # noqa: E402
 from unveil.captures.flower import drive, obfuscation_mod, recognised, recording_mod, recording_strategy  # noqa: E402
+from unveil.captures.obfuscating import generator_for  # noqa: E402
 from unveil.captures.reading import read_recording  # noqa: E402
 from unveil.captures.recording import Recording  # noqa: E402
 from unveil.core.errors import UsageError  # noqa: E402
@@ -132,7 +133,7 @@ def test_our_mod_sends_what_our_obfuscation_makes_of_the_change(tmp_path: Path, 
     recording = played(tmp_path, mod)
     assert recording.manifest.obfuscation.value == spec
     received = update_of(recording, Net())
-    generator = mod._generator("partition-0", 1)
+    generator = generator_for(3, "partition-0", 1)
     expected = obfuscations.parse(spec)(Update({n: t.clone() for n, t in own.tensors.items()}), generator=generator)
     for name, tensor in expected.tensors.items():
         assert torch.allclose(received.tensors[name], tensor, atol=1e-7, rtol=1e-6)
@@ -141,11 +142,9 @@ def test_our_mod_sends_what_our_obfuscation_makes_of_the_change(tmp_path: Path, 
 
 
 def test_randomness_differs_by_client_and_round_and_is_the_systems_without_a_seed() -> None:
-    seeded = obfuscation_mod("gaussian:sigma=1", seed=0)
-    seeds = {seeded._generator(c, n).initial_seed() for c in ("partition-0", "partition-1") for n in (1, 2, None)}
-    assert len(seeds) == 6
-    free = obfuscation_mod("gaussian:sigma=1")
-    assert free._generator("a", 1).initial_seed() != free._generator("a", 1).initial_seed()
+    clients = [(client, number) for client in ("partition-0", "partition-1") for number in (1, 2, None)]
+    assert len({generator_for(0, client, number).initial_seed() for client, number in clients}) == 6
+    assert generator_for(None, "a", 1).initial_seed() != generator_for(None, "a", 1).initial_seed()
 
 
 @pytest.mark.parametrize(
