@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from unveil import __version__
-from unveil.cli.presenting import INTERRUPTED, named_device, named_enhancer, present, results_folder, run_and_present
+from unveil.cli.presenting import (
+    INTERRUPTED,
+    named_device,
+    named_enhancer,
+    present,
+    results_folder,
+    run_and_present,
+    say_clients,
+)
 from unveil.cli.terminal import console, say, say_json, warnings_shown
 from unveil.core.errors import UsageError, one_line
 from unveil.core.files import write_new
@@ -184,6 +192,7 @@ def audit(
     with using("float32" if float32 else None):
         with redirect_stdout(sys.stderr):  # a client tries its model on the new device
             described = described.to(named_device(device))
+        say_clients(described.clients)
         folder = results_folder(file, variant, described.enhancer if enhancer is not None else None)
         run_and_present(described, out or folder, as_json=as_json, author=author or described.author)
 

@@ -226,6 +226,7 @@ def _client(number: int, place: int, table: ClientTable, folder: Path, audit: Au
         batch=table.batch,
         channels=table.channels,
         classes=table.classes,
+        class_names=table.class_names,
         training=training.parse(table.training),
         weights=None if table.weights is None else _beside(folder, table.weights),
         normalisation=_normalisation(f"{where}.normalise", table.normalise, table.channels),

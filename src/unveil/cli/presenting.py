@@ -12,17 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unveil.cli.terminal import console, say, say_json
-from unveil.core.errors import UsageError
+from unveil.core.errors import UsageError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from unveil.audits.audit import Runnable
+    from unveil.clients.client import Client
     from unveil.core.protocols import Enhancer
     from unveil.core.records import Trial
 
 PAGE = 110  # columns of a table that goes into a file or a pipe
 NOTHING, INTERRUPTED = 5, 130  # exit codes
+
+
+def say_clients(clients: Sequence[Client]) -> None:
+    """Print on standard error, before an audit, how well each client's model fits its batch, and what is in doubt."""
+    for client in clients:
+        for sentence in ([] if client.fit is None else [f"{client.fit.sentence}."]) + list(client.notes):
+            say(one_line(f"client {client.name}: {sentence}"), err=True)
 
 
 def run_and_present(audit: Runnable, folder: Path, *, as_json: bool, author: str = "") -> None:

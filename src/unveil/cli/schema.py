@@ -46,6 +46,8 @@ class ClientTable:
         batches: Number of batches of the source, each of other pictures; with more than one the clients are called
             `NAME 1`, `NAME 2` and so on.
         classes: Number of classes of the model; None for the number of classes that the pictures show.
+        class_names: Name of each class of the model, in the order of its outputs; the names of folders, or the labels
+            in the CSV, are looked up among them. Empty to number those in alphabetical order.
         training: SPEC of the local training.
         labels_csv: A CSV of labels relative to the TOML file; None for labels from sub-folders.
         gallery: Folder of the decoys and of the other client's pictures; None for the rest of `images`.
@@ -63,6 +65,7 @@ class ClientTable:
     batch: AtLeastOne = 8
     batches: AtLeastOne = 1
     classes: AtLeastOne | None = None
+    class_names: list[str] = dataclasses.field(default_factory=list)
     training: str = "fedsgd"
     labels_csv: str | None = None
     gallery: str | None = None

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn import Module
 
+from unveil.clients.batch_fit import BatchFit
 from unveil.clients.sending import obfuscated, trained_update
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import full_precision
@@ -74,6 +75,7 @@ class Client:
         weights: Name and checksum of the file of trained weights, for results; empty for none.
         normalisation: The normalisation in front of the model, for results; empty for none.
         notes: What a reader of results must know of the model and the pictures, a sentence each.
+        fit: How well the model fits the batch before the attack; None if that was not looked at.
 
     Raises:
         UsageError: Pictures or labels have another shape or type, pixels are not in [0, 1], labels are out of range, or
@@ -94,6 +96,7 @@ class Client:
     weights: str = ""
     normalisation: str = ""
     notes: tuple[str, ...] = ()
+    fit: BatchFit | None = None
 
     def __post_init__(self) -> None:
         who = f"client {self.name!r}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from unveil.clients.batch_fit import batch_fit, doubts
+from unveil.clients.class_names import renumbered
 from unveil.clients.client import Client, EvaluationSet
 from unveil.clients.models import ModelName, build_model
 from unveil.clients.models.checkpoints import load_into, read_checkpoint
@@ -34,6 +37,7 @@ def make_client(
     batch: int,
     channels: int = 3,
     classes: int | None = None,
+    class_names: Sequence[str] = (),
     training: LocalTraining,
     weights: str | None = None,
     normalisation: Normalisation | None = None,
@@ -55,6 +59,8 @@ def make_client(
         batch: Number of pictures in the batch.
         channels: 3 for RGB, 1 for grey.
         classes: Number of classes, at least 2; None for the number of classes in the pictures' source.
+        class_names: Name of each class of the model, in the order of its outputs; a picture's label is the place of its
+            folder's name among them. Empty to number the classes of the source in alphabetical order.
         training: The client's local training.
         weights: File of trained weights; None to keep the weights with which the model is built.
         normalisation: Normalisation in front of the model; None if the model takes pictures in [0, 1].
@@ -74,9 +80,14 @@ def make_client(
     _refuse_giants(name, batch + decoys + others * batch, channels * height * width)
     shape = _Shape(height, width, channels, seed)
     pictures = shape.load(images, count=batch, labels_csv=labels_csv, skip=place * batch)
+    there = len(pictures.class_names)
+    pictures = renumbered(name, pictures, class_names) if class_names else pictures
     rest = _Rest(images, labels_csv, batches * batch) if gallery is None else _Rest(gallery, None, 0)
     decoyed = rest.load(decoys, shape) if decoys else None
     neighbour = rest.others(batch, shape, skip=decoys, unlike=pictures.images) if others else None
+    if gallery is None and class_names:
+        decoyed = None if decoyed is None else renumbered(name, decoyed, class_names)
+        neighbour = None if neighbour is None else renumbered(name, neighbour, class_names)
     classes = _classes(name, pictures, classes)
     network = build_model(named, image_shape=(channels, height, width), classes=classes, seed=seed)
     checkpoint = None if weights is None else read_checkpoint(weights)
@@ -93,6 +104,8 @@ def make_client(
         client=shortened(training, batch),
         attacker=shortened(training, min(batch, FEW)),
     )
+    fit = batch_fit(network, held, training.mode)
+    doubted = doubts(fit, is_own=":" in named.name or checkpoint is not None, found=there, names=class_names)
     # Class indices of another source mean other classes, so its pictures get the labels of this batch.
     labels = pictures.labels.clone() if neighbour is None or gallery is not None else neighbour.labels
     return Client(
@@ -112,7 +125,8 @@ def make_client(
         source=str(images),
         weights="" if checkpoint is None else str(checkpoint),
         normalisation="" if normalisation is None else str(normalisation),
-        notes=(*pictures.notes, *notes),
+        notes=(*pictures.notes, *notes, *doubted),
+        fit=fit,
     )
 
 
