@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from benchmarks import (
     beyond,
     bounds,
+    doctor,
     fingerprint,
     flower,
     gain,
@@ -32,6 +33,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, trained, train_mode, transformers, peeling, fingerprint, bounds, reliability, flower),
+        *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability, flower),
     )
 }

@@ -139,7 +139,7 @@ def test_variances_that_no_batch_has_are_those_of_noise() -> None:
     ("change", "facts", "fact"),
     [
         (torch.tensor(0.19), {}, "buffers=obfuscated"),
-        (torch.tensor(-3), {}, "buffers=obfuscated"),
+        (torch.tensor(-0.5), {}, "buffers=obfuscated"),
         (torch.tensor(0), {}, "buffers=obfuscated"),
         (torch.tensor(7), {"steps": 5}, "steps=7"),
     ],
@@ -148,6 +148,15 @@ def test_counters_that_no_training_leaves(change: Tensor, facts: Mapping[str, An
     network = normed()
     found = diagnose(record(network, ones(network, **{"1.num_batches_tracked": change}), **facts), network)
     assert fault(found, "changed counters").fact == fact
+
+
+def test_counters_that_go_down_are_a_reversed_sign() -> None:
+    network = normed()
+    changes = {name: -tensor for name, tensor in ones(network).items()}
+    found = diagnose(record(network, changes), network)
+    assert fault(found, "sign").fact == "sign=reversed"
+    assert fault(found, "sign").evidence == "1 counters changed by -1, and counters never go down"
+    assert not {"changed counters", "obfuscated buffers"} & found.names
 
 
 def test_counters_of_training_are_no_fault() -> None:

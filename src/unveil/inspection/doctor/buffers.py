@@ -119,7 +119,7 @@ def passes(examined: Examined) -> int | None:
     return int(count) if count > 0 and count == int(count) else None
 
 
-COUNTERS = "changed counters"
+COUNTERS, SIGN = "changed counters", "sign"
 
 
 def counters(examined: Examined) -> Iterator[Fault | Untold]:
@@ -131,7 +131,15 @@ def counters(examined: Examined) -> Iterator[Fault | Untold]:
     statistics_moved = any(bool(t.any()) for t in statistics(examined).values())
     odd = [value for value in values if value < 0 or value != int(value)]
     found = f"{len(counts)} counters changed by {values[0]:g}" + (f" to {values[-1]:g}" if len(values) > 1 else "")
-    if odd or (values == [0.0] and statistics_moved):
+    if len(values) == 1 and values[0] < 0 and values[0] == int(values[0]) and not examined.recording.client:
+        yield Fault(
+            name=SIGN,
+            severity="error",
+            evidence=f"{found}, and counters never go down",
+            fix="differences are value after minus value before; say that the sign is reversed",
+            fact="sign=reversed",
+        )
+    elif odd or (values == [0.0] and statistics_moved):
         why = "which is no number of steps" if odd else "while the running statistics changed"
         yield Fault(
             name=COUNTERS,

@@ -21,17 +21,17 @@ OF_RECORD: tuple[Callable[[Examined], Findings], ...] = (
     frozen.frozen_layers,
     buffers.missing_buffers,
     buffers.kept_buffers,
-    buffers.obfuscated_buffers,
     buffers.counters,
+    buffers.obfuscated_buffers,
 )
 """Checks of what stands in the file, beside the network where it is at hand."""
 
 OF_EVIDENCE: tuple[Callable[[Evidence], Findings], ...] = (
+    momentum.momentum,
     weights.weights,
     mode.mode,
     pixels.normalisation,
     dropout.dropout,
-    momentum.momentum,
     length.length,
 )
 """Checks by rehearsals. What an earlier one corrects holds for the later ones."""
@@ -43,7 +43,7 @@ TOLD: Mapping[str, tuple[str, ...]] = {
     "missing_buffers": (buffers.MISSING,),
     "kept_buffers": (buffers.KEPT,),
     "obfuscated_buffers": (buffers.OBFUSCATED,),
-    "counters": (buffers.COUNTERS,),
+    "counters": (buffers.COUNTERS, buffers.SIGN),
     "weights": (weights.STALE,),
     "mode": (mode.MODE,),
     "normalisation": (pixels.NORMALISATION,),
@@ -56,7 +56,7 @@ TOLD: Mapping[str, tuple[str, ...]] = {
 WORST = ("error", "warning", "note")
 SPOILING = (weights.STALE, momentum.MOMENTUM, momentum.DECAY, tensors.REORDERED, finite.NON_FINITE)
 """Faults behind which later checks say nothing."""
-BELIEVED = ("mode", "normalisation", "buffers")
+BELIEVED = ("mode", "normalisation", "buffers", "sign")
 """Facts which later checks take as the fault says them."""
 
 
@@ -82,9 +82,9 @@ def diagnose(recording: Recording, network: Module | None = None, obfuscation: s
 
 
 def _found(examined: Examined) -> Iterator[Fault | Untold]:
-    named, start = set(), examined
+    named: set[str] = set()
     for check in OF_RECORD:
-        for one in check(start):
+        for one in check(examined):
             yield one
             if isinstance(one, Fault):
                 named.add(one.name)

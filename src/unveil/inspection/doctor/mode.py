@@ -75,6 +75,7 @@ def mode(evidence: Evidence) -> Findings:
         if not steps:
             yield Untold(name=MODE, reason="how the update lies to the weights in front of BatchNorm fits neither mode")
     elif found.says != examined.mode:
+        may_be_carried = found.says == "eval" and bool(examined.facts.momentum.value)
         yield Fault(
             name=MODE,
             severity="error",
@@ -82,7 +83,8 @@ def mode(evidence: Evidence) -> Findings:
             f"{found.ratio:.2g} times that of eval mode, as in {found.says} mode, and "
             + (f"the manifest says {said} mode" if said else f"an audit would assume {examined.mode} mode"),
             fix=f"say {found.says} mode",
-            fact=f"mode={found.says}",
+            fact=None if may_be_carried else f"mode={found.says}",
+            instead=("the optimiser kept its momentum of earlier rounds",) if may_be_carried else (),
         )
 
 

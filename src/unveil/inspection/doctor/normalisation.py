@@ -38,8 +38,8 @@ USUAL: Mapping[str, Numbers] = {
     "8-bit pixels, 0 to 255": ((0.0,), (1 / 255,)),
 }
 """Normalisations that systems use: mean and standard deviation of pixels in [0, 1]."""
-ROUNDS = 6
-"""Batches of dead leaves under each of them."""
+EXPOSURES = (-0.14, -0.07, -0.02, 0.02, 0.07, 0.14)
+"""What is added to the pixels of each batch of dead leaves: real batches are darker or brighter by as much."""
 WIDTHS = (0.08, 0.2, 0.3)
 """Standard deviations that real pictures have beside dead leaves: of the mean, and of the logarithms of its size and of
 the contrast."""
@@ -165,8 +165,9 @@ def _explains(
     assert examined.network is not None
     client = in_mode(examined.network, examined.mode)
     found = []
-    for seed in range(ROUNDS):
-        images = _normalised(evidence, evidence.pictures(len(labels), 100 + seed), numbers)
+    for seed, exposure in enumerate(EXPOSURES):
+        leaves = (evidence.pictures(len(labels), 100 + seed) + exposure).clamp(0, 1)
+        images = _normalised(evidence, leaves, numbers)
         if layer.is_statistics:
             found.append(of_statistics(layer, images))
             continue

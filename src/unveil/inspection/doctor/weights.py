@@ -22,6 +22,8 @@ LEAST = 32
 """Fewest entries of a tensor that arrived and are compared."""
 ALIKE = 0.5
 """Least cosine of a tensor between rehearsals; tensors that depend more on the pictures say too little."""
+ALIKE_IF_SPARSE = 0.8
+"""The same behind a sparsifier, which chose the entries by what they are in the update itself."""
 UNLIKE = 0.3
 """Share of that cosine below which no tensor lies at the right weights, where some have 0.4 and most 0.7 or more."""
 COMPARED = 5
@@ -110,7 +112,8 @@ def _compared(examined: Examined, rounds: Sequence[Tensors]) -> Likeness | None:
         name: mean(cosine(one[name], other[name]) for at, one in enumerate(sent) for other in sent[:at])
         for name in sent[0]
     }
-    names = sorted((name for name in usual if usual[name] >= ALIKE), key=lambda name: -usual[name])[:COMPARED]
+    least = ALIKE_IF_SPARSE if SPARSIFIERS & set(examined.stages) else ALIKE
+    names = sorted((name for name in usual if usual[name] >= least), key=lambda name: -usual[name])[:COMPARED]
     if not names:
         return None
     found = {name: abs(mean(cosine(examined.sent[name][arrived[name]], one[name]) for one in sent)) for name in names}
