@@ -39,6 +39,7 @@ class Ended:
 def warm() -> None:
     """Import here what commands import, so that children need not."""
     torch.set_num_threads(1)
+
     import unveil.audits.audit
     import unveil.captures.reading
     import unveil.cli.config

@@ -59,7 +59,7 @@ def pictures() -> Mapping[str, bytes]:
         "20,000 x 20,000 pixels": png(20_000, 20_000),
         "60,000 x 2^31 pixels": png(60_000, 2**31 - 1, rows=1),
         "no pixels": png(0, 5),
-        "fewer rows than it says": png(9_000, 9_000, rows=1),
+        "more pixels than are read, and fewer rows": png(11_000, 11_000, rows=1),
         "half a picture": png(40, 40)[:60],
         "EPS, which Ghostscript would run": EPS,
         "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
