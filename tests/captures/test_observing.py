@@ -241,6 +241,13 @@ def test_whether_buffers_are_sent_is_seen_by_their_names() -> None:
     assert buffers_of([], model.state_dict()) is None
 
 
+def test_no_hook_is_left_behind() -> None:
+    with Observer() as observer:
+        assert observer.steps == []
+        assert torch.nn.modules.module._has_any_global_hook()
+    assert not torch.nn.modules.module._has_any_global_hook()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using `torch.compile:UserWarning")
 def test_a_compiled_network_is_observed() -> None:

@@ -97,9 +97,12 @@ def test_local_dp_is_our_dpsgd(tmp_path: Path) -> None:
 
 
 def test_local_dp_makes_running_variances_negative(tmp_path: Path) -> None:
-    recording = played(tmp_path, recognised(LocalDpMod(1.0, 1.0, 1.0, 1e-5)))
-    negative = sum(int((t < 0).sum()) for name, t in recording.client.items() if name.endswith("running_var"))
-    assert negative > 0
+    negative = []
+    for number in range(20):  # Flower's noise has no seed: of each of these, half of the entries are negative
+        recording = played(tmp_path / str(number), recognised(LocalDpMod(1.0, 1.0, 0.01, 1e-5)))
+        negative += [t < 0 for name, t in recording.client.items() if name.endswith("running_var")]
+    share = float(torch.cat(negative).double().mean())
+    assert 0.2 < share < 0.8
     ours = played(tmp_path / "ours", obfuscation_mod("dpsgd:clip=1,noise=5", seed=0))
     assert bool((ours.client["body.1.running_var"] > 0).all())
 

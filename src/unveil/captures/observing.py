@@ -18,7 +18,11 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
@@ -108,6 +112,8 @@ class Observer:
         """Take the hooks away."""
         for hook in self._hooks:
             hook.remove()
+            # torch forgets this mark of a removed hook, and then warns whoever compiles a network.
+            _global_forward_hooks_with_kwargs.pop(hook.id, None)
         self._hooks = []
 
     def __enter__(self) -> Observer:
