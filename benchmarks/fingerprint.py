@@ -10,11 +10,13 @@ import torch
 
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
 from benchmarks.random_updates import client_of, kinds, network_of, sent_by
+from unveil.core.update import Update
 from unveil.inspection.fingerprint.equals import same_families, same_settings
 from unveil.inspection.fingerprint.fingerprint import fingerprint
 from unveil.obfuscations import parse
 
-NUMBERS = range(2000, 2300)  # constants were chosen on other numbers
+NUMBERS = range(3000, 3300)  # constants were chosen on other numbers
+OF_WEIGHTS = NUMBERS[:100]  # these are read a second time, from recorded weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +25,21 @@ class Case:
 
     Args:
         number: All that is drawn follows from it: pictures, weights, local training and obfuscation.
+        of_weights: The update is the difference of recorded float32 weights, before the round and after it.
     """
 
     number: int
+    of_weights: bool = False
 
     def __str__(self) -> str:
-        return f"{self.number}; {network_of(self.number)}; {'+'.join(kinds(self.number)) or 'none'}"
+        read = "; of weights" if self.of_weights else ""
+        return f"{self.number}; {network_of(self.number)}; {'+'.join(kinds(self.number)) or 'none'}{read}"
 
 
-CASES: Sequence[Case] = tuple(Case(number=number) for number in NUMBERS)
+CASES: Sequence[Case] = (
+    *(Case(number=number) for number in NUMBERS),
+    *(Case(number=number, of_weights=True) for number in OF_WEIGHTS),
+)
 
 
 def run(case: Case, places: Places) -> Result:
@@ -41,8 +49,12 @@ def run(case: Case, places: Places) -> Result:
     try:
         client = client_of(network_of(case.number), case.number, places.data)
         sent = sent_by(client, case.number)
+        received, before = sent.received, None
+        if case.of_weights:
+            before = {name: weight.detach() for name, weight in client.model.named_parameters()}
+            received = Update({name: before[name] - (before[name] - t) for name, t in received.tensors.items()})
         started = time.process_time()
-        found = fingerprint(sent.received)
+        found = fingerprint(received, before=before)
         used = time.process_time() - started
     finally:
         torch.set_num_threads(threads)
@@ -63,6 +75,11 @@ def missing(case: Case, places: Places) -> str:
     return places.no_pictures
 
 
+WEIGHTS: dict[str, Callable[[Case], bool]] = {
+    "`none`, of recorded weights": lambda case: not kinds(case.number),
+    "one stage, of recorded weights": lambda case: len(kinds(case.number)) == 1,
+    "two stages, of recorded weights": lambda case: len(kinds(case.number)) == 2,
+}
 GROUPS: dict[str, Callable[[Case], bool]] = {
     "`none`": lambda case: not kinds(case.number),
     "one stage": lambda case: len(kinds(case.number)) == 1,
@@ -80,8 +97,9 @@ def table(results: Results) -> str:
     alone = dict.fromkeys(kinds(case.number)[0] for case in CASES if len(kinds(case.number)) == 1)
     groups = dict(GROUPS)
     groups |= {f"`{kind}` alone": lambda case, kind=kind: kinds(case.number) == (kind,) for kind in sorted(alone)}
+    groups |= WEIGHTS
     for name, belongs in groups.items():
-        some = [results[str(case)] for case in kept if belongs(case)]
+        some = [results[str(case)] for case in kept if belongs(case) and case.of_weights == (name in WEIGHTS)]
         if some:
             seconds = sum(one["processor_seconds"] for one in some) / len(some)
             right, settings = (100 * sum(one[key] for one in some) / len(some) for key in ("family", "settings"))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unveil.inspection.fingerprint.findings import Finding
 from unveil.inspection.fingerprint.marchenko_pastur import Tail, noise_tail, part_of
+from unveil.inspection.fingerprint.noise_kind import is_laplace, quiet
 from unveil.inspection.fingerprint.received import Received
 
 LEAST = 2e-3  # of the head's root mean square: what is less is the rounding of weights, or nothing
@@ -18,9 +19,11 @@ DENSE = 0.97  # share of the entries that are not zero: noise leaves no zeros
 HEAVY = (
     0.45  # excess kurtosis above which noise is Laplace: it has 3, less the signal that is mixed in; a Gaussian has 0
 )
+UNCLEAN = 1.0  # the same where no matrix of low rank shows the noise alone, but rows that are nearly noise
 LARGE = 700_000  # entries of the largest matrix whose singular values are looked at
 MOST_ROWS = 200  # rows that are nearly noise alone and are looked at
 FEW, TOO_FEW = 200, 40  # numbers of noise alone, as many as would give the excess as exactly
+ENTRIES = 500  # of a tensor whose entries tell the kind of noise
 MATRICES = 4  # matrices whose singular values are looked at
 
 
@@ -75,12 +78,21 @@ def noisy(received: Received) -> Finding | None:
                 levels[other] = _level(received.values[other], tail.sigma, tail.entries)
     kind, excess, seen = _kind(received, levels, tails)
     setting, spread = _setting(received, levels)
+    parts = _parts(received, setting)
+    heavy = is_laplace(quiet(parts))
+    heavy = is_laplace([(matrix.flatten(), sigma) for matrix, sigma in parts]) if heavy is None else heavy
+    if heavy is not None:
+        kind = "laplace" if heavy else "gaussian"
     return Finding(
         spec=f"{kind}:{setting}",
-        confidence=_sureness(excess, seen),
+        confidence=0.97 if heavy is not None else _sureness(excess, seen),
         evidence=f"the rows of {name} do not sum to zero over the classes: noise of standard deviation "
-        f"{head.sigma:.3g} in entries of {rms:.3g}; {spread}; the noise's excess kurtosis is {excess:.2f} "
-        "(0 for Gaussian, 3 for Laplace)",
+        f"{head.sigma:.3g} in entries of {rms:.3g}; {spread}; "
+        + (
+            f"the noise's excess kurtosis is {excess:.2f} (0 for Gaussian, 3 for Laplace)"
+            if heavy is None
+            else f"the characteristic function of the entries is {'' if heavy else 'not '}above that of Gaussian noise"
+        ),
         equals=("dpsgd, or clip in front: a clipping norm cannot be told under noise",)
         if setting.startswith("sigma")
         else (f"{kind}:snr_db={-20 * math.log10(float(setting.partition('=')[2])):.3g}: the same but for the mean",),
@@ -125,7 +137,18 @@ def _kind(received: Received, levels: dict[str, Level], tails: list[Tail]) -> tu
         if whole < HEAVY:
             total, weight, seen = 0.0, 1.0, 1000
     excess = total / max(weight, 1e-9)
-    return ("laplace" if excess > HEAVY else "gaussian"), excess, round(weight)
+    heavy = HEAVY if any(tail.entries for tail in tails) else UNCLEAN
+    return ("laplace" if excess > heavy else "gaussian"), excess, round(weight)
+
+
+def _parts(received: Received, setting: str) -> list[tuple[Float[Tensor, "rows columns"], float]]:
+    """Each large tensor as a matrix, with the standard deviation of its noise by the setting that was found."""
+    key, _, value = setting.partition("=")
+    large = [v.flatten(1) for v in received.values.values() if v.dim() >= 2 and v.numel() >= ENTRIES]
+    if key == "sigma":
+        return [(matrix, float(value)) for matrix in large]
+    share = float(value) / math.sqrt(1 + float(value) ** 2)
+    return [(matrix, share * float(matrix.std(correction=0))) for matrix in large]
 
 
 def _sureness(excess: float, worth: int) -> float:

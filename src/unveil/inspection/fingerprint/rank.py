@@ -11,6 +11,7 @@ from unveil.inspection.fingerprint.received import Received
 
 EXACT = 4e-6  # singular values below this share of the largest are rounding
 FULL = 0.9  # of the singular values: a matrix with more of them is of full rank
+HIGH = 0.5  # of the rows or columns of the largest matrix: no factors of such a rank are worth sending
 MOST = 128  # rows and columns of a matrix that are looked at
 
 
@@ -24,6 +25,9 @@ def low_rank(received: Received) -> Finding | None:
     known = {n: rank for n, rank in ranks.items() if rank is not None}
     rank = max(known.values(), default=0)
     thin = [n for n in ranks if rank * sum(received.values[n].flatten(1).shape) < received.values[n].numel()]
+    widest = max((min(*received.values[n].flatten(1).shape, MOST) for n in thin), default=0)
+    if rank > HIGH * widest:
+        return None  # what is left of a matrix of full rank by a quantiser that made most of it zeros
     convolutions = [n for n in thin if received.values[n].dim() > 2]
     if not rank or not thin or any(ranks[n] is None for n in thin):
         return None

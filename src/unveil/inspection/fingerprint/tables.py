@@ -18,6 +18,8 @@ BLOCKS = tuple(2**power for power in range(14, 3, -1))
 SAMPLE = 1 << 17  # entries
 LOOKED_AT = 10  # blocks
 SURE = 40.0  # bits of evidence
+SMALLEST = 0.01  # of the largest magnitude; the smallest level of FP4 is 0.0052
+SOME = 0.3  # of the blocks
 MOST_FIT = 0.9  # of the blocks
 
 
@@ -30,6 +32,8 @@ def from_table(received: Received) -> Finding | None:
     for row in (values, sent) if received.counts[name] < received.sizes[name] else (values,):
         for table, levels in TABLES.items():
             for block in BLOCKS:
+                if table == "fp4" and not _is_uneven(row, block):
+                    continue  # its other levels are multiples of one step, as a quantiser with few levels has them
                 bits = _bits(row, torch.tensor(levels, dtype=torch.float64), block, received.relative)
                 if bits > SURE:
                     return Finding(
@@ -39,6 +43,16 @@ def from_table(received: Received) -> Finding | None:
                         f"{table} times the block's largest magnitude ({bits:.0f} bits of evidence)",
                     )
     return None
+
+
+def _is_uneven(row: Float[Tensor, " entries"], block: int) -> bool:
+    """Whether blocks hold levels of FP4 that are no multiples of one step: the smallest, or quarters beside thirds."""
+    blocks = row[: len(row) // block * block].reshape(-1, block) if len(row) >= block else row[None]
+    shares = blocks.abs() / blocks.abs().amax(1, keepdim=True).clamp_min(1e-300)
+    smallest = (shares > 0) & (shares < SMALLEST)
+    quarter, third = (shares - 1 / 4).abs() < SMALLEST, (shares - 1 / 3).abs() < SMALLEST
+    uneven = smallest.any(1) | (quarter.any(1) & third.any(1))
+    return bool(uneven.double().sum() >= SOME * (shares > 0).any(1).double().sum())
 
 
 def _bits(row: Float[Tensor, " entries"], levels: Float[Tensor, " levels"], block: int, relative: float) -> float:
