@@ -241,7 +241,7 @@ def test_whether_buffers_are_sent_is_seen_by_their_names() -> None:
     assert buffers_of([], model.state_dict()) is None
 
 
-def test_no_hook_is_left_behind() -> None:
+def test_no_mark_of_a_hook_is_left_behind() -> None:
     with Observer() as observer:
         assert observer.steps == []
         assert torch.nn.modules.module._has_any_global_hook()
