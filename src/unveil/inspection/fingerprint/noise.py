@@ -141,7 +141,7 @@ def _kind(received: Received, levels: dict[str, Level], tails: list[Tail]) -> tu
     return ("laplace" if excess > heavy else "gaussian"), excess, round(weight)
 
 
-def _parts(received: Received, setting: str) -> list[tuple[Float[Tensor, "rows columns"], float]]:
+def _parts(received: Received, setting: str) -> list[tuple[Float[Tensor, "_ _"], float]]:
     """Each large tensor as a matrix, with the standard deviation of its noise by the setting that was found."""
     key, _, value = setting.partition("=")
     large = [v.flatten(1) for v in received.values.values() if v.dim() >= 2 and v.numel() >= ENTRIES]

@@ -23,7 +23,7 @@ LEAST = 5_000  # entries
 QUIET = 1.3  # standard deviations of the noise, below which a row is nearly noise alone
 
 
-def quiet(parts: Sequence[tuple[Float[Tensor, "_ _"], float]]) -> list[tuple[Float[Tensor, " entries"], float]]:
+def quiet(parts: Sequence[tuple[Float[Tensor, "_ _"], float]]) -> list[tuple[Float[Tensor, " _"], float]]:
     """Return the entries of the rows that are nearly noise alone, for each matrix that has some.
 
     Args:
@@ -33,7 +33,7 @@ def quiet(parts: Sequence[tuple[Float[Tensor, "_ _"], float]]) -> list[tuple[Flo
     return [(entries, sigma) for entries, sigma in rows if len(entries)]
 
 
-def is_laplace(parts: Sequence[tuple[Float[Tensor, " entries"], float]]) -> bool | None:
+def is_laplace(parts: Sequence[tuple[Float[Tensor, " _"], float]]) -> bool | None:
     """Tell Laplace noise from Gaussian noise; None if the entries do not say it.
 
     Args:
