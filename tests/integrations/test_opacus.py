@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,8 +47,8 @@ def data() -> TensorDataset:
     return TensorDataset(images, torch.randint(0, 10, (EXAMPLES,), generator=seeded(1)))
 
 
-@pytest.mark.parametrize("poisson", [True, False])
-def test_opacuss_gradients_and_steps_are_ours(data: TensorDataset, poisson: bool) -> None:
+def made_private(data: TensorDataset, **settings: Any) -> tuple[Net, Net, Any, Any, Any]:
+    """The network before training, a copy of it, and Opacus's module, optimiser and loader of that copy."""
     torch.manual_seed(0)
     model = Net()
     trained = copy.deepcopy(model).train()
@@ -55,10 +56,15 @@ def test_opacuss_gradients_and_steps_are_ours(data: TensorDataset, poisson: bool
         module=trained,
         optimizer=torch.optim.SGD(trained.parameters(), lr=LR),
         data_loader=DataLoader(data, batch_size=6),
-        noise_multiplier=0.0,
         max_grad_norm=CLIP,
-        poisson_sampling=poisson,
+        **settings,
     )
+    return model, trained, private, optimiser, loader
+
+
+@pytest.mark.parametrize("poisson", [True, False])
+def test_opacuss_gradients_and_steps_are_ours(data: TensorDataset, poisson: bool) -> None:
+    model, trained, private, optimiser, loader = made_private(data, noise_multiplier=0.0, poisson_sampling=poisson)
     images, labels = max(loader, key=lambda batch: len(batch[0]) != 6)  # of a Poisson sample one of another size
     cross_entropy(private(images), labels).backward()
     optimiser.step()
@@ -77,17 +83,7 @@ def test_opacuss_gradients_and_steps_are_ours(data: TensorDataset, poisson: bool
 
 
 def test_the_noise_is_as_large_as_opacuss(data: TensorDataset) -> None:
-    torch.manual_seed(0)
-    model = Net()
-    trained = copy.deepcopy(model).train()
-    private, optimiser, loader = PrivacyEngine().make_private(
-        module=trained,
-        optimizer=torch.optim.SGD(trained.parameters(), lr=LR),
-        data_loader=DataLoader(data, batch_size=6),
-        noise_multiplier=20.0,
-        max_grad_norm=CLIP,
-        noise_generator=seeded(2),
-    )
+    model, _, private, optimiser, loader = made_private(data, noise_multiplier=20.0, noise_generator=seeded(2))
     images, labels = next((x, y) for x, y in loader if len(x))
     cross_entropy(private(images), labels).backward()
     optimiser.step()

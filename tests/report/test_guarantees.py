@@ -85,6 +85,19 @@ def test_what_all_guarantees_rest_on_stands_once(trial: MakeTrial, folder: Path)
     assert [len(statement.assumptions) for statement, _ in stated(lines)] == [len(common(lines)) + 1] * 2
 
 
+def test_columns_of_bounds_are_there_only_where_some_row_has_one(
+    trial: MakeTrial, trials: list[Trial], folder: Path
+) -> None:
+    bounded = write_report(folder, trials).read_text(encoding="utf-8")
+    assert "Found among 10, at most" in bounded
+    specs = ("none", "gaussian:relative=1")
+    bare = [trial(obfuscation=spec, privacy=of("fedsgd", spec)) for spec in specs]
+    page = write_report(folder, bare).read_text(encoding="utf-8")
+    assert "What theory allows any attack" in page
+    assert "Found among" not in page
+    assert "Found first, by this attack" not in page
+
+
 def test_without_noise_and_clipping_the_report_is_silent(trial: MakeTrial, folder: Path) -> None:
     made = [trial(), trial(obfuscation="topk:density=0.05")]
     assert privacy_lines(summarise(made)) == []
