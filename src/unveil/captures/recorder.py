@@ -24,7 +24,7 @@ from unveil.captures.observing import Observer
 from unveil.captures.recording import Arrays
 from unveil.captures.writing import write_recording
 from unveil.core.errors import UsageError, writing
-from unveil.core.files import shown, write_whole
+from unveil.core.files import make_folder, shown, write_whole
 from unveil.core.pixels import png_of
 
 LOG = logging.getLogger("unveil")
@@ -67,40 +67,6 @@ class Recorder:
         """Return an observer of a client's training; see `Observer`."""
         return Observer(keep_pictures=self.keep_pictures, all_threads=all_threads)
 
-    def write(
-        self,
-        *,
-        client: str,
-        round: int | None,
-        before: Arrays,
-        sent: Arrays,
-        part: str = "client",
-        facts: Mapping[str, Fact[Any]] | None = None,
-        observer: Observer | None = None,
-    ) -> Path | None:
-        """Write one update as `round-1_NAME.safetensors`; a file of this name is replaced.
-
-        Args:
-            client: The client's name.
-            round: Number of the round; None if it is not known.
-            before: The weights before local training, by name.
-            sent: What the client sent, in its order.
-            part: What that is: `client` for values after local training, `delta` for their change.
-            facts: What is known from elsewhere, such as the framework; what was observed stands above it.
-            observer: What observed the training; None if nothing did.
-
-        Returns:
-            The file; None if it or its pictures could not be written, which the log says.
-        """
-        written: list[Path] = []
-        with attempting():
-            written.append(
-                self.record(
-                    client=client, round=round, before=before, sent=sent, part=part, facts=facts, observer=observer
-                )
-            )
-        return written[0] if written else None
-
     def record(
         self,
         *,
@@ -112,7 +78,25 @@ class Recorder:
         facts: Mapping[str, Fact[Any]] | None = None,
         observer: Observer | None = None,
     ) -> Path:
-        """Do the same as `write`, and raise a `UsageError` if the update or its pictures cannot be written."""
+        """Write one update as `round-1_NAME.safetensors`; a file of this name is replaced.
+
+        Inside a training it belongs into a `with attempting():` block.
+
+        Args:
+            client: The client's name.
+            round: Number of the round; None if it is not known.
+            before: The weights before local training, by name.
+            sent: What the client sent, in its order.
+            part: What that is: `client` for values after local training, `delta` for their change.
+            facts: What is known from elsewhere, such as the framework; what was observed stands above it.
+            observer: What observed the training; None if nothing did.
+
+        Returns:
+            The file.
+
+        Raises:
+            UsageError: The update or its pictures cannot be written.
+        """
         path, manifest = self._written(client, round, before, {part: sent}, facts or {}, observer)
         if self.keep_pictures and observer is not None:
             pictures = [observer.pictures[key] for key in seen_of(observer.steps).labels]
@@ -146,7 +130,7 @@ class Recorder:
         stem = "_".join([*([] if number is None else [f"round-{number}"]), re.sub(r"[^\w.-]+", "-", client)])[:200]
         path = self.folder / f"{stem}.safetensors"
         with writing(self.folder, "the recorder's folder"):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.folder, private=True)
         write_recording(path, manifest=manifest, before=_as_loaded(before, sent), **parts)
         return path, manifest
 
@@ -182,7 +166,7 @@ def keep(images: Sequence[Shaped[Tensor, "c h w"]], normalisation: Fact[Any], fo
         )
     mean, std = (torch.tensor(normalisation.value[key]).view(-1, 1, 1) for key in ("mean", "std"))
     with writing(folder, "the recorder's folder"):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder, private=True)
         for number, image in enumerate(images):
             write_whole(folder / f"{number:05d}.png", png_of(image.float() * std + mean), private=True)
 

@@ -63,7 +63,7 @@ class RecordedAPI:
         if received is not None and model.params:
             with attempting():
                 part = "delta" if str(getattr(model.params_type, "value", model.params_type)) == "DIFF" else "client"
-                self._recorder.write(
+                self._recorder.record(
                     client=self._api.get_site_name(),
                     round=received.number,
                     before=received.before,

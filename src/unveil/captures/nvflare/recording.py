@@ -67,7 +67,7 @@ class RecordingFilter(UnveilFilter):
         with attempting():
             if kept is None:
                 raise UsageError("the weights before are not known; add a KeepingFilter to the client's input filters")
-            self._recorder.write(
+            self._recorder.record(
                 client=fl_ctx.get_identity_name(),
                 round=kept.number,
                 before=kept.before,
