@@ -190,11 +190,14 @@ def table(results: Results) -> str:
         images = sum(run["batch"] for run in found)
         cores = {run["threads"] for run in found}
         sure = [run["confidence_rank"] for run in found if run["confidence_rank"] is not None]
+        took = f"{sum(run['seconds'] for run in found) / images:.1f}{' (one core)' if cores == {1} else ''}"
+        if any(run.get("busy") for run in found):
+            took = "-"
         rows.append(
             f"| {group} | `{attack}` | `{sent}` | {images} "
             f"| {statistics.mean(run['psnr'] for run in found):.2f} | {min(run['psnr_min'] for run in found):.1f} "
             f"| {statistics.mean(run['psnr_blind'] for run in found):.1f} "
-            f"| {sum(run['seconds'] for run in found) / images:.1f}{' (one core)' if cores == {1} else ''} "
+            f"| {took} "
             f"| {f'{statistics.mean(sure):.2f}' if sure else '-'} |"
         )
     return "\n".join(rows) + "\n"
