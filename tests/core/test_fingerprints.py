@@ -41,3 +41,17 @@ def test_a_line_on_black_is_known_only_as_itself() -> None:
     flat = fingerprints(torch.zeros(1, 3, 32, 32))
     assert not len(overlap(one, torch.cat([flat, other])))
     assert overlap(one, torch.cat([flat, other, one])).tolist() == [0]
+
+
+def test_matches_are_those_that_counting_differing_bits_one_by_one_finds() -> None:
+    draw = seeded(0)
+    others = torch.randint(0, 256, (40, 32), generator=draw, dtype=torch.uint8)
+    some = torch.randint(0, 256, (300, 32), generator=draw, dtype=torch.uint8)  # more than are compared at once
+    for row in range(0, 300, 11):  # as many differing bits as the row's place says
+        some[row] = others[row % 40]
+        for bit in range(row // 11):
+            some[row, bit] ^= 1 << bit % 8
+    numbers = [[int.from_bytes(bytes(row.tolist()), "big") for row in part] for part in (some, others)]
+    nearest = [min((one ^ other).bit_count() for other in numbers[1]) for one in numbers[0]]
+    assert sorted(set(nearest))[:14] == list(range(14))
+    assert overlap(some, others).tolist() == [row for row, bits in enumerate(nearest) if bits <= 12]

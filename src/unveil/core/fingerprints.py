@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from unveil.core.types import Images
@@ -14,6 +14,7 @@ BYTES = SIDE * SIDE // 8  # length of a fingerprint
 ALIKE = 12  # most bits of 256 in which the fingerprints of two saved copies of a picture may differ
 SHARE = 4  # at most 1/4 of the rarer bit value may differ, else pictures with few bits set match each other
 FLAT = 0.02  # a reduced picture with a smaller standard deviation has no fingerprint
+ROWS = 256  # fingerprints that are compared with all others at once
 FAINT = 1 / 255  # a smaller difference of two places counts as none, because it could be lost in saving
 
 
@@ -57,12 +58,24 @@ def overlap(some: UInt8[Tensor, "n bytes"], others: UInt8[Tensor, "m bytes"]) ->
 
     A fingerprint of zeros, which a flat picture has, matches none.
     """
-    table = torch.tensor([bin(value).count("1") for value in range(256)])
     some, others = some.cpu(), others.cpu()
     others = others[(others != 0).any(1)]
     if not len(some) or not len(others):
         return torch.zeros(0, dtype=torch.long)
-    nearest = torch.stack([table[(row ^ others).long()].sum(1).min() for row in some])
-    bits = table[some.long()].sum(1)
+    signs = _signs(others)
+    # A product of two bits' signs is 1 where they agree and -1 where they differ, so a sum of 256 counts exactly.
+    most = [(_signs(part) @ signs.T).amax(1) for part in torch.split(some, ROWS)]
+    nearest = (8 * BYTES - torch.cat(most).long()) // 2
+    bits = _bits(some).sum(1)
     allowed = (torch.minimum(bits, 8 * BYTES - bits) // SHARE).clamp_max(ALIKE)
     return ((nearest <= allowed) & (bits > 0)).nonzero()[:, 0]
+
+
+def _bits(prints: UInt8[Tensor, "n bytes"]) -> UInt8[Tensor, "n bits"]:
+    """The bits of fingerprints, as 0 and 1."""
+    return (prints[:, :, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten(1)
+
+
+def _signs(prints: UInt8[Tensor, "n bytes"]) -> Float[Tensor, "n bits"]:
+    """The bits of fingerprints, as -1 and 1."""
+    return _bits(prints).float() * 2 - 1
