@@ -58,6 +58,7 @@ def test_copies_come_back_as_well_as_distinct_pictures() -> None:
     assert median(named) == 2
 
 
+@pytest.mark.slow
 def test_a_row_of_chance_shares_the_picture_whose_features_are_doubled() -> None:
     gen = seeded(1)
     errors, features = torch.randn(4, 64, generator=gen), torch.randn(4, 128, generator=gen)

@@ -124,6 +124,7 @@ def test_divergence_is_a_result_that_keeps_finite_images() -> None:
     assert len(guess.losses) < 50
 
 
+@pytest.mark.slow
 def test_a_loss_that_no_longer_moves_ends_the_run() -> None:
     guess = run(matching(500, lr=1e-30))
     assert guess.stop is Stop.STALLED

@@ -57,6 +57,7 @@ def test_errors_are_found_in_noise() -> None:
     assert float(cosines(found, errors).amax(0).min()) > 0.99
 
 
+@pytest.mark.slow
 def test_errors_without_zeros_are_not_found() -> None:
     errors, features = made(4, sparse=0.0)
     assert not len(sparse_errors(errors.T @ features, 4, generator=seeded(3)))

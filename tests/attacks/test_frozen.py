@@ -256,6 +256,7 @@ def test_maps_are_exact_down_to_the_first_convolution_behind_another() -> None:
     assert float((found.values - truth).norm() / truth.norm()) < 1e-3
 
 
+@pytest.mark.slow
 def test_too_many_places_are_told() -> None:
     with pytest.raises(CannotPeelError, match="8 places in the batch, more than half of its 14 channels: in train mod"):
         peeled(client_of(lambda: Residual(last=14)))

@@ -75,6 +75,7 @@ def test_noise_of_a_tenth_is_a_distance_of_a_tenth() -> None:
     assert all(found.noise[name] == pytest.approx(0.1, rel=0.1) for name in largest)
 
 
+@pytest.mark.slow
 def test_several_steps_are_near_a_gradient_times_their_learning_rates() -> None:
     one, five = distance("fedavg:steps=1,lr=0.0001"), distance("fedavg:steps=5,lr=0.0001")
     assert one.gain == pytest.approx(0.0001, rel=1e-5)

@@ -161,6 +161,7 @@ REASONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", REASONS)
 def test_a_network_that_cannot_be_cut_says_why(reason: str) -> None:
     torch.manual_seed(shifted(0))

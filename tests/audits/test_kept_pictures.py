@@ -112,6 +112,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_trial_with_lost_pictures_is_run_again_and_this_is_said(
     client: Client, attack: Counting, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str

@@ -36,6 +36,7 @@ def test_numbered_arrays_are_the_models_in_its_order(form: str, own: list[str]) 
     assert [float(tensor) for tensor in named.sent.values()] == list(range(len(own)))
 
 
+@pytest.mark.slow
 def test_a_resnet18_sends_122_arrays() -> None:
     from torchvision.models import resnet18
 

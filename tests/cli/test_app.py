@@ -114,6 +114,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
 # The rest, in this process.
 
 
+@pytest.mark.slow
 def test_a_report_says_that_pictures_are_lost_and_the_audit_makes_them_again(call: Call) -> None:
     # A line a client and a trial; built-in pictures need no notice.
     assert call("audit", "audit.toml").err.count("\n") == 3
@@ -127,6 +128,7 @@ def test_a_report_says_that_pictures_are_lost_and_the_audit_makes_them_again(cal
     assert call("report", "audits/audit").err == ""
 
 
+@pytest.mark.slow
 def test_private_pictures_are_spoken_of_once(call: Call) -> None:
     for number in range(4):
         Path("pics", f"{number % 2}").mkdir(parents=True, exist_ok=True)

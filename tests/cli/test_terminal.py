@@ -57,6 +57,7 @@ def test_a_console_keeps_its_own_colours_and_no_others(capsys: pytest.CaptureFix
     assert capsys.readouterr().out == f"{shown}\n"
 
 
+@pytest.mark.slow
 def test_a_verdict_cannot_be_forged_by_results_of_others(call: Call) -> None:
     assert call("audit", "audit.toml").code == 0
     trials = read_trials(Path("audits/audit"))

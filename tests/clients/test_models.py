@@ -72,6 +72,7 @@ def test_resnet9_is_nine_weight_layers_and_ends_in_512_features():
     assert tuple(layers(model, Linear)[0].weight.shape) == (7, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_resnet9_can_be_attacked_in_either_mode(mode):
     model = build_model("resnet9", image_shape=(3, 8, 8), classes=3, seed=0)

@@ -30,6 +30,7 @@ def test_every_catalogued_obfuscation_is_tried_here() -> None:
     assert {part.partition(":")[0] for spec in SPECS for part in spec.split("+")} == set(CATALOGUE)
 
 
+@pytest.mark.slow
 @everyone
 def test_the_laws_that_packages_of_others_can_run(obfuscation: Obfuscation) -> None:
     check_obfuscation(obfuscation, seed=shifted(0))

@@ -221,6 +221,7 @@ def test_so_are_pictures_that_an_attacks_own_prior_knows(client: Client, tmp_pat
         run_trial(client, obfuscations.parse("none"), RestoredFeatureInversion(steps=2, prior=prior), seed=0)
 
 
+@pytest.mark.slow
 def test_the_attack_restores_with_the_prior_that_is_checked(tmp_path: Path) -> None:
     """One that makes every pixel brighter leaves brighter pictures: no second prior is used in its place."""
     pictures = load_pictures("builtin", count=2, size=16)

@@ -40,6 +40,7 @@ def stranger(stage: Obfuscation) -> Any:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", dict.fromkeys(PIPELINES))
 def test_a_stage_of_another_package_with_the_same_members_is_treated_as_ours(spec: str) -> None:
     ours = for_client(parse(spec), *small_client(), FedSGD())

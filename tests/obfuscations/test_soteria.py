@@ -65,6 +65,7 @@ def test_entries_that_are_zero_for_every_picture_are_pruned_last() -> None:
     assert torch.equal(received.masks()["9.weight"][0], ~alive)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet", "resnet9", "resnet18"])
 def test_it_defends_the_networks_that_come_with_unveil(name: str) -> None:
     model = build_model(name, image_shape=(3, 32, 32), classes=3, seed=0).eval()
