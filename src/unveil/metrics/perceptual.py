@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,17 @@ DOWNLOAD = "download"
 LEAST = 32  # smallest side of a picture, pixels; with fewer, AlexNet's last maps are empty
 CHUNK = 16  # pictures in one run of the network
 CONVOLUTIONS = (0, 3, 6, 8, 10)  # indices of AlexNet's convolutions among its `features`
+SHAPES: dict[str, tuple[int, ...]] = {
+    "conv0.weight": (64, 3, 11, 11),
+    "conv1.weight": (192, 64, 5, 5),
+    "conv2.weight": (384, 192, 3, 3),
+    "conv3.weight": (256, 384, 3, 3),
+    "conv4.weight": (256, 256, 3, 3),
+    **{f"conv{i}.bias": (width,) for i, width in enumerate((64, 192, 384, 256, 256))},
+}
+LINEAR = {f"lin{i}.weight": (1, width, 1, 1) for i, width in enumerate((64, 192, 384, 256, 256))}
+"""Of AlexNet's convolutions, and of the linear layers of LPIPS 0.1 on their maps."""
+
 CHECKSUM = "35a8ec1ddf17"  # `checksum` of the network with the weights of LPIPS 0.1
 OTHERS = "give the weights of LPIPS 0.1 with AlexNet"
 HOW = "pip install 'unveil[perceptual]' and give --lpips-weights FILE, or --lpips-weights download where there is a net"
@@ -109,11 +121,11 @@ def network(path: Path | None) -> Any:
     Raises:
         UsageError: As for `lpips`.
     """
-    given = None if path is None else _read(path)
-    try:
-        import lpips as package
-    except ImportError:
-        raise UsageError(f"lpips: the package is not installed; {HOW}") from None
+    if importlib.util.find_spec("lpips") is None:
+        raise UsageError(f"lpips: the package is not installed; {HOW}")
+    given = None if path is None else _read(path)  # before the package is loaded, which takes 2 s and 400 MiB
+    import lpips as package
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package calls torchvision as older versions were called
         try:
@@ -122,8 +134,8 @@ def network(path: Path | None) -> Any:
             raise UsageError(
                 f"lpips: AlexNet's weights cannot be fetched: {error}; give --lpips-weights FILE"
             ) from None
-    if path is not None and given is not None:
-        _fill(net, given, path)
+    if given is not None:
+        _fill(net, given)
     found = checksum(net)
     if found != CHECKSUM:
         where = "what was fetched" if path is None else shown(path)
@@ -134,18 +146,14 @@ def network(path: Path | None) -> Any:
     return net.eval()
 
 
-def _fill(net: Any, given: Mapping[str, Any], path: Path) -> None:
-    """Copy the weights of a file into the network; raise a `UsageError` if one is missing or has another shape."""
+def _fill(net: Any, given: Tensors) -> None:
+    """Copy the weights of a file into the network."""
     own = net.state_dict()
-    places = {
-        f"conv{i}.{kind}": _named(own, f".{number}.{kind}")
-        for i, number in enumerate(CONVOLUTIONS)
-        for kind in ("weight", "bias")
-    }
-    if any(name.startswith("lin") for name in given):  # else the network keeps those that come with the package
-        places |= {f"lin{i}.weight": _named(own, f"lin{i}.model.1.weight") for i in range(len(CONVOLUTIONS))}
-    for name, tensor in places.items():
-        tensor.copy_(take(given, name, tensor.shape, f"lpips: {shown(path)}", fix=OTHERS))
+    for name, tensor in given.items():
+        layer, kind = name.split(".")
+        number = int(layer[-1])
+        ending = f".{CONVOLUTIONS[number]}.{kind}" if layer.startswith("conv") else f"{layer}.model.1.weight"
+        _named(own, ending).copy_(tensor)
 
 
 def checksum(net: Any) -> str:
@@ -162,11 +170,24 @@ def _named(state: Tensors, ending: str) -> Float[Tensor, " ..."]:
     return next(tensor for name, tensor in state.items() if name.endswith(ending))
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    """Read a file of weights and give its tensors the names that an .npz has."""
+def _read(path: Path) -> Tensors:
+    """Read a file of weights.
+
+    Returns:
+        The tensors of AlexNet's convolutions, and those of the linear layers if the file has any, else the network
+        keeps those that come with the package.
+
+    Raises:
+        UsageError: The file is missing or damaged, or a tensor is missing or has another shape.
+    """
     found = read_weights(path, "lpips", fix="give an .npz or a .pth of weights", absent=HOW)
-    if path.suffix == ".npz":
-        return found
+    given = found if path.suffix == ".npz" else _renamed(found)
+    wanted = SHAPES | (LINEAR if any(name.startswith("lin") for name in given) else {})
+    return {name: take(given, name, shape, f"lpips: {shown(path)}", fix=OTHERS) for name, shape in wanted.items()}
+
+
+def _renamed(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors of a .pth under the names that an .npz has."""
     names = {}
     for name, value in found.items():
         *_, number, kind = ("", *name.rsplit(".", 2))
