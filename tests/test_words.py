@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unveil.attacks.labels import likelihood
-from unveil.audits import audit
+from unveil.audits import audit, running
 from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import LABEL_ALONE, LABEL_MATCHED, settings_of
 from unveil.cli.schema import RENAMED as OLD_KEYS
@@ -158,7 +158,7 @@ def test_every_new_name_of_the_changelog_is_in_the_code(name: str) -> None:
 @pytest.mark.parametrize("name", after("field"))
 def test_every_new_field_of_the_changelog_is_in_its_class(name: str) -> None:
     owner, _, member = name.partition(".")
-    homes = (records, metric, reconstruction, update, protocols, audit, likelihood, recipes)
+    homes = (records, metric, reconstruction, update, protocols, audit, running, likelihood, recipes)
     cls = next(getattr(home, owner) for home in homes if hasattr(home, owner))
     assert member in getattr(cls, "__dataclass_fields__", {}) or hasattr(cls, member)
 

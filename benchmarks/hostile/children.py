@@ -40,7 +40,7 @@ def warm() -> None:
     """Import here what commands import, so that children need not."""
     torch.set_num_threads(1)
 
-    import unveil.audits.audit
+    import unveil.audits.running
     import unveil.captures.reading
     import unveil.cli.config
     import unveil.cli.presenting

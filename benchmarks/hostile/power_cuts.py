@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.frame import Result
 from benchmarks.hostile.audits import kept, set_up, wrong
 from benchmarks.hostile.children import started, waited, warm
-from unveil.audits import audit as audit_module
+from unveil.audits import running
 
 ARGS = ("audit", "audit.toml", "--out", "out")
 CUT = 77  # exit code of a process without power
@@ -86,7 +86,7 @@ class _Disk:
 
     def installed(self) -> None:
         """Watch this process's syncs, and the trials that it has finished."""
-        real, append = os.fsync, audit_module.append
+        real, append = os.fsync, running.append
 
         def fsync(file: int) -> None:
             if next(self.moments) == 0:
@@ -102,7 +102,7 @@ class _Disk:
             return trial
 
         os.fsync = fsync
-        audit_module.append = appended
+        running.append = appended
 
     def synced(self, file: int) -> None:
         """Note what is on the disk after a sync."""

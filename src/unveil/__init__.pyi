@@ -6,12 +6,12 @@ from . import metrics as metrics
 from . import obfuscations as obfuscations
 from . import testing as testing
 from .audits.audit import Audit as Audit
-from .audits.audit import run as run
 from .audits.pipeline import Outcome as Outcome
 from .audits.pipeline import play as play
 from .audits.recorded.audit import RecordedAudit as RecordedAudit
 from .audits.recorded.making import recorded_client as recorded_client
 from .audits.results import read_trials as read_trials
+from .audits.running import run as run
 from .audits.scoring import MetricSelection as MetricSelection
 from .audits.tabular import results as results
 from .audits.threat_model import ThreatModel as ThreatModel

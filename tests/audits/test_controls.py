@@ -10,9 +10,10 @@ from torch import Generator
 
 from seeds import seeded
 from unveil.attacks import parse as parse_attack
-from unveil.audits.audit import Audit, run
+from unveil.audits.audit import Audit
 from unveil.audits.controls import ANOTHER, LABELS, control_batch
 from unveil.audits.results import read_trials
+from unveil.audits.running import run
 from unveil.audits.trial import run_trial
 from unveil.cli.config import load
 from unveil.clients.client import Client

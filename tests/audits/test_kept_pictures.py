@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from fakes import Counting, Guess
-from unveil.audits.audit import Audit, run
+from unveil.audits.audit import Audit
 from unveil.audits.kept_pictures import check_kept, keeping
 from unveil.audits.results import RESULTS, read_trials
+from unveil.audits.running import run
 from unveil.audits.trial import run_trial
 from unveil.audits.trial_pictures import is_whole
 from unveil.clients.client import Client

@@ -10,8 +10,9 @@ import torch
 from seeds import seeded, shifted
 from unveil.attacks import parse as parse_attack
 from unveil.attacks.dead_leaves import dead_leaves
-from unveil.audits.audit import Audit, run
+from unveil.audits.audit import Audit
 from unveil.audits.results import read_trials
+from unveil.audits.running import run
 from unveil.clients import training
 from unveil.clients.client import Client
 from unveil.clients.models import build_model

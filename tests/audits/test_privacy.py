@@ -11,8 +11,9 @@ from PIL import Image
 
 from fakes import Guess
 from seeds import seeded
-from unveil.audits.audit import Audit, run
+from unveil.audits.audit import Audit
 from unveil.audits.results import read_trials
+from unveil.audits.running import run
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.trial import run_trial
 from unveil.cli.app import main

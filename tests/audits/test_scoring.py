@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from unveil.attacks import parse as parse_attack
-from unveil.audits.audit import Audit, run
+from unveil.audits.audit import Audit
 from unveil.audits.results import read_trials
+from unveil.audits.running import run
 from unveil.audits.scoring import MetricSelection
 from unveil.cli.config import load
 from unveil.clients.client import Client, EvaluationSet

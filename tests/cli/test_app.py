@@ -282,13 +282,13 @@ def test_a_last_line_cut_short_is_run_again(call: Call, caplog: pytest.LogCaptur
 
 
 def test_interrupted_before_anything(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    import unveil.audits.audit
+    import unveil.audits.running
     import unveil.cli.listing
 
     def interrupted(*args: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(unveil.audits.audit, "prepare", interrupted)
+    monkeypatch.setattr(unveil.audits.running, "prepare", interrupted)
     answer = call("audit", "audit.toml", "--out", "out")
     assert answer.code == 130
     assert "0 of 2 trials" in answer.err

@@ -35,7 +35,7 @@ def test_what_is_said_and_logged_holds_no_control_characters(capsys: pytest.Capt
     say(FORGED)
     say(FORGED, err=True)
     with warnings_shown():
-        logging.getLogger("unveil.audits.audit").warning("%s: lost", FORGED)
+        logging.getLogger("unveil.audits.running").warning("%s: lost", FORGED)
     out, err = capsys.readouterr()
     assert out == f"{SHOWN}\n"
     assert err == f"{SHOWN}\n{SHOWN}: lost\n"

@@ -16,8 +16,9 @@ import torch
 from torch.nn import Module
 
 from unveil import attacks, obfuscations
-from unveil.audits.audit import Audit, run
+from unveil.audits.audit import Audit
 from unveil.audits.controls import LABELS
+from unveil.audits.running import run
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import using

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from unveil.audits.audit import Runnable
+    from unveil.audits.task import Runnable
     from unveil.clients.client import Client
     from unveil.core.protocols import Enhancer
     from unveil.core.records import Trial
@@ -44,8 +44,8 @@ def run_and_present(audit: Runnable, folder: Path, *, as_json: bool, author: str
         as_json: Whether to print one JSON object instead of tables.
         author: Who answers for the audit; empty to name nobody.
     """
-    from unveil.audits.audit import run
     from unveil.audits.results import read_trials
+    from unveil.audits.running import run
     from unveil.cli.progress import shown
     from unveil.report.formatting import count
 

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from unveil.audits.audit import AuditProgress
+from unveil.audits.running import AuditProgress
 
 
 @contextmanager

@@ -18,11 +18,11 @@ import unveil as uv
 from audits.recorded.recordings import AVERAGED, made, recorded, save_truth, simulated
 from fakes import Guess
 from unveil.attacks import parse as parse_attack
-from unveil.audits.audit import run
 from unveil.audits.controls import LABELS
 from unveil.audits.recorded.audit import RecordedAudit
 from unveil.audits.recorded.trial import run_recorded_trial
 from unveil.audits.results import append, prepare, read_trials
+from unveil.audits.running import run
 from unveil.audits.trial import run_trial
 from unveil.clients.training import FedAvg, FedSGD
 from unveil.core.errors import UsageError

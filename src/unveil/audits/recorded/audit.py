@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from unveil.audits.audit import Task, check_list, digest_of
+from unveil.audits.audit import check_list, digest_of
 from unveil.audits.kept_pictures import Kept, check_kept
 from unveil.audits.recorded.client import RecordedClient
 from unveil.audits.recorded.trial import recorded_settings, run_recorded_trial
+from unveil.audits.task import Task
 from unveil.core.errors import UsageError
 from unveil.core.metric import Metric
 from unveil.core.protocols import Attack
