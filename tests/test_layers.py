@@ -26,8 +26,10 @@ MAY_IMPORT = {
     "report": GROUND | {"metrics", "privacy"},
     "audits": COMPONENTS | {"clients", "attacks", "captures", "inspection", "privacy"},
     "fitting": COMPONENTS | {"clients", "attacks", "audits"},
+    "gate": GROUND | {"metrics", "report"},
     "testing": COMPONENTS | {"clients", "attacks"},  # laws that other packages run
-    "cli": COMPONENTS | {"clients", "attacks", "audits", "captures", "fitting", "inspection", "privacy", "report"},
+    "cli": COMPONENTS
+    | {"clients", "attacks", "audits", "captures", "fitting", "gate", "inspection", "privacy", "report"},
     "__main__": {"cli"},
 }
 

@@ -26,7 +26,7 @@ batch = 2
 name = "rog"
 steps = 2
 """
-COMMANDS = ("audit", "check", "demo", "fit", "init", "inspect", "list", "report")
+COMMANDS = ("audit", "check", "demo", "fit", "gate", "init", "inspect", "list", "report")
 HEAVY = ("torch", "numpy", "scipy", "skimage", "PIL", "rich", "pydantic", "jinja2", "jaxtyping")
 
 

@@ -41,19 +41,32 @@ def settings_after(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] 
         UsageError: The folder's settings cannot be read, or something that must be the same is not; the message names
             it.
     """
-    fix = f"delete {shown(folder)}, or choose another with --out"
+    before = read_settings(folder, fix=f"delete {shown(folder)}, or choose another with --out")
+    now = json.loads(json.dumps(settings))
+    _refuse_other(folder, _comparable(before, now), _comparable(now, before))
+    joined = {**before, **{key: _joined(before.get(key), now[key]) for key in now}}
+    return None if joined == before else joined
+
+
+def read_settings(folder: Path, *, fix: str) -> dict[str, Any]:
+    """The settings of a results folder.
+
+    Args:
+        folder: The results folder.
+        fix: The end of every message: what to do.
+
+    Raises:
+        UsageError: They are missing or cannot be read.
+    """
     try:
-        before = from_json(read_inside(folder, SETTINGS, most=LARGEST, fix=fix))
+        settings = from_json(read_inside(folder, SETTINGS, most=LARGEST, fix=fix))
     except UsageError:
         raise
     except ValueError as error:
         raise UsageError(f"{shown(folder / SETTINGS)} cannot be read ({reason_of(error)}); {fix}") from None
-    now = json.loads(json.dumps(settings))
-    if not isinstance(before, dict):
+    if not isinstance(settings, dict):
         raise UsageError(f"{shown(folder / SETTINGS)} holds no settings; {fix}")
-    _refuse_other(folder, _comparable(before, now), _comparable(now, before))
-    joined = {**before, **{key: _joined(before.get(key), now[key]) for key in now}}
-    return None if joined == before else joined
+    return settings
 
 
 def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

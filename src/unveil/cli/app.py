@@ -14,6 +14,7 @@ import click
 from unveil import __version__
 from unveil.cli.auditing import audit, check, demo
 from unveil.cli.fitting import fit
+from unveil.cli.gating import gate
 from unveil.cli.presenting import INTERRUPTED, present
 from unveil.cli.terminal import say, say_json, warnings_shown
 from unveil.core.errors import UsageError, one_line
@@ -28,8 +29,8 @@ USAGE, INTERNAL = 2, 3
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
-    The exit code is 0, 2 for a mistake of the user's or of the user's network, 3 for a bug in unveil, 5 for an audit
-    without trials, 130 after an interrupt.
+    The exit code is 0, 1 beyond a gate's limit, 2 for a mistake of the user's or of the user's network, 3 for a bug in
+    unveil, 5 for an audit without trials or a gate that cannot judge, 130 after an interrupt.
 
     Args:
         args: The arguments; None for those of the process.
@@ -84,7 +85,7 @@ def unveil(options: dict[str, bool], debug: bool) -> None:
     options["debug"] |= debug
 
 
-for command in (demo, audit, check, fit):
+for command in (demo, audit, check, fit, gate):
     unveil.add_command(command)
 
 

@@ -22,10 +22,12 @@ NOTHING_LOST_DB = 0.5
 MOST_NAMES = 4
 """Most obfuscations that a sentence names."""
 
+LOWER_BOUND = "A failed attack is a lower bound on what an update gives away, never a proof that it gives nothing away."
+"""What no audit proves, in one sentence."""
+
 NOT_PROVED = (
-    "A failed attack is a lower bound on what an update gives away, never a proof that it gives nothing away. "
-    "Stronger attacks exist and better ones will be found; with more steps, several rounds or a prior learned "
-    "from similar pictures, more may come back.",
+    f"{LOWER_BOUND} Stronger attacks exist and better ones will be found; with more steps, several rounds or a prior "
+    "learned from similar pictures, more may come back.",
     "Each trial looks at one update of one client. A real client sends many, and what one hides another may "
     "show; an obfuscation that carries its error over to the next round sends later what it kept back.",
     "The attacker was granted the knowledge listed with each result. An attacker who knows less may find less; "

@@ -91,12 +91,12 @@ def _resampled(n: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, n, (resamples, n))
 
 
-def wilson(hits: float, tries: int, *, confidence: float = 0.95) -> Interval:
+def wilson(hits: float, tries: float, *, confidence: float = 0.95) -> Interval:
     """A rate and its Wilson interval, which stays in [0, 1] and has a width for rates of 0 and 1 too.
 
     Args:
         hits: Number of successes, 0 to `tries`.
-        tries: Number of trials, at least 1.
+        tries: Number of trials, at least 1; the effective number where they are not independent.
         confidence: Share of such intervals that contain the true rate, in (0, 1).
 
     Raises:
@@ -108,7 +108,7 @@ def wilson(hits: float, tries: int, *, confidence: float = 0.95) -> Interval:
     from scipy.stats import norm
 
     if tries < 1 or not 0 <= hits <= tries:
-        raise UsageError(f"wilson: expected 0 <= hits <= tries and tries >= 1, got {hits:g} of {tries}; count again")
+        raise UsageError(f"wilson: expected 0 <= hits <= tries and tries >= 1, got {hits:g} of {tries:g}; count again")
     if not 0 < confidence < 1:
         raise UsageError(f"wilson: expected 0 < confidence < 1, got {confidence}; 0.95 is usual")
     z2, rate = float(norm.ppf((1 + confidence) / 2)) ** 2, hits / tries

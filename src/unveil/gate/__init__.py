@@ -1,0 +1,1 @@
+"""The gate: whether an audit stays within limits, for continuous integration."""

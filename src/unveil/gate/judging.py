@@ -1,0 +1,194 @@
+"""Judging one pool by one condition: passed, exceeded, or not judged and why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from statistics import fmean
+
+from unveil.core.metric import MetricFacts
+from unveil.gate.conditions import Condition
+from unveil.gate.pools import Pool, mean_of, scores_of, unscored, worst_of
+from unveil.metrics import FACTS, NEEDS
+from unveil.report.criteria import without_originals
+from unveil.report.formatting import count
+from unveil.report.rows import Row
+from unveil.report.statistics import Interval, wilson
+
+
+class Ruling(Enum):
+    """What a gate says of one value; the value is the word in tables."""
+
+    PASSED = "passed"
+    EXCEEDED = "exceeded"
+    UNJUDGED = "not judged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """One pool, judged by one rule.
+
+    Args:
+        rule: What was judged, which stays the same when a limit changes: `psnr.worst`.
+        condition: The rule with its limit: `psnr.worst > 20`.
+        pool: What was judged.
+        facts: Facts of the metric.
+        value: What was measured, in the metric's unit; None if nothing was.
+        bound: What is compared with the limit: the end of the 95 % interval on the side where leakage is, or the value
+            itself; None if nothing is.
+        limit: The limit, in the metric's unit.
+        ruling: The ruling.
+        sentence: The ruling with its numbers or its reason, and what to do.
+    """
+
+    rule: str
+    condition: str
+    pool: Pool
+    facts: MetricFacts
+    value: float | None
+    bound: float | None
+    limit: float
+    ruling: Ruling
+    sentence: str
+
+    @property
+    def room(self) -> float:
+        """How far the bound is from the limit, in the metric's unit; below zero beyond it, infinite without a bound."""
+        if self.bound is None:
+            return math.inf
+        return self.limit - self.bound if self.facts.leak == "high" else self.bound - self.limit
+
+
+def judge(condition: Condition, pool: Pool) -> Judgement:
+    """Judge a pool by a condition.
+
+    What was measured beyond the limit counts whatever the baseline did. A bound counts only where the attack works.
+    Batches whose attack fails on the bare update are left out where it works on others.
+    """
+    rows = pool.conclusive or pool.rows
+    facts = condition.facts
+    if condition.aggregate == "mean":
+        interval = mean_of(rows, facts)
+        value = None if interval is None else interval.mean
+        bound = None if interval is None else _leaking_end(interval, facts)
+    else:
+        interval = None
+        value = bound = worst_of(rows, facts)
+    reason = _why_not(condition, pool, rows, interval)
+    if value is not None and bound is not None and condition.fails(value if reason else bound):
+        ruling, sentence = Ruling.EXCEEDED, _beyond(condition, rows, value, bound, interval)
+    elif reason or value is None or bound is None:
+        ruling, sentence = Ruling.UNJUDGED, reason
+    else:
+        ruling, sentence = Ruling.PASSED, _within(condition, rows, value, bound)
+    return Judgement(
+        rule=condition.rule,
+        condition=str(condition),
+        pool=pool,
+        facts=facts,
+        value=value,
+        bound=bound,
+        limit=condition.limit,
+        ruling=ruling,
+        sentence=sentence,
+    )
+
+
+def _leaking_end(interval: Interval, facts: MetricFacts) -> float:
+    """The end of an interval on the side where leakage is; infinitely far where one picture gives no interval."""
+    return interval.at_most if facts.leak == "high" else interval.at_least
+
+
+def _why_not(condition: Condition, pool: Pool, rows: tuple[Row, ...], interval: Interval | None) -> str:
+    """Why a pool cannot be judged, and what to do; empty where it can."""
+    metric = condition.metric
+    if any(without_originals(row) for row in pool.rows):
+        return "The pictures of the recorded update are not known, so nothing is scored; audit it with --truth."
+    if not pool.conclusive:
+        return (
+            f"{pool.rows[0].verdict.sentence} Audit with an attack that finds something without the obfuscation: more "
+            "steps, another attack, or a smaller batch."
+        )
+    if len(scores_of(rows, metric)) < len(rows):
+        return f"{metric} was not computed; {_how_to_get(metric)} and run the audit into another folder."
+    if missing := unscored(rows, metric):
+        total = sum(row.pictures * len(row.stops) for row in rows)
+        return (
+            f"{missing} of {total} scores of {metric} are no numbers (NaN); look in the report for the pictures "
+            "without one, and audit with an attack or pictures that have them."
+        )
+    if interval is not None and not interval.is_known:
+        return "One picture has no interval; give the client more pictures, or a condition on the worst one."
+    return ""
+
+
+def _how_to_get(metric: str) -> str:
+    """What an audit file needs for a metric."""
+    if metric in NEEDS:
+        return f"set {NEEDS[metric]} under [metrics] in the audit file"
+    if metric in FACTS:
+        return "give the client larger pictures" if metric.startswith("ssim") else "give the originals with --truth"
+    return "name it under others in [metrics] of the audit file"
+
+
+def _beyond(condition: Condition, rows: tuple[Row, ...], value: float, bound: float, interval: Interval | None) -> str:
+    """The sentence on a value beyond the limit; where only its bound is, with the pictures that would do."""
+    sentence = f"{_measured(condition, rows, value, bound)}, beyond the limit of {_number(condition.limit, condition)}."
+    blind = [score.blind for score in scores_of(rows, condition.metric) if score.blind is not None]
+    if blind and condition.fails(fmean(blind)):
+        return f"{sentence} A blind guess scores {_number(fmean(blind), condition)}: no update passes this limit."
+    if interval is None or condition.fails(value):
+        return sentence
+    needed = _pictures_needed(condition, sum(row.pictures for row in rows), interval)
+    enough = f"; about {needed} pictures of the same scores would pass" if needed else ""
+    return f"{sentence} What was measured is within it{enough}."
+
+
+def _within(condition: Condition, rows: tuple[Row, ...], value: float, bound: float) -> str:
+    """The sentence on a value within the limit."""
+    sentence = f"{_measured(condition, rows, value, bound)}, within the limit of {_number(condition.limit, condition)}."
+    if condition.aggregate == "worst":
+        tried = sum(row.pictures for row in rows)
+        share = wilson(0, tried).high
+        sentence += f" With {count(tried, 'picture')}, up to {share:.0%} of such pictures may leak more (95 %)."
+    return sentence
+
+
+def _measured(condition: Condition, rows: tuple[Row, ...], value: float, bound: float) -> str:
+    """The value with its bound, as the start of a sentence."""
+    pictures = count(sum(row.pictures for row in rows), "picture")
+    if condition.aggregate == "worst":
+        return f"{condition.metric} of the worst of {pictures} is {_number(value, condition)}"
+    direction = "up" if condition.facts.leak == "high" else "down"
+    return (
+        f"{condition.metric} is {_number(value, condition)} over {pictures}, {direction} to "
+        f"{_number(bound, condition)} (95 %)"
+    )
+
+
+def _number(value: float, condition: Condition) -> str:
+    return number(value, condition.facts)
+
+
+def number(value: float, facts: MetricFacts) -> str:
+    """A value with its unit, shares in per cent: `22.4 dB`, `12.5%`."""
+    if not math.isfinite(value):
+        return "any value"
+    if facts.is_rate:
+        return f"{100 * value:.1f}%"
+    return f"{value:z.{facts.digits}f}{f' {facts.unit}' if facts.unit else ''}"
+
+
+def _pictures_needed(condition: Condition, pictures: int, interval: Interval) -> int | None:
+    """About how many independent pictures of the same scores would bring the bound within the limit; None if none."""
+    facts, room = condition.facts, abs(condition.limit - interval.mean)
+    width = abs(_leaking_end(interval, facts) - interval.mean)
+    if room == 0 or not math.isfinite(width):
+        return None
+    if not facts.is_rate:
+        return math.ceil(pictures * (width / room) ** 2)
+    tries = pictures
+    while condition.fails(wilson(interval.mean * tries, tries).high) and tries < 10**6:
+        tries = math.ceil(tries * 1.02)
+    return tries if tries < 10**6 else None
