@@ -130,6 +130,18 @@ def test_batches_whose_attack_fails_are_left_out_where_it_works_on_others() -> N
     assert "over 8 pictures" in judged.sentence
 
 
+@pytest.mark.parametrize("condition", ["reid_top1 > 24%", "reid_top1.worst > 24%"])
+def test_what_batches_measured_beyond_the_limit_counts_though_their_attack_fails(condition: str) -> None:
+    found = made(scores=scores(reid_top1=[0.0] * 8), client="a 1")
+    nothing = made(scores={**NOTHING, "reid_top1": [1.0] * 4 + [0.0] * 4}, client="a 2")
+    everything = [made("none", LEAK, client="a 1"), found, made("none", NOTHING, client="a 2"), nothing]
+    (pool,) = pools(summarise(everything), settings_of(everything))
+    assert len(pool.conclusive) == 1
+    judged = judge(parse(condition, list(FACTS)), pool)
+    assert judged.ruling is Ruling.EXCEEDED
+    assert judged.value == (0.25 if condition.startswith("reid_top1 ") else 1.0)
+
+
 def test_an_obfuscation_that_was_never_tried_without_is_not_judged() -> None:
     (pool,) = pools(summarise([made(scores=NOTHING)]), {})
     judged = judge(parse("psnr > 20", ["psnr"]), pool)

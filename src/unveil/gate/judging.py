@@ -66,15 +66,10 @@ def judge(condition: Condition, pool: Pool) -> Judgement:
     What was measured beyond the limit counts whatever the baseline did. A bound counts only where the attack works.
     Batches whose attack fails on the bare update are left out where it works on others.
     """
-    rows = pool.conclusive or pool.rows
-    facts = condition.facts
-    if condition.aggregate == "mean":
-        interval = mean_of(rows, facts)
-        value = None if interval is None else interval.mean
-        bound = None if interval is None else _leaking_end(interval, facts)
-    else:
-        interval = None
-        value = bound = worst_of(rows, facts)
+    rows, facts = _decisive(condition, pool), condition.facts
+    interval = mean_of(rows, facts) if condition.aggregate == "mean" else None
+    value = _measured_by(condition, rows)
+    bound = value if interval is None else _leaking_end(interval, facts)
     reason = _why_not(condition, pool, rows, interval)
     if value is not None and bound is not None and condition.fails(value if reason else bound):
         ruling, sentence = Ruling.EXCEEDED, _beyond(condition, rows, value, bound, interval)
@@ -93,6 +88,21 @@ def judge(condition: Condition, pool: Pool) -> Judgement:
         ruling=ruling,
         sentence=sentence,
     )
+
+
+def _decisive(condition: Condition, pool: Pool) -> tuple[Row, ...]:
+    """The conclusive rows; all where none is, or where all together were measured beyond the limit."""
+    measured = _measured_by(condition, pool.rows)
+    is_beyond = measured is not None and condition.fails(measured)
+    return pool.rows if is_beyond or not pool.conclusive else pool.conclusive
+
+
+def _measured_by(condition: Condition, rows: tuple[Row, ...]) -> float | None:
+    """The value that the rows measured, without a bound; None if they have none."""
+    if condition.aggregate == "worst":
+        return worst_of(rows, condition.facts)
+    interval = mean_of(rows, condition.facts)
+    return None if interval is None else interval.mean
 
 
 def _leaking_end(interval: Interval, facts: MetricFacts) -> float:
