@@ -140,6 +140,16 @@ def test_many_rows_have_numbers_that_a_key_explains(trial: MakeTrial, number: in
     ]
 
 
+def test_more_rows_than_a_reader_can_tell_apart_have_markers_alone(trial: MakeTrial) -> None:
+    names = [f"topk:density=0.{place:03d}" for place in range(1, 102)]
+    chart = leakage(summarise([trial(obfuscation=name) for name in names]))
+    assert (chart.key, chart.labelled) == ([], False)
+    root = parse(chart.svg)
+    assert not classed(root, "label")
+    tips = ["".join(mark.itertext()).split(": ")[0] for mark in classed(root, "point")]
+    assert tips == [f"topk:density=0.{place:03d}" for place in range(1, 102)]
+
+
 def test_names_that_would_cover_one_another_are_numbers(trial: MakeTrial) -> None:
     names = [f"mypackage.module:Class:a_long_setting={place}" for place in range(10)]
     assert list(leakage(summarise([trial(obfuscation=name) for name in names])).key) == names

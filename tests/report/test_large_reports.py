@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, kendalltau
+from scipy.stats import bootstrap, kendalltau, spearmanr
 
 from seeds import shifted
-from unveil.report.statistics import FEW, bootstrap_mean, kendall_tau, sign_flip_test
+from unveil.report.statistics import FEW, bootstrap_mean, kendall_tau, rank_correlation, sign_flip_test
 from unveil.report.svg_layout import Box, _covered
 
 CHANCE = np.random.default_rng(shifted(0))
@@ -34,6 +34,7 @@ def test_rank_correlations_are_those_of_scipy(n: int) -> None:
     one, other = CHANCE.integers(0, 6, n).astype(float), CHANCE.normal(0, 1, n)
     one[:2] = [0.0, 9.0]
     assert kendall_tau(one.tolist(), other.tolist()) == pytest.approx(kendalltau(one, other).statistic)
+    assert rank_correlation(one.tolist(), other.tolist()) == pytest.approx(spearmanr(one, other).statistic)
 
 
 def test_a_sign_test_of_few_values_counts_every_pattern() -> None:

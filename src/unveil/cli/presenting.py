@@ -101,7 +101,7 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, settings: str =
         sys.exit(NOTHING)
     rows = summarise(trials)
     tables = (write_summary(folder, rows), write_scores(folder, trials))
-    path = write_report(folder, trials, settings=settings)
+    path = write_report(folder, trials, settings=settings, rows=rows)
     if as_json:
         folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
         results = {
@@ -114,7 +114,7 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, settings: str =
         say_json(to_json(results, indent=2, inf_nan_mode="strings").decode())
     else:
         terminal = console()
-        print_table(trials, terminal if terminal.is_terminal else console(width=PAGE))
+        print_table(trials, terminal if terminal.is_terminal else console(width=PAGE), rows=rows)
         say(f"Report: {path}")
         say(f"Tables: {' and '.join(map(str, tables))}")
     if private := notice(trials):

@@ -28,6 +28,7 @@ from unveil.report.metric_agreement import agreement
 from unveil.report.notice import notice
 from unveil.report.pooling import summarise
 from unveil.report.rate_leakage import rate_leakage
+from unveil.report.rows import Row
 from unveil.report.section import best_control, section
 from unveil.report.significance import ALPHA
 from unveil.report.threat_models import threat_model_charts
@@ -40,7 +41,14 @@ TEMPLATE = "report.html.j2"
 SHOWN = 4 * MIB  # largest settings file that the page shows
 
 
-def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "") -> Path:
+def write_report(
+    folder: Path,
+    trials: Sequence[Trial],
+    *,
+    reproduce: str = "",
+    settings: str = "",
+    rows: Sequence[Row] | None = None,
+) -> Path:
     """Write `report.html` into the results folder, whole or not at all, and return its path.
 
     Args:
@@ -48,6 +56,7 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
         trials: The trials to report; an audit need not be finished.
         reproduce: The command that ran the audit, shown to the reader; if empty, those that the folder knows of.
         settings: The resolved settings as text; if empty, the folder's `audit.json` is shown where there is one.
+        rows: What `summarise` makes of the trials, where it is at hand; thousands of trials take seconds.
 
     Raises:
         UsageError: The folder cannot be written, or trials of the same settings do not fit one another.
@@ -56,7 +65,7 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
     runs = _kept_runs(folder)
     reproduce = reproduce or "\n".join(dict.fromkeys(run.command for run in runs if run.command))
     settings = settings or _kept_settings(folder)
-    page = render(folder, trials, reproduce=reproduce, settings=settings, runs=runs)
+    page = render(folder, trials, reproduce=reproduce, settings=settings, runs=runs, rows=rows)
     try:
         content = page.encode(errors="backslashreplace")  # a command line need not be UTF-8
         write_whole(folder / NAME, content, private=True)
@@ -69,10 +78,16 @@ def write_report(folder: Path, trials: Sequence[Trial], *, reproduce: str = "", 
 
 
 def render(
-    folder: Path, trials: Sequence[Trial], *, reproduce: str = "", settings: str = "", runs: Sequence[Run] = ()
+    folder: Path,
+    trials: Sequence[Trial],
+    *,
+    reproduce: str = "",
+    settings: str = "",
+    runs: Sequence[Run] = (),
+    rows: Sequence[Row] | None = None,
 ) -> str:
     """The page as HTML text; arguments as in `write_report`, and the runs of the audit for dates and authors."""
-    rows = summarise(trials)
+    rows = summarise(trials) if rows is None else rows
     # With an enhancer each trial has two outcomes: only one may count, or every picture would count twice.
     agreed = agreement([row for row in rows if row.enhancer] or rows)
     short, _, lead = headline(rows).partition(". ")

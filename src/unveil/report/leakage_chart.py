@@ -32,6 +32,9 @@ from unveil.report.svg_layout import Box, Scale, place_labels
 MOST_NAMES = 12
 """Most obfuscations that the chart names beside their markers; of more it has the numbers."""
 
+MOST_NUMBERS = 100
+"""Most obfuscations that have numbers; of more, which no reader could tell apart, the chart has the markers alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeakageChart:
@@ -39,17 +42,20 @@ class LeakageChart:
 
     Args:
         svg: The chart, an SVG element.
-        key: The obfuscation that each number in the chart stands for, from 1; empty where the chart has their names.
+        key: The obfuscation that each number in the chart stands for, from 1; empty where the chart has no numbers.
+        labelled: Whether markers have names or numbers.
     """
 
     svg: Markup
     key: Sequence[str] = ()
+    labelled: bool = True
 
 
 def leakage_chart(rows: Sequence[Row]) -> LeakageChart | None:
     """Mean PSNR in dB with its interval against bits on the wire: a marker for each row, a line for the blind guess.
 
-    Markers have the names of the obfuscations beside them, or numbers where the names would cover one another.
+    Markers have the names of the obfuscations beside them, or numbers where the names would cover one another. Each
+    marker says its obfuscation when a pointer rests on it.
 
     Args:
         rows: The rows of one section.
@@ -83,20 +89,35 @@ def leakage_chart(rows: Sequence[Row]) -> LeakageChart | None:
         parts.append(line)
         obstacles.append(label)
     frame = Box(LEFT + 2, TOP, WIDTH - 2, HEIGHT - BOTTOM - 2)
-    labels = [spec_lines(row.obfuscation) for row in rows]
-    boxes = _placed(labels, points, frame, obstacles)
-    key: list[str] = []
-    if _is_crowded(boxes, frame):
-        key = [row.obfuscation for row in rows]
-        labels = [[str(number)] for number, _ in enumerate(rows, start=1)]
-        boxes = _placed(labels, points, frame, obstacles)
-    for row, mean, point, bar, box, lines in zip(rows, means, points, bars, boxes, labels, strict=True):
+    labels, boxes, key = _labels(rows, points, frame, obstacles)
+    for row, mean, point, bar in zip(rows, means, points, bars, strict=True):
         tip = (
             f"{row.obfuscation}: {formatting.decibels(mean.mean)} {formatting.bounds(mean, 1)}, "
             f"{formatting.bits(row.wire_bits)} ({formatting.ratio(row.compression)} smaller)"
         )
-        parts.append(_mark(row.family, point, bar, tip) + _label(lines, box, point))
-    return LeakageChart(svg=Markup(svg("Leakage against bits on the wire", HEIGHT, parts)), key=key)
+        parts.append(_mark(row.family, point, bar, tip))
+    parts += [_label(lines, box, point) for lines, box, point in zip(labels, boxes, points, strict=False)]
+    return LeakageChart(
+        svg=Markup(svg("Leakage against bits on the wire", HEIGHT, parts)), key=key, labelled=bool(labels)
+    )
+
+
+def _labels(
+    rows: Sequence[Row], points: Sequence[tuple[float, float]], frame: Box, obstacles: Sequence[Box]
+) -> tuple[list[list[str]], list[Box], list[str]]:
+    """The lines of each marker's label with their boxes, and the obfuscation that each stands for if they are numbers.
+
+    There are no labels where they would be too many.
+    """
+    if len(rows) <= MOST_NAMES:
+        names = [spec_lines(row.obfuscation) for row in rows]
+        boxes = _placed(names, points, frame, obstacles)
+        if not _is_crowded(boxes, frame):
+            return names, boxes, []
+    if len(rows) > MOST_NUMBERS:
+        return [], [], []
+    numbers = [[str(number)] for number, _ in enumerate(rows, start=1)]
+    return numbers, _placed(numbers, points, frame, obstacles), [row.obfuscation for row in rows]
 
 
 def _placed(
@@ -108,9 +129,9 @@ def _placed(
 
 
 def _is_crowded(boxes: Sequence[Box], frame: Box) -> bool:
-    """Whether labels cover one another, leave the frame, or are more than a reader finds their marker for."""
+    """Whether labels cover one another or leave the frame."""
     covered = any(one.overlap(other) > 1 for one, other in combinations(boxes, 2))
-    return covered or any(box.outside(frame) > 1 for box in boxes) or len(boxes) > MOST_NAMES
+    return covered or any(box.outside(frame) > 1 for box in boxes)
 
 
 def _mark(family: str, point: tuple[float, float], bar: tuple[float, float], tip: str) -> str:

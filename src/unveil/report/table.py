@@ -28,14 +28,15 @@ STYLES = {
 """No level is green, because finding no leakage promises nothing."""
 
 
-def print_table(trials: Sequence[Trial], console: Console) -> None:
+def print_table(trials: Sequence[Trial], console: Console, *, rows: Sequence[Row] | None = None) -> None:
     """Print the headline, each obfuscation at its worst, and one table for each section, at most 100 columns wide.
 
     Args:
         trials: The trials of an audit.
         console: Where to print.
+        rows: What `summarise` makes of the trials, where it is at hand; thousands of trials take seconds.
     """
-    rows = summarise(trials)
+    rows = summarise(trials) if rows is None else rows
     console.print(Text(printable(formatting.plain(headline(rows))), style="bold"))
     if has_overview(rows):
         console.print()
