@@ -18,6 +18,7 @@ from benchmarks import (
     priors,
     published,
     reliability,
+    rounding,
     scoring_cost,
     sources,
     study,
@@ -33,6 +34,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
-        *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability, flower),
+        *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
+        *(rounding, flower),
     )
 }

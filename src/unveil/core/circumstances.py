@@ -1,7 +1,7 @@
 """What scores depend on beside settings and seeds: processor, threads and torch. Results record it in `versions`.
 
 Sums are rounded in another order with another number of threads, another processor or another torch. A search amplifies
-that: it compares losses and counts votes, and where two are nearly equal the last digit decides which way it goes on.
+that, because its path through what the update leaves open is chaotic; docs/results.md has figures.
 """
 
 from __future__ import annotations
