@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -152,3 +153,32 @@ def test_no_name_of_a_folder_reaches_the_terminal_as_more_than_text(call: Call) 
     assert code == 1
     assert json.loads(out)["judgements"][0]["clients"] == [nasty]
     assert out.replace("\n", "").isprintable()
+
+
+def test_files_for_other_tools_are_written_whatever_the_decision_is(call: Call) -> None:
+    Path("audit.toml").write_text('obfuscations = ["none", "fp16"]\n', encoding="utf-8")
+    write_folder(Path("out"), TRIALS)
+    write_folder(Path("nothing"), [], settings_of(TRIALS))
+    run = {"command": "unveil audit audit.toml --out out", "date": "2026-11-30", "author": ""}
+    Path("out/runs.json").write_text(json.dumps([run]), encoding="utf-8")
+    for folder, limit, code in (("out", "30", 0), ("out", "20", 1), ("nothing", "20", 5)):
+        files = ("--junit", "made/here/gate.xml", "--sarif", "made/gate.sarif")
+        assert call("gate", folder, "--fail-on", f"psnr > {limit}", *files)[0] == code
+        suites = ElementTree.parse("made/here/gate.xml").getroot()
+        assert [suite.get("name") for suite in suites] == [f"psnr > {limit}" if folder == "out" else "the audit"]
+        (sarif,) = json.loads(Path("made/gate.sarif").read_text(encoding="utf-8"))["runs"]
+        assert sarif["invocations"][0]["exitCode"] == code
+        (uri,) = {
+            result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for result in sarif["results"]
+        } or {""}
+        assert uri == {0: "", 1: "audit.toml", 5: "nothing/audit.json"}[code]
+
+
+@pytest.mark.parametrize("option", ["--junit", "--sarif"])
+def test_a_file_that_cannot_be_written_is_two(call: Call, option: str) -> None:
+    write_folder(Path("out"), TRIALS)
+    Path("file").touch()
+    code, out, err = call("gate", "out", "--fail-on", "psnr > 30", option, "file/gate")
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: cannot write to file: ")
+    assert err.endswith(f"choose another folder with {option}\n")

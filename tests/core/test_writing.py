@@ -30,6 +30,7 @@ MAY_WRITE = {
     "fitting/loop.py",
     "fitting/pairs.py",
     "cli/app.py",
+    "cli/gating.py",
 }
 """Who calls the writer: results, recorded updates with their pictures, the page, weights, a training's work folder,
 the command line."""

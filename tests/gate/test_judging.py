@@ -158,9 +158,9 @@ def test_diverged_runs_are_not_judged() -> None:
 @pytest.mark.parametrize(
     ("metric", "fix"),
     [
-        ("lpips < 0.3", "set lpips_weights under [metrics] in the audit file"),
-        ("reid_top1 > 0.1", "set decoys under [metrics] in the audit file"),
-        ("true_class.worst > 0.1", "set classifier under [metrics] in the audit file"),
+        ("lpips < 0.3", "set lpips_weights under metrics in the audit file"),
+        ("reid_top1 > 0.1", "set decoys under metrics in the audit file"),
+        ("true_class.worst > 0.1", "set classifier under metrics in the audit file"),
         ("ssim > 0.1", "give the client larger pictures"),
     ],
 )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from scipy.stats import binomtest
 
 from gate.made import LEAK, beside_baseline, made, write_folder
 from unveil.cli import app as cli
+from unveil.cli.auditing import audit
 from unveil.gate.conditions import parse
 from unveil.metrics import FACTS
 from unveil.report.conclusion import LOWER_BOUND
@@ -28,7 +31,44 @@ def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(SystemExit) as left:
             cli.main(shlex.split(command)[1:])
         codes.append(left.value.code)
-    assert codes == [1, 0]
+    assert codes == [1, 0, 1]
+    assert Path("gate.xml").is_file()
+    assert Path("gate.sarif").is_file()
+
+
+def job(number: int) -> Any:
+    return yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)[number])
+
+
+def commands(number: int) -> list[list[str]]:
+    """The commands of unveil in one of the two jobs."""
+    lines = (
+        [step.get("run", "") for step in job(0)["jobs"]["gate"]["steps"]]
+        if number == 0
+        else job(1)["leakage"]["script"]
+    )
+    return [shlex.split(line) for line in lines if line.startswith("unveil ")]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_commands_of_the_jobs_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    audits, gates = commands(number)
+    assert audits[:3] == ["unveil", "audit", "audit.toml"]
+    assert audit.make_context("audit", audits[2:]).params["images"] == "none"
+    scores = {**LEAK, "reid_top1": [0.0] * 8}
+    write_folder(Path("audits/audit"), beside_baseline(made(scores=scores), baseline=scores))
+    with pytest.raises(SystemExit) as left:
+        cli.main(gates[1:])
+    assert left.value.code == 1
+
+
+def test_the_jobs_pass_on_the_file_that_the_gate_writes() -> None:
+    (upload,) = [step for step in job(0)["jobs"]["gate"]["steps"] if "upload-sarif" in step.get("uses", "")]
+    assert commands(0)[1][-2:] == ["--sarif", upload["with"]["sarif_file"]]
+    assert job(0)["permissions"]["security-events"] == "write"
+    assert commands(1)[1][-2:] == ["--junit", job(1)["leakage"]["artifacts"]["reports"]["junit"]]
+    assert job(1)["leakage"]["artifacts"]["when"] == "always"
 
 
 def test_every_condition_of_the_table_is_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import click
 
 from unveil.cli.presenting import PAGE
 from unveil.cli.terminal import console, say, say_json
-from unveil.core.errors import UsageError, one_line
+from unveil.core.errors import UsageError, one_line, writing
+from unveil.core.files import make_folder, write_whole
 
 if TYPE_CHECKING:
     from unveil.gate.decision import Decision
@@ -21,8 +23,17 @@ if TYPE_CHECKING:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--fail-on", multiple=True, metavar="CONDITION", help="As in 'reid_top1 > 10%' or 'psnr.worst > 20'.")
 @click.option("--obfuscation", "chosen", multiple=True, metavar="SPEC", help="Judge this one.  [default: all]")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
+@click.option("--sarif", type=click.Path(path_type=Path), help="Write SARIF 2.1.0 to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as one JSON object.")
-def gate(folder: Path, fail_on: tuple[str, ...], chosen: tuple[str, ...], as_json: bool) -> None:
+def gate(
+    folder: Path,
+    fail_on: tuple[str, ...],
+    chosen: tuple[str, ...],
+    junit: Path | None,
+    sarif: Path | None,
+    as_json: bool,
+) -> None:
     """Fail if more came back in the audit DIR than the limits allow.
 
     A condition is METRIC or METRIC.worst, then > (or < where a low value means leakage), then a limit. Of a mean the
@@ -38,8 +49,30 @@ def gate(folder: Path, fail_on: tuple[str, ...], chosen: tuple[str, ...], as_jso
     trials = read_trials(folder)
     settings = read_settings(folder, fix="give the --out folder of an audit")
     decision = decide(trials, settings, fail_on, chosen=[_canonical(name) for name in chosen])
+    _write(folder, decision, junit, sarif)
     _show(folder, decision, as_json=as_json)
     sys.exit(decision.exit_code)
+
+
+def _write(folder: Path, decision: Decision, junit: Path | None, sarif: Path | None) -> None:
+    """Write the files for other tools, before anything is printed."""
+    if junit is not None:
+        from unveil.gate.junit import junit as as_junit
+
+        _write_to(junit, "--junit", as_junit(decision, when=datetime.datetime.now(datetime.UTC)))
+    if sarif is not None:
+        from unveil.cli.audited_file import places
+        from unveil.gate.sarif import sarif as as_sarif
+
+        found = places(folder, {one.pool.obfuscation for one in decision.judgements})
+        _write_to(sarif, "--sarif", as_sarif(decision, found))
+
+
+def _write_to(path: Path, option: str, content: bytes) -> None:
+    """Write a file; its folder is made if it is missing."""
+    with writing(path.parent, option):
+        make_folder(path.parent)
+        write_whole(path, content)
 
 
 def _canonical(name: str) -> str:

@@ -136,10 +136,10 @@ def _why_not(condition: Condition, pool: Pool, rows: tuple[Row, ...], interval: 
 def _how_to_get(metric: str) -> str:
     """What an audit file needs for a metric."""
     if metric in NEEDS:
-        return f"set {NEEDS[metric]} under [metrics] in the audit file"
+        return f"set {NEEDS[metric]} under metrics in the audit file"
     if metric in FACTS:
         return "give the client larger pictures" if metric.startswith("ssim") else "give the originals with --truth"
-    return "name it under others in [metrics] of the audit file"
+    return "name it in others under metrics in the audit file"
 
 
 def _beyond(condition: Condition, rows: tuple[Row, ...], value: float, bound: float, interval: Interval | None) -> str:

@@ -56,6 +56,12 @@ class Pool:
         return ", ".join(filter(None, (self.obfuscation, self.clients, self.rows[0].training, self.attacker)))
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells this pool from others of the same obfuscation."""
+        one = self.rows[0]
+        return (*(row.client for row in self.rows), one.training, one.attack, one.enhancer, one.threat_model)
+
+    @property
     def tested(self) -> tuple[tuple[str, ...], str, str]:
         """What one attack that works is enough for: the clients, their training and the obfuscation."""
         return tuple(row.client for row in self.rows), self.rows[0].training, self.obfuscation
