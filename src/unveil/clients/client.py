@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
 from unveil.clients.batch_fit import BatchFit
 from unveil.clients.sending import obfuscated, trained_update
@@ -242,6 +243,10 @@ def _check_model(who: str, model: object) -> None:
     """Raise a `UsageError` unless the model is a `torch.nn.Module`."""
     if not isinstance(model, Module):
         raise UsageError(f"{who}: expected the model as a torch.nn.Module, got {type(model).__name__}; build it first")
+    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        raise UsageError(
+            f"{who}: the model has lazy layers without weights; run it once on a picture where it is built"
+        )
 
 
 def _outputs(who: str, model: Module, images: Images, *, mode: Mode) -> int:

@@ -7,7 +7,7 @@ no matrix of the weight's size is ever computed. No hooks are added to the model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -105,6 +105,20 @@ class _Tape(TorchFunctionMode):
         """Name of the first weight whose layer's input was changed in place after the layer ran; None if none was."""
         pairs = zip(self.seen, self.versions, strict=True)
         return next((name for (name, features, _), version in pairs if features._version != version), None)
+
+
+def slopes_of(value: Float[Tensor, ""], variables: Sequence[Float[Tensor, " ..."]]) -> list[Float[Tensor, " ..."]]:
+    """Differentiate a value; a variable on which it does not depend has a slope of zeros.
+
+    A network may cut the way from its pictures, by `detach` or whole numbers; then no picture is better than another.
+
+    Args:
+        value: The value.
+        variables: Tensors that need gradients.
+    """
+    if not value.requires_grad:
+        return [torch.zeros_like(variable) for variable in variables]
+    return list(torch.autograd.grad(value, variables, allow_unused=True, materialize_grads=True))
 
 
 def gradient(

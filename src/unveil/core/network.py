@@ -23,6 +23,7 @@ from torch.nn import DataParallel, Module
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
+from unveil.core.checkpointing import without_checkpoints
 from unveil.core.double_backward import twice_differentiable
 from unveil.core.errors import UsageError
 from unveil.core.types import Images, Tensors
@@ -35,8 +36,6 @@ Draws = int | None
 
 Buffers = dict[str, Shaped[Tensor, " ..."]]
 """Buffers of a network by name, such as running statistics (floats) and counters (integers)."""
-
-NO_CHECKPOINTS = "activation checkpointing is not supported; switch it off for the audit, which changes no result"
 
 
 def in_mode(model: Module, mode: Mode) -> Module:
@@ -119,9 +118,8 @@ def run(
             stack.enter_context(_MeanOfDraws())
         if "torch._dynamo" in sys.modules:  # compiled parts cannot be watched, nor differentiated twice
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # `as_taken` copies the pictures, because some forwards change their input in place. Activation checkpoints use
-        # hooks on saved tensors; they would run parts again after the weights were put back, and lose their gradient.
-        stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(NO_CHECKPOINTS))
+        stack.enter_context(without_checkpoints())
+        # `as_taken` copies the pictures, because some forwards change their input in place.
         output = functional_call(client, given, (as_taken(client, images),))
     own.update({name: given[name].detach() for name in own})  # some layers assign a new tensor to a buffer
     return output

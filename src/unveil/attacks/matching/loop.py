@@ -15,6 +15,7 @@ from unveil.attacks.matching.latents import Latent
 from unveil.attacks.matching.optimisers import Optimiser
 from unveil.attacks.matching.regularisers import TotalVariation
 from unveil.core.batch import Batch
+from unveil.core.gradient import slopes_of
 from unveil.core.objectives import OBJECTIVES, ObjectiveName, checked
 from unveil.core.protocols import Knowledge
 from unveil.core.reconstruction import Reconstruction, Stop
@@ -87,7 +88,7 @@ class Matching:
             loss = misfit(knowledge.simulate(model, Batch(images, believed())))
             if self.prior is not None:
                 loss = loss + self.prior(images)
-            for variable, slope in zip(variables, torch.autograd.grad(loss, variables), strict=True):
+            for variable, slope in zip(variables, slopes_of(loss, variables), strict=True):
                 variable.grad = slope.contiguous()  # L-BFGS takes flat views
             return loss.detach()
 

@@ -13,6 +13,7 @@ from unveil.attacks.separation.body import Body
 from unveil.attacks.separation.factorisation import with_certainty
 from unveil.attacks.separation.state import Problem, State, descend
 from unveil.attacks.separation.tuning import SearchTuning
+from unveil.core.gradient import slopes_of
 from unveil.core.reconstruction import FeatureFit
 from unveil.core.types import Images
 from unveil.enhancers.conditioning import hints_of
@@ -131,6 +132,6 @@ def feature_sensitivity_of(body: Body, pictures: Images, *, tuning: SearchTuning
     images = pictures.detach().requires_grad_()
     features = body.as_maps(body.features(images))
     direction = torch.randn(features.shape, generator=generator, device=generator.device).to(features)
-    (slope,) = torch.autograd.grad((features * direction).sum(), images)
+    (slope,) = slopes_of((features * direction).sum(), [images])
     curvature = slope.square().mean() / features.detach().var().clamp_min(torch.finfo(slope.dtype).tiny)
     return float((curvature / tuning.reference_sensitivity) ** tuning.sensitivity_exponent)

@@ -18,6 +18,7 @@ from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
 from unveil.core.calls import linear_call, tensors_in
+from unveil.core.errors import UsageError
 from unveil.core.network import run
 from unveil.core.tracing import Cut, Reached
 from unveil.core.types import Images
@@ -106,6 +107,10 @@ def _reach(
         if not isinstance(mode, _Numbered):
             return reached.features
         return reached.features if id(reached.features) in mode.marked else None
+    except UsageError:
+        if not isinstance(mode, _Numbered):
+            raise
+        # Numbers in place of what the network computes need not be of its kind, such as complex or whole ones.
     return None
 
 
