@@ -79,6 +79,7 @@ def test_json_has_the_decision_and_nothing_else(call: Call) -> None:
         "value": 28.0,
         "bound": 28.0,
         "limit": 20.0,
+        "since": "",
         "verdict": "exceeded",
         "sentence": "psnr of the worst of 8 pictures is 28.0 dB, beyond the limit of 20.0 dB.",
     }
@@ -121,7 +122,8 @@ def test_an_unfinished_folder_is_five(call: Call) -> None:
     ("args", "message"),
     [
         (["absent", "--fail-on", "psnr > 20"], "absent holds no results"),
-        (["out"], "gate: there is no limit; give one, as in --fail-on 'reid_top1 > 0.1'"),
+        (["out"], "gate: there is no limit; give one, as in --fail-on 'reid_top1 > 0.1', or --baseline DIR"),
+        (["out", "--baseline", "absent"], "absent holds no results"),
         (["out", "--fail-on", "pnsr > 20"], "unknown metric 'pnsr'; did you mean 'psnr'?"),
         (["out", "--fail-on", "psnr"], "expected METRIC > LIMIT"),
         (["out", "--fail-on", "psnr < 20"], "write 'psnr > 20'"),
@@ -182,3 +184,31 @@ def test_a_file_that_cannot_be_written_is_two(call: Call, option: str) -> None:
     assert (code, out) == (2, "")
     assert err.startswith("Error: cannot write to file: ")
     assert err.endswith(f"choose another folder with {option}\n")
+
+
+def test_a_rise_over_an_earlier_audit_is_one(call: Call) -> None:
+    write_folder(Path("before"), beside_baseline(made("fp16", NOTHING)))
+    write_folder(Path("now"), beside_baseline(made("fp16")))
+    code, out, err = call("gate", "now", "--baseline", "before")
+    assert code == 1
+    assert "psnr rises  fp16 " in out
+    assert "psnr rises: fp16, hospital, fedsgd, rog, everything known: What leaks in psnr rose by 15.1 dB over " in out
+    assert err == "Exceeded: all 2 values rose significantly since before.\n"
+    code, out, err = call("gate", "before", "--baseline", "now", "--fail-on", "psnr > 20")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].startswith(
+        "Passed: the one value lies within the limit and no value rose significantly since now. A failed attack"
+    )
+    assert call("gate", "now", "--baseline", "before", "--fail-on", "psnr > 30")[0] == 1
+    assert call("gate", "now", "--baseline", "now", "--junit", "a.xml", "--sarif", "a.sarif")[0] == 0
+    assert '"id": "psnr.rise"' in Path("a.sarif").read_text(encoding="utf-8")
+    assert 'name="psnr rises"' in Path("a.xml").read_text(encoding="utf-8")
+
+
+def test_remarks_on_what_differs_are_printed(call: Call) -> None:
+    write_folder(Path("before"), beside_baseline(made("fp16"), made("sign"), made("nf4")))
+    write_folder(Path("now"), beside_baseline(made("fp16"), made("qsgd:levels=4")))
+    code, out, _ = call("gate", "now", "--baseline", "before")
+    assert code == 0
+    assert "New, and not compared: qsgd:levels=4, hospital, fedsgd, rog, everything known." in out
+    assert "In before and not here: sign, hospital, fedsgd, rog, everything known; nf4, hospital" in out

@@ -6,16 +6,17 @@ import datetime
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from unveil.cli.presenting import PAGE
 from unveil.cli.terminal import console, say, say_json
 from unveil.core.errors import UsageError, one_line, writing
-from unveil.core.files import make_folder, write_whole
+from unveil.core.files import make_folder, shown, write_whole
 
 if TYPE_CHECKING:
+    from unveil.core.records import Trial
     from unveil.gate.decision import Decision
 
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--fail-on", multiple=True, metavar="CONDITION", help="As in 'reid_top1 > 10%' or 'psnr.worst > 20'.")
 @click.option("--obfuscation", "chosen", multiple=True, metavar="SPEC", help="Judge this one.  [default: all]")
+@click.option("--baseline", type=click.Path(path_type=Path), help="Fail if more came back than in this earlier audit.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
 @click.option("--sarif", type=click.Path(path_type=Path), help="Write SARIF 2.1.0 to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as one JSON object.")
@@ -30,6 +32,7 @@ def gate(
     folder: Path,
     fail_on: tuple[str, ...],
     chosen: tuple[str, ...],
+    baseline: Path | None,
     junit: Path | None,
     sarif: Path | None,
     as_json: bool,
@@ -40,18 +43,28 @@ def gate(
     end of its 95 % interval is judged. Exits with 0 if all is within its limit, 1 if something is not, 5 if nothing was
     audited or the attack fails on the bare update.
     """
-    from unveil.audits.folder_settings import read_settings
-    from unveil.audits.results import read_trials
+    from unveil.gate.earlier import Earlier
     from unveil.gate.gate import decide
 
-    if not fail_on:
-        raise UsageError("gate: there is no limit; give one, as in --fail-on 'reid_top1 > 0.1'")
-    trials = read_trials(folder)
-    settings = read_settings(folder, fix="give the --out folder of an audit")
-    decision = decide(trials, settings, fail_on, chosen=[_canonical(name) for name in chosen])
+    if not fail_on and baseline is None:
+        raise UsageError("gate: there is no limit; give one, as in --fail-on 'reid_top1 > 0.1', or --baseline DIR")
+    trials, settings = _read(folder)
+    earlier = None
+    if baseline is not None:
+        before, settings_before = _read(baseline)
+        earlier = Earlier(name=shown(baseline), trials=before, settings=settings_before)
+    decision = decide(trials, settings, fail_on, chosen=[_canonical(name) for name in chosen], earlier=earlier)
     _write(folder, decision, junit, sarif)
     _show(folder, decision, as_json=as_json)
     sys.exit(decision.exit_code)
+
+
+def _read(folder: Path) -> tuple[list[Trial], dict[str, Any]]:
+    """The trials of a results folder, and what its `audit.json` says of the audit."""
+    from unveil.audits.folder_settings import read_settings
+    from unveil.audits.results import read_trials
+
+    return read_trials(folder), read_settings(folder, fix="give the --out folder of an audit")
 
 
 def _write(folder: Path, decision: Decision, junit: Path | None, sarif: Path | None) -> None:

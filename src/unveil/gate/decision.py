@@ -8,6 +8,7 @@ from itertools import groupby
 
 from unveil.gate.judging import Judgement, Ruling
 from unveil.report.conclusion import LOWER_BOUND
+from unveil.report.formatting import listed
 
 PASSED, EXCEEDED, UNJUDGED = 0, 1, 5
 """Exit codes."""
@@ -71,20 +72,40 @@ class Decision:
     def sentence(self) -> str:
         """The decision in one or two sentences; a pass with what it does not prove."""
         if self.exit_code == EXCEEDED:
-            return f"Exceeded: {_counted(self.exceeded, len(self.judgements))} beyond the limit."
+            return f"Exceeded: {listed(list(filter(None, (self._beyond, self._risen))))}."
         if self.exit_code == UNJUDGED:
             return f"Not judged: {' '.join([*self.problems, *_reasons(self.unjudged)])}"
-        return f"Passed: {_counted(self.judgements, len(self.judgements))} within the limit. {LOWER_BOUND}"
+        limits = [one for one in self.judgements if not one.since]
+        within = f"{_counted(len(limits), len(limits), 'lies', 'lie')} within the limit" if limits else ""
+        steady = f"no value rose significantly since {self._since}" if self._since else ""
+        return f"Passed: {listed(list(filter(None, (within, steady))))}. {LOWER_BOUND}"
+
+    @property
+    def _beyond(self) -> str:
+        """How many values lie beyond their limit; empty if none does."""
+        limits = [one for one in self.judgements if not one.since]
+        number = sum(not one.since for one in self.exceeded)
+        return f"{_counted(number, len(limits), 'lies', 'lie')} beyond the limit" if number else ""
+
+    @property
+    def _risen(self) -> str:
+        """How many values rose; empty if none did."""
+        number, total = sum(bool(one.since) for one in self.exceeded), sum(bool(one.since) for one in self.judgements)
+        return f"{_counted(number, total, 'rose', 'rose')} significantly since {self._since}" if number else ""
+
+    @property
+    def _since(self) -> str:
+        """The earlier audit; empty if nothing was compared with one."""
+        return next((one.since for one in self.judgements if one.since), "")
 
 
 def _topic(judgement: Judgement) -> tuple[str, str]:
     return judgement.condition, judgement.pool.obfuscation
 
 
-def _counted(judgements: Sequence[Judgement], total: int) -> str:
-    number = len(judgements)
+def _counted(number: int, total: int, one: str, several: str) -> str:
     of = f"{number} of {total} values" if number < total else f"all {total} values" if total > 1 else "the one value"
-    return f"{of} {'lies' if number == 1 else 'lie'}"
+    return f"{of} {one if number == 1 else several}"
 
 
 def _reasons(judgements: Sequence[Judgement]) -> list[str]:

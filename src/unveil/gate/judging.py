@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from statistics import fmean
@@ -38,8 +39,10 @@ class Judgement:
         bound: What is compared with the limit: the end of the 95 % interval on the side where leakage is, or the value
             itself; None if nothing is.
         limit: The limit, in the metric's unit.
+        room: How far the bound is from the limit, in the metric's unit; below zero beyond it, infinite without a bound.
         ruling: The ruling.
         sentence: The ruling with its numbers or its reason, and what to do.
+        since: The earlier audit over which a rise was judged; empty for a limit.
     """
 
     rule: str
@@ -49,15 +52,10 @@ class Judgement:
     value: float | None
     bound: float | None
     limit: float
+    room: float
     ruling: Ruling
     sentence: str
-
-    @property
-    def room(self) -> float:
-        """How far the bound is from the limit, in the metric's unit; below zero beyond it, infinite without a bound."""
-        if self.bound is None:
-            return math.inf
-        return self.limit - self.bound if self.facts.leak == "high" else self.bound - self.limit
+    since: str = ""
 
 
 def judge(condition: Condition, pool: Pool) -> Judgement:
@@ -85,6 +83,7 @@ def judge(condition: Condition, pool: Pool) -> Judgement:
         value=value,
         bound=bound,
         limit=condition.limit,
+        room=math.inf if bound is None else (condition.limit - bound) * (1 if facts.leak == "high" else -1),
         ruling=ruling,
         sentence=sentence,
     )
@@ -112,25 +111,36 @@ def _leaking_end(interval: Interval, facts: MetricFacts) -> float:
 
 def _why_not(condition: Condition, pool: Pool, rows: tuple[Row, ...], interval: Interval | None) -> str:
     """Why a pool cannot be judged, and what to do; empty where it can."""
-    metric = condition.metric
-    if any(without_originals(row) for row in pool.rows):
-        return "The pictures of the recorded update are not known, so nothing is scored; audit it with --truth."
-    if not pool.conclusive:
-        return (
-            f"{pool.rows[0].verdict.sentence} Audit with an attack that finds something without the obfuscation: more "
-            "steps, another attack, or a smaller batch."
-        )
-    if len(scores_of(rows, metric)) < len(rows):
-        return f"{metric} was not computed; {_how_to_get(metric)} and run the audit into another folder."
-    if missing := unscored(rows, metric):
-        total = sum(row.pictures * len(row.stops) for row in rows)
-        return (
-            f"{missing} of {total} scores of {metric} are no numbers (NaN); look in the report for the pictures "
-            "without one, and audit with an attack or pictures that have them."
-        )
+    if reason := untested(pool) or uncomputed(rows, condition.metric):
+        return reason
     if interval is not None and not interval.is_known:
         return "One picture has no interval; give the client more pictures, or a condition on the worst one."
     return ""
+
+
+def untested(pool: Pool) -> str:
+    """Why the attack on a pool says nothing, and what to do; empty where it does."""
+    if any(without_originals(row) for row in pool.rows):
+        return "The pictures of the recorded update are not known, so nothing is scored; audit it with --truth."
+    if pool.conclusive:
+        return ""
+    return (
+        f"{pool.rows[0].verdict.sentence} Audit with an attack that finds something without the obfuscation: more "
+        "steps, another attack, or a smaller batch."
+    )
+
+
+def uncomputed(rows: Sequence[Row], metric: str) -> str:
+    """Why a metric has no value, or not of every picture, and what to do; empty where it has."""
+    if len(scores_of(rows, metric)) < len(rows):
+        return f"{metric} was not computed; {_how_to_get(metric)} and run the audit into another folder."
+    missing, total = unscored(rows, metric), sum(row.pictures * len(row.stops) for row in rows)
+    if not missing:
+        return ""
+    return (
+        f"{missing} of {total} scores of {metric} are no numbers (NaN); look in the report for the pictures without "
+        "one, and audit with an attack or pictures that have them."
+    )
 
 
 def _how_to_get(metric: str) -> str:

@@ -71,7 +71,8 @@ def _rule(name: str, one: Judgement | None) -> dict[str, Any]:
         short = "A limit on leakage could not be judged."
     else:
         title = one.facts.title or one.facts.name
-        short = f"More came back than a limit allows: {title} ({one.rule})."
+        bar = "in an earlier audit" if one.since else "a limit allows"
+        short = f"More came back than {bar}: {title} ({one.rule})."
     return {
         "id": one_line(name),
         "shortDescription": _message(short),

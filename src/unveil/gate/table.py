@@ -59,6 +59,7 @@ def as_data(decision: Decision) -> dict[str, Any]:
                 "value": one.value,
                 "bound": one.bound,
                 "limit": one.limit,
+                "since": one.since,
                 "verdict": one.ruling.value,
                 "sentence": one.sentence,
             }
