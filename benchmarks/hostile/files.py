@@ -19,6 +19,9 @@ SECONDS, MIB = 1.0, 200.0
 """Most processor time of a command, and most memory above the size of the file that it meets."""
 
 PATIENCE = 30.0
+ERROR, NOTICE = "Error: ", "client "
+"""How the sentence of an error begins, and those lines that an audit prints of its clients before."""
+
 OWNED = "owned"  # a file that exists if code of a hostile file was run
 
 
@@ -66,8 +69,9 @@ def wrong(case: Hostile, ended: Ended, place: Path, size: float) -> list[str]:
     found: list[Any] = []
     if ended.code not in case.codes:
         found.append(f"exit {ended.code}, {ended.out[-300:]!r}")
-    if ended.code == 2 and ended.out.count("\n") != 1:
-        found.append(f"{ended.out.count(chr(10))} lines")
+    *before, last = ended.out.splitlines() or [""]
+    if ended.code == 2 and not (last.startswith(ERROR) and all(line.startswith(NOTICE) for line in before)):
+        found.append(f"{len(before) + 1} lines, the last {last[:80]!r}")
     if not all(letter.isprintable() or letter == "\n" for letter in ended.out):
         found.append("control characters")
     if (place / OWNED).exists():

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, kendalltau, spearmanr
+from scipy.stats import binomtest, bootstrap, false_discovery_control, kendalltau, spearmanr
 
 from seeds import shifted
-from unveil.report.statistics import FEW, bootstrap_mean, kendall_tau, rank_correlation, sign_flip_test
+from unveil.report.statistics import (
+    FEW,
+    benjamini_hochberg,
+    bootstrap_mean,
+    kendall_tau,
+    rank_correlation,
+    sign_flip_test,
+    wilson,
+)
 from unveil.report.svg_layout import Box, _covered
 
 CHANCE = np.random.default_rng(shifted(0))
@@ -35,6 +46,31 @@ def test_rank_correlations_are_those_of_scipy(n: int) -> None:
     one[:2] = [0.0, 9.0]
     assert kendall_tau(one.tolist(), other.tolist()) == pytest.approx(kendalltau(one, other).statistic)
     assert rank_correlation(one.tolist(), other.tolist()) == pytest.approx(spearmanr(one, other).statistic)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_corrected_p_values_are_those_of_scipy(n: int) -> None:
+    values = CHANCE.uniform(0, 1, n) ** 3
+    values[-1] = values[0]
+    assert benjamini_hochberg(values.tolist()) == pytest.approx(false_discovery_control(values).tolist())
+    assert benjamini_hochberg([]) == []
+
+
+@pytest.mark.parametrize(("hits", "tries"), [(0, 5), (3, 7), (40, 41), (9, 9)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_intervals_of_rates_are_those_of_scipy(hits: int, tries: int, confidence: float) -> None:
+    wanted = binomtest(hits, tries).proportion_ci(confidence, method="wilson")
+    found = wilson(hits, tries, confidence=confidence)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_a_report_of_few_rows_does_not_load_scipys_statistics() -> None:
+    code = (
+        "import sys; from unveil.report import statistics as s; s.wilson(1, 3); s.bootstrap_mean([1.0, 2.0]); "
+        "s.rank_correlation([1, 2, 3], [1, 3, 2]); s.benjamini_hochberg([0.1]); "
+        "s.kendall_tau([1, 2, 3], [1, 3, 2]); sys.exit('scipy.stats' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_sign_test_of_few_values_counts_every_pattern() -> None:

@@ -1,4 +1,8 @@
-"""Confidence intervals, tests and rank correlations of scores."""
+"""Confidence intervals, tests and rank correlations of scores.
+
+Short formulas stand here and are not taken from `scipy.stats`, whose import takes longer than a report; tests compare
+them with it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -105,13 +110,11 @@ def wilson(hits: float, tries: float, *, confidence: float = 0.95) -> Interval:
     Reference:
         Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
     """
-    from scipy.stats import norm
-
     if tries < 1 or not 0 <= hits <= tries:
         raise UsageError(f"wilson: expected 0 <= hits <= tries and tries >= 1, got {hits:g} of {tries:g}; count again")
     if not 0 < confidence < 1:
         raise UsageError(f"wilson: expected 0 < confidence < 1, got {confidence}; 0.95 is usual")
-    z2, rate = float(norm.ppf((1 + confidence) / 2)) ** 2, hits / tries
+    z2, rate = NormalDist().inv_cdf((1 + confidence) / 2) ** 2, hits / tries
     centre = (rate + z2 / (2 * tries)) / (1 + z2 / tries)
     half = (z2 * (rate * (1 - rate) / tries + z2 / (4 * tries**2))) ** 0.5 / (1 + z2 / tries)
     return Interval(mean=rate, low=max(centre - half, 0.0), high=min(centre + half, 1.0))
@@ -221,9 +224,12 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     Reference:
         Benjamini and Hochberg, Controlling the False Discovery Rate, Journal of the Royal Statistical Society B 1995.
     """
-    from scipy.stats import false_discovery_control
-
-    return [float(value) for value in false_discovery_control(p_values)] if p_values else []
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i], reverse=True)
+    adjusted, lowest = [0.0] * len(p_values), 1.0
+    for place, i in enumerate(order):
+        lowest = min(lowest, p_values[i] * len(p_values) / (len(p_values) - place))
+        adjusted[i] = lowest
+    return adjusted
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
@@ -237,15 +243,20 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | No
     Reference:
         Spearman, The Proof and Measurement of Association between Two Things, American Journal of Psychology 1904.
     """
-    from scipy.stats import rankdata
-
     if len(one) != len(other) and one and other:
         raise UsageError(f"rank_correlation: expected as many values on both sides, got {len(one)} and {len(other)}")
     if min(len(one), len(other)) < 3 or not np.isfinite([*one, *other]).all():
         return None
     if min(one) == max(one) or min(other) == max(other):
         return None
-    return float(np.corrcoef(rankdata([one, other], axis=1))[0, 1])  # spearmanr adds a p-value, which takes longest
+    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The rank of each value from 1; equal values share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: npt.NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
 
 
 def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
@@ -259,8 +270,6 @@ def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
     Reference:
         Kendall, The Treatment of Ties in Ranking Problems, Biometrika 1945.
     """
-    from scipy.stats import kendalltau
-
     if len(one) != len(other):
         raise UsageError(f"kendall_tau: expected as many values on both sides, got {len(one)} and {len(other)}")
     if len(one) < 3 or not (np.isfinite(one).all() and np.isfinite(other).all()):
@@ -268,6 +277,8 @@ def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
     if min(one) == max(one) or min(other) == max(other):
         return None
     if len(one) > FEW:
+        from scipy.stats import kendalltau
+
         return float(kendalltau(one, other).statistic)
     rising, other_rising = (np.sign(np.subtract.outer(values, values)) for values in (one, other))
     untied = np.count_nonzero(rising) * np.count_nonzero(other_rising)
