@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ import pytest
 
 from gate.made import LEAK, NOTHING, beside_baseline, made, settings_of, write_folder
 from unveil.cli import app as cli
+from unveil.core.metric import MetricFacts
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -155,6 +157,20 @@ def test_no_name_of_a_folder_reaches_the_terminal_as_more_than_text(call: Call) 
     assert code == 1
     assert json.loads(out)["judgements"][0]["clients"] == [nasty]
     assert out.replace("\n", "").isprintable()
+
+
+def test_the_unit_of_a_metric_of_others_is_text(call: Call) -> None:
+    facts = MetricFacts(name="blur", leak="high", unit="\x1b[bold]", title="<b>")
+    scores = {**LEAK, "blur": [1.0] * 8}
+    trials = [replace(one, metrics={"blur": facts}) for one in beside_baseline(made("fp16", scores), baseline=scores)]
+    write_folder(Path("out"), trials)
+    for limit in ("0", "2"):
+        _, out, err = call("gate", "out", "--fail-on", f"blur > {limit}", "--sarif", "a.sarif", "--junit", "a.xml")
+        assert "1.00 \\x1b[bold]" in out
+        assert (out + err).replace("\n", "").isprintable()
+        messages = [one.get("message", "") for one in ElementTree.parse("a.xml").iter("failure")]
+        assert ["1.00 \\x1b[bold]" in message for message in messages] == ([True] if limit == "0" else [])
+        assert "\x1b" not in Path("a.sarif").read_text(encoding="utf-8")
 
 
 def test_files_for_other_tools_are_written_whatever_the_decision_is(call: Call) -> None:

@@ -55,3 +55,23 @@ def test_recordings_are_counted_too() -> None:
 @pytest.mark.parametrize("settings", [{}, {"clients": 3, "seeds": "x"}, {"clients": [1], "seeds": [0]}])
 def test_settings_that_ask_for_nothing_lack_nothing(settings: dict[str, object]) -> None:
     assert missing_trials(settings, ALL) == []
+
+
+@pytest.mark.parametrize("name", ["seeds", "attacks", "obfuscations", "threat_models", "clients"])
+def test_lists_of_nonsense_lack_something_and_nothing_else(name: str) -> None:
+    nonsense = [{"a": 1}, [2], None] if name != "clients" else [{"name": [1], "training": {}}]
+    assert missing_trials(settings_of(ALL, **{name: nonsense}), ALL)
+
+
+def test_lists_without_end_are_not_gone_through() -> None:
+    many = [str(number) for number in range(10_000)]
+    clients = [{"name": name, "training": "fedsgd"} for name in many]
+    asked = {
+        "clients": clients,
+        "obfuscations": many,
+        "attacks": many,
+        "seeds": many,
+        "threat_models": ["order unknown"],
+    }
+    assert missing_trials(asked, ALL) == []
+    assert len(missing_trials({**asked, "threat_models": [KNOWN]}, ALL)) == 1000

@@ -77,6 +77,10 @@ def test_beyond_the_limit_wins_over_not_judged() -> None:
     assert decided(GOOD, "psnr > 20", "lpips < 0.1").exit_code == 1
 
 
+def test_no_judgement_is_never_a_pass() -> None:
+    assert Decision(judgements=()).exit_code == 5
+
+
 def test_an_empty_folder_is_five() -> None:
     decision = decide([], {}, ["psnr > 20"])
     assert decision.exit_code == 5

@@ -96,6 +96,12 @@ def test_where_only_the_bound_is_beyond_the_pictures_that_would_do_are_named() -
     assert "pictures of the same scores" not in ruled("psnr > 16.4", made(scores=scores())).sentence
 
 
+def test_where_no_number_of_pictures_would_do_none_is_named() -> None:
+    assert ruled("psnr > 16.5001", made(scores=scores())).sentence.endswith("What was measured is within it.")
+    share = scores(reid_top1=[1.0] + [0.0] * 7)
+    assert ruled("reid_top1 > 12.51%", made(scores=share)).sentence.endswith("What was measured is within it.")
+
+
 def test_a_limit_that_a_blind_guess_passes_is_said() -> None:
     assert ruled("psnr > 10.9", made(scores=scores())).sentence.endswith(
         "beyond the limit of 10.9 dB. A blind guess scores 11.0 dB: no update passes this limit."

@@ -77,7 +77,7 @@ def _canonical(text: str) -> str:
 
 def _place(path: Path) -> Place:
     """A path as a URI, relative to the current folder if it lies inside."""
-    inside = Path(os.path.relpath(path)).as_posix()
-    if is_inside(inside):
-        return Place(uri=quote(os.fsencode(inside)), is_relative=True)
-    return Place(uri=Path(os.path.abspath(path)).as_uri(), is_relative=False)
+    full = Path(os.path.abspath(path))
+    if full.is_relative_to(Path.cwd()):
+        return Place(uri=quote(os.fsencode(full.relative_to(Path.cwd()).as_posix())), is_relative=True)
+    return Place(uri=full.as_uri(), is_relative=False)

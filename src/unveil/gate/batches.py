@@ -32,12 +32,12 @@ def mean_over_batches(batches: Sequence[Sequence[float]], *, resamples: int = 20
     generator, count = np.random.default_rng(seed), len(batches)
     drawn = generator.integers(0, count, (resamples, count))
     sizes = np.array([len(batch) for batch in batches])[drawn].sum(1)
-    sums = np.zeros((count, resamples, count))  # of every batch at every place, as if it were drawn there
+    sums = np.zeros((resamples, count))
     for place, batch in enumerate(batches):
-        picked = generator.integers(0, len(batch), (resamples, count, len(batch)))
-        sums[place] = np.asarray(batch, dtype=np.float64)[picked].sum(2)
-    totals = np.take_along_axis(sums, drawn[None], axis=0)[0].sum(1)
-    low, high = np.quantile(totals / sizes, [0.025, 0.975])
+        here = drawn == place
+        picked = generator.integers(0, len(batch), (int(here.sum()), len(batch)))
+        sums[here] = np.asarray(batch, dtype=np.float64)[picked].sum(1)
+    low, high = np.quantile(sums.sum(1) / sizes, [0.025, 0.975])
     return Interval(mean=mean, low=float(low), high=float(high))
 
 

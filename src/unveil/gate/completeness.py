@@ -11,59 +11,64 @@ from unveil.core.records import BASELINE, Trial
 OFTEN_SKIPPED = ("draws known", "order unknown", "order unknown and draws known")
 """Threat models that change nothing for some clients, and are then skipped; no others are."""
 
+MOST = 1000
+"""Most missing trials that are looked for: the lists of a damaged `audit.json` may ask for any number."""
+
 
 def missing_trials(settings: Mapping[str, Any], trials: Sequence[Trial], chosen: Collection[str] = ()) -> list[str]:
-    """The trials that are not there, each in a few words.
+    """The trials that are not there, each in a few words, at most `MOST`.
 
     Args:
         settings: What `audit.json` says of the audit.
         trials: The finished trials.
         chosen: Obfuscations that are judged, as rows name them; none for all.
     """
+    if "recordings" in settings:
+        return list(itertools.islice(_missing_of_recordings(settings, trials), MOST))
+    return list(itertools.islice(_missing(settings, trials, chosen), MOST))
+
+
+def _missing(settings: Mapping[str, Any], trials: Sequence[Trial], chosen: Collection[str]) -> Iterator[str]:
+    """The missing trials of an audit file."""
     keys = ("client", "training", "threat_model", "obfuscation", "attack")
-    there = {(*(trial.settings.get(key, "") for key in keys), trial.seed) for trial in trials}
-    of_recordings = {(trial.settings.get("client"), trial.settings.get("attack"), trial.seed) for trial in trials}
+    there = {(*(trial.settings.get(key, "") for key in keys), str(trial.seed)) for trial in trials}
     met = {(trial.settings.get("client"), trial.settings.get("threat_model")) for trial in trials}
-    found = []
-    for client, training, threat_model, obfuscation, attack, seed in _asked(settings):
-        skipped = threat_model in OFTEN_SKIPPED and (client, threat_model) not in met
-        absent = (client, training, threat_model, obfuscation, attack, seed) not in there
-        if absent and not skipped and _is_judged(obfuscation, chosen):
-            found.append(f"client {client}, {obfuscation}, {attack}, {threat_model}, seed {seed}")
-    for client, attack, seed in _asked_of_recordings(settings):
-        if (client, attack, seed) not in of_recordings:
-            found.append(f"recording {client}, {attack}, seed {seed}")
-    return found
+    obfuscations = [name for name in _texts(settings, "obfuscations") if _is_judged(name, chosen)]
+    for table in _tables(settings, "clients"):
+        client, training = str(table.get("name")), str(table.get("training"))
+        for threat_model in _texts(settings, "threat_models"):
+            if threat_model in OFTEN_SKIPPED and (client, threat_model) not in met:
+                continue
+            rest = itertools.product(obfuscations, _texts(settings, "attacks"), _texts(settings, "seeds"))
+            for obfuscation, attack, seed in rest:
+                if (client, training, threat_model, obfuscation, attack, seed) not in there:
+                    yield f"client {client}, {obfuscation}, {attack}, {threat_model}, seed {seed}"
 
 
-def _asked(settings: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Client, training, threat model, obfuscation, attack and seed of every trial of an audit file."""
-    clients = [(table.get("name"), table.get("training")) for table in _tables(settings, "clients")]
-    rest = (_list(settings, name) for name in ("threat_models", "obfuscations", "attacks", "seeds"))
-    for (client, training), *others in itertools.product(clients, *rest):
-        yield client, training, *others
-
-
-def _asked_of_recordings(settings: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Client, attack and seed of every trial of recorded updates."""
-    names = [table.get("name") for table in _tables(settings, "recordings")]
-    yield from itertools.product(names, _list(settings, "attacks"), _list(settings, "seeds"))
+def _missing_of_recordings(settings: Mapping[str, Any], trials: Sequence[Trial]) -> Iterator[str]:
+    """The missing trials of recorded updates."""
+    there = {(trial.settings.get("client"), trial.settings.get("attack"), str(trial.seed)) for trial in trials}
+    names = [str(table.get("name")) for table in _tables(settings, "recordings")]
+    for client, attack, seed in itertools.product(names, _texts(settings, "attacks"), _texts(settings, "seeds")):
+        if (client, attack, seed) not in there:
+            yield f"recording {client}, {attack}, seed {seed}"
 
 
 def _tables(settings: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return [table for table in _list(settings, name) if isinstance(table, dict)]
 
 
+def _texts(settings: Mapping[str, Any], name: str) -> list[str]:
+    return list(dict.fromkeys(map(str, _list(settings, name))))
+
+
 def _list(settings: Mapping[str, Any], name: str) -> list[Any]:
     """A list of the settings; empty for anything else, which a damaged file may hold."""
     value = settings.get(name)
-    return [item if isinstance(item, dict | int) else str(item) for item in value] if isinstance(value, list) else []
+    return value if isinstance(value, list) else []
 
 
 def _is_judged(obfuscation: str, chosen: Collection[str]) -> bool:
     """Whether a row that is judged, or its baseline, needs the obfuscation."""
-    return (
-        not chosen
-        or obfuscation == BASELINE
-        or any(name == obfuscation or name.endswith(f", then {obfuscation}") for name in chosen)
-    )
+    of_rows = any(name == obfuscation or name.endswith(f", then {obfuscation}") for name in chosen)
+    return not chosen or obfuscation == BASELINE or of_rows

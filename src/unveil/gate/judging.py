@@ -17,6 +17,9 @@ from unveil.report.formatting import count
 from unveil.report.rows import Row
 from unveil.report.statistics import Interval, wilson
 
+MOST_PICTURES = 100_000
+"""Most pictures that a sentence says would do."""
+
 
 class Ruling(Enum):
     """What a gate says of one value; the value is the word in tables."""
@@ -26,7 +29,7 @@ class Ruling(Enum):
     UNJUDGED = "not judged"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # each is itself: comparing rows number by number takes long
 class Judgement:
     """One pool, judged by one rule.
 
@@ -207,8 +210,11 @@ def _pictures_needed(condition: Condition, pictures: int, interval: Interval) ->
     if room == 0 or not math.isfinite(width):
         return None
     if not facts.is_rate:
-        return math.ceil(pictures * (width / room) ** 2)
+        needed = math.ceil(pictures * (width / room) ** 2)
+        return needed if needed <= MOST_PICTURES else None
     tries = pictures
-    while condition.fails(wilson(interval.mean * tries, tries).high) and tries < 10**6:
+    while condition.fails(wilson(interval.mean * tries, tries).high):
         tries = math.ceil(tries * 1.02)
-    return tries if tries < 10**6 else None
+        if tries > MOST_PICTURES:
+            return None
+    return tries

@@ -31,8 +31,7 @@ def table(judgements: Sequence[Judgement]) -> Table:
             Text(one_line(one.pool.obfuscation)),
             Text(one_line(one.pool.clients)),
             Text(one_line(one.pool.attacker)),
-            "–" if one.value is None else number(one.value, one.facts),
-            "–" if one.bound is None else number(one.bound, one.facts),
+            *(Text("–" if n is None else one_line(number(n, one.facts))) for n in (one.value, one.bound)),
             Text(one.ruling.value, style=STYLES[one.ruling]),
         )
     return found
