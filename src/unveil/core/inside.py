@@ -59,10 +59,10 @@ def is_inside(path: str) -> bool:
     return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path and "\0" not in path
 
 
-def refuse_link(path: Path, fix: str) -> None:
+def refuse_link(path: Path | str, fix: str) -> None:
     """Raise a `UsageError` if a path is a symbolic link: what is written or read through it lies elsewhere."""
     try:
-        is_link = stat.S_ISLNK(path.lstat().st_mode)
+        is_link = stat.S_ISLNK(os.lstat(path).st_mode)
     except (OSError, ValueError):  # it does not exist
         return
     if is_link:
@@ -73,7 +73,7 @@ def _refuse_links(folder: Path, path: str, start: str, fix: str) -> None:
     """Raise a `UsageError` unless the path stays below the folder, and none of its parts is a link."""
     if not is_inside(path):
         raise UsageError(f"{start} is not inside {shown(folder)}; {fix}")
-    place = folder
+    place = os.fspath(folder)
     for part in PurePosixPath(path).parts:
-        place = place / part
+        place = os.path.join(place, part)
         refuse_link(place, fix)

@@ -81,19 +81,22 @@ def _bootstrapped(values: tuple[float, ...], confidence: float, resamples: int, 
     mean = float(np.mean(values))
     if min(values) == max(values):  # without this, rounding errors would give the interval a width
         return Interval(mean=mean, low=mean, high=mean, is_known=len(values) > 1)
-    means = np.sort(np.asarray(values, dtype=np.float64)[_resampled(len(values), resamples, seed)].mean(1))
+    means = np.sort(_shares(len(values), resamples, seed) @ np.asarray(values, dtype=np.float64))
     places = (resamples - 1) * np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     low, high = np.interp(places, np.arange(resamples), means)  # `np.quantile`, at a tenth of its time
     return Interval(mean=mean, low=float(low), high=float(high))
 
 
 @lru_cache(maxsize=16)
-def _resampled(n: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
-    """The samples with replacement, resamples x n: those that `scipy.stats.bootstrap` draws from the same seed.
+def _shares(n: int, resamples: int, seed: int) -> npt.NDArray[np.float64]:
+    """The share that each value has in the mean of each sample with replacement, resamples x n.
 
-    All means over n pictures share them, which takes a tenth of the time.
+    The samples are those that `scipy.stats.bootstrap` draws from the same seed. All means over n pictures share them.
     """
-    return np.random.default_rng(seed).integers(0, n, (resamples, n))
+    drawn = np.random.default_rng(seed).integers(0, n, (resamples, n))
+    counts = np.zeros((resamples, n))
+    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
+    return counts / n
 
 
 def wilson(hits: float, tries: float, *, confidence: float = 0.95) -> Interval:
