@@ -17,6 +17,7 @@ from unveil.cli.fitting import fit
 from unveil.cli.gating import gate
 from unveil.cli.presenting import INTERRUPTED, present
 from unveil.cli.terminal import say, say_json, warnings_shown
+from unveil.core.allocation import keep_freed_memory
 from unveil.core.errors import UsageError, one_line
 from unveil.core.files import write_new
 from unveil.core.usercode import is_users, one_line_of
@@ -36,6 +37,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         args: The arguments; None for those of the process.
     """
     options = {"debug": bool(os.environ.get("UNVEIL_DEBUG"))}
+    keep_freed_memory()
     try:
         with warnings_shown():
             code = unveil.main(args, prog_name="unveil", standalone_mode=False, obj=options)
