@@ -84,7 +84,8 @@ def _bootstrapped(values: tuple[float, ...], confidence: float, resamples: int, 
     means = np.sort(_shares(len(values), resamples, seed) @ np.asarray(values, dtype=np.float64))
     places = (resamples - 1) * np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     low, high = np.interp(places, np.arange(resamples), means)  # `np.quantile`, at a tenth of its time
-    return Interval(mean=mean, low=float(low), high=float(high))
+    # The last digits of a product differ by processor, and a page would show it where one decides how to round.
+    return Interval(mean=mean, low=float(f"{low:.12g}"), high=float(f"{high:.12g}"))
 
 
 @lru_cache(maxsize=16)
