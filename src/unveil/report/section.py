@@ -54,6 +54,12 @@ class Section:
     common: Sequence[str]
     own: Sequence[tuple[Row, Sequence[str]]]
 
+    @property
+    def has_flat(self) -> bool:
+        """Whether the wall shows a reconstruction of nearly one colour."""
+        strips = [strip for band in self.bands for strip in band if strip.row is not None]
+        return any(picture.is_flat for strip in strips for picture in strip.pictures)
+
 
 def section(folder: Path, index: int, rows: list[Row]) -> Section:
     """The section of these rows, number `index` of the page, with pictures from the results folder."""

@@ -13,6 +13,7 @@ from unveil.core.inside import read_inside
 from unveil.metrics import facts_of
 from unveil.report.criteria import without_originals
 from unveil.report.decibels import Step, along_the_scale
+from unveil.report.flat import is_flat
 from unveil.report.metric_agreement import Agreement, Overlooked
 from unveil.report.rows import Picture, Row
 from unveil.report.thumbnail import thumbnail
@@ -36,6 +37,7 @@ class Shown:
         caption: The text below it.
         coarse: Whether it is small enough to be enlarged without smoothing.
         scores: The text that a pointer over the picture shows.
+        is_flat: Whether it has nearly one colour.
     """
 
     uri: str | None
@@ -43,6 +45,7 @@ class Shown:
     caption: str
     coarse: bool
     scores: str = ""
+    is_flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,13 @@ def _rebuilt(folder: Path, picture: Picture, row: Row) -> Shown:
     alt += caption and f", {caption} dB"
     if without_originals(row) and picture.confidence is not None:
         caption = f"{picture.confidence:.2g}"
-    return replace(_shown(folder, picture.rebuilt, alt, caption), scores=_own_scores(picture))
+    shown = _shown(folder, picture.rebuilt, alt, caption)
+    return replace(shown, scores=_own_scores(picture), is_flat=shown.is_flat and not _is_plain(folder, picture))
+
+
+def _is_plain(folder: Path, picture: Picture) -> bool:
+    """Whether the original itself is flat, so that a flat picture is what came back."""
+    return _shown(folder, picture.original, "").is_flat
 
 
 def _worst_first(rows: Sequence[Row], count: int) -> list[int]:
@@ -155,7 +164,7 @@ def _shown(folder: Path, path: str, alt: str, caption: str = "") -> Shown:
         return Shown(None, alt, caption, False)
     width = int.from_bytes(content[16:20], "big")
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return Shown(uri, alt, caption, coarse=width <= 128)
+    return Shown(uri, alt, caption, coarse=width <= 128, is_flat=is_flat(content))
 
 
 def content_of(folder: Path, path: str, most: int) -> bytes:
