@@ -1,8 +1,11 @@
 # Everything happens in .venv, made once with the first Python of at least 3.11 that is found.
 # Another one:  make demo PYTHON=/path/to/python3.12
+# PyTorch comes without CUDA where there is no GPU and pip's index has that build; to choose:  make demo TORCH=default
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+TORCH := auto
+BUILD := $(BIN)/python scripts/torch_build.py $(TORCH)
 
 .PHONY: demo test test-integrations fast check docs bench clean
 
@@ -35,12 +38,12 @@ clean:  ## remove the environment and what tools left behind; results are kept
 
 .venv/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing unveil and what it needs into .venv, once. PyTorch is large: this can take some minutes."
-	$(PIP) -e .
+	build=$$($(BUILD) torch) && $(PIP) -e . $$build
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing unveil and its tools into .venv, once. PyTorch is large: this can take some minutes."
-	$(PIP) -e '.[dev]'
+	build=$$($(BUILD) torch torchvision) && $(PIP) -e '.[dev]' $$build
 	@touch $@ .venv/.installed
 
 .venv-integrations/.installed: pyproject.toml | .venv-integrations/bin/python
