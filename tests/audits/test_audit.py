@@ -6,8 +6,9 @@ import pytest
 from fakes import Counting, Named
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit
+from unveil.audits.progress import AuditProgress
 from unveil.audits.results import read_trials
-from unveil.audits.running import AuditProgress, run
+from unveil.audits.running import run
 from unveil.clients.client import Client
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD

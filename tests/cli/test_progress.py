@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from unveil.audits.running import AuditProgress
+from unveil.audits.progress import AuditProgress
 from unveil.cli.progress import shown
 from unveil.core.reconstruction import Stop
 from unveil.core.records import ATTACK, ScoredOutcome, Trial

@@ -76,7 +76,7 @@ def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
         mine, theirs = _by_name(kept.get(key)), _by_name(other.get(key))
         if mine is not None and theirs is not None:
             kept[key] = {name: value for name, value in mine.items() if name in theirs}
-    return _flat(kept)
+    return flat(kept)
 
 
 def _by_name(value: Any) -> dict[str, Any] | None:
@@ -108,7 +108,7 @@ def _refuse_other(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any
             )
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested JSON as one level of dotted keys."""
     if isinstance(value, dict):
         pairs = value.items()
@@ -116,4 +116,4 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         pairs = {str(number): item for number, item in enumerate(value)}.items()
     else:
         return {prefix: value}
-    return {key: leaf for name, item in pairs for key, leaf in _flat(item, f"{prefix}.{name}".strip(".")).items()}
+    return {key: leaf for name, item in pairs for key, leaf in flat(item, f"{prefix}.{name}".strip(".")).items()}

@@ -1,50 +1,28 @@
-"""Running an audit: trial after trial, each kept in the results folder as soon as it ends."""
+"""Running an audit: its trials, each kept in the results folder as soon as it ends."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
-import torch
-
+from unveil.audits.executor import Executor, Serial
 from unveil.audits.kept_pictures import keeping
 from unveil.audits.noting import note_run
+from unveil.audits.progress import AuditProgress, Board
 from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.task import Runnable
-from unveil.audits.trial import versions_on
 from unveil.audits.trial_pictures import is_whole
 from unveil.core.circumstances import changed
 from unveil.core.errors import writing
 from unveil.core.files import make_folder, shown
 from unveil.core.locks import locked
 from unveil.core.records import Trial
-from unveil.core.watch import Progress, Watch
+
+SERIAL = Serial()
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditProgress:
-    """How far an audit is. Sent when a trial starts, after each step of its attack, and when the trial ends.
-
-    Args:
-        done: Number of finished trials, those of an earlier run included.
-        total: Number of trials in the audit.
-        settings: The settings of the present trial.
-        seed: The seed of the present trial.
-        step: The last step of its attack; None before the first.
-        trial: The finished trial; None until it has ended.
-    """
-
-    done: int
-    total: int
-    settings: Mapping[str, str]
-    seed: int
-    step: Progress | None = None
-    trial: Trial | None = None
 
 
 def run(
@@ -54,6 +32,7 @@ def run(
     *,
     command: str = "",
     author: str = "",
+    executor: Executor = SERIAL,
 ) -> list[Trial]:
     """Run the trials that the folder does not hold yet, and append each to the folder as soon as it ends.
 
@@ -63,6 +42,7 @@ def run(
         on_progress: Called with every `AuditProgress`; None for no reports.
         command: The command that runs the audit, which the folder keeps for reports; empty from Python.
         author: Who answers for the audit, likewise; empty to name nobody.
+        executor: What runs the trials; this process alone writes into the folder.
 
     Returns:
         All trials of the audit in its order, those of an earlier run included.
@@ -76,26 +56,23 @@ def run(
         prepare(folder, audit.settings())
         tasks = {trial_key(task.settings, task.seed): task for task in audit.tasks()}
         kept = {key: trial for key, trial in _kept(folder).items() if key in tasks}
-        if len(kept) < len(tasks):  # a run that computes nothing is none
-            note_run(folder, command=command, author=author)
-            _announce_other_circumstances(folder, kept.values(), audit.device)
-        for key, task in tasks.items():
-            if key in kept:
-                continue
-
-            progress = AuditProgress(done=len(kept), total=len(audit), settings=task.settings, seed=task.seed)
-            report = on_progress or (lambda progress: None)
-            report(progress)
-            trial = task.run(_watch(report, progress) if on_progress else None)
-            trial = append(folder, keeping(trial, audit.images))
-            kept[key] = trial
-            report(dataclasses.replace(progress, done=len(kept), trial=trial))
+        todo = {key: task for key, task in tasks.items() if key not in kept}
+        if not todo:  # a run that computes nothing is none
+            return [kept[key] for key in tasks]
+        note_run(folder, command=command, author=author)
+        _announce_other_circumstances(folder, kept.values(), executor.versions(audit.device))
+        board = None if on_progress is None else Board(todo, done=len(kept), send=on_progress)
+        with closing(executor(audit, todo, None if board is None else board.report)) as trials:
+            for key, trial in trials:
+                kept[key] = append(folder, keeping(trial, audit.images))
+                if board is not None:
+                    board.end(key, kept[key])
     return [kept[key] for key in tasks]
 
 
-def _announce_other_circumstances(folder: Path, kept: Iterable[Trial], device: torch.device) -> None:
-    """Log a warning if finished trials were computed in a way in which this process will not compute the rest."""
-    if other := changed([trial.versions for trial in kept], versions_on(device)):
+def _announce_other_circumstances(folder: Path, kept: Iterable[Trial], now: Mapping[str, str]) -> None:
+    """Log a warning if finished trials were computed in a way in which the rest will not be computed."""
+    if other := changed([trial.versions for trial in kept], now):
         log.warning(
             "%s: finished trials were computed under other circumstances (%s), which can change scores by more than "
             "the last digits; they are kept, and another folder with --out computes all of them alike",
@@ -116,8 +93,3 @@ def _kept(folder: Path) -> dict[str, Trial]:
             len(trials),
         )
     return whole
-
-
-def _watch(report: Callable[[AuditProgress], None], progress: AuditProgress) -> Watch:
-    """A watch that reports each step of an attack as the progress of the audit."""
-    return lambda step: report(dataclasses.replace(progress, step=step))

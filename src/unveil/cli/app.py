@@ -20,7 +20,7 @@ from unveil.cli.terminal import say, say_json, warnings_shown
 from unveil.core.allocation import keep_freed_memory
 from unveil.core.errors import UsageError, one_line
 from unveil.core.files import write_new
-from unveil.core.usercode import is_users, one_line_of
+from unveil.core.usercode import blame, is_users
 
 KINDS = ("models", "trainings", "obfuscations", "attacks", "enhancers", "metrics")
 TEMPLATE = Path(__file__).with_name("template.toml")
@@ -70,11 +70,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def _blamed(error: BaseException) -> int:
     """Say where the user's own network failed during an audit; return the exit code."""
-    say(
-        f"Error: the model failed during the audit, {one_line(one_line_of(error))}; correct it and run the same "
-        "command again, finished trials are kept",
-        err=True,
-    )
+    say(f"Error: {one_line(blame(error))}", err=True)
     return USAGE
 
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unveil.cli.options import SEED, float32_option
-from unveil.cli.presenting import named_device, named_enhancer, results_folder, run_and_present, say_clients
+from unveil.cli.presenting import results_folder, run_and_present, say_clients
 from unveil.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unveil.audits.executor import Executor
     from unveil.audits.kept_pictures import Kept
+    from unveil.audits.task import Runnable
 
 
 @click.command()
@@ -46,6 +50,9 @@ def demo(out: Path, float32: bool) -> None:
 @float32_option
 @click.option("--author", metavar="NAME", help="Who answers for the audit, for the head of the report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N", help="Run N trials at a time, each in a process of its own."
+)
 @click.option("--model", metavar="MODULE:FACTORY", help="Of a recorded update: the client's network.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Of a recorded update: folder of its pictures.")
 @click.option("--decoys", type=click.Path(path_type=Path), help="With --truth: other pictures, for re-identification.")
@@ -70,6 +77,7 @@ def audit(
     float32: bool,
     author: str | None,
     as_json: bool,
+    workers: int | None,
     images: Kept | None,
     **recorded: Any,
 ) -> None:
@@ -78,10 +86,8 @@ def audit(
     FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on. Each variant
     and each enhancer has a folder of its own. A recorded update, or a folder of them, needs --model.
     """
-    import dataclasses
-
-    from unveil.cli.config import load
-    from unveil.cli.recorded import RecordedOptions, is_recorded, recorded_audit
+    from unveil.cli.described import DescribedAudit, DescribedRecordings
+    from unveil.cli.recorded import RecordedOptions, is_recorded
     from unveil.core.arithmetic import using
 
     options = RecordedOptions(**recorded)
@@ -89,28 +95,42 @@ def audit(
         others = {"--set": overrides, "--variant": variant, "--enhancer": enhancer}
         if wrong := [name for name, value in others.items() if value]:
             raise UsageError(f"{wrong[0]} is for audit files, and {file} is a recorded update; leave it out")
+        recordings = DescribedRecordings(
+            file=file, options=options, device=device, lpips_weights=lpips_weights, images=images or "blurred"
+        )
         with using("float32" if float32 else None):
-            with redirect_stdout(sys.stderr):
-                of_recordings = recorded_audit(file, options, lpips_weights, images=images or "blurred")
-                of_recordings = of_recordings.to(named_device(device))
-            run_and_present(of_recordings, out or Path("audits", file.stem), as_json=as_json, author=author or "")
+            with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
+                of_recordings = recordings()
+            folder = out or Path("audits", file.stem)
+            executor = _executor(recordings, workers)
+            run_and_present(of_recordings, folder, as_json=as_json, author=author or "", executor=executor)
         return
     if options.given:
         raise UsageError(f"{options.given[0]} is for recorded updates, and {file} is an audit file; leave it out")
-    with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
-        described = load(file, overrides, variant=variant)
-    if lpips_weights is not None:
-        metrics = dataclasses.replace(described.metrics, lpips_weights=lpips_weights)
-        described = dataclasses.replace(described, metrics=metrics)
-    if enhancer is not None:
-        described = dataclasses.replace(described, enhancer=named_enhancer(enhancer))
-    described = dataclasses.replace(described, images=images or "full")
+    description = DescribedAudit(
+        file=file,
+        overrides=overrides,
+        variant=variant,
+        device=device,
+        lpips_weights=lpips_weights,
+        enhancer=enhancer,
+        images=images or "full",
+    )
     with using("float32" if float32 else None):
-        with redirect_stdout(sys.stderr):  # a client tries its model on the new device
-            described = described.to(named_device(device))
+        with redirect_stdout(sys.stderr):
+            described = description()
         say_clients(described.clients)
-        folder = results_folder(file, variant, described.enhancer if enhancer is not None else None)
-        run_and_present(described, out or folder, as_json=as_json, author=author or described.author)
+        folder = out or results_folder(file, variant, described.enhancer if enhancer is not None else None)
+        author = author or described.author
+        executor = _executor(description, workers)
+        run_and_present(described, folder, as_json=as_json, author=author, executor=executor)
+
+
+def _executor(make: Callable[[], Runnable], workers: int | None) -> Executor | None:
+    """What runs the trials of an audit in this number of processes; None for none of their own."""
+    from unveil.audits.workers import Workers, threads_of_each
+
+    return None if workers is None else Workers(make=make, count=workers, threads=threads_of_each(workers))
 
 
 @click.command()

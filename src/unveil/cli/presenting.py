@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from unveil.audits.executor import Executor
     from unveil.audits.task import Runnable
     from unveil.clients.client import Client
     from unveil.core.protocols import Enhancer
@@ -35,7 +36,14 @@ def say_clients(clients: Sequence[Client]) -> None:
             say(one_line(f"client {client.name}: {sentence}"), err=True)
 
 
-def run_and_present(audit: Runnable, folder: Path, *, as_json: bool, author: str = "") -> None:
+def run_and_present(
+    audit: Runnable,
+    folder: Path,
+    *,
+    as_json: bool,
+    author: str = "",
+    executor: Executor | None = None,
+) -> None:
     """Run an audit with its progress on standard error, then present its trials; exits with 130 if interrupted.
 
     Args:
@@ -43,15 +51,17 @@ def run_and_present(audit: Runnable, folder: Path, *, as_json: bool, author: str
         folder: Its results folder.
         as_json: Whether to print one JSON object instead of tables.
         author: Who answers for the audit; empty to name nobody.
+        executor: What runs the trials; None to run one after the other in this process.
     """
     from unveil.audits.results import read_trials
-    from unveil.audits.running import run
+    from unveil.audits.running import SERIAL, run
     from unveil.cli.progress import shown
     from unveil.report.formatting import count
 
+    command = shlex.join(["unveil", *sys.argv[1:]])
     try:
         with shown(console(err=True)) as listener, redirect_stdout(sys.stderr):
-            trials = run(audit, folder, listener, command=shlex.join(["unveil", *sys.argv[1:]]), author=author)
+            trials = run(audit, folder, listener, command=command, author=author, executor=executor or SERIAL)
     except KeyboardInterrupt:
         say(
             f"Interrupted: {_kept(audit, folder)} of {len(audit)} trials are kept in {folder}; "

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from unveil.audits.running import AuditProgress
+from unveil.audits.progress import AuditProgress
 
 
 @contextmanager
@@ -30,10 +30,11 @@ def shown(console: Console) -> Iterator[Callable[[AuditProgress], None]]:
 
         def show(progress: AuditProgress) -> None:
             step = progress.step
-            part = 0.0 if step is None else min(step.step / max(step.steps, 1), 1.0)
-            trials = progress.done if progress.trial else min(progress.done + part, progress.total)
+            trials = progress.done + progress.under_way
             name = progress.settings["obfuscation"]
             at = "trials" if step is None else f"trials  step {step.step}/{step.steps}"
+            if progress.running > 1:
+                at = f"trials  {progress.running} at once"
             if not tasks:
                 # The bar starts after the trials of an earlier run, or it would show too little time left.
                 tasks.append(bar.add_task("", total=progress.total, completed=progress.done, name=name, step=at))

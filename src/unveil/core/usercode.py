@@ -60,6 +60,14 @@ def is_users(error: BaseException) -> bool:
     return False
 
 
+def blame(error: BaseException) -> str:
+    """Return the sentence that says where a user's network failed during an audit."""
+    return (
+        f"the model failed during the audit, {one_line_of(error)}; correct it and run the same command again, finished "
+        "trials are kept"
+    )
+
+
 @contextmanager
 def running(what: str, fix: str) -> Iterator[None]:
     """Turn an error that a user's code raises inside the `with` block into a `UsageError`.
