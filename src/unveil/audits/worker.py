@@ -18,6 +18,7 @@ from unveil.audits.folder_settings import flat
 from unveil.audits.results import trial_key
 from unveil.audits.task import Runnable, Task
 from unveil.audits.trial import versions_on
+from unveil.core.allocation import keep_freed_memory
 from unveil.core.arithmetic import Choice, using
 from unveil.core.errors import UsageError
 from unveil.core.files import shown
@@ -68,6 +69,7 @@ def begin(order: Order) -> Trials:
     Raises:
         UsageError: The audit or the versions are not those of the parent, which the message names.
     """
+    keep_freed_memory()
     os.chdir(order.folder)
     sys.stdout = sys.stderr  # a user's model may print, and standard output is for results
     torch.set_num_threads(order.threads)
