@@ -15,6 +15,7 @@ PLAIN = (
     "percentile:percent=80",
     "randomk:density=0.5,unbiased=true",
     "soteria:pruning_rate=0.4",
+    "layers:send=no-head",
     "powersgd:rank=2",
     "gaussian:relative=1",
     "laplace:relative=0.1",
@@ -53,6 +54,10 @@ OBFUSCATIONS = (
     "randomk:density=0.1,unbiased=true",
     "randomk:density=0.1,scope=update",
     "soteria:pruning_rate=0.5",
+    "layers:send=all",
+    "layers:send=head",
+    "layers:send=no-head",
+    "layers:send=bias",
     "powersgd:rank=2",
     "gaussian:relative=1",
     "gaussian:sigma=0.01",
@@ -84,6 +89,11 @@ OBFUSCATIONS = (
     "randomk:density=0.2,unbiased=true+qsgd:levels=16,norm=max",
     "soteria:pruning_rate=0.5+qsgd:levels=16,norm=max",
     "soteria:pruning_rate=0.5+topk:density=0.2",
+    "layers:send=no-head+qsgd:levels=16,norm=max",
+    "layers:send=head+clip:norm=0.1",
+    "layers:send=no-bias+topk:density=0.2,scope=update",
+    "layers:send=no-head+powersgd:rank=2+fp16",
+    "layers:send=no-head+randomk:density=0.5,unbiased=true+sign",
 )
 
 ATTACKS = (

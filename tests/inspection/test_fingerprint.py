@@ -34,7 +34,7 @@ MOSTLY = (
 )
 """How values were rounded, or TernGrad's clip, is told by statistics, and so not of every client."""
 
-UNNAMED = frozenset({"percentile", "clamp", "svt"})
+UNNAMED = frozenset({"percentile", "clamp", "svt", "layers"})
 """Names of obfuscations that the fingerprint does not know."""
 
 

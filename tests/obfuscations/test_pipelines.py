@@ -27,6 +27,8 @@ arrives is off the entry on average, and their misfit does not allow for it; doc
 
 def is_explained(first: str, second: str) -> bool:
     """Whether the misfit of two stages is promised to be lowest at the truth."""
+    if second.startswith("layers"):
+        return False  # it stands first
     if second.startswith(BOUNDING):
         return first.startswith(("none", "clip")) and not second.startswith("svt")
     return not (first.startswith(BOUNDING) and second.startswith(("topk", "percentile", "powersgd")))

@@ -17,12 +17,13 @@ from unveil.core.update import Update
 from unveil.obfuscations import parse
 from unveil.obfuscations.pipeline import Pipeline
 
+BEHIND = [spec for spec in PLAIN if not spec.startswith("layers")]  # which stands first
 PIPELINES = (
     *(f"{first}+{second}" for first in PLAIN for second in ("qsgd:levels=16,norm=max", "gaussian:relative=1")),
-    *(f"topk:density=0.2+{second}" for second in PLAIN),
-    *(f"gaussian:relative=0.2+{second}" for second in PLAIN),
+    *(f"topk:density=0.2+{second}" for second in BEHIND),
+    *(f"gaussian:relative=0.2+{second}" for second in BEHIND),
     *(f"gaussian:snr_db=10+{second}" for second in ("sign:scale=true", "topk:density=0.2", "uniform:bits=4")),
-    *(f"sign:scale=true+{second}" for second in PLAIN),
+    *(f"sign:scale=true+{second}" for second in BEHIND),
     "clip:norm=0.1+gaussian:sigma=0.001+topk:density=0.2",
     "randomk:density=0.5,unbiased=true+clip:norm=0.1+uniform:bits=4+gaussian:relative=0.5",
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Generator
 from torch.nn import Module
 
 from unveil.audits.profiling import Profiler
 from unveil.audits.threat_model import ThreatModel
+from unveil.audits.withheld import without_withheld
 from unveil.clients.client import Client
 from unveil.clients.local_steps import draws_of
 from unveil.core.arithmetic import full_precision
@@ -32,7 +33,7 @@ class Outcome:
     """Everything that came of one update. Pictures are in the attack's order and not yet rounded to 8 bits.
 
     Args:
-        received: What the server received.
+        received: What the server received, without parameters of which the client sends nothing.
         knowledge: What the attacker was granted.
         attack: What the attack rebuilt.
         enhanced: The enhancer's pictures; None without an enhancer.
@@ -92,10 +93,11 @@ def play(
     with running_others(training=client.training, obfuscation=obfuscation):
         received = client.update(obfuscation, seed=seed)
     granted = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
-    received, knowledge = fingerprinted(received, granted)
-    return attacked(
+    arrived, granted = without_withheld(received, granted, obfuscation)
+    arrived, knowledge = fingerprinted(arrived, granted)
+    outcome = attacked(
         client.model,
-        received,
+        arrived,
         knowledge,
         attack,
         generator=for_attack,
@@ -103,6 +105,8 @@ def play(
         class_names=client.class_names,
         watch=watch,
     )
+    # The size in full is that of an update of every layer, which the baseline sends.
+    return replace(outcome, raw_bits=received.in_full.wire_bits)
 
 
 def attacked(

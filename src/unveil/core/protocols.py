@@ -18,6 +18,9 @@ from unveil.core.types import Block, Family, Tensors
 from unveil.core.update import Update
 from unveil.core.watch import Watch
 
+NAMED = 6
+"""Most parameters that a sentence names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
@@ -36,6 +39,7 @@ class Knowledge:
         draws: Seed of the random draws of the client's network, such as dropout masks; None if the attacker does not
             know them and takes their mean.
         stochastic: Whether the client's network draws random numbers; None if that was not tested.
+        withheld: Names of the parameters that the client trains and does not send.
     """
 
     training: LocalTraining
@@ -48,10 +52,12 @@ class Knowledge:
     scale: bool = True
     draws: Draws = None
     stochastic: bool | None = None
+    withheld: tuple[str, ...] = ()
 
     def simulate(self, model: Module, batch: Batch) -> Candidate:
         """Return the update that the client would send for a guess of its batch, as far as the attacker knows."""
-        return self.training.simulate(model, batch, draws=self.draws)
+        update = self.training.simulate(model, batch, draws=self.draws)
+        return {name: value for name, value in update.items() if name not in self.withheld}
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -74,6 +80,7 @@ class Knowledge:
             if self.labels is not None
             else "The attacker does not know the labels of the batch.",
             _obfuscation_of(self),
+            *((_withheld(self.withheld),) if self.withheld else ()),
             *((masks,) if by_chance else ()),
             *((BUFFERS[self.buffers],) if self.buffers != "kept" else ()),
         )
@@ -92,6 +99,15 @@ def _obfuscation_of(knowledge: Knowledge) -> str:
         found = knowledge.obfuscation
         return f"The attacker was not granted the obfuscation; the fingerprint of the update is {found}."
     return f"The attacker knows the obfuscation ({knowledge.obfuscation})."
+
+
+def _withheld(names: Sequence[str]) -> str:
+    """Return what the attacker is assumed to know of parameters that were not sent."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (
+        f"The attacker knows that the client keeps {', '.join(names[:NAMED])}{more} back, whatever the values are, and "
+        "receives nothing of that."
+    )
 
 
 _HELD = "The update also holds how local training changed the network's buffers, such as BatchNorm's running statistics"

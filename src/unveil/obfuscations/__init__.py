@@ -16,6 +16,7 @@ from unveil.obfuscations.blockwise import Blockwise8, Float4, NormalFloat4
 from unveil.obfuscations.clamp import Clamp
 from unveil.obfuscations.clip import DPSGD, Clip
 from unveil.obfuscations.half import BF16, FP16
+from unveil.obfuscations.layers import Layers
 from unveil.obfuscations.noise import Gaussian, Laplace
 from unveil.obfuscations.none import Identity
 from unveil.obfuscations.percentile import Percentile
@@ -45,6 +46,7 @@ CATALOGUE: Mapping[str, type] = {
     "percentile": Percentile,
     "randomk": RandomK,
     "soteria": Soteria,
+    "layers": Layers,
     "powersgd": PowerSGD,
     "gaussian": Gaussian,
     "laplace": Laplace,

@@ -21,7 +21,8 @@ from unveil.core.update import Update
 from unveil.obfuscations.before_encoders import encoder_of, in_the_mean
 from unveil.obfuscations.composition import changers, choosers, explainer, gains, put_through
 from unveil.obfuscations.explaining import bounded, combined, judged
-from unveil.obfuscations.roles import Encoder, Largest, atoms, is_deterministic
+from unveil.obfuscations.none import Identity
+from unveil.obfuscations.roles import Encoder, Largest, Withholding, atoms, is_deterministic
 from unveil.obfuscations.variances import entry_models
 from unveil.obfuscations.wire import UNSENT
 
@@ -44,6 +45,11 @@ class Pipeline:
     def __post_init__(self) -> None:
         if len(self.stages) < 2:
             raise UsageError(f"Pipeline: expected at least two stages, got {len(self.stages)}; use the stage itself")
+        for stage in atoms(self.stages)[1:]:
+            if isinstance(stage, Withholding):
+                raise UsageError(
+                    f"Pipeline: {stage} stands behind another stage; put it first, and the others behind it"
+                )
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Apply every stage; see `Obfuscation`."""
@@ -51,7 +57,7 @@ class Pipeline:
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """What the stages say of what was sent, and the sparsifier of the rest; see `explaining` and `Obfuscation`."""
-        stages = atoms(self.stages)
+        stages = atoms(self.for_receiver(received).stages)
         at = encoder_of(stages)
         if at is not None:
             return _misfit_of_arrays(stages, at, received)
@@ -62,6 +68,11 @@ class Pipeline:
     def entry_models(self, received: Update) -> Mapping[str, EntryModel]:
         """Of sent entries those of the stages that explain them, of the rest the sparsifier's; see `HasEntryModels`."""
         stages = atoms(self.stages)
+        if stages and isinstance(first := stages[0], Withholding):
+            models = first.entry_models(received) if isinstance(first, HasEntryModels) else {}
+            behind = joined(stages[1:])
+            known = behind.entry_models(first.arrived(received)) if isinstance(behind, HasEntryModels) else {}
+            return {**models, **known}
         if encoder_of(stages) is not None:
             return {}
         places, inner = choosers(stages), _models_of_sent(stages, received)
@@ -100,6 +111,13 @@ class Pipeline:
         return "+".join(str(stage) for stage in self.stages)
 
 
+def joined(stages: Sequence[Obfuscation]) -> Obfuscation:
+    """Some stages, or none, as one obfuscation."""
+    if len(stages) > 1:
+        return Pipeline(tuple(stages))
+    return stages[0] if stages else Identity()
+
+
 def applied(stages: Sequence[Obfuscation], update: Update, generator: Generator) -> Update:
     """The stages one after the other; those behind an encoder on the arrays that it sends."""
     for i, stage in enumerate(stages):
@@ -121,8 +139,7 @@ def _misfit_of_arrays(stages: Sequence[Obfuscation], at: int, received: Update) 
     if not behind or not all(is_deterministic(stage) for stage in before):
         explained = encoder.misfit(received)
         return lambda candidate: explained(through(candidate))
-    inner = behind[0] if len(behind) == 1 else Pipeline(tuple(behind))
-    judged_arrays = inner.misfit(received.encoded or encoder.encode(received))
+    judged_arrays = joined(behind).misfit(received.encoded or encoder.encode(received))
     return lambda candidate: judged_arrays(encoder.encoded(through(candidate)))
 
 

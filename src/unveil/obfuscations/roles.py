@@ -256,6 +256,18 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Withholding(Protocol):
+    """A stage that sends some tensors whole and keeps the others back, whatever their values are.
+
+    It stands first in a pipeline. Whoever receives an update sees which tensors did not arrive.
+    """
+
+    def arrived(self, received: Update) -> Update:
+        """The tensors that were sent, as later stages made them, without those that were kept back."""
+        ...
+
+
 def atoms(stages: Sequence[Obfuscation]) -> tuple[Obfuscation, ...]:
     """The stages with every composite one taken apart."""
     found: tuple[Obfuscation, ...] = ()

@@ -21,6 +21,7 @@ from unveil.obfuscations.roles import (
     Rescaler,
     Signs,
     Sparsifier,
+    Withholding,
     atoms,
 )
 
@@ -85,7 +86,8 @@ def mechanisms(training: LocalTraining, obfuscation: Obfuscation, pictures: int)
         obfuscation: The obfuscation.
         pictures: Number of pictures in the update.
     """
-    stages = atoms([obfuscation])
+    # Which tensors are sent at all is fixed beforehand: what holds of the whole update holds of a part of it.
+    stages = [stage for stage in atoms([obfuscation]) if not isinstance(stage, Withholding)]
     buffers = training.buffers if isinstance(training, SendsBuffers) else "kept"
     clipping = training.clipping(pictures) if isinstance(training, ClipsExamples) else None
     # Noise right behind the mean of clipped gradients is noise on their sum.

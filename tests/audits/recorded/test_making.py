@@ -213,3 +213,18 @@ def test_truth_is_every_picture_of_a_folder(tmp_path: Path) -> None:
 def test_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="build the model as it was trained"):
         recorded_client(read_recording(recorded(tmp_path, simulated())), "lenet")
+
+
+@pytest.mark.parametrize("spec", ["layers:send=no-head", "layers:send=no-head+qsgd:levels=64,norm=max"])
+def test_layers_of_zeros_were_not_sent_where_the_manifest_says_that_layers_are_kept_back(
+    spec: str, tmp_path: Path
+) -> None:
+    client = made(recorded(tmp_path, simulated(), parse(spec), obfuscation=spec))
+    assert (client.obfuscation, client.update.count_sent("head.weight")) == (spec, 0)
+    assert client.knowledge.obfuscation is not None
+    misfit = client.knowledge.obfuscation.misfit(client.update)
+    truth = simulated().update().tensors
+    other = {**truth, "head.weight": truth["head.weight"] + 3, "hidden.weight": truth["hidden.weight"] - 3}
+    assert float(misfit(other)) == float(misfit(truth))
+    wrong = {**truth, "features.0.weight": truth["features.0.weight"] + 3}
+    assert float(misfit(wrong)) > float(misfit(truth)) + 0.5

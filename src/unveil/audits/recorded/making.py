@@ -28,7 +28,7 @@ from unveil.core.network import draws_by_chance
 from unveil.core.protocols import Knowledge, Obfuscation, SendsBuffers
 from unveil.core.update import Coding, Update
 from unveil.inspection.unknown_obfuscation import fingerprinted
-from unveil.obfuscations.roles import Sparsifier, atoms
+from unveil.obfuscations.roles import Sparsifier, Withholding, atoms
 
 MOST_VALUES = 1 << 28
 """Most values in all pictures of a client together, 1 GiB of float32."""
@@ -221,9 +221,9 @@ def _labels(who: str, facts: Manifest, pictures: int, classes: int) -> Int[Tenso
 
 
 def _coded(update: Update, obfuscation: Obfuscation | None) -> Update:
-    """Return the update with the zeros of a known sparsifier taken for entries that were not sent."""
+    """Return the update with zeros taken for entries that were not sent, where a known obfuscation leaves some out."""
     stages = () if obfuscation is None else atoms((obfuscation,))
-    is_sparse = any(isinstance(stage, Sparsifier) for stage in stages)
+    is_sparse = any(isinstance(stage, Sparsifier | Withholding) for stage in stages)
     return replace(update, coding=Coding(sparse=True)) if is_sparse else update
 
 
