@@ -7,10 +7,12 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 TORCH := auto
 BUILD := $(BIN)/python scripts/torch_build.py $(TORCH)
 
-.PHONY: demo test test-integrations fast check docs bench clean
+.PHONY: demo extras test test-integrations fast check docs bench clean
 
 demo: .venv/.installed  ## run the demo and say where its report is
 	$(BIN)/unveil demo
+
+extras: .venv/.installed-extras  ## add LPIPS, a classifier and torchvision to what `make demo` installed
 
 test: check  ## the whole suite, a process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8
@@ -41,10 +43,14 @@ clean:  ## remove the environment and what tools left behind; results are kept
 	build=$$($(BUILD) torch) && $(PIP) -e . $$build
 	@touch $@
 
+.venv/.installed-extras: pyproject.toml | $(BIN)/python
+	build=$$($(BUILD) torch torchvision) && $(PIP) -e '.[perceptual,semantic]' $$build
+	@touch $@ .venv/.installed
+
 .venv/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing unveil and its tools into .venv, once. PyTorch is large: this can take some minutes."
 	build=$$($(BUILD) torch torchvision) && $(PIP) -e '.[dev]' $$build
-	@touch $@ .venv/.installed
+	@touch $@ .venv/.installed .venv/.installed-extras
 
 .venv-integrations/.installed: pyproject.toml | .venv-integrations/bin/python
 	@echo "Installing unveil, Flower, NVFlare and Opacus into .venv-integrations, once. This can take some minutes."
