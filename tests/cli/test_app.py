@@ -26,7 +26,7 @@ batch = 2
 name = "rog"
 steps = 2
 """
-COMMANDS = ("audit", "check", "demo", "fit", "gate", "init", "inspect", "list", "report")
+COMMANDS = ("audit", "check", "demo", "fit", "gate", "init", "inspect", "list", "merge", "report")
 HEAVY = ("torch", "numpy", "scipy", "skimage", "PIL", "rich", "pydantic", "jinja2", "jaxtyping")
 
 
@@ -197,7 +197,7 @@ def test_each_enhancer_has_a_folder_of_its_own() -> None:
     from unveil.cli.presenting import results_folder
 
     def folder(enhancer: Any, variant: str | None = None) -> str:
-        return results_folder(Path("here/mine.toml"), variant, enhancer).as_posix()
+        return results_folder(Path("here/mine.toml"), variant=variant, enhancer=enhancer).as_posix()
 
     assert folder(None) == "audits/mine"
     assert folder("faithful", "long") == "audits/mine-long-faithful"

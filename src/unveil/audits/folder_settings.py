@@ -43,9 +43,34 @@ def settings_after(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] 
     """
     before = read_settings(folder, fix=f"delete {shown(folder)}, or choose another with --out")
     now = json.loads(json.dumps(settings))
-    _refuse_other(folder, _comparable(before, now), _comparable(now, before))
-    joined = {**before, **{key: _joined(before.get(key), now[key]) for key in now}}
-    return None if joined == before else joined
+    if (differs := unlike(before, now)) is not None:
+        key, was, is_now = differs
+        raise UsageError(
+            f"{folder} holds the results of other settings: {key} was {was}, now it is {is_now}; choose another folder "
+            "with --out, or delete this one"
+        )
+    after = joined(before, now)
+    return None if after == before else after
+
+
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """The first setting in which two audits differ that may not share a folder: its name, and both values; else None.
+
+    Args:
+        one: The settings of an audit, plain JSON.
+        other: Those of another one.
+    """
+    before, now = _comparable(one, other), _comparable(other, one)
+    for key in [*now, *before]:
+        if now.get(key) != before.get(key):
+            was, is_now = (shown(str(settings.get(key, "absent"))) for settings in (before, now))
+            return shown(key), was, is_now
+    return None
+
+
+def joined(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of two audits together; of a list what is new comes last."""
+    return {**before, **{key: _joined(before.get(key), now[key]) for key in now}}
 
 
 def read_settings(folder: Path, *, fix: str) -> dict[str, Any]:
@@ -95,17 +120,6 @@ def _joined(before: Any, now: Any) -> Any:
     if isinstance(before, dict) and isinstance(now, dict):
         return {**before, **now}
     return now
-
-
-def _refuse_other(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise a `UsageError` that names the first setting that is not the same."""
-    for key in [*now, *before]:
-        if now.get(key) != before.get(key):
-            was, is_now = (shown(str(settings.get(key, "absent"))) for settings in (before, now))
-            raise UsageError(
-                f"{folder} holds the results of other settings: {shown(key)} was {was}, now it is {is_now}; choose "
-                "another folder with --out, or delete this one"
-            )
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from unveil.core.errors import UsageError
+from unveil.core.errors import UsageError, writing
 from unveil.core.files import reason_of, shown, write_whole
 from unveil.core.inside import read_inside
 from unveil.core.runs import LARGEST, NAME, Run, decoded, encoded
@@ -23,10 +24,15 @@ def note_run(folder: Path, *, command: str, author: str) -> None:
     Raises:
         UsageError: The file is damaged.
     """
+    note_runs(folder, [Run(command=command, date=datetime.date.today().isoformat(), author=author)])
+
+
+def note_runs(folder: Path, runs: Sequence[Run]) -> None:
+    """Add those of the runs to the folder's `runs.json` that are not there; arguments and errors as in `note_run`."""
     before = read_runs(folder)
-    run = Run(command=command, date=datetime.date.today().isoformat(), author=author)
-    if run not in before:
-        write_whole(folder / NAME, encoded([*before, run]), private=True)
+    if more := [run for run in dict.fromkeys(runs) if run not in before]:
+        with writing(folder, "--out"):
+            write_whole(folder / NAME, encoded([*before, *more]), private=True)
 
 
 def read_runs(folder: Path) -> list[Run]:

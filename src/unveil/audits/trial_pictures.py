@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from unveil.core.errors import UsageError, writing
-from unveil.core.files import MIB, make_folder, write_several
+from unveil.core.files import MIB, make_folder, quoted, shown, write_several
 from unveil.core.inside import read_inside, refuse_link
 from unveil.core.pixels import png_of
 from unveil.core.records import ORIGINAL, PRIOR_ONLY, Trial
@@ -61,14 +61,31 @@ def save_pictures(folder: Path, key: str, stem: str, images: Images) -> dict[str
         UsageError: The disk is full or the folder cannot be written.
     """
     contents = {f"{stem}-{number:02d}.png": png_of(picture) for number, picture in enumerate(images)}
-    with writing(folder, "--out"):
-        for place in (folder / IMAGES, folder / IMAGES / key):
-            refuse_link(place, AGAIN)
-            make_folder(place, private=True)
-        for part in (folder / IMAGES / key).glob("*.part"):  # a run that was killed while it wrote left it
-            part.unlink()
-        write_several(folder / IMAGES / key, contents, private=True)
+    _write(folder, key, contents)
     return {f"{IMAGES}/{key}/{name}": checksum_of(content) for name, content in contents.items()}
+
+
+def copy_pictures(source: Path, folder: Path, key: str, trial: Trial) -> None:
+    """Copy the pictures of a trial from one results folder to another, byte by byte.
+
+    Args:
+        source: The folder that holds the trial.
+        folder: The folder to write into.
+        key: The trial's key, the name of the sub-folder.
+        trial: The trial.
+
+    Raises:
+        UsageError: A picture does not lie where audits put it, is damaged, or cannot be read or written.
+    """
+    place, contents = f"{IMAGES}/{key}/", dict[str, bytes]()
+    for path in named_pictures(trial):
+        name = path.removeprefix(place)
+        if not path.startswith(place) or "/" in name:
+            raise UsageError(f"{shown(source)}: the picture {quoted(path)} does not lie in {place}; {AGAIN}")
+        contents[name] = read_inside(source, path, most=LARGEST, fix=AGAIN)
+        if trial.checksums.get(path, checksum_of(contents[name])) != checksum_of(contents[name]):
+            raise UsageError(f"{shown(source)}: the picture {quoted(path)} has another checksum; {AGAIN}")
+    _write(folder, key, contents)
 
 
 def named_pictures(trial: Trial) -> Iterator[str]:
@@ -94,6 +111,19 @@ def is_whole(folder: Path, trial: Trial) -> bool:
 def checksum_of(content: bytes) -> str:
     """The first 16 hexadecimal digits of the SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _write(folder: Path, key: str, contents: Mapping[str, bytes]) -> None:
+    """Write the pictures of a trial, by name, into its sub-folder."""
+    if not contents:
+        return
+    with writing(folder, "--out"):
+        for place in (folder / IMAGES, folder / IMAGES / key):
+            refuse_link(place, AGAIN)
+            make_folder(place, private=True)
+        for part in (folder / IMAGES / key).glob("*.part"):  # a run that was killed while it wrote left it
+            part.unlink()
+        write_several(folder / IMAGES / key, contents, private=True)
 
 
 def _is_whole(folder: Path, path: str, checksum: str | None) -> bool:

@@ -15,6 +15,7 @@ from unveil import __version__
 from unveil.cli.auditing import audit, check, demo
 from unveil.cli.fitting import fit
 from unveil.cli.gating import gate
+from unveil.cli.merging import merge
 from unveil.cli.presenting import INTERRUPTED, present
 from unveil.cli.terminal import say, say_json, warnings_shown
 from unveil.core.allocation import keep_freed_memory
@@ -83,7 +84,7 @@ def unveil(options: dict[str, bool], debug: bool) -> None:
     options["debug"] |= debug
 
 
-for command in (demo, audit, check, fit, gate):
+for command in (demo, audit, check, fit, gate, merge):
     unveil.add_command(command)
 
 
@@ -110,10 +111,14 @@ def report(folder: Path) -> None:
 
     DIR is the results folder of an audit, finished or not.
     """
+    from unveil.audits.folder_settings import SETTINGS, read_settings
+    from unveil.audits.order import in_order
     from unveil.audits.results import read_trials
     from unveil.audits.trial_pictures import is_whole
 
     trials = read_trials(folder)
+    if os.path.lexists(folder / SETTINGS):
+        trials = in_order(trials, read_settings(folder, fix="give the --out folder of an audit"))
     if lost := sum(not is_whole(folder, trial) for trial in trials):
         say(
             f"Pictures of {lost} of {len(trials)} trials are missing or damaged; the same `unveil audit` runs these "

@@ -53,6 +53,7 @@ def demo(out: Path, float32: bool) -> None:
 @click.option(
     "--workers", type=click.IntRange(1), metavar="N", help="Run N trials at a time, each in a process of its own."
 )
+@click.option("--shard", metavar="I/N", help="Run part I of N parts of the trials; `unveil merge` joins the folders.")
 @click.option("--model", metavar="MODULE:FACTORY", help="Of a recorded update: the client's network.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Of a recorded update: folder of its pictures.")
 @click.option("--decoys", type=click.Path(path_type=Path), help="With --truth: other pictures, for re-identification.")
@@ -78,6 +79,7 @@ def audit(
     author: str | None,
     as_json: bool,
     workers: int | None,
+    shard: str | None,
     images: Kept | None,
     **recorded: Any,
 ) -> None:
@@ -86,11 +88,13 @@ def audit(
     FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on. Each variant
     and each enhancer has a folder of its own. A recorded update, or a folder of them, needs --model.
     """
+    from unveil.audits.shard import Shard
     from unveil.cli.described import DescribedAudit, DescribedRecordings
     from unveil.cli.recorded import RecordedOptions, is_recorded
     from unveil.core.arithmetic import using
 
     options = RecordedOptions(**recorded)
+    part = None if shard is None else Shard.parse(shard)
     if is_recorded(file):
         others = {"--set": overrides, "--variant": variant, "--enhancer": enhancer}
         if wrong := [name for name, value in others.items() if value]:
@@ -101,9 +105,9 @@ def audit(
         with using("float32" if float32 else None):
             with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
                 of_recordings = recordings()
-            folder = out or Path("audits", file.stem)
+            folder = out or results_folder(file, part=part)
             executor = _executor(recordings, workers)
-            run_and_present(of_recordings, folder, as_json=as_json, author=author or "", executor=executor)
+            run_and_present(of_recordings, folder, part, as_json=as_json, author=author or "", executor=executor)
         return
     if options.given:
         raise UsageError(f"{options.given[0]} is for recorded updates, and {file} is an audit file; leave it out")
@@ -120,10 +124,11 @@ def audit(
         with redirect_stdout(sys.stderr):
             described = description()
         say_clients(described.clients)
-        folder = out or results_folder(file, variant, described.enhancer if enhancer is not None else None)
+        named = described.enhancer if enhancer is not None else None
+        folder = out or results_folder(file, variant=variant, enhancer=named, part=part)
         author = author or described.author
         executor = _executor(description, workers)
-        run_and_present(described, folder, as_json=as_json, author=author, executor=executor)
+        run_and_present(described, folder, part, as_json=as_json, author=author, executor=executor)
 
 
 def _executor(make: Callable[[], Runnable], workers: int | None) -> Executor | None:

@@ -62,9 +62,11 @@ def gate(
 def _read(folder: Path) -> tuple[list[Trial], dict[str, Any]]:
     """The trials of a results folder, and what its `audit.json` says of the audit."""
     from unveil.audits.folder_settings import read_settings
+    from unveil.audits.order import in_order
     from unveil.audits.results import read_trials
 
-    return read_trials(folder), read_settings(folder, fix="give the --out folder of an audit")
+    trials, settings = read_trials(folder), read_settings(folder, fix="give the --out folder of an audit")
+    return in_order(trials, settings), settings
 
 
 def _write(folder: Path, decision: Decision, junit: Path | None, sarif: Path | None) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from unveil.audits.executor import Executor
+    from unveil.audits.shard import Shard
     from unveil.audits.task import Runnable
     from unveil.clients.client import Client
     from unveil.core.protocols import Enhancer
@@ -39,6 +40,7 @@ def say_clients(clients: Sequence[Client]) -> None:
 def run_and_present(
     audit: Runnable,
     folder: Path,
+    part: Shard | None = None,
     *,
     as_json: bool,
     author: str = "",
@@ -49,15 +51,19 @@ def run_and_present(
     Args:
         audit: The audit.
         folder: Its results folder.
+        part: Which part of its trials to run; None for all.
         as_json: Whether to print one JSON object instead of tables.
         author: Who answers for the audit; empty to name nobody.
         executor: What runs the trials; None to run one after the other in this process.
     """
     from unveil.audits.results import read_trials
     from unveil.audits.running import SERIAL, run
+    from unveil.audits.shard import ShardedAudit
     from unveil.cli.progress import shown
     from unveil.report.formatting import count
 
+    whole = len(audit)
+    audit = audit if part is None else ShardedAudit(audit=audit, shard=part)
     command = shlex.join(["unveil", *sys.argv[1:]])
     try:
         with shown(console(err=True)) as listener, redirect_stdout(sys.stderr):
@@ -70,6 +76,12 @@ def run_and_present(
         )
         sys.exit(INTERRUPTED)
     present(folder, trials, as_json=as_json, settings=json.dumps(audit.settings(), indent=2, ensure_ascii=False))
+    if part is not None:
+        say(
+            f"This is part {part.number} of {part.count}, {count(len(trials), 'trial')} of {whole}; "
+            "`unveil merge DIR... --out DIR` joins the folders of all parts.",
+            err=True,
+        )
     if others := len(read_trials(folder)) - len(trials):
         say(
             f"{folder} also holds {count(others, 'trial')} of other settings; `unveil report "
@@ -131,18 +143,22 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, settings: str =
         say(private, err=True)
 
 
-def results_folder(file: Path, variant: str | None, enhancer: Enhancer | None) -> Path:
-    """The results folder of an audit file: one for each variant, and for each enhancer of the command line.
+def results_folder(
+    file: Path, *, variant: str | None = None, enhancer: Enhancer | None = None, part: Shard | None = None
+) -> Path:
+    """The results folder of an audit file: one for each variant, each enhancer of the command line, and each part.
 
     Two files of weights with one name have two folders, as has a component of another package with other settings.
 
     Args:
-        file: The audit file.
+        file: The audit file, or the recorded update.
         variant: Name of its variant; None for none.
         enhancer: The enhancer that `--enhancer` names; None for none.
+        part: Which part of the trials is run; None for all.
     """
     of_enhancer = "" if enhancer is None else re.sub(r"[^\w.=+-]+", "-", str(enhancer).replace(".safetensors@", "-"))
-    return Path("audits", "-".join(filter(None, (file.stem, variant, of_enhancer))))
+    of_part = "" if part is None else f"{part.number}-of-{part.count}"
+    return Path("audits", "-".join(filter(None, (file.stem, variant, of_enhancer, of_part))))
 
 
 def named_enhancer(name: str) -> Enhancer | None:
