@@ -143,6 +143,28 @@ def test_several_batches_are_clients_of_other_pictures_with_one_model(tmp_path: 
         load(write(tmp_path, text), ["client.0.batches=5", "metrics.decoys=0"])
 
 
+def test_cohorts_are_clients_of_one_table(tmp_path: Path) -> None:
+    text = '[[client]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n'
+    found = load(write(tmp_path, text), ["client.0.cohort=[1, 3]", "client.0.batches=2"]).clients
+    assert [(client.name, client.cohort, len(client.images)) for client in found] == [
+        ("a (cohort 1) 1", 1, 2),
+        ("a (cohort 1) 2", 1, 2),
+        ("a (cohort 3) 1", 3, 6),
+        ("a (cohort 3) 2", 3, 6),
+    ]
+    assert len(torch.cat([client.images for client in found[2:]]).flatten(1).unique(dim=0)) == 12
+    (one,) = load(write(tmp_path, text), ["client.0.cohort=3"]).clients
+    assert (one.name, one.cohort) == ("a", 3)
+    assert torch.equal(one.images, found[2].images)
+
+
+@pytest.mark.parametrize("cohort", ["0", "[]", "[1, 0]", '"4"', "true", "2.5", "[1, 2, 200000]"])
+def test_a_cohort_is_a_number_of_clients(cohort: str, tmp_path: Path) -> None:
+    text = f'[[client]]\nname = "a"\nsize = 16\nbatch = 2\ncohort = {cohort}\n[[attack]]\nname = "rog"\n'
+    with pytest.raises(UsageError, match=r"client.0.cohort: expected a number of clients from 1 to 100,000, or a list"):
+        load(write(tmp_path, text))
+
+
 def test_a_model_stands_beside_the_audit_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "here").mkdir()

@@ -270,6 +270,15 @@ def test_the_attacks_own_confidence_is_compared_with_the_truth(folder: Path, tri
     assert "rank correlation" not in page.text
 
 
+def test_several_sizes_of_a_cohort_have_a_chart(folder: Path, trial: MakeTrial) -> None:
+    made = trial()
+    larger = dataclasses.replace(made, settings={**made.settings, "client": "demo (cohort 4)", "cohort": "4"})
+    _, page = read(folder, [made, larger])
+    assert "What the mean over several clients hides" in page
+    assert "4 clients, 8 pictures" in page
+    assert "What the mean over several clients hides" not in read(folder, [made])[1]
+
+
 def test_several_threat_models_have_a_chart(folder: Path, trial: MakeTrial) -> None:
     page, _ = read(folder, [trial(), trial(threat_model="labels unknown")])
     assert "What the attacker must know" in page.text

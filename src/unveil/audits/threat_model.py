@@ -77,6 +77,11 @@ class ThreatModel:
         """
         granted = client.knowledge(None if "obfuscation" in self.unknown else obfuscation)
         if self.draws:
+            if client.cohort > 1 and client.stochastic:
+                raise UsageError(
+                    f"audit: {self}: the networks of a cohort's clients each draw by chance, and one seed is not that "
+                    f"of all; leave {DRAWS!r} or cohort out"
+                )
             granted = replace(granted, draws=draws)
         if "labels" in self.unknown:
             granted = replace(granted, labels=None)

@@ -189,6 +189,7 @@ def settings_of(
         "client": client.name,
         "model": client.model_name,
         **client.given,
+        **({} if client.cohort == 1 else {"cohort": str(client.cohort)}),
         "images": str(client.source),
         "batch": shape_of(client.batch),
         "training": str(client.training),

@@ -60,6 +60,8 @@ def described(client: Client) -> Iterator[str]:
     n, *shape = client.images.shape
     size = " x ".join(map(str, shape))
     yield f"client {client.name}: batch of {count(n, 'picture')} of {size}, {client.classes} classes"
+    if client.cohort > 1:
+        yield f"  a cohort of {client.cohort} clients, of whose updates the server sees only the mean"
     yield f"  training {client.training}: {client.training.mode} mode, {loss_of(client)}"
     layers = list(_layers(client))
     total = sum(parameter.numel() for parameter in client.model.parameters())

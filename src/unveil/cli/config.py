@@ -30,6 +30,7 @@ from unveil.metrics.perceptual import DOWNLOAD
 from unveil.privacy.terms import PrivacyTerms
 
 LARGEST = 16 * MIB  # of an audit file
+MOST_CLIENTS = 100_000  # of a cohort
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None) -> Audit:
@@ -48,8 +49,9 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
         table = checked(data)
         return Audit(
             clients=[
-                _client(number, place, client, path.parent, table)
+                _client(number, place, cohort, client, path.parent, table)
                 for number, client in enumerate(table.client)
+                for cohort in _cohorts(f"client.{number}.cohort", client.cohort)
                 for place in range(client.batches)
             ],
             obfuscations=[obfuscations.parse(spec) for spec in table.obfuscations],
@@ -215,11 +217,12 @@ def _metrics(table: MetricsTable, folder: Path) -> MetricSelection:
     return MetricSelection(**settings)
 
 
-def _client(number: int, place: int, table: ClientTable, folder: Path, audit: AuditTable) -> Client:
-    """The client of batch `place` of table `number`, both from 0; files are relative to the audit file."""
+def _client(number: int, place: int, cohort: int, table: ClientTable, folder: Path, audit: AuditTable) -> Client:
+    """The cohort of batch `place` of table `number`, both from 0; files are relative to the audit file."""
     where = f"client.{number}"
+    name = f"{table.name} (cohort {cohort})" if isinstance(table.cohort, list) else table.name
     client = make_client(
-        name=table.name if table.batches == 1 else f"{table.name} {place + 1}",
+        name=name if table.batches == 1 else f"{name} {place + 1}",
         model=_model(f"{where}.model", table.model),
         images=_images(table, folder),
         size=_size(f"{where}.size", table.size),
@@ -237,9 +240,23 @@ def _client(number: int, place: int, table: ClientTable, folder: Path, audit: Au
         others=ANOTHER in audit.controls,
         place=place,
         batches=table.batches,
+        cohort=cohort,
     )
     # Results show the folder as the audit file writes it, not the full path on this machine.
     return dataclasses.replace(client, source=table.images)
+
+
+def _cohorts(where: str, given: Any) -> list[int]:
+    """The numbers of clients of a table's cohorts, from one number or a list."""
+    numbers = given if isinstance(given, list) else [given]
+    if not numbers or not all(
+        isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= MOST_CLIENTS for k in numbers
+    ):
+        raise UsageError(
+            f"{where}: expected a number of clients from 1 to {MOST_CLIENTS:,}, or a list of such numbers, got "
+            f"{quoted(given)}; write cohort = [1, 2, 4]"
+        )
+    return numbers
 
 
 def _images(table: ClientTable, folder: Path) -> str:

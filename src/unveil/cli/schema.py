@@ -43,6 +43,8 @@ class ClientTable:
         size: Height and width of the pictures in pixels, or both in a list.
         channels: 3 for RGB, 1 for grey.
         batch: Pictures in the batch.
+        cohort: Number of clients of whose updates the server sees only the mean, each with a batch of other pictures;
+            with a list of numbers there is one cohort of each, called `NAME (cohort 4)` and so on.
         batches: Number of batches of the source, each of other pictures; with more than one the clients are called
             `NAME 1`, `NAME 2` and so on.
         classes: Number of classes of the model; None for the number of classes that the pictures show.
@@ -63,6 +65,7 @@ class ClientTable:
     size: Any = 64
     channels: AtLeastOne = 3
     batch: AtLeastOne = 8
+    cohort: Any = 1
     batches: AtLeastOne = 1
     classes: AtLeastOne | None = None
     class_names: list[str] = dataclasses.field(default_factory=list)

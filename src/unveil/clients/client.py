@@ -77,6 +77,8 @@ class Client:
         normalisation: The normalisation in front of the model, for results; empty for none.
         notes: What a reader of results must know of the model and the pictures, a sentence each.
         fit: How well the model fits the batch before the attack; None if that was not looked at.
+        cohort: Number of clients of whose updates the server sees only the mean, at least 1. The pictures are those of
+            all of them, one client's after the other's, and `training` is that of all (`clients.cohort.of_cohort`).
 
     Raises:
         UsageError: Pictures or labels have another shape or type, pixels are not in [0, 1], labels are out of range, or
@@ -98,6 +100,7 @@ class Client:
     normalisation: str = ""
     notes: tuple[str, ...] = ()
     fit: BatchFit | None = None
+    cohort: int = 1
 
     def __post_init__(self) -> None:
         who = f"client {self.name!r}"
@@ -134,7 +137,11 @@ class Client:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What an attacker is assumed to know of the model beside its name, a sentence each."""
-        sentences = {
+        n, k = len(self.images), self.cohort
+        sentences: dict[str, object] = {
+            f"The server sees only the mean of the updates of {k} clients, weighted by their numbers of pictures. The "
+            f"attacker knows that there are {k}, and whose each label is where labels are known. All {n} pictures are "
+            "scored. The obfuscation is put on the mean.": k > 1,
             f"The model's weights are those of {self.weights}, and the attacker has them.": self.weights,
             f"Pictures in [0, 1] are normalised before the model, {self.normalisation}.": self.normalisation,
         }

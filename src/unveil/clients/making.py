@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from unveil.clients.batch_fit import batch_fit, doubts
 from unveil.clients.class_names import renumbered
 from unveil.clients.client import Client, EvaluationSet
+from unveil.clients.cohort import of_cohort
 from unveil.clients.models import ModelName, build_model
 from unveil.clients.models.checkpoints import load_into, read_checkpoint
 from unveil.clients.models.normalisation import Normalisation, normalised
@@ -48,6 +49,7 @@ def make_client(
     others: bool = False,
     place: int = 0,
     batches: int = 1,
+    cohort: int = 1,
 ) -> Client:
     """Load the pictures, build the model, check that they fit together, and rehearse the client's training.
 
@@ -71,10 +73,13 @@ def make_client(
         others: Load another client's batch too, if the source has enough pictures.
         place: Which batch of the source this client has, from 0; those of other places hold other pictures.
         batches: Number of batches that clients of this source have; decoys and the other client are none of them.
+        cohort: Number of clients of whose updates the server sees only the mean, each with a batch of other pictures;
+            the client that is made has the pictures of all.
 
     Raises:
-        UsageError: Pictures, labels or the model cannot be used, or do not fit together.
+        UsageError: Pictures, labels, the model or the cohort's training cannot be used, or do not fit together.
     """
+    batch, training = batch * cohort, of_cohort(training, cohort)
     height, width = (size, size) if isinstance(size, int) else size
     named = ModelName.parse(model) if isinstance(model, str) else model
     _refuse_giants(name, batch + decoys + others * batch, channels * height * width)
@@ -127,6 +132,7 @@ def make_client(
         normalisation="" if normalisation is None else str(normalisation),
         notes=(*pictures.notes, *notes, *doubted),
         fit=fit,
+        cohort=cohort,
     )
 
 

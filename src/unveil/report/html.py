@@ -19,6 +19,7 @@ from unveil.core.runs import NAME as RUNS
 from unveil.metrics import facts_of
 from unveil.report import formatting, guarantees
 from unveil.report.bounds import refuse_contradictions
+from unveil.report.cohorts import cohort_charts
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.criteria import without_originals
 from unveil.report.decibels import meaning
@@ -126,6 +127,7 @@ def render(
         facts=facts(rows, trials, runs),
         worst=[(row, f"section-{places[row.section]}") for row in worst_rows(rows)] if has_overview(rows) else [],
         threat_model_charts=threat_model_charts(rows),
+        cohort_charts=cohort_charts(rows),
         rate_leakage=rate_leakage(rows),
         agreement=agreed,
         overlooked=looked_at(folder, agreed),

@@ -28,6 +28,9 @@ CEILING = {"psnr": -10 * math.log10(ROUNDING)}
 SETTINGS = ("client", "training", "attack", "threat_model", "obfuscation")
 """Settings that rows differ in, beside the enhancer."""
 
+LONGEST = 10
+"""Digits from which a number of clients is not believed."""
+
 NOISY = "perturb"
 """Family of what a local training that adds noise does to an update."""
 
@@ -154,6 +157,7 @@ def _row(runs: list[_Run]) -> Row:
         enhancer_gain=enhancer_gain([run.trial for run in runs]) if first.enhancer else None,
         privacy=tuple(first.trial.privacy),
         chance=tuple(first.trial.chance),
+        cohort=_cohort(settings.get("cohort", "")),
         plausibility=first.outcome.plausibility,
         above=adjusted({name: list(score.contrasts) for name, score in scores.items()}),
     )
@@ -250,6 +254,11 @@ def _pictures(trial: Trial, outcome: ScoredOutcome) -> list[Picture]:
 def _path(paths: Sequence[str], position: int) -> str:
     """The path at a position; empty where there is none."""
     return paths[position] if position < len(paths) else ""
+
+
+def _cohort(text: str) -> int:
+    """The number of clients in a trial's settings, which anybody may have written; 1 where there is none."""
+    return max(int(text), 1) if text.isascii() and text.isdecimal() and len(text) < LONGEST else 1
 
 
 def _family(family: str) -> str:

@@ -106,6 +106,7 @@ class Row:
             None for a simulated client.
         privacy: What is guaranteed of the update's differential privacy, as in `Trial`.
         chance: For each picture the probability of being found first without the update, as in `Trial`.
+        cohort: Number of clients of whose updates the server sees only the mean.
         baseline: The row of the same attack without obfuscation; None if there is none, and for the baseline itself.
         cost: PSNR of the baseline minus PSNR of this row in dB, paired by picture; None without a baseline.
         verdict: The verdict; `summarise` sets it last, from the other fields.
@@ -142,6 +143,7 @@ class Row:
     plausibility: Plausibility | None = None
     privacy: tuple[PrivacyStatement, ...] = ()
     chance: tuple[float, ...] = ()
+    cohort: int = 1
     baseline: Row | None = None
     cost: Interval | None = None
     verdict: Verdict = UNJUDGED
