@@ -270,6 +270,15 @@ def test_the_attacks_own_confidence_is_compared_with_the_truth(folder: Path, tri
     assert "rank correlation" not in page.text
 
 
+def test_several_choices_of_layers_have_a_table(folder: Path, trial: MakeTrial) -> None:
+    head = trial(obfuscation="layers:send=head")
+    last = trial(obfuscation="layers:send=no-last", psnr=[12.0] * 8, wire_bits=2_000_000)
+    page, _ = read(folder, [trial(), head, last])
+    assert "Which layers the leak comes from" in page.text
+    assert re.search(r"all but the last layer.*14\.2.*75\.0 %.*only the head.*nothing measurable", page.text, re.DOTALL)
+    assert "Which layers the leak comes from" not in read(folder, [trial(), head])[0].text
+
+
 def test_several_sizes_of_a_cohort_have_a_chart(folder: Path, trial: MakeTrial) -> None:
     made = trial()
     larger = dataclasses.replace(made, settings={**made.settings, "client": "demo (cohort 4)", "cohort": "4"})

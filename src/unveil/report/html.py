@@ -23,6 +23,7 @@ from unveil.report.cohorts import cohort_charts
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
 from unveil.report.criteria import without_originals
 from unveil.report.decibels import meaning
+from unveil.report.kept_back import kept_back
 from unveil.report.levels import Level
 from unveil.report.masthead import facts
 from unveil.report.metric_agreement import agreement
@@ -128,6 +129,7 @@ def render(
         worst=[(row, f"section-{places[row.section]}") for row in worst_rows(rows)] if has_overview(rows) else [],
         threat_model_charts=threat_model_charts(rows),
         cohort_charts=cohort_charts(rows),
+        kept_back=kept_back(rows),
         rate_leakage=rate_leakage(rows),
         agreement=agreed,
         overlooked=looked_at(folder, agreed),
