@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from unveil import __version__
+from unveil.cli.advising import advise
 from unveil.cli.auditing import audit, check, demo
 from unveil.cli.fitting import fit
 from unveil.cli.gating import gate
@@ -25,6 +26,7 @@ from unveil.core.usercode import blame, is_users
 
 KINDS = ("models", "trainings", "obfuscations", "attacks", "enhancers", "metrics")
 TEMPLATE = Path(__file__).with_name("template.toml")
+ADVICE = Path(__file__).with_name("advice.toml")
 USAGE, INTERNAL = 2, 3
 
 
@@ -84,7 +86,7 @@ def unveil(options: dict[str, bool], debug: bool) -> None:
     options["debug"] |= debug
 
 
-for command in (demo, audit, check, fit, gate, merge):
+for command in (demo, audit, check, fit, gate, merge, advise):
     unveil.add_command(command)
 
 
@@ -159,16 +161,21 @@ def list_(kind: str | None, as_json: bool) -> None:
 
 
 @unveil.command()
-@click.argument("path", type=click.Path(path_type=Path), default="audit.toml")
-def init(path: Path) -> None:
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--advise", "for_advice", is_flag=True, help="Write a file for `unveil advise`; also if PATH is advise.toml."
+)
+def init(path: Path | None, for_advice: bool) -> None:
     """Write an audit file to start from.
 
     It goes to PATH, audit.toml if not given, is commented, and runs as it is.
     """
+    is_advice = for_advice or (path is not None and path.name == "advise.toml")
+    path = path or Path("advise.toml" if is_advice else "audit.toml")
     try:
-        write_new(path, TEMPLATE.read_bytes())
+        write_new(path, (ADVICE if is_advice else TEMPLATE).read_bytes())
     except FileExistsError:
         raise UsageError(f"{path} exists and is left as it is; give another path, or move it away") from None
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; give a path that can be written") from None
-    say(f"Wrote {path}. Run it with: unveil audit {path}")
+    say(f"Wrote {path}. Run it with: unveil {'advise' if is_advice else 'audit'} {path}")

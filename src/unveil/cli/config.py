@@ -44,8 +44,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     Raises:
         UsageError: The file cannot be read, or something in it is unknown, missing or does not fit.
     """
-    data = _overridden(path, overrides, variant)
-    with _naming(_source(path, overrides)), modules_beside(path.parent):
+    data = overridden(path, overrides, variant)
+    with naming(source_of(path, overrides)), modules_beside(path.parent):
         table = checked(data)
         return Audit(
             clients=[
@@ -58,7 +58,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
             attacks=[_attack(number, settings) for number, settings in enumerate(table.attack)],
             seeds=table.seeds,
             threat_models=[ThreatModel.parse(words) for words in table.threat_models],
-            metrics=_metrics(table.metrics, path.parent),
+            metrics=read_metrics(table.metrics, path.parent),
             controls=table.controls,
             enhancer=_enhancer(table.enhancer, path.parent),
             author=table.author,
@@ -83,19 +83,19 @@ class PictureSource:
 
 def picture_sources(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None) -> list[PictureSource]:
     """The sources of pictures that an audit file names, without opening them; arguments and errors as in `load`."""
-    data = _overridden(path, overrides, variant)
-    with _naming(_source(path, overrides)):
+    data = overridden(path, overrides, variant)
+    with naming(source_of(path, overrides)):
         return [
             PictureSource(
                 client=client.name,
                 images=_images(client, path.parent),
-                labels_csv=None if client.labels_csv is None else _beside(path.parent, client.labels_csv),
+                labels_csv=None if client.labels_csv is None else beside(path.parent, client.labels_csv),
             )
             for client in checked(data).client
         ]
 
 
-def _overridden(path: Path, overrides: Sequence[str], variant: str | None) -> dict[str, Any]:
+def overridden(path: Path, overrides: Sequence[str], variant: str | None) -> dict[str, Any]:
     """The file as TOML, with the overrides of its variant and of the command line."""
     data = _read(path)
     variants = data.pop("variant", {})
@@ -107,7 +107,7 @@ def _overridden(path: Path, overrides: Sequence[str], variant: str | None) -> di
     return data
 
 
-def _source(path: Path, overrides: Sequence[str]) -> str:
+def source_of(path: Path, overrides: Sequence[str]) -> str:
     """What the messages name: the file and its overrides."""
     return " with ".join([str(path), *(f"--set {override}" for override in overrides)])
 
@@ -148,7 +148,7 @@ def _set(data: dict[str, Any], key: str, value: Any, where: str) -> None:
     A table that the file does not have is made, and so is the next table of a list.
     """
     *parents, last = key.split(".")
-    with _naming(where):
+    with naming(where):
         refuse_renamed(parents[:1] or [last])
     place: Any = data
     for part, inner in zip(parents, key.split(".")[1:], strict=True):
@@ -202,18 +202,18 @@ def _attack(number: int, table: dict[str, Any]) -> Attack:
 def _enhancer(name: str, folder: Path) -> Enhancer | None:
     """The enhancer by name, or from a file relative to the folder of the audit file."""
     named = name == enhancers.NONE or name in enhancers.CATALOGUE
-    return enhancers.parse(name if named or not is_regular(folder / name) else _beside(folder, name))
+    return enhancers.parse(name if named or not is_regular(folder / name) else beside(folder, name))
 
 
-def _metrics(table: MetricsTable, folder: Path) -> MetricSelection:
+def read_metrics(table: MetricsTable, folder: Path) -> MetricSelection:
     """The selection of metrics; files are relative to the folder of the audit file."""
     settings = {item.name: getattr(table, item.name) for item in dataclasses.fields(table)}
     if table.lpips_weights not in (None, DOWNLOAD):
-        settings["lpips_weights"] = _beside(folder, str(table.lpips_weights))
+        settings["lpips_weights"] = beside(folder, str(table.lpips_weights))
     settings["others"] = tuple(table.others)
     kind, _, file = (table.classifier or "").partition(":")
     if kind == "cifar10" and file:
-        settings["classifier"] = f"cifar10:{_beside(folder, file)}"
+        settings["classifier"] = f"cifar10:{beside(folder, file)}"
     return MetricSelection(**settings)
 
 
@@ -223,18 +223,18 @@ def _client(number: int, place: int, cohort: int, table: ClientTable, folder: Pa
     name = f"{table.name} (cohort {cohort})" if isinstance(table.cohort, list) else table.name
     client = make_client(
         name=name if table.batches == 1 else f"{name} {place + 1}",
-        model=_model(f"{where}.model", table.model),
+        model=read_model(f"{where}.model", table.model),
         images=_images(table, folder),
-        size=_size(f"{where}.size", table.size),
+        size=read_size(f"{where}.size", table.size),
         batch=table.batch,
         channels=table.channels,
         classes=table.classes,
         class_names=table.class_names,
         training=training.parse(table.training),
-        weights=None if table.weights is None else _beside(folder, table.weights),
-        normalisation=_normalisation(f"{where}.normalise", table.normalise, table.channels),
-        labels_csv=None if table.labels_csv is None else _beside(folder, table.labels_csv),
-        gallery=None if table.gallery is None else _beside(folder, table.gallery),
+        weights=None if table.weights is None else beside(folder, table.weights),
+        normalisation=read_normalisation(f"{where}.normalise", table.normalise, table.channels),
+        labels_csv=None if table.labels_csv is None else beside(folder, table.labels_csv),
+        gallery=None if table.gallery is None else beside(folder, table.gallery),
         seed=table.seed,
         decoys=audit.metrics.decoys,
         others=ANOTHER in audit.controls,
@@ -261,10 +261,10 @@ def _cohorts(where: str, given: Any) -> list[int]:
 
 def _images(table: ClientTable, folder: Path) -> str:
     """The source of a client's pictures; a folder is relative to the folder of the audit file."""
-    return BUILTIN if table.images == BUILTIN else _beside(folder, table.images)
+    return BUILTIN if table.images == BUILTIN else beside(folder, table.images)
 
 
-def _model(where: str, given: Any) -> ModelName:
+def read_model(where: str, given: Any) -> ModelName:
     """A model's name and arguments, from a string or from a table."""
     if isinstance(given, str):
         return ModelName.parse(given)
@@ -283,7 +283,7 @@ def _model(where: str, given: Any) -> ModelName:
     return dataclasses.replace(named, arguments={**named.arguments, **arguments})
 
 
-def _size(where: str, given: Any) -> int | tuple[int, int]:
+def read_size(where: str, given: Any) -> int | tuple[int, int]:
     """Height and width in pixels, from one number or a list of two."""
     sides = given if isinstance(given, list) and len(given) == 2 else [given]
     if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides):
@@ -293,7 +293,7 @@ def _size(where: str, given: Any) -> int | tuple[int, int]:
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def _normalisation(where: str, given: Any, channels: int) -> Normalisation | None:
+def read_normalisation(where: str, given: Any, channels: int) -> Normalisation | None:
     """The normalisation of a table with `mean` and `std`; None for none."""
     if given is None:
         return None
@@ -305,7 +305,7 @@ def _normalisation(where: str, given: Any, channels: int) -> Normalisation | Non
     return Normalisation.of(given["mean"], given["std"], channels=channels)
 
 
-def _beside(folder: Path, path: str) -> str:
+def beside(folder: Path, path: str) -> str:
     """A path of the audit file, relative to its folder."""
     try:
         found = Path(path).expanduser()
@@ -317,7 +317,7 @@ def _beside(folder: Path, path: str) -> str:
 
 
 @contextmanager
-def _naming(source: str) -> Iterator[None]:
+def naming(source: str) -> Iterator[None]:
     """Put the source before the message of a `UsageError`."""
     try:
         yield

@@ -21,7 +21,7 @@ from unveil.core.guarantees import Adjacency, Sampling
 RENAMED = {"scene": "[[client]]", "knowledge": "threat_models = [...]", "measures": "[metrics]"}
 """A top-level key of audit files of old versions -> what to write instead."""
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT = ConfigDict(extra="forbid", strict=True)
 
 LONGEST = 200  # characters of what a file holds, in a message
 MOST = 2**63 - 1  # what torch takes for a seed
@@ -56,7 +56,7 @@ class ClientTable:
         seed: Seed of the choice of pictures and of the model's weights.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: str
     model: Any = "lenet"
     weights: str | None = None
@@ -79,7 +79,7 @@ class ClientTable:
 class MetricsTable:
     """`[metrics]`; see `MetricSelection` for what each means. Files are relative to the TOML file."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lpips_weights: str | None = None
     classifier: str | None = None
     top: AtLeastOne = 5
@@ -93,7 +93,7 @@ class MetricsTable:
 class PrivacyTable:
     """`[privacy]`; see `PrivacyTerms` for what each means."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     delta: float = 1e-5
     rounds: AtLeastOne = 1
     sampling: Sampling = "all"
@@ -119,7 +119,7 @@ class AuditTable:
         author: Who answers for the audit, for the head of the report; empty to name nobody.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     client: list[ClientTable]
     attack: list[dict[str, Any]]
     obfuscations: list[str] = dataclasses.field(default_factory=lambda: ["none"])
@@ -150,10 +150,21 @@ def checked(data: dict[str, Any]) -> AuditTable:
         # Through JSON because a strict dataclass takes tables, and arrays for lists, only from there.
         table: AuditTable = TypeAdapter(AuditTable).validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        # A misspelt key gives two errors, unknown and missing; the user sees the unknown one in the file.
-        errors = sorted(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
-        raise UsageError(_explain(errors[0])) from None
+        raise explain(error, AuditTable, SECTIONS) from None
     return table
+
+
+def explain(error: ValidationError, whole: type, sections: Mapping[str, type]) -> UsageError:
+    """Return the first error of a file as one sentence.
+
+    Args:
+        error: What pydantic found.
+        whole: The table of the whole file.
+        sections: Key of the whole file -> the table that it has.
+    """
+    # A misspelt key gives two errors, unknown and missing; the user sees the unknown one in the file.
+    errors = sorted(error.errors(), key=lambda item: item["type"] != "unexpected_keyword_argument")
+    return UsageError(_explain(errors[0], whole, sections))
 
 
 def refuse_renamed(keys: Sequence[str]) -> None:
@@ -168,17 +179,17 @@ def _name(example: str) -> str:
     return example.partition(" ")[0].strip("[]")
 
 
-def _explain(error: ErrorDetails) -> str:
+def _explain(error: ErrorDetails, whole: type, sections: Mapping[str, type]) -> str:
     """One sentence on an error of pydantic, with the fix."""
     if not error["loc"]:  # pydantic names no key where the file nests too deep
         return f"it cannot be understood ({error['msg'].lower()}); correct it there"
     *parents, key = map(str, error["loc"])
     where = f" in {'.'.join(parents)}" if parents else ""
     if error["type"] == "unexpected_keyword_argument":
-        schema = SECTIONS[parents[0]] if parents else AuditTable
+        schema = sections[parents[0]] if parents else whole
         return f"unknown key {key!r}{where}; {nearest(key, [item.name for item in dataclasses.fields(schema)])}"
     if error["type"] == "missing":
-        example = f"a [[{key}]] table" if not parents else f'{key} = "…"'
+        example = f"a [[{key}]] table" if not parents and key in ("client", "attack") else f'{key} = "…"'
         return f"{key!r} is missing{where}; add {example}"
     reason = error["msg"].replace("Input should be", "expected").replace("array", "list").lower()
     return f"{'.'.join([*parents, key])}: {reason}, got {quoted(error['input'])}; correct it"

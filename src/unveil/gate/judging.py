@@ -136,7 +136,7 @@ def untested(pool: Pool) -> str:
 def uncomputed(rows: Sequence[Row], metric: str) -> str:
     """Why a metric has no value, or not of every picture, and what to do; empty where it has."""
     if len(scores_of(rows, metric)) < len(rows):
-        return f"{metric} was not computed; {_how_to_get(metric)} and run the audit into another folder."
+        return f"{metric} was not computed; {how_to_get(metric)} and run the audit into another folder."
     missing, total = unscored(rows, metric), sum(row.pictures * len(row.stops) for row in rows)
     if not missing:
         return ""
@@ -146,8 +146,8 @@ def uncomputed(rows: Sequence[Row], metric: str) -> str:
     )
 
 
-def _how_to_get(metric: str) -> str:
-    """What an audit file needs for a metric."""
+def how_to_get(metric: str) -> str:
+    """What an audit file needs for a metric, as a request."""
     if metric in NEEDS:
         return f"set {NEEDS[metric]} under metrics in the audit file"
     if metric in FACTS:

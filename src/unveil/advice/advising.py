@@ -1,0 +1,216 @@
+"""From a federation, candidates and a target to findings: every setting is trained and attacked for real."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unveil.advice import folder as kept_in
+from unveil.advice.candidates import Candidate, search
+from unveil.advice.federation import FederatedRun, Federation, train
+from unveil.advice.finding import Finding, cost_of
+from unveil.advice.leakage import Auditing, audited
+from unveil.audits.running import AuditProgress
+from unveil.core.errors import UsageError, writing
+from unveil.core.files import make_folder
+from unveil.core.locks import locked
+from unveil.core.records import BASELINE
+from unveil.gate.conditions import Condition
+from unveil.gate.judging import Ruling
+from unveil.obfuscations import parse
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """What is asked.
+
+    Args:
+        federation: The federation.
+        auditing: How its updates are attacked.
+        target: The condition under which the target is missed.
+        candidates: The candidates.
+        steps: Most steps of the bisection of a range.
+    """
+
+    federation: Federation
+    auditing: Auditing
+    target: Condition
+    candidates: Sequence[Candidate]
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Advice:
+    """What was found.
+
+    Args:
+        question: What was asked.
+        baseline: The federation without obfuscation.
+        findings: The settings that were tried, in the order in which they were.
+        left_out: Candidates that were not decided because the budget was used up.
+    """
+
+    question: Question
+    baseline: Finding
+    findings: Sequence[Finding]
+    left_out: Sequence[Candidate] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """Whom to tell how far the work is.
+
+    Args:
+        on_training: Called with an obfuscation, a seed, and the number of finished rounds.
+        on_progress: Called with every `AuditProgress`; None for no reports.
+        on_finding: Called with each finding.
+    """
+
+    on_training: Callable[[str, int, int], None] = lambda obfuscation, seed, rounds: None
+    on_progress: Callable[[AuditProgress], None] | None = None
+    on_finding: Callable[[Finding], None] = lambda finding: None
+
+
+def advise(
+    question: Question,
+    folder: Path,
+    *,
+    budget: float | None = None,
+    expected: float = 0.0,
+    listener: Listener | None = None,
+    clock: Clock = time.perf_counter,
+    command: str = "",
+) -> Advice:
+    """Try the baseline, then every candidate; candidates take turns, so that a budget is not used up by the first.
+
+    Args:
+        question: What is asked.
+        folder: The folder of the advice; what is finished there is not run again.
+        budget: Seconds in which all is to be done; no setting is begun that would end later. None for no limit.
+        expected: Seconds that a setting is expected to take before one has been timed.
+        listener: Whom to tell how far the work is; None for nobody.
+        clock: Returns the time in seconds.
+        command: The command that runs this, which the results keep.
+
+    Raises:
+        UsageError: The training diverges without any obfuscation, a component cannot be used, or the folder cannot be
+            written.
+    """
+    with writing(folder, "--out"):
+        make_folder(folder, private=True)
+    with locked(folder, fix="wait until it has ended, or choose another folder with --out"):
+        return _advised(question, folder, budget, expected, listener or Listener(), clock, command)
+
+
+def _advised(
+    question: Question,
+    folder: Path,
+    budget: float | None,
+    expected: float,
+    listener: Listener,
+    clock: Clock,
+    command: str,
+) -> Advice:
+    start, taken = clock(), list[float]()
+    bare = _trained(question.federation, BASELINE, folder, listener)
+    if diverged := [run.diverged for run in bare if run.diverged is not None]:
+        raise UsageError(
+            f"federation: without any obfuscation the training diverges in round {min(diverged)}; lower lr or server_lr"
+        )
+    baseline = _found(question, BASELINE, "", bare, bare, folder, listener, command)
+    if baseline.ruling is Ruling.UNJUDGED:
+        return Advice(question=question, baseline=baseline, findings=())
+    findings: list[Finding] = []
+    met: dict[str, bool] = {}
+    waiting = list(question.candidates)
+    while waiting:
+        candidate = waiting.pop(0)
+        setting = search(candidate, met, question.steps).setting
+        if setting is None:
+            continue
+        needed = max(taken, default=expected) if _is_new(question.federation, setting, folder) else 0.0
+        if budget is not None and clock() - start + needed > budget:
+            return Advice(
+                question=question,
+                baseline=baseline,
+                findings=findings,
+                left_out=[candidate, *_open(waiting, met, question)],
+            )
+        begun = clock()
+        runs = _trained(question.federation, setting, folder, listener)
+        finding = _found(question, setting, candidate.text, runs, bare, folder, listener, command)
+        if needed:
+            taken.append(clock() - begun)
+        met[setting] = finding.met
+        findings.append(finding)
+        waiting.append(candidate)
+    return Advice(question=question, baseline=baseline, findings=findings)
+
+
+def _open(candidates: Sequence[Candidate], met: dict[str, bool], question: Question) -> list[Candidate]:
+    """The candidates that still have a setting to try."""
+    return [one for one in candidates if search(one, met, question.steps).setting is not None]
+
+
+def _is_new(federation: Federation, obfuscation: str, folder: Path) -> bool:
+    """Whether the federation was not yet trained through an obfuscation with every seed."""
+    keys = (kept_in.key_of(federation, obfuscation, seed) for seed in federation.seeds)
+    return any(kept_in.kept(folder, key) is None for key in keys)
+
+
+def _trained(federation: Federation, obfuscation: str, folder: Path, listener: Listener) -> list[FederatedRun]:
+    """The federation trained through an obfuscation with each seed, from the folder if it is there."""
+    runs = []
+    for seed in federation.seeds:
+        key = kept_in.key_of(federation, obfuscation, seed)
+        run = kept_in.kept(folder, key)
+        if run is None:
+            run = train(
+                federation,
+                parse(obfuscation),
+                seed=seed,
+                on_round=lambda rounds, seed=seed: listener.on_training(obfuscation, seed, rounds),  # type: ignore[misc]
+            )
+            kept_in.keep(folder, key, run)
+        runs.append(run)
+    return runs
+
+
+def _found(
+    question: Question,
+    obfuscation: str,
+    candidate: str,
+    runs: Sequence[FederatedRun],
+    bare: Sequence[FederatedRun],
+    folder: Path,
+    listener: Listener,
+    command: str,
+) -> Finding:
+    """A setting's finding, after its updates were attacked."""
+    component, leakage = parse(obfuscation), None
+    if all(run.diverged is None for run in runs):
+        leakage = audited(
+            question.federation,
+            runs,
+            component,
+            question.auditing,
+            question.target,
+            folder / kept_in.AUDITS,
+            on_progress=listener.on_progress,
+            command=command,
+        )
+    finding = Finding(
+        obfuscation=obfuscation,
+        candidate=candidate,
+        family=component.family,
+        runs=runs,
+        leakage=leakage,
+        cost=cost_of(runs, bare),
+        classes=question.federation.data.classes,
+    )
+    listener.on_finding(finding)
+    return finding
