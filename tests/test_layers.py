@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "audits": COMPONENTS | {"clients", "attacks", "captures", "inspection", "privacy"},
     "fitting": COMPONENTS | {"clients", "attacks", "audits"},
     "gate": GROUND | {"metrics", "report"},
+    "advice": GROUND | {"obfuscations", "metrics", "clients", "audits", "gate", "report"},
     "testing": COMPONENTS | {"clients", "attacks"},  # laws that other packages run
     "cli": COMPONENTS
-    | {"clients", "attacks", "audits", "captures", "fitting", "gate", "inspection", "privacy", "report"},
+    | {"clients", "attacks", "advice", "audits", "captures", "fitting", "gate", "inspection", "privacy", "report"},
     "__main__": {"cli"},
 }
 

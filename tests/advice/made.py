@@ -11,10 +11,10 @@ from torch import nn
 from gate.made import LEAK, NOTHING, made
 from seeds import seeded
 from unveil.advice.advising import Advice, Question
+from unveil.advice.assessment import Assessment, cost_of
 from unveil.advice.candidates import parse_candidates
 from unveil.advice.data import FederationData
 from unveil.advice.federation import FederatedRun, Federation
-from unveil.advice.finding import Finding, cost_of
 from unveil.advice.leakage import Auditing, judged
 from unveil.advice.target import parse_target
 from unveil.attacks import parse as parse_attack
@@ -75,7 +75,7 @@ def run_of(obfuscation: str, *, right: Sequence[float], bits: int, diverged: int
     )
 
 
-def finding(
+def assessment(
     obfuscation: str,
     psnr: Sequence[float] | None,
     *,
@@ -84,7 +84,7 @@ def finding(
     candidate: str | None = None,
     target: str = "psnr <= 14",
     bare: Sequence[float] = LEAK["psnr"],
-) -> Finding:
+) -> Assessment:
     """What is found of a setting through which attacks reach these PSNR in the first round; None for a divergence."""
     leakage = None
     if psnr is not None:
@@ -94,7 +94,7 @@ def finding(
             trials.append(made(obfuscation, {"psnr": list(psnr), "ssim": NOTHING["ssim"]}, client=name))
         leakage = judged(trials, ["start"], obfuscation, parse_target(target, list(FACTS), ["psnr", "ssim"]))
     run = run_of(obfuscation, right=right, bits=bits, diverged=2 if psnr is None else None)
-    return Finding(
+    return Assessment(
         obfuscation=obfuscation,
         candidate=obfuscation if candidate is None else candidate,
         family=parse(obfuscation).family,
@@ -105,12 +105,14 @@ def finding(
     )
 
 
-BASE = finding(BASELINE, LEAK["psnr"], right=(1.0,) * 9 + (0.0,), bits=16_000, candidate="")
+BASE = assessment(BASELINE, LEAK["psnr"], right=(1.0,) * 9 + (0.0,), bits=16_000, candidate="")
 
 
-def advice(*findings: Finding, baseline: Finding = BASE, candidates: Sequence[str] = (), left_out: int = 0) -> Advice:
-    """An advice with these findings; the last candidates are left out."""
-    texts = list(candidates) or [one.obfuscation for one in findings] or ["fp16"]
+def advice(
+    *assessments: Assessment, baseline: Assessment = BASE, candidates: Sequence[str] = (), left_out: int = 0
+) -> Advice:
+    """An advice with these assessments; the last candidates are left out."""
+    texts = list(candidates) or [one.obfuscation for one in assessments] or ["fp16"]
     question = Question(
         federation=federation(),
         auditing=Auditing(attacks=[parse_attack("unveil")], metrics=MetricSelection(), clients=2),
@@ -119,4 +121,4 @@ def advice(*findings: Finding, baseline: Finding = BASE, candidates: Sequence[st
         steps=2,
     )
     left = question.candidates[len(question.candidates) - left_out :]
-    return Advice(question=question, baseline=baseline, findings=findings, left_out=left)
+    return Advice(question=question, baseline=baseline, assessments=assessments, left_out=left)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from advice.made import advice, federation, finding
+from advice.made import advice, assessment, federation
 from gate.made import LEAK, NOTHING
 from unveil.advice import advising, folder
 from unveil.advice.advising import Advice, Listener, advise
@@ -30,7 +30,7 @@ RANGE = "gaussian:relative=0.1..10"
 def leakage(obfuscation: str) -> Leakage:
     """Noise of 1 and more, and a hundredth of the entries, are enough; nothing else is."""
     enough = obfuscation in ("topk:density=0.01", "gaussian:relative=10", "gaussian:relative=1")
-    found = finding(obfuscation, NOTHING["psnr"] if enough else LEAK["psnr"]).leakage
+    found = assessment(obfuscation, NOTHING["psnr"] if enough else LEAK["psnr"]).leakage
     assert found is not None
     return found
 
@@ -54,7 +54,7 @@ def found(tmp_path: Path, *candidates: str, **options: Any) -> Advice:
 
 def test_candidates_take_turns_after_the_baseline(tmp_path: Path, attacked: list[str]) -> None:
     seen: list[str] = []
-    listener = Listener(on_finding=lambda one: seen.append(one.obfuscation))
+    listener = Listener(on_assessment=lambda one: seen.append(one.obfuscation))
     result = found(tmp_path, RANGE, "topk:density=0.01", "fp16", listener=listener)
     assert attacked == [
         BASELINE,
@@ -66,7 +66,7 @@ def test_candidates_take_turns_after_the_baseline(tmp_path: Path, attacked: list
         "gaussian:relative=0.316",
     ]
     assert seen == attacked
-    assert [one.met for one in result.findings] == [True, True, False, False, True, False]
+    assert [one.met for one in result.assessments] == [True, True, False, False, True, False]
     assert result.left_out == ()
 
 
@@ -94,8 +94,8 @@ def test_what_is_kept_is_not_trained_again_and_costs_no_budget(
 
     monkeypatch.setattr(advising, "train", refuse)
     again = found(tmp_path, "fp16", budget=5, expected=10, clock=lambda: 0.0)
-    assert [one.accuracy for one in again.findings] == [one.accuracy for one in first.findings]
-    assert again.findings[0].runs[0].wire_bits == first.findings[0].runs[0].wire_bits
+    assert [one.accuracy for one in again.assessments] == [one.accuracy for one in first.assessments]
+    assert again.assessments[0].runs[0].wire_bits == first.assessments[0].runs[0].wire_bits
     with pytest.raises(AssertionError, match="trained again"):
         found(tmp_path, "sign")
 
@@ -145,7 +145,7 @@ def test_a_setting_whose_training_diverges_is_not_attacked(
     monkeypatch.setattr(
         advising, "train", lambda asked, o, **_: broken if str(o) == "sign" else train(asked, o, seed=0)
     )
-    (one,) = found(tmp_path, "sign").findings
+    (one,) = found(tmp_path, "sign").assessments
     assert attacked == [BASELINE]
     assert (one.ruling, one.diverged, one.accuracy) == (Ruling.UNJUDGED, 1, 0.25)
 
@@ -163,10 +163,10 @@ def test_a_federation_that_diverges_by_itself_is_refused(tmp_path: Path) -> None
 def test_where_the_baseline_cannot_be_judged_nothing_else_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bare = finding(BASELINE, NOTHING["psnr"], bare=NOTHING["psnr"]).leakage
+    bare = assessment(BASELINE, NOTHING["psnr"], bare=NOTHING["psnr"]).leakage
     monkeypatch.setattr(advising, "audited", lambda *_, **__: bare)
     result = found(tmp_path, "fp16")
-    assert (result.findings, result.baseline.ruling) == ((), Ruling.UNJUDGED)
+    assert (result.assessments, result.baseline.ruling) == ((), Ruling.UNJUDGED)
 
 
 @pytest.mark.parametrize(("budget", "settings"), [(5, 0), (10, 0), (31, 2), (1000, 4)])

@@ -1,4 +1,4 @@
-"""The plain answer, the table and the page, from findings whose figures are known."""
+"""The plain answer, the table and the page, from assessments whose figures are known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from advice.made import BASE, advice, finding
+from advice.made import BASE, advice, assessment
 from gate.made import LEAK, NOTHING
 from unveil.advice.answer import headline, ranked, sentences
 from unveil.advice.export import as_data
@@ -17,13 +17,13 @@ from unveil.gate.judging import Ruling
 from unveil.report.conclusion import LOWER_BOUND
 
 SAFE, HALF = NOTHING["psnr"], [13.0, 13.2] * 4
-CHEAP = finding("topk:density=0.01", SAFE, bits=1000)
-DEAR = finding(
+CHEAP = assessment("topk:density=0.01", SAFE, bits=1000)
+DEAR = assessment(
     "gaussian:relative=10", SAFE, right=(0.0,) * 9 + (1.0,), bits=16_000, candidate="gaussian:relative=0.1..10"
 )
-WEAK = finding("gaussian:relative=0.1", LEAK["psnr"], bits=16_000, candidate="gaussian:relative=0.1..10")
-MIDDLE = finding("gaussian:relative=1", HALF, bits=16_000, candidate="gaussian:relative=0.1..10")
-BROKEN = finding("sign", None)
+WEAK = assessment("gaussian:relative=0.1", LEAK["psnr"], bits=16_000, candidate="gaussian:relative=0.1..10")
+MIDDLE = assessment("gaussian:relative=1", HALF, bits=16_000, candidate="gaussian:relative=0.1..10")
+BROKEN = assessment("sign", None)
 
 
 def test_the_cheapest_setting_is_named_with_what_it_costs_and_saves() -> None:
@@ -47,12 +47,12 @@ def test_a_search_says_what_is_enough_and_what_is_not() -> None:
 
 
 def test_an_unreachable_target_names_the_nearest_setting() -> None:
-    near = finding("gaussian:relative=5", [15.0, 15.4] * 4)
+    near = assessment("gaussian:relative=5", [15.0, 15.4] * 4)
     found = advice(WEAK, near)
     assert headline(found).startswith(
         "No setting meets `psnr <= 14.0 dB`. The nearest is `gaussian:relative=5`: psnr 15.2 dB"
     )
-    strong = finding("gaussian:relative=10", LEAK["psnr"], candidate="gaussian:relative=0.1..10")
+    strong = assessment("gaussian:relative=10", LEAK["psnr"], candidate="gaussian:relative=0.1..10")
     only = advice(strong, candidates=["gaussian:relative=0.1..10"])
     assert sentences(only)[0] == "Even the strong end of `gaussian:relative=0.1..10` does not meet the target."
 
@@ -67,14 +67,14 @@ def test_a_training_that_breaks_is_a_result() -> None:
 
 
 def test_where_attacks_fail_on_the_bare_update_nothing_is_judged() -> None:
-    bare = finding(BASELINE, SAFE, candidate="", bare=SAFE)
+    bare = assessment(BASELINE, SAFE, candidate="", bare=SAFE)
     assert bare.ruling is Ruling.UNJUDGED
     found = advice(baseline=bare, candidates=["fp16"])
     assert headline(found).startswith("Nothing could be judged: no attack finds anything in the bare update.")
 
 
 def test_a_federation_that_needs_no_obfuscation_is_told_so() -> None:
-    bare = finding(BASELINE, LEAK["psnr"], candidate="", target="psnr <= 30")
+    bare = assessment(BASELINE, LEAK["psnr"], candidate="", target="psnr <= 30")
     assert headline(advice(CHEAP, baseline=bare)) == "The federation meets `psnr <= 14.0 dB` without any obfuscation."
 
 
@@ -115,7 +115,7 @@ def test_the_page_has_chart_table_answer_and_what_is_not_proved() -> None:
 def test_the_data_are_plain_json() -> None:
     data = json.loads(json.dumps(as_data(advice(CHEAP, BROKEN))))
     assert data["cheapest"] == "topk:density=0.01"
-    base, cheap, broken = data["findings"]
+    base, cheap, broken = data["assessments"]
     assert (base["wire_bytes"], cheap["wire_bytes"], broken["diverged_in_round"]) == (2000, 125, 2)
     assert cheap["leakage"][0]["phase"] == "start"
     assert BASE.wire_bits == 16_000

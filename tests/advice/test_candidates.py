@@ -15,7 +15,7 @@ def searched(text: str, threshold: float, steps: int, *, key: str) -> tuple[Sear
     (one,) = parse_candidates([text])
     assert isinstance(one, Range)
     sign = 1 if one.strong > one.weak else -1
-    met: dict[str, bool] = {}
+    met: dict[str, bool | None] = {}
     while (found := search(one, met, steps)).setting is not None:
         value = float(found.setting.partition(f"{key}=")[2].partition(",")[0].partition("+")[0])
         met[found.setting] = sign * value >= sign * threshold
@@ -65,6 +65,16 @@ def test_a_range_may_stand_in_a_pipeline() -> None:
 )
 def test_the_ends_decide_without_a_search(threshold: float, found: Search) -> None:
     assert searched("gaussian:relative=0.1..10", threshold, 3, key="relative")[0] == found
+
+
+def test_where_the_strong_end_cannot_be_judged_weaker_settings_are_tried() -> None:
+    (one,) = parse_candidates(["gaussian:relative=0.1..10"])
+    ends: dict[str, bool | None] = {"gaussian:relative=10": None, "gaussian:relative=0.1": False}
+    assert search(one, ends, 1) == Search(setting="gaussian:relative=1", fails="gaussian:relative=0.1")
+    assert search(one, {**ends, "gaussian:relative=1": True}, 1) == Search(
+        enough="gaussian:relative=1", fails="gaussian:relative=0.1"
+    )
+    assert search(one, {**ends, "gaussian:relative=1": None}, 1) == Search(fails="gaussian:relative=0.1")
 
 
 def test_one_setting_is_tried_once() -> None:

@@ -17,6 +17,7 @@ WRITER = "core/files.py"
 WRITERS = {"write_whole", "write_several", "write_new", "append_whole"}
 
 MAY_WRITE = {
+    "advice/folder.py",
     "audits/noting.py",
     "audits/results.py",
     "audits/tabular.py",

@@ -1,4 +1,4 @@
-"""From a federation, candidates and a target to findings: every setting is trained and attacked for real."""
+"""From a federation, candidates and a target to assessments: every setting is trained and attacked for real."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unveil.advice import folder as kept_in
+from unveil.advice.assessment import Assessment, cost_of
 from unveil.advice.candidates import Candidate, search
 from unveil.advice.federation import FederatedRun, Federation, train
-from unveil.advice.finding import Finding, cost_of
 from unveil.advice.leakage import Auditing, audited
 from unveil.audits.running import AuditProgress
 from unveil.core.errors import UsageError, writing
@@ -50,13 +50,13 @@ class Advice:
     Args:
         question: What was asked.
         baseline: The federation without obfuscation.
-        findings: The settings that were tried, in the order in which they were.
+        assessments: The settings that were tried, in the order in which they were.
         left_out: Candidates that were not decided because the budget was used up.
     """
 
     question: Question
-    baseline: Finding
-    findings: Sequence[Finding]
+    baseline: Assessment
+    assessments: Sequence[Assessment]
     left_out: Sequence[Candidate] = ()
 
 
@@ -67,12 +67,12 @@ class Listener:
     Args:
         on_training: Called with an obfuscation, a seed, and the number of finished rounds.
         on_progress: Called with every `AuditProgress`; None for no reports.
-        on_finding: Called with each finding.
+        on_assessment: Called with each assessment.
     """
 
     on_training: Callable[[str, int, int], None] = lambda obfuscation, seed, rounds: None
     on_progress: Callable[[AuditProgress], None] | None = None
-    on_finding: Callable[[Finding], None] = lambda finding: None
+    on_assessment: Callable[[Assessment], None] = lambda assessment: None
 
 
 def advise(
@@ -123,9 +123,9 @@ def _advised(
         )
     baseline = _found(question, BASELINE, "", bare, bare, folder, listener, command)
     if baseline.ruling is Ruling.UNJUDGED:
-        return Advice(question=question, baseline=baseline, findings=())
-    findings: list[Finding] = []
-    met: dict[str, bool] = {}
+        return Advice(question=question, baseline=baseline, assessments=())
+    assessments: list[Assessment] = []
+    met: dict[str, bool | None] = {}
     waiting = list(question.candidates)
     while waiting:
         candidate = waiting.pop(0)
@@ -137,21 +137,21 @@ def _advised(
             return Advice(
                 question=question,
                 baseline=baseline,
-                findings=findings,
+                assessments=assessments,
                 left_out=[candidate, *_open(waiting, met, question)],
             )
         begun = clock()
         runs = _trained(question.federation, setting, folder, listener)
-        finding = _found(question, setting, candidate.text, runs, bare, folder, listener, command)
+        assessment = _found(question, setting, candidate.text, runs, bare, folder, listener, command)
         if needed:
             taken.append(clock() - begun)
-        met[setting] = finding.met
-        findings.append(finding)
+        met[setting] = assessment.decided
+        assessments.append(assessment)
         waiting.append(candidate)
-    return Advice(question=question, baseline=baseline, findings=findings)
+    return Advice(question=question, baseline=baseline, assessments=assessments)
 
 
-def _open(candidates: Sequence[Candidate], met: dict[str, bool], question: Question) -> list[Candidate]:
+def _open(candidates: Sequence[Candidate], met: dict[str, bool | None], question: Question) -> list[Candidate]:
     """The candidates that still have a setting to try."""
     return [one for one in candidates if search(one, met, question.steps).setting is not None]
 
@@ -189,8 +189,8 @@ def _found(
     folder: Path,
     listener: Listener,
     command: str,
-) -> Finding:
-    """A setting's finding, after its updates were attacked."""
+) -> Assessment:
+    """A setting's assessment, after its updates were attacked."""
     component, leakage = parse(obfuscation), None
     if all(run.diverged is None for run in runs):
         leakage = audited(
@@ -203,7 +203,7 @@ def _found(
             on_progress=listener.on_progress,
             command=command,
         )
-    finding = Finding(
+    assessment = Assessment(
         obfuscation=obfuscation,
         candidate=candidate,
         family=component.family,
@@ -212,5 +212,5 @@ def _found(
         cost=cost_of(runs, bare),
         classes=question.federation.data.classes,
     )
-    listener.on_finding(finding)
-    return finding
+    listener.on_assessment(assessment)
+    return assessment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unveil.advice.advising import Advice
+from unveil.advice.assessment import Assessment
 from unveil.advice.candidates import Range, search
-from unveil.advice.finding import Finding
 from unveil.advice.target import written
 from unveil.gate.judging import Judgement, Ruling, number
 from unveil.report.conclusion import LOWER_BOUND
@@ -24,9 +24,9 @@ NOT_PROVED = (
 """What a setting that meets the target does not prove."""
 
 
-def ranked(advice: Advice) -> list[Finding]:
+def ranked(advice: Advice) -> list[Assessment]:
     """The settings that meet the target, cheapest first: by accuracy to a tenth of a point, then by fewest bytes."""
-    met = [one for one in (advice.baseline, *advice.findings) if one.met]
+    met = [one for one in (advice.baseline, *advice.assessments) if one.met]
     return sorted(met, key=lambda one: (-round(one.accuracy, 3), one.wire_bits))
 
 
@@ -39,9 +39,9 @@ def headline(advice: Advice) -> str:
         return f"The federation meets {target} without any obfuscation."
     if best is not None:
         return f"The cheapest setting that meets {target} is `{best.obfuscation}`: {_price(best, advice.baseline)}."
-    judged = [one for one in advice.findings if one.ruling is Ruling.EXCEEDED]
+    judged = [one for one in advice.assessments if one.ruling is Ruling.EXCEEDED]
     if not judged:
-        why = "the baseline alone used up the budget" if advice.left_out and not advice.findings else "reasons below"
+        why = "the baseline alone used up the budget" if advice.left_out and not advice.assessments else "reasons below"
         return f"No setting could be judged by {target}: {why}."
     nearest = max(judged, key=_room)
     return f"No setting meets {target}. The nearest is `{nearest.obfuscation}`: {_reached(nearest)}."
@@ -55,10 +55,10 @@ def sentences(advice: Advice) -> list[str]:
             "Also meeting it", [f"`{one.obfuscation}` ({_price(one, advice.baseline)})" for one in ranked(advice)[1:]]
         )
     ]
-    missed = [one for one in (advice.baseline, *advice.findings) if one.ruling is Ruling.EXCEEDED]
+    missed = [one for one in (advice.baseline, *advice.assessments) if one.ruling is Ruling.EXCEEDED]
     found += [_group("Not meeting it", [f"`{one.obfuscation}` ({_reached(one)})" for one in missed])]
-    found += [f"`{one.obfuscation}` could not be judged: {_reason(one)}" for one in advice.findings if _is_open(one)]
-    for one in advice.findings:
+    found += [f"`{one.obfuscation}` could not be judged: {_reason(one)}" for one in advice.assessments if _is_open(one)]
+    for one in advice.assessments:
         if one.diverged is None and one.is_chance:
             found.append(
                 f"Through `{one.obfuscation}` the trained model is no better than a guess: {100 * one.accuracy:.1f} % "
@@ -75,8 +75,8 @@ def sentences(advice: Advice) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _is_open(finding: Finding) -> bool:
-    return finding.ruling is Ruling.UNJUDGED
+def _is_open(assessment: Assessment) -> bool:
+    return assessment.ruling is Ruling.UNJUDGED
 
 
 def _group(start: str, names: Sequence[str]) -> str:
@@ -85,16 +85,18 @@ def _group(start: str, names: Sequence[str]) -> str:
 
 def _searched(candidate: Range, advice: Advice) -> str:
     """What the search of a range found; empty where it was not begun."""
-    met = {one.obfuscation: one.met for one in advice.findings}
+    met = {one.obfuscation: one.decided for one in advice.assessments}
     found = search(candidate, met, advice.question.steps)
     if found.enough is None:
-        return f"Even the strong end of `{candidate.text}` does not meet the target." if found.fails else ""
+        if met.get(candidate.at(candidate.strong)) is False:
+            return f"Even the strong end of `{candidate.text}` does not meet the target."
+        return f"No setting of `{candidate.text}` that was tried meets the target." if found.fails else ""
     below = f"; the next weaker one that was tried, `{found.fails}`, does not" if found.fails else ""
     return f"Of `{candidate.text}` the weakest setting found that meets the target is `{found.enough}`{below}."
 
 
-def _price(finding: Finding, baseline: Finding) -> str:
-    return f"it {cost(finding.cost)} and {saving(finding, baseline)}"
+def _price(assessment: Assessment, baseline: Assessment) -> str:
+    return f"it {cost(assessment.cost)} and {saving(assessment, baseline)}"
 
 
 def cost(lost: Interval) -> str:
@@ -105,17 +107,17 @@ def cost(lost: Interval) -> str:
     return f"costs {100 * lost.mean:z.1f} points of accuracy {interval}"
 
 
-def saving(finding: Finding, baseline: Finding) -> str:
+def saving(assessment: Assessment, baseline: Assessment) -> str:
     """What a setting saves on the wire: `sends 6.4× fewer bytes`."""
-    factor = baseline.wire_bits / finding.wire_bits
+    factor = baseline.wire_bits / assessment.wire_bits
     if 0.99 < factor < 1.01:
         return "sends as many bytes"
     return f"sends {ratio(factor)} fewer bytes" if factor > 1 else f"sends {ratio(1 / factor)} as many bytes"
 
 
-def _reached(finding: Finding) -> str:
-    one = None if finding.leakage is None else finding.leakage.worst
-    return "" if one is None else f"{reached(one)}, at the {finding.leakage.worst_phase} of the training"  # type: ignore[union-attr]
+def _reached(assessment: Assessment) -> str:
+    one = None if assessment.leakage is None else assessment.leakage.worst
+    return "" if one is None else f"{reached(one)}, at the {assessment.leakage.worst_phase} of the training"  # type: ignore[union-attr]
 
 
 def reached(one: Judgement) -> str:
@@ -126,18 +128,18 @@ def reached(one: Judgement) -> str:
     return f"{one.rule.removesuffix('.mean')} {number(value, one.facts)}{up_to}"
 
 
-def _room(finding: Finding) -> float:
-    one = None if finding.leakage is None else finding.leakage.worst
+def _room(assessment: Assessment) -> float:
+    one = None if assessment.leakage is None else assessment.leakage.worst
     return float("-inf") if one is None else one.room
 
 
-def _reason(finding: Finding) -> str:
-    if finding.diverged is not None:
+def _reason(assessment: Assessment) -> str:
+    if assessment.diverged is not None:
         return (
-            f"its training diverges in round {finding.diverged}, so it has no later updates to attack and no model "
+            f"its training diverges in round {assessment.diverged}, so it has no later updates to attack and no model "
             "that is better than a guess."
         )
-    return "" if finding.leakage is None else finding.leakage.reason
+    return "" if assessment.leakage is None else assessment.leakage.reason
 
 
 def _phases(advice: Advice) -> str:

@@ -133,41 +133,44 @@ class Search:
     fails: str | None = None
 
 
-def search(candidate: Candidate, met: Mapping[str, bool], steps: int) -> Search:
+def search(candidate: Candidate, met: Mapping[str, bool | None], steps: int) -> Search:
     """Return how far a candidate's search is, from what was tried.
 
     A range is tried at its strong end, at its weak end, and then by bisection on a logarithmic scale between a setting
-    that fails and one that is enough. So more of the setting is taken to protect more.
+    that fails and a stronger one. So more of the setting is taken to protect more. Where a setting cannot be judged, as
+    when its training diverges, weaker ones are searched.
 
     Args:
         candidate: The candidate.
-        met: SPEC -> whether it meets the target, for all settings that were tried; what could not be judged does not.
+        met: SPEC -> whether it meets the target, for all settings that were tried; None for one that cannot be judged.
         steps: Most steps of the bisection.
     """
     if isinstance(candidate, Fixed):
-        tried = candidate.text in met
-        return Search(
-            setting=None if tried else candidate.text, enough=candidate.text if met.get(candidate.text) else None
-        )
+        text, tried = candidate.text, candidate.text in met
+        return Search(setting=None if tried else text, enough=text if met.get(text) else None)
     strong, weak = candidate.at(candidate.strong), candidate.at(candidate.weak)
     if strong not in met:
         return Search(setting=strong)
-    if not met[strong]:
+    if met[strong] is False:
         return Search(fails=strong)
+    enough = strong if met[strong] else None
     if weak not in met:
-        return Search(setting=weak, enough=strong)
-    if met[weak]:
-        return Search(enough=weak)
-    fails, enough = candidate.weak, candidate.strong
+        return Search(setting=weak, enough=enough)
+    if met[weak] is not False:
+        return Search(enough=weak if met[weak] else enough)
+    below, above, fails = candidate.weak, candidate.strong, weak
     for _ in range(steps):
-        middle = candidate.between(fails, enough)
+        middle = candidate.between(below, above)
         if middle is None:
             break
         setting = candidate.at(middle)
         if setting not in met:
-            return Search(setting=setting, enough=candidate.at(enough), fails=candidate.at(fails))
-        fails, enough = (fails, middle) if met[setting] else (middle, enough)
-    return Search(enough=candidate.at(enough), fails=candidate.at(fails))
+            return Search(setting=setting, enough=enough, fails=fails)
+        if met[setting] is False:
+            below, fails = middle, setting
+        else:
+            above, enough = middle, setting if met[setting] else None
+    return Search(enough=enough, fails=fails)
 
 
 def most_settings(candidate: Candidate, steps: int) -> int:

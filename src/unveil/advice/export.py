@@ -6,7 +6,7 @@ from typing import Any
 
 from unveil.advice.advising import Advice
 from unveil.advice.answer import NOT_PROVED, headline, ranked, sentences
-from unveil.advice.finding import Finding
+from unveil.advice.assessment import Assessment
 from unveil.advice.target import written
 from unveil.report.formatting import plain
 
@@ -21,7 +21,7 @@ def as_data(advice: Advice) -> dict[str, Any]:
         "target": written(question.target),
         "cheapest": next((one.obfuscation for one in ranked(advice)), None),
         "left_out": [one.text for one in advice.left_out],
-        "findings": [_finding(one) for one in (advice.baseline, *advice.findings)],
+        "assessments": [_assessment(one) for one in (advice.baseline, *advice.assessments)],
         "federation": {**question.federation.settings(), "seeds": list(question.federation.seeds)},
         "attacks": [str(attack) for attack in question.auditing.attacks],
         "attacked_clients": question.auditing.clients,
@@ -30,7 +30,7 @@ def as_data(advice: Advice) -> dict[str, Any]:
     }
 
 
-def _finding(one: Finding) -> dict[str, Any]:
+def _assessment(one: Assessment) -> dict[str, Any]:
     phases = {} if one.leakage is None else one.leakage.judgements
     return {
         "obfuscation": one.obfuscation,

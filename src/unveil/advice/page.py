@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from unveil.advice.advising import Advice
 from unveil.advice.answer import NOT_PROVED, headline, sentences
-from unveil.advice.finding import Finding
+from unveil.advice.assessment import Assessment
 from unveil.advice.pareto import pareto
 from unveil.advice.target import written
 from unveil.gate.judging import Ruling, number
@@ -58,10 +58,10 @@ class Line:
 
 def lines(advice: Advice) -> list[Line]:
     """The baseline and each setting, in the order in which they were tried."""
-    return [_line(one, advice.baseline) for one in (advice.baseline, *advice.findings)]
+    return [_line(one, advice.baseline) for one in (advice.baseline, *advice.assessments)]
 
 
-def _line(one: Finding, baseline: Finding) -> Line:
+def _line(one: Assessment, baseline: Assessment) -> Line:
     worst = None if one.leakage is None else one.leakage.worst
     numbers = ["–"] * 2
     if worst is not None:
@@ -93,9 +93,9 @@ def in_bytes(bits: float) -> str:
     return f"{size:.0f} B"
 
 
-def outcome(finding: Finding) -> str:
+def outcome(assessment: Assessment) -> str:
     """One setting in a few words: `meets it, psnr up to 13.2 dB, accuracy 61.0%`."""
-    line = _line(finding, finding)
+    line = _line(assessment, assessment)
     bound = "" if line.bound == "–" else f"leakage {line.leakage}, bound {line.bound}, "
     return f"{line.verdict}: {bound}accuracy {line.accuracy}, {line.size}"
 
@@ -157,7 +157,7 @@ def _details(advice: Advice) -> list[tuple[str, str, str, str, str, str]]:
             "–" if judgement.bound is None else number(judgement.bound, judgement.facts),
             VERDICTS[judgement.ruling],
         )
-        for one in (advice.baseline, *advice.findings)
+        for one in (advice.baseline, *advice.assessments)
         if one.leakage is not None
         for phase, found in one.leakage.judgements.items()
         for judgement in found

@@ -8,7 +8,7 @@ from html import escape
 from markupsafe import Markup
 
 from unveil.advice.advising import Advice
-from unveil.advice.finding import Finding
+from unveil.advice.assessment import Assessment
 from unveil.advice.target import written
 from unveil.gate.judging import Judgement, number
 from unveil.report.charts import (
@@ -38,7 +38,7 @@ def pareto(advice: Advice) -> Markup | None:
     Each setting is a disc whose area shows its bytes, with an interval of its accuracy cost. The target is a line.
     A thin line joins the settings that no other one beats in both.
     """
-    shown = [(one, worst) for one in (advice.baseline, *advice.findings) if (worst := _worst(one)) is not None]
+    shown = [(one, worst) for one in (advice.baseline, *advice.assessments) if (worst := _worst(one)) is not None]
     if not shown:
         return None
     facts = shown[0][1].facts
@@ -76,8 +76,8 @@ def pareto(advice: Advice) -> Markup | None:
     return Markup(svg("Leakage against accuracy", HEIGHT, parts))
 
 
-def _worst(finding: Finding) -> Judgement | None:
-    found = None if finding.leakage is None else finding.leakage.worst
+def _worst(assessment: Assessment) -> Judgement | None:
+    found = None if assessment.leakage is None else assessment.leakage.worst
     return found if found is not None and found.bound is not None and math.isfinite(found.bound) else None
 
 
@@ -85,9 +85,9 @@ def _bound(judgement: Judgement) -> float:
     return 0.0 if judgement.bound is None else judgement.bound
 
 
-def _accuracy_span(finding: Finding, baseline: Finding) -> tuple[float, float]:
+def _accuracy_span(assessment: Assessment, baseline: Assessment) -> tuple[float, float]:
     """The baseline's accuracy less both ends of the cost, in per cent from 0 to 100."""
-    ends = (100 * (baseline.accuracy - end) for end in (finding.cost.high, finding.cost.low))
+    ends = (100 * (baseline.accuracy - end) for end in (assessment.cost.high, assessment.cost.low))
     low, high = (min(max(end, 0.0), 100.0) for end in ends)
     return low, high
 

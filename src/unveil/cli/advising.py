@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unveil.advice.advising import Advice, Listener, Question
-    from unveil.advice.finding import Finding
+    from unveil.advice.assessment import Assessment
     from unveil.audits.kept_pictures import Kept
     from unveil.audits.running import AuditProgress
 
@@ -121,10 +121,10 @@ def _listener(question: Question, on_progress: Callable[[AuditProgress], None]) 
         if rounds == question.federation.rounds:
             say(one_line(f"trained through {obfuscation}, seed {seed}: {rounds} rounds"), err=True)
 
-    def on_finding(finding: Finding) -> None:
-        say(one_line(f"{finding.obfuscation}: {outcome(finding)}"), err=True)
+    def on_assessment(assessment: Assessment) -> None:
+        say(one_line(f"{assessment.obfuscation}: {outcome(assessment)}"), err=True)
 
-    return Listener(on_training=on_training, on_progress=on_progress, on_finding=on_finding)
+    return Listener(on_training=on_training, on_progress=on_progress, on_assessment=on_assessment)
 
 
 def _present(advice: Advice, folder: Path, command: str, *, as_json: bool) -> None:
@@ -158,5 +158,5 @@ def exit_code(advice: Advice) -> int:
 
     if ranked(advice):
         return 0
-    judged = [one for one in advice.findings if one.ruling is not Ruling.UNJUDGED]
+    judged = [one for one in advice.assessments if one.ruling is not Ruling.UNJUDGED]
     return NO_SETTING if judged else NOTHING

@@ -33,8 +33,9 @@ USAGE, INTERNAL = 2, 3
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit.
 
-    The exit code is 0, 1 beyond a gate's limit, 2 for a mistake of the user's or of the user's network, 3 for a bug in
-    unveil, 5 for an audit without trials or a gate that cannot judge, 130 after an interrupt.
+    The exit code is 0, 1 beyond a gate's limit or where no setting meets a target, 2 for a mistake of the user's or of
+    the user's network, 3 for a bug in unveil, 5 for an audit without trials or what cannot be judged, 130 after an
+    interrupt.
 
     Args:
         args: The arguments; None for those of the process.

@@ -1,4 +1,4 @@
-"""A finding: the leakage, the accuracy and the bytes of one setting, each from real runs."""
+"""A assessment: the leakage, the accuracy and the bytes of one setting, each from real runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unveil.report.statistics import Interval, bootstrap_mean
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Finding:
+class Assessment:
     """One setting.
 
     Args:
@@ -64,6 +64,11 @@ class Finding:
     def met(self) -> bool:
         """Whether it meets the target."""
         return self.ruling is Ruling.PASSED
+
+    @property
+    def decided(self) -> bool | None:
+        """Whether it meets the target; None if it could not be judged."""
+        return None if self.ruling is Ruling.UNJUDGED else self.met
 
 
 def cost_of(runs: Sequence[FederatedRun], baseline: Sequence[FederatedRun]) -> Interval:
