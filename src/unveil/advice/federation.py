@@ -31,6 +31,10 @@ Phase = Literal["start", "middle", "end"]
 TESTED = 10
 """Rounds after which accuracy is measured, at most, beside the last."""
 
+LARGEST = 1e15
+"""Largest magnitude in a training that counts as one that works: sums of the squares of larger ones are infinite in
+float32, so that neither an attack nor the next step could compute with them."""
+
 PART = 256
 """Test pictures that are run at once."""
 
@@ -131,7 +135,7 @@ class FederatedRun:
         right: For each test picture whether the last model gets it right; the chance of a guess where it diverged.
         wire_bits: Size on the wire of the updates of all clients in all rounds, in bits.
         weights: Phase -> the model's parameters and buffers before its round; a phase after a divergence is missing.
-        diverged: Number of the round, from 1, in which numbers became infinite or NaN; None if none did.
+        diverged: Number of the round, from 1, in which numbers became NaN or larger than `LARGEST`; None if none did.
     """
 
     obfuscation: str
@@ -157,8 +161,8 @@ def train(
 ) -> FederatedRun:
     """Train a federation, each client's update through the obfuscation with randomness of the client's own.
 
-    The server subtracts the mean of the received updates. A training whose numbers become infinite or NaN ends there,
-    and its model counts as one that guesses.
+    The server subtracts the mean of the received updates. A training whose numbers become NaN or larger than
+    `LARGEST` ends there, and its model counts as one that guesses.
 
     Args:
         federation: The federation.
@@ -183,7 +187,7 @@ def train(
     for number in range(federation.rounds):
         if number in by_round:
             weights[by_round[number]] = {name: t.detach().clone() for name, t in model.state_dict().items()}
-        received = []
+        received, is_sound = [], True
         for client, (for_training, for_obfuscation) in enumerate(sources):
             batch = federation.held(client, number, seed=seed)
             with (
@@ -191,13 +195,14 @@ def train(
                 running_others(training=federation.training, obfuscation=obfuscation),
             ):
                 sent = trained_update(federation.training, model, batch, generator=for_training)
-                if _is_finite(sent.tensors.values()):
+                if _is_sound(sent.tensors.values()):
                     own = for_client(obfuscation, model, batch, federation.training)
                     sent = obfuscated(sent, own, generator=for_obfuscation, training=federation.training)
+            is_sound &= _is_sound(sent.tensors.values())
             bits += sent.wire_bits
             received.append(sent)
         _step(model, received, federation.server_lr)
-        if not _is_finite(model.state_dict().values()):
+        if not (is_sound and _is_sound(model.state_dict().values())):
             diverged = number + 1
             right = [1 / federation.data.classes] * len(federation.data.test)
             accuracy[number + 1] = 1 / federation.data.classes
@@ -244,8 +249,9 @@ def _right(model: Module, test: Batch) -> list[float]:
     return [float(value) for value in torch.cat(found)]
 
 
-def _is_finite(tensors: Iterable[Shaped[Tensor, " ..."]]) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+def _is_sound(tensors: Iterable[Shaped[Tensor, " ..."]]) -> bool:
+    """Whether no value is NaN or larger than `LARGEST`."""
+    return all(bool((tensor.abs() <= LARGEST).all()) for tensor in tensors)
 
 
 def _sources(seed: int, client: int) -> tuple[Generator, Generator]:
