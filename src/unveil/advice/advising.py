@@ -12,7 +12,7 @@ from unveil.advice.assessment import Assessment, cost_of
 from unveil.advice.candidates import Candidate, search
 from unveil.advice.federation import FederatedRun, Federation, train
 from unveil.advice.leakage import Auditing, audited
-from unveil.audits.running import AuditProgress
+from unveil.audits.progress import AuditProgress
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import make_folder
 from unveil.core.locks import locked

@@ -16,7 +16,8 @@ from unveil.advice.federation import FederatedRun, Federation, Phase
 from unveil.audits.audit import Audit
 from unveil.audits.controls import ANOTHER
 from unveil.audits.kept_pictures import Kept
-from unveil.audits.running import AuditProgress, run
+from unveil.audits.progress import AuditProgress
+from unveil.audits.running import run
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.task import Task
 from unveil.clients.client import Client, EvaluationSet

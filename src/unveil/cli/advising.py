@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unveil.advice.advising import Advice, Listener, Question
     from unveil.advice.assessment import Assessment
     from unveil.audits.kept_pictures import Kept
-    from unveil.audits.running import AuditProgress
+    from unveil.audits.progress import AuditProgress
 
 BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
