@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import zoo
+from fakes import small_client
 from seeds import seeded, shifted
 from unveil.attacks.labels.counts import cheapest_counts, margin
 from unveil.attacks.labels.inference import idlg_label, infer_labels
 from unveil.attacks.labels.public import public_pictures
 from unveil.attacks.labels.rows import read_rows
 from unveil.attacks.presets import parse as attack_of
+from unveil.clients.client import Client
 from unveil.clients.training import FedAvg, FedSGD
 from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
@@ -393,3 +395,15 @@ def test_the_slopes_of_the_rows_are_what_goes_into_the_layer(seed: int) -> None:
     assert torch.allclose(rows.scores, model(images))
     back = rows.tensors(rows.values)
     assert all(torch.equal(back[name], dict(model.named_parameters())[name]) for name in back)
+
+
+@pytest.mark.parametrize(
+    "training", [FedSGD(mode="train", buffers="sent"), FedAvg(steps=2, lr=0.1, mode="train", buffers="sent")]
+)
+def test_labels_of_a_client_that_sends_buffers_are_inferred(training: LocalTraining) -> None:
+    """The last layer, on which the attacker rehearses, has no buffers that could change."""
+    model, batch = small_client()
+    model.features.insert(1, nn.BatchNorm2d(4))
+    client = Client(model, batch.images, batch.labels, training=training)
+    knowledge = replace(client.knowledge(), labels=None)
+    assert infer_labels(model, client.update(), knowledge)[0].tolist() == sorted(batch.labels.tolist())

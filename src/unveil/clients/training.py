@@ -70,14 +70,12 @@ class FedSGD:
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Return the gradient that the client sends; see `LocalTraining`."""
-        return self.trained(model, batch, generator=generator).tensors
+        return self._sent(self._client(model, draws_of(generator), differentiable=False), batch, generator)
 
     def trained(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Trained:
         """Return the gradient and the changes of the buffers; see `SendsBuffers`."""
         client = self._client(model, draws_of(generator), differentiable=False)
-        sent = _detached(client.gradient({}, batch))
-        sent = noised(sent, self.noise * (self.clip or 0.0) / client.divisor(len(batch)), generator)
-        return Trained(tensors=sent, buffers=_changes(client, self.buffers))
+        return Trained(tensors=self._sent(client, batch, generator), buffers=_changes(client, self.buffers))
 
     def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """Return the gradient without noise, differentiable in the batch; large Linear weights are factored."""
@@ -102,6 +100,10 @@ class FedSGD:
         return replace(self, clip=None, noise=0.0, expected=None) if self.noise else None
 
     __str__ = spec_of
+
+    def _sent(self, client: LocalSteps, batch: Batch, generator: Generator | None) -> Tensors:
+        sent = _detached(client.gradient({}, batch))
+        return noised(sent, self.noise * (self.clip or 0.0) / client.divisor(len(batch)), generator)
 
     def _client(self, model: Module, draws: Draws, *, differentiable: bool) -> LocalSteps:
         return LocalSteps(
@@ -181,7 +183,8 @@ class FedAvg:
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Return the weight difference that the client sends; see `LocalTraining`."""
-        return self.trained(model, batch, generator=generator).tensors
+        client = self._client(model, draws_of(generator), differentiable=False)
+        return _detached(self._run(client, batch, generator=generator))
 
     def trained(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Trained:
         """Return the weight difference and the changes of the buffers; see `SendsBuffers`."""
