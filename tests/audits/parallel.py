@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,11 +17,14 @@ from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
+from unveil.core.errors import UsageError
 from unveil.core.protocols import Attack, Knowledge
 from unveil.core.reconstruction import Reconstruction
+from unveil.core.records import Trial
 from unveil.core.registry import spec_of
 from unveil.core.update import Update
 from unveil.core.watch import Watch
+from unveil.core.workers import Send, Work
 from unveil.obfuscations import parse as parse_obfuscation
 
 DEATHS = Path("deaths")
@@ -58,3 +61,23 @@ def searching() -> Audit:
 
 def mortal() -> Audit:
     return an_audit(Mortal())
+
+
+def started(factor: int) -> Work:
+    """Work that multiplies, of a worker that cannot do it by zero."""
+    if not factor:
+        raise UsageError("no worker")
+
+    def work(job: int, send: Send) -> int:
+        send(f"a job of {job}")
+        if not job:
+            raise UsageError("nothing to do")
+        return factor * job
+
+    return work
+
+
+def result(trial: Trial) -> Trial:
+    """All of a trial but its times and its memory."""
+    outcomes = {name: replace(outcome, seconds=0.0) for name, outcome in trial.outcomes.items()}
+    return replace(trial, outcomes=outcomes, peak_mib=None)

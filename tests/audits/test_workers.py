@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from audits.parallel import DEATHS, mortal, searching
+from audits.parallel import DEATHS, mortal, result, searching, started
 from unveil.audits.executor import Serial
 from unveil.audits.progress import AuditProgress, Board
 from unveil.audits.results import read_trials
@@ -19,17 +20,12 @@ from unveil.audits.task import Task
 from unveil.audits.worker import Order, Trials, begin, elsewhere
 from unveil.audits.workers import Workers, threads_of_each
 from unveil.core.errors import UsageError
+from unveil.core.ray_workers import Served
 from unveil.core.reconstruction import Stop
 from unveil.core.records import Trial
 from unveil.core.watch import Progress
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-
-
-def result(trial: Trial) -> Trial:
-    """All of a trial but its times and its memory."""
-    outcomes = {name: replace(outcome, seconds=0.0) for name, outcome in trial.outcomes.items()}
-    return replace(trial, outcomes=outcomes, peak_mib=None)
 
 
 @pytest.mark.slow
@@ -84,6 +80,8 @@ def an_order(**changes: object) -> Order:
 def test_a_worker_refuses_an_audit_or_versions_that_are_not_its_parents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # a worker replaces it
     assert len(begin(an_order()).tasks) == 4
+    with pytest.raises(UsageError, match=r"cannot open /nowhere \(No such file or directory\); on a cluster, every"):
+        begin(an_order(folder="/nowhere"))
     order = an_order()
     other = {**order.settings, "clients": [{**order.settings["clients"][0], "weights": "0" * 12}]}
     with pytest.raises(UsageError, match=r"another setting than .*: clients\.0\.weights is 000000000000 there and"):
@@ -102,6 +100,16 @@ def test_an_error_of_a_users_network_is_told_as_a_serial_run_tells_it() -> None:
     says = r"the model failed during the audit, ZeroDivisionError: no such luck \(.*test_workers.py, line \d+\);"
     with pytest.raises(UsageError, match=says):
         Trials(tasks={"key": task}, order=an_order())("key", lambda _: None)
+
+
+def test_an_actor_answers_with_what_came_of_a_job() -> None:
+    actor = Served(pickle.dumps((started, 3)), sys.path)
+    kind, content, sent = pickle.loads(actor.run(4))
+    assert (kind, content, sent) == ("done", 12, ["a job of 4"])
+    kind, content, sent = pickle.loads(actor.run(0))
+    assert (kind, str(content), sent) == ("failed", "nothing to do", ["a job of 0"])
+    kind, content, _ = pickle.loads(Served(pickle.dumps((started, 0)), sys.path).run(4))
+    assert (kind, str(content)) == ("failed", "no worker")
 
 
 def test_threads_are_those_of_a_serial_run_where_they_are_set_and_shared_where_not(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from audits.recorded.recordings import AVERAGED, MODEL, recorded, simulated
 from cli.test_app import AUDIT, Call, call
 from unveil.audits.results import read_trials
 from unveil.clients.training import FedAvg
+from unveil.core import ray_workers
 
 __all__ = ["call"]
 
@@ -58,6 +63,41 @@ def test_workers_are_at_least_one(call: Call) -> None:
     answer = call("audit", "audit.toml", "--workers", "0")
     assert answer.code == 2
     assert "Invalid value for '--workers'" in answer.err
+
+
+def absent(name: str) -> str:
+    raise PackageNotFoundError(name)
+
+
+@contextmanager
+def tiny(address: str) -> Iterator[dict[str, float]]:
+    """A cluster that has little."""
+    yield {"CPU": 2.0}
+
+
+def test_a_cluster_that_is_not_there_or_has_no_room(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: str) -> str:
+        answer = call("audit", "audit.toml", *args)
+        assert answer.code == 2
+        assert not Path("audits").exists()
+        return answer.err.splitlines()[-1]
+
+    assert refused("--gpus-per-trial", "1").startswith("Error: --gpus-per-trial is for --ray; add --ray auto, or leave")
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_workers, "version", absent)
+        assert refused("--ray", "auto").startswith("Error: --ray needs Ray; pip install 'unveil[ray]', or use --w")
+        patch.setattr(ray_workers, "version", lambda name: "2.55.1")
+        assert refused("--ray", "nowhere").startswith(
+            "Error: --ray nowhere: expected HOST:PORT of a Ray cluster, or auto"
+        )
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            port = closed.getsockname()[1]
+        says = f"Error: --ray 127.0.0.1:{port}: no Ray cluster answers (Connection refused); start one with `RAY_"
+        assert refused("--ray", f"127.0.0.1:{port}").startswith(says)
+    monkeypatch.setattr(ray_workers, "connected", tiny)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    says = "Error: --ray auto: a trial needs 1 processor and 0.5 GPU, and the cluster has 2 processors and 0 GPU; add"
+    assert refused("--ray", "auto", "--gpus-per-trial", "0.5").startswith(says)
 
 
 @pytest.mark.slow

@@ -70,7 +70,13 @@ def begin(order: Order) -> Trials:
         UsageError: The audit or the versions are not those of the parent, which the message names.
     """
     keep_freed_memory()
-    os.chdir(order.folder)
+    try:
+        os.chdir(order.folder)
+    except OSError as error:
+        raise UsageError(
+            f"a worker process cannot open {shown(order.folder)} ({error.strerror}); on a cluster, every node needs it "
+            "at the same place, as on a shared disk"
+        ) from None
     sys.stdout = sys.stderr  # a user's model may print, and standard output is for results
     torch.set_num_threads(order.threads)
     logging.getLogger("unveil").addHandler(logging.NullHandler())  # the parent has said what making an audit says

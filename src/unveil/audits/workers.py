@@ -19,7 +19,7 @@ from unveil.core.arithmetic import choice
 from unveil.core.errors import UsageError
 from unveil.core.records import Trial
 from unveil.core.watch import Progress
-from unveil.core.workers import News, Team, Worker
+from unveil.core.workers import Crew, News, Team, Work
 
 TRIES = 2  # of a trial whose worker process ended
 
@@ -43,11 +43,15 @@ class Workers:
         make: Makes the audit; it is pickled, so it is a function of a module, or a dataclass with a call.
         count: Number of processes, at least 1.
         threads: Threads of each.
+        team: Makes the processes, from the two arguments of `Team`.
+        hears_steps: Whether steps of attacks arrive while they run.
     """
 
     make: Callable[[], Runnable]
     count: int
     threads: int
+    team: Callable[[Callable[[Any], Work], Any], Crew] = Team
+    hears_steps: bool = True
 
     def versions(self, device: torch.device) -> Mapping[str, str]:
         """See `Executor`."""
@@ -57,17 +61,17 @@ class Workers:
         self, audit: Runnable, tasks: Mapping[str, Task], report: Report | None
     ) -> Generator[tuple[str, Trial], None, None]:
         """See `Executor`."""
-        waiting, running = deque(tasks), dict[Worker, str]()
+        waiting, running = deque(tasks), dict[Any, str]()
         tries = Counter[str]()
-        with Team(begin, self._order(audit, watched=report is not None)) as team:
+        with self.team(begin, self._order(audit, watched=self.hears_steps and report is not None)) as team:
 
-            def next_to(worker: Worker) -> None:
+            def next_to(worker: Any) -> None:
                 if waiting:
                     running[worker] = waiting.popleft()
                     tries[running[worker]] += 1
                     team.give(worker, running[worker])
 
-            def say_started(worker: Worker) -> None:
+            def say_started(worker: Any) -> None:
                 if report is not None and worker in running:
                     report(running[worker], None)
 
@@ -126,7 +130,7 @@ def _hear(key: str, content: Any, report: Report | None) -> None:
 
 def _refuse_another_try(task: Task, tries: int, news: News) -> None:
     """Log that a trial is tried again; raise a `UsageError` where it was tried often enough."""
-    ended = f"a worker process ended (exit code {news.content}), as when memory runs out"
+    ended = f"a worker process ended ({news.content}), as when memory runs out"
     what = ", ".join(task.settings[name] for name in ("client", "obfuscation", "attack") if name in task.settings)
     if tries >= TRIES:
         raise UsageError(

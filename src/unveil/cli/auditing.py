@@ -14,11 +14,7 @@ from unveil.cli.presenting import results_folder, run_and_present, say_clients
 from unveil.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from unveil.audits.executor import Executor
     from unveil.audits.kept_pictures import Kept
-    from unveil.audits.task import Runnable
 
 
 @click.command()
@@ -53,6 +49,8 @@ def demo(out: Path, float32: bool) -> None:
 @click.option(
     "--workers", type=click.IntRange(1), metavar="N", help="Run N trials at a time, each in a process of its own."
 )
+@click.option("--ray", metavar="ADDRESS", help="Run the trials on a Ray cluster: HOST:PORT, or auto.")
+@click.option("--gpus-per-trial", type=click.FloatRange(0), metavar="N", help="With --ray: GPUs of each.  [default: 0]")
 @click.option("--shard", metavar="I/N", help="Run part I of N parts of the trials; `unveil merge` joins the folders.")
 @click.option("--model", metavar="MODULE:FACTORY", help="Of a recorded update: the client's network.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Of a recorded update: folder of its pictures.")
@@ -79,6 +77,8 @@ def audit(
     author: str | None,
     as_json: bool,
     workers: int | None,
+    ray: str | None,
+    gpus_per_trial: float | None,
     shard: str | None,
     images: Kept | None,
     **recorded: Any,
@@ -90,6 +90,7 @@ def audit(
     """
     from unveil.audits.shard import Shard
     from unveil.cli.described import DescribedAudit, DescribedRecordings
+    from unveil.cli.executing import executor_for
     from unveil.cli.recorded import RecordedOptions, is_recorded
     from unveil.core.arithmetic import using
 
@@ -106,7 +107,7 @@ def audit(
             with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
                 of_recordings = recordings()
             folder = out or results_folder(file, part=part)
-            executor = _executor(recordings, workers)
+            executor = executor_for(recordings, workers=workers, ray=ray, gpus=gpus_per_trial)
             run_and_present(of_recordings, folder, part, as_json=as_json, author=author or "", executor=executor)
         return
     if options.given:
@@ -127,15 +128,8 @@ def audit(
         named = described.enhancer if enhancer is not None else None
         folder = out or results_folder(file, variant=variant, enhancer=named, part=part)
         author = author or described.author
-        executor = _executor(description, workers)
+        executor = executor_for(description, workers=workers, ray=ray, gpus=gpus_per_trial)
         run_and_present(described, folder, part, as_json=as_json, author=author, executor=executor)
-
-
-def _executor(make: Callable[[], Runnable], workers: int | None) -> Executor | None:
-    """What runs the trials of an audit in this number of processes; None for none of their own."""
-    from unveil.audits.workers import Workers, threads_of_each
-
-    return None if workers is None else Workers(make=make, count=workers, threads=threads_of_each(workers))
 
 
 @click.command()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 PATIENCE = 5.0  # seconds to wait for a killed process to end
 
@@ -46,15 +46,37 @@ class News:
     """What a worker sent, or that it ended.
 
     Args:
-        worker: The worker.
+        worker: The worker, as `hire` returned it.
         kind: `sent` while a job runs; `done` with what the job returned; `failed` with the exception that the job, or
-            the start of the worker, raised; `ended` with the exit code of the process, which does nothing more.
+            the start of the worker, raised; `ended` with how its process ended, in words; it does nothing more.
         content: What came.
     """
 
-    worker: Worker
+    worker: Any
     kind: Literal["sent", "done", "failed", "ended"]
     content: Any
+
+
+class Crew(Protocol):
+    """What hands out jobs needs of workers, wherever they are; `Team` says what each does."""
+
+    def __enter__(self) -> Crew: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def hire(self, number: int) -> list[Any]:
+        """Start workers."""
+        ...
+
+    def give(self, worker: Any, job: Any) -> None:
+        """Send a job to a worker that has none."""
+        ...
+
+    def news(self) -> Iterator[News]:
+        """Wait for what workers send."""
+        ...
 
 
 class Team:
@@ -84,7 +106,7 @@ class Team:
             worker.process.join(PATIENCE)
             worker.pipe.close()
 
-    def hire(self, number: int) -> list[Worker]:
+    def hire(self, number: int) -> list[Any]:
         """Start workers."""
         hired = []
         for _ in range(number):
@@ -110,7 +132,7 @@ class Team:
                     worker.process.join(PATIENCE)
                     worker.pipe.close()
                     del self._workers[worker.pipe]
-                    yield News(worker=worker, kind="ended", content=worker.process.exitcode)
+                    yield News(worker=worker, kind="ended", content=f"exit code {worker.process.exitcode}")
                 else:
                     kind, found = pickle.loads(content)
                     yield News(worker=worker, kind=kind, content=found)
@@ -158,7 +180,7 @@ def _serve(pipe: Connection) -> None:
         start, given = pickle.loads(pipe.recv_bytes())
         work = start(given)
     except Exception as error:
-        send("failed", _portable(error))
+        send("failed", portable(error))
     while work is not None:
         try:
             job = pickle.loads(pipe.recv_bytes())
@@ -167,7 +189,7 @@ def _serve(pipe: Connection) -> None:
         try:
             send("done", work(job, lambda content: send("sent", content)))
         except Exception as error:
-            send("failed", _portable(error))
+            send("failed", portable(error))
 
 
 def _end_with_parent() -> None:
@@ -178,7 +200,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """Return the exception with its traceback as a note; a `RuntimeError` with its text if it cannot be pickled."""
     error.add_note(traceback.format_exc())
     try:

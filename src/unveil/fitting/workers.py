@@ -40,7 +40,7 @@ def share(
                 raise news.content
             if news.kind == "ended":
                 raise UsageError(
-                    f"fit: a worker process was ended from outside (exit code {news.content}), as systems do when "
+                    f"fit: a worker process was ended from outside ({news.content}), as systems do when "
                     "memory runs out; free some and run the same command again to go on"
                 )
             if (following := next(rest, None)) is not None:
