@@ -109,14 +109,18 @@ BASE = assessment(BASELINE, LEAK["psnr"], right=(1.0,) * 9 + (0.0,), bits=16_000
 
 
 def advice(
-    *assessments: Assessment, baseline: Assessment = BASE, candidates: Sequence[str] = (), left_out: int = 0
+    *assessments: Assessment,
+    baseline: Assessment = BASE,
+    candidates: Sequence[str] = (),
+    left_out: int = 0,
+    target: str = "psnr <= 14",
 ) -> Advice:
     """An advice with these assessments; the last candidates are left out."""
     texts = list(candidates) or [one.obfuscation for one in assessments] or ["fp16"]
     question = Question(
         federation=federation(),
         auditing=Auditing(attacks=[parse_attack("unveil")], metrics=MetricSelection(), clients=2),
-        target=parse_target("psnr <= 14", list(FACTS), ["psnr", "ssim"]),
+        target=parse_target(target, list(FACTS), ["psnr", "ssim"]),
         candidates=parse_candidates(texts),
         steps=2,
     )

@@ -57,6 +57,16 @@ def test_an_unreachable_target_names_the_nearest_setting() -> None:
     assert sentences(only)[0] == "Even the strong end of `gaussian:relative=0.1..10` does not meet the target."
 
 
+def test_a_target_below_a_blind_guess_is_said_to_be_out_of_reach() -> None:
+    bare = assessment(BASELINE, LEAK["psnr"], candidate="", target="psnr <= 10")
+    found = advice(assessment("fp16", LEAK["psnr"]), baseline=bare, target="psnr <= 10")
+    # the made trials have a blind guess of 11 dB
+    assert sentences(found)[0].startswith(
+        "A blind guess, a grey picture without any update, scores 11.0 dB: no setting can"
+    )
+    assert not any("blind" in sentence for sentence in sentences(advice(CHEAP)))
+
+
 def test_a_training_that_breaks_is_a_result() -> None:
     assert "Through `gaussian:relative=10` the trained model is no better than a guess: 10.0 % right." in sentences(
         advice(DEAR)

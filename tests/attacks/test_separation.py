@@ -26,7 +26,7 @@ from unveil.attacks.separation.factorisation import (
 )
 from unveil.attacks.separation.head_descent import lift, unknown_columns
 from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
-from unveil.attacks.separation.relu_patterns import find_patterns
+from unveil.attacks.separation.relu_patterns import find_patterns, row_space
 from unveil.attacks.separation.stages import noise_adapted_weight
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.clients.models import build_model
@@ -333,3 +333,17 @@ def test_a_batch_with_every_class_is_separated_too() -> None:
     assert (
         float(psnr(pictures.images, guess.images).mean()) > 20
     )  # 9 with the gain and the mean told from the last layer alone
+
+
+def test_where_the_eigenvalues_cannot_be_found_the_space_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient = torch.rand((12, 3), generator=rng()) @ torch.rand((3, 9), generator=rng())
+    expected = row_space(gradient, 3)
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.linalg.LinAlgError("the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    found = row_space(gradient, 3)
+    assert found.shape == expected.shape
+    assert torch.allclose(found @ found.T, expected @ expected.T, atol=1e-5)
+    assert torch.allclose((found * expected).sum(0).abs(), torch.ones(3).double(), atol=1e-4)  # in the same order

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from unveil.advice.advising import Advice
 from unveil.advice.assessment import Assessment
 from unveil.advice.candidates import Range, search
 from unveil.advice.target import written
 from unveil.gate.judging import Judgement, Ruling, number
+from unveil.gate.pools import scores_of
 from unveil.report.conclusion import LOWER_BOUND
 from unveil.report.formatting import listed, ratio
 from unveil.report.statistics import Interval
@@ -49,7 +51,8 @@ def headline(advice: Advice) -> str:
 
 def sentences(advice: Advice) -> list[str]:
     """What else was found: what meets the target, what does not, what could not be judged, and what was left out."""
-    found = [_searched(one, advice) for one in advice.question.candidates if isinstance(one, Range)]
+    found = [_blind(advice)]
+    found += [_searched(one, advice) for one in advice.question.candidates if isinstance(one, Range)]
     found += [
         _group(
             "Also meeting it", [f"`{one.obfuscation}` ({_price(one, advice.baseline)})" for one in ranked(advice)[1:]]
@@ -73,6 +76,20 @@ def sentences(advice: Advice) -> list[str]:
         _group("Left out or not finished, because the budget was used up", [f"`{one.text}`" for one in advice.left_out])
     ]
     return [sentence for sentence in found if sentence]
+
+
+def _blind(advice: Advice) -> str:
+    """That a blind guess already misses the target, so that no setting can meet it; empty where it does not."""
+    worst = None if advice.baseline.leakage is None else advice.baseline.leakage.worst
+    rows = () if worst is None else worst.pool.rows
+    target = advice.question.target
+    guesses = [score.blind for score in scores_of(rows, target.metric) if score.blind is not None]
+    if not guesses or not target.fails(fmean(guesses)):
+        return ""
+    return (
+        f"A blind guess, a grey picture without any update, scores {number(fmean(guesses), target.facts)}: no setting "
+        "can meet this target."
+    )
 
 
 def _is_open(assessment: Assessment) -> bool:

@@ -63,7 +63,11 @@ def find_patterns(
 def row_space(gradient: Float[Tensor, "out features"], rank: int) -> Float[Tensor, "out rank"]:
     """Return an orthonormal basis of the space of a gradient's columns, float64: its `rank` strongest directions."""
     gram = (gradient @ gradient.T).double()
-    basis: Tensor = torch.linalg.eigh(gram).eigenvectors[:, -rank:]
+    try:
+        basis: Tensor = torch.linalg.eigh(gram).eigenvectors[:, -rank:]
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        # Of some gradients of which little was sent the eigenvalues are not found; an SVD does not need them.
+        basis = torch.linalg.svd(gradient.double(), full_matrices=False)[0][:, :rank].flip(1)
     return basis
 
 
