@@ -16,7 +16,7 @@ from advice.made import advice, assessment, federation
 from gate.made import LEAK, NOTHING
 from unveil.advice import advising, folder
 from unveil.advice.advising import Advice, Listener, advise
-from unveil.advice.estimate import Estimate
+from unveil.advice.estimate import Estimate, estimate
 from unveil.advice.federation import Federation, train
 from unveil.advice.leakage import Leakage
 from unveil.core.errors import UsageError
@@ -173,3 +173,11 @@ def test_where_the_baseline_cannot_be_judged_nothing_else_is_tried(
 def test_an_estimate_says_how_many_settings_fit(budget: float, settings: int) -> None:
     one = Estimate(baseline=10, setting=10, settings=4)
     assert (one.total, one.fitting(budget)) == (50, settings)
+
+
+def test_an_estimate_counts_rounds_seeds_phases_controls_and_the_bare_updates() -> None:
+    asked = advice(candidates=["fp16", RANGE]).question  # two attacked clients, one control, two steps in the range
+    ticks = itertools.count(0, 5)  # a round takes five seconds
+    found = estimate(asked, of_run=lambda client, attack: 8.0, clock=lambda: next(ticks))
+    training, phase = 5 * 3, 8 * 2 * 2  # three rounds; an attack on the update and on the control of two clients
+    assert found == Estimate(baseline=training + 3 * phase, setting=training + 5 * phase, settings=1 + 4)

@@ -8,12 +8,15 @@ import re
 import pytest
 
 from advice.made import BASE, advice, assessment
-from gate.made import LEAK, NOTHING
+from gate.made import LEAK, NOTHING, made
 from unveil.advice.answer import headline, ranked, sentences
 from unveil.advice.export import as_data
+from unveil.advice.leakage import judged
 from unveil.advice.page import in_bytes, lines, page
+from unveil.advice.target import parse_target
 from unveil.core.records import BASELINE
 from unveil.gate.judging import Ruling
+from unveil.metrics import FACTS
 from unveil.report.conclusion import LOWER_BOUND
 
 SAFE, HALF = NOTHING["psnr"], [13.0, 13.2] * 4
@@ -129,3 +132,15 @@ def test_the_data_are_plain_json() -> None:
     assert (base["wire_bytes"], cheap["wire_bytes"], broken["diverged_in_round"]) == (2000, 125, 2)
     assert cheap["leakage"][0]["phase"] == "start"
     assert BASE.wire_bits == 16_000
+
+
+def test_an_attack_that_works_on_one_client_counts_on_all_of_its_round() -> None:
+    target = parse_target("psnr <= 20", list(FACTS), ["psnr"])
+    trials = []
+    for name, bare in (("client 1, start", LEAK), ("client 2, start", NOTHING)):
+        trials += [made(BASELINE, bare, client=name), made("fp16", NOTHING, client=name)]
+    (judgement,) = judged(trials, ["start"], "fp16", target).judgements["start"]
+    assert judgement.ruling is Ruling.PASSED
+    assert judgement.pool.pictures == sum(row.pictures for row in judgement.pool.conclusive) == 16
+    alone = judged(trials[2:], ["start"], "fp16", target)  # the client on which it fails
+    assert (alone.ruling, alone.unjudged_phases) == (Ruling.UNJUDGED, ["start"])

@@ -252,7 +252,9 @@ def judged(trials: Sequence[Trial], phases: Sequence[Phase], obfuscation: str, t
     found: dict[Phase, list[Judgement]] = {}
     for phase in phases:
         here = sorted((row for row in rows if _phase_of(row) == phase), key=lambda row: row.attack)
-        found[phase] = [judge(target, Pool(rows=tuple(group))) for _, group in groupby(here, lambda row: row.attack)]
+        found[phase] = [
+            judge(target, Pool(rows=tuple(group), together=True)) for _, group in groupby(here, lambda row: row.attack)
+        ]
     return Leakage(judgements=found)
 
 

@@ -27,9 +27,12 @@ class Pool:
     Args:
         rows: One row for each batch, at least one; all have the same obfuscation, attack, enhancer, threat model,
             training and model.
+        together: Whether an attack that works on one batch counts as one that works on all: batches of a few pictures
+            are too small to tell for each. Else batches on which it fails are left out.
     """
 
     rows: tuple[Row, ...]
+    together: bool = False
 
     @property
     def obfuscation(self) -> str:
@@ -68,8 +71,9 @@ class Pool:
 
     @property
     def conclusive(self) -> tuple[Row, ...]:
-        """The rows whose attack finds something in the bare update, or behind the obfuscation."""
-        return tuple(row for row in self.rows if row.verdict.level is not Level.INCONCLUSIVE)
+        """The rows whose attack finds something in the bare update, or behind the obfuscation; see `together`."""
+        found = tuple(row for row in self.rows if row.verdict.level is not Level.INCONCLUSIVE)
+        return self.rows if self.together and found else found
 
     @property
     def pictures(self) -> int:
