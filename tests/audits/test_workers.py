@@ -5,8 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +18,7 @@ import torch
 from audits.parallel import DEATHS, mortal, result, searching, started
 from unveil.audits.executor import Serial
 from unveil.audits.progress import AuditProgress, Board
-from unveil.audits.results import read_trials
+from unveil.audits.results import read_trials, trial_key
 from unveil.audits.running import run
 from unveil.audits.task import Task
 from unveil.audits.worker import Order, Trials, begin, elsewhere
@@ -24,6 +28,7 @@ from unveil.core.ray_workers import Served
 from unveil.core.reconstruction import Stop
 from unveil.core.records import Trial
 from unveil.core.watch import Progress
+from unveil.core.workers import News, Work
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -110,6 +115,53 @@ def test_an_actor_answers_with_what_came_of_a_job() -> None:
     assert (kind, str(content), sent) == ("failed", "nothing to do", ["a job of 0"])
     kind, content, _ = pickle.loads(Served(pickle.dumps((started, 0)), sys.path).run(4))
     assert (kind, str(content)) == ("failed", "no worker")
+
+
+class Crowded:
+    """A crew in this process: the first job of its first worker is lost, and there is no room for further workers.
+
+    Args:
+        workers: How many find room.
+    """
+
+    def __init__(self, start: Callable[[Any], Work], given: Any, *, workers: int) -> None:
+        self.work = Trials(tasks={trial_key(t.settings, t.seed): t for t in searching().tasks()}, order=given)
+        self.room, self.lost, self.jobs = workers, False, deque[tuple[int, str]]()
+
+    def __enter__(self) -> Crowded:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.room = 0
+
+    def hire(self, number: int) -> list[int]:
+        taken, self.room = min(number, self.room), self.room - min(number, self.room)
+        return list(range(taken))
+
+    def give(self, worker: int, job: str) -> None:
+        self.jobs.append((worker, job))
+
+    def news(self) -> Iterator[News]:
+        while self.jobs:
+            worker, job = self.jobs.popleft()
+            if worker == 0 and not self.lost:
+                self.lost = True
+                yield News(worker=worker, kind="ended", content="a node is gone")
+            else:
+                yield News(worker=worker, kind="done", content=self.work(job, lambda _: None))
+
+
+def test_where_no_new_worker_finds_room_another_one_takes_the_trial(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two, one, none = (
+        Workers(make=searching, count=2, threads=1, team=partial(Crowded, workers=workers)) for workers in (2, 1, 0)
+    )
+    assert [trial.seed for trial in run(searching(), tmp_path / "two", executor=two)] == [0, 1, 0, 1]
+    assert "a worker process ended (a node is gone), as when memory runs out; the trial is tried" in caplog.text
+    for executor in (one, none):
+        with pytest.raises(UsageError, match="no worker process can be started for 4 of the trials; free some room"):
+            run(searching(), tmp_path / "alone", executor=executor)
 
 
 def test_threads_are_those_of_a_serial_run_where_they_are_set_and_shared_where_not(

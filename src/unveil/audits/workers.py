@@ -62,11 +62,13 @@ class Workers:
     ) -> Generator[tuple[str, Trial], None, None]:
         """See `Executor`."""
         waiting, running = deque(tasks), dict[Any, str]()
-        tries = Counter[str]()
+        tries, idle = Counter[str](), list[Any]()
         with self.team(begin, self._order(audit, watched=self.hears_steps and report is not None)) as team:
 
             def next_to(worker: Any) -> None:
-                if waiting:
+                if not waiting:
+                    idle.append(worker)
+                else:
                     running[worker] = waiting.popleft()
                     tries[running[worker]] += 1
                     team.give(worker, running[worker])
@@ -78,7 +80,7 @@ class Workers:
             for worker in team.hire(min(self.count, len(tasks))):
                 next_to(worker)
                 say_started(worker)
-            for news in team.news() if tasks else ():
+            for news in team.news() if running else ():
                 if news.kind == "sent":
                     _hear(running[news.worker], news.content, report)
                 elif news.kind == "done":
@@ -92,11 +94,18 @@ class Workers:
                     key = running.pop(news.worker)
                     _refuse_another_try(tasks[key], tries[key], news)
                     waiting.appendleft(key)
-                    (worker,) = team.hire(1)
-                    next_to(worker)
-                    say_started(worker)
+                    for worker in team.hire(1) or [idle.pop() for _ in idle[:1]]:  # else the next to be done takes it
+                        next_to(worker)
+                        say_started(worker)
+                elif news.worker in idle:
+                    idle.remove(news.worker)
                 if not running:
-                    return
+                    break
+            if waiting:
+                raise UsageError(
+                    f"no worker process can be started for {len(waiting)} of the trials; free some room and run the "
+                    "same command again, finished trials are kept"
+                )
 
     def _order(self, audit: Runnable, *, watched: bool) -> Order:
         """What each worker is given."""

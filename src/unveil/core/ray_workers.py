@@ -20,6 +20,7 @@ from unveil.core.workers import News, Work, portable
 
 AUTO = "auto"
 SOON = 5.0  # seconds in which a cluster must answer
+PATIENCE = 60.0  # seconds in which an actor must find room
 START = "start one with `RAY_AUTH_MODE=token ray start --head`"
 
 
@@ -80,11 +81,16 @@ class RayTeam:
             ray.kill(actor)
 
     def hire(self, number: int) -> list[Any]:
-        """Start actors; one that finds no room yet waits for it."""
+        """Start actors, and return those that find room within `PATIENCE`: fewer than asked for on a busy cluster."""
         import ray
 
         kind = ray.remote(**self._resources)(Served)
-        hired = [kind.remote(self._content, sys.path) for _ in range(number)]
+        asked = [kind.remote(self._content, sys.path) for _ in range(number)]
+        starting = {actor.__ray_ready__.remote(): actor for actor in asked}
+        ready, rest = ray.wait(list(starting), num_returns=number, timeout=PATIENCE) if asked else ([], [])
+        for late in rest:
+            ray.kill(starting[late])
+        hired = [starting[started] for started in ready]
         self._actors += hired
         return hired
 

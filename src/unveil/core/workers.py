@@ -67,7 +67,7 @@ class Crew(Protocol):
     ) -> None: ...
 
     def hire(self, number: int) -> list[Any]:
-        """Start workers."""
+        """Start workers, fewer than asked for where there is no room."""
         ...
 
     def give(self, worker: Any, job: Any) -> None:
