@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -107,7 +108,20 @@ def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytes
             quick = [setting for setting in QUICK if "[metrics]" in text or not setting.startswith("metrics")]
             quick += ['obfuscations=["none"]', "attack=[{name='rog', steps=1}]"]
             args += [part for setting in quick[1:] for part in ("--set", setting)]
+        if args[0] == "advise":  # takes minutes; tests/cli/test_advising.py runs it
+            assert call("init", args[1])[0] == 0
+            continue
+        if args[0] == "merge":
+            seeds = ["seeds=[0,1,2,3]", 'obfuscations=["none"]', "attack=[{name='rog', steps=1}]"]
+            sets = [part for setting in QUICK[1:] + seeds for part in ("--set", setting)]
+            for number in (1, 2):
+                parted = call("audit", "audit.toml", "--shard", f"{number}/2", "--out", f"part-{number}", *sets)
+                assert parted[0] == 0, parted[2]
         code, out, err = call(*args)
+        if "--ray" in args and importlib.util.find_spec("ray") is None:
+            assert code == 2
+            assert "--ray needs Ray" in err
+            continue
         # The short audit has the baseline alone, of which a gate says nothing; tests/gate/test_page.py runs others.
         assert code == (5 if args[0] == "gate" else 0), f"{command}: {err}"
         assert err.count("Traceback") == 0
@@ -173,7 +187,15 @@ def test_every_name_that_list_shows_can_be_used(folder: Path, call: Call) -> Non
         "enhancers": enhancers.parse,
     }
     needed = {"lr": "0.1", "steps": "1", "density": "0.5", "levels": "4", "bits": "4", "norm": "1", "clip": "1"}
-    needed |= {"noise": "0.1", "sigma": "0.1", "rank": "1", "pruning_rate": "0.4", "percent": "90", "limit": "1"}
+    needed |= {
+        "noise": "0.1",
+        "sigma": "0.1",
+        "rank": "1",
+        "pruning_rate": "0.4",
+        "percent": "90",
+        "limit": "1",
+        "send": "head",
+    }
     for entry in json.loads(out):
         if entry["kind"] in parsers:
             given = {key: needed[key] for key, value in entry["settings"].items() if value is None}
