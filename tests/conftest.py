@@ -13,6 +13,7 @@ import torch
 from torch import Generator
 
 from seeds import seeded
+from unveil.cli.app import main
 
 torch.set_num_threads(1)
 RESEARCH_WEIGHTS = Path(__file__).resolve().parents[1] / "research-weights" / "unveil_research_weights"
@@ -22,6 +23,20 @@ os.environ.setdefault("UNVEIL_WEIGHTS", str(RESEARCH_WEIGHTS))
 @pytest.fixture
 def generator() -> Generator:
     return seeded(0)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process; returns exit code, standard output and standard error."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(args)
+        out, err = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return left.value.code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,8 @@ def assessment(
         trials = [made(BASELINE, {"psnr": list(bare), "ssim": [0.8 if bare[0] > 15 else 0.1] * 8}, client=name)]
         if obfuscation != BASELINE:
             trials.append(made(obfuscation, {"psnr": list(psnr), "ssim": NOTHING["ssim"]}, client=name))
-        leakage = judged(trials, ["start"], obfuscation, parse_target(target, list(FACTS), ["psnr", "ssim"]))
+        condition = parse_target(target, list(FACTS), ["psnr", "ssim"])
+        leakage = judged(trials, {"start": [name]}, obfuscation, condition)
     run = run_of(obfuscation, right=right, bits=bits, diverged=2 if psnr is None else None)
     return Assessment(
         obfuscation=obfuscation,

@@ -136,11 +136,11 @@ def test_the_data_are_plain_json() -> None:
 
 def test_an_attack_that_works_on_one_client_counts_on_all_of_its_round() -> None:
     target = parse_target("psnr <= 20", list(FACTS), ["psnr"])
-    trials = []
-    for name, bare in (("client 1, start", LEAK), ("client 2, start", NOTHING)):
+    trials, both = [], {"start": ["client 1, start", "client 2, start"]}
+    for name, bare in zip(both["start"], (LEAK, NOTHING), strict=True):
         trials += [made(BASELINE, bare, client=name), made("fp16", NOTHING, client=name)]
-    (judgement,) = judged(trials, ["start"], "fp16", target).judgements["start"]
+    (judgement,) = judged(trials, both, "fp16", target).judgements["start"]
     assert judgement.ruling is Ruling.PASSED
     assert judgement.pool.pictures == sum(row.pictures for row in judgement.pool.conclusive) == 16
-    alone = judged(trials[2:], ["start"], "fp16", target)  # the client on which it fails
+    alone = judged(trials[2:], both, "fp16", target)  # the client on which it fails
     assert (alone.ruling, alone.unjudged_phases) == (Ruling.UNJUDGED, ["start"])

@@ -10,7 +10,6 @@ import pytest
 
 from advice.made import advice, assessment
 from gate.made import LEAK, NOTHING
-from unveil.cli import app as cli
 from unveil.cli.advising import exit_code
 from unveil.core.records import BASELINE
 
@@ -33,19 +32,11 @@ test = 20
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Call) -> Call:
     """Run a command line in a folder that holds a small advice file."""
     monkeypatch.chdir(tmp_path)
     Path("advise.toml").write_text(SMALL)
-
-    def run(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(args)
-        out, err = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return run
+    return command
 
 
 @pytest.mark.slow

@@ -11,26 +11,17 @@ from xml.etree import ElementTree
 import pytest
 
 from gate.made import LEAK, NOTHING, beside_baseline, made, settings_of, write_folder
-from unveil.cli import app as cli
 from unveil.core.metric import MetricFacts
 
 Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Call) -> Call:
     """Run a command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
-
-    def run(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(args)
-        out, err = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return run
+    return command
 
 
 TRIALS = beside_baseline(made("fp16"), made("topk:density=0.05", NOTHING))

@@ -1,4 +1,4 @@
-"""A assessment: the leakage, the accuracy and the bytes of one setting, each from real runs."""
+"""An assessment: the leakage, the accuracy and the bytes of one setting, each from real runs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,6 @@ from unveil.gate.conditions import Condition
 from unveil.gate.judging import Judgement, Ruling, judge
 from unveil.gate.pools import Pool
 from unveil.report import summarise
-from unveil.report.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +151,13 @@ def audited(
         UsageError: A component cannot work with a client, or the folder cannot be written.
     """
     phases = [phase for phase in federation.phases if all(phase in trained.weights for trained in runs)]
+    numbers = range(auditing.clients)
+    clients = {
+        phase: [attacked_client(federation, runs, auditing, phase, number) for number in numbers] for phase in phases
+    }
     audits = [
         Audit(
-            clients=[attacked_client(federation, runs, auditing, phase, number) for phase in phases],
+            clients=[clients[phase][number] for phase in phases],
             obfuscations=[obfuscation],
             attacks=auditing.attacks,
             seeds=[number],
@@ -162,10 +165,11 @@ def audited(
             controls=auditing.controls,
             images=auditing.images,
         )
-        for number in range(auditing.clients)
+        for number in numbers
     ]
     trials = run(Joined(audits=audits), folder, on_progress, command=command)
-    return judged(trials, phases, row_name(federation, str(obfuscation)), target)
+    names = {phase: [client.name for client in held] for phase, held in clients.items()}
+    return judged(trials, names, row_name(federation, str(obfuscation)), target)
 
 
 def attacked_client(
@@ -239,24 +243,22 @@ def row_name(federation: Federation, obfuscation: str) -> str:
     return str(training) if obfuscation == BASELINE else f"{training}, then {obfuscation}"
 
 
-def judged(trials: Sequence[Trial], phases: Sequence[Phase], obfuscation: str, target: Condition) -> Leakage:
+def judged(
+    trials: Sequence[Trial], clients: Mapping[Phase, Sequence[str]], obfuscation: str, target: Condition
+) -> Leakage:
     """Judge the trials of one obfuscation by the target, all clients of a phase together.
 
     Args:
         trials: The trials, with those of the baseline.
-        phases: The phases that were attacked.
+        clients: Phase -> names of the clients that were attacked in it.
         obfuscation: The obfuscation, as rows name it.
         target: The condition under which the target is missed.
     """
     rows = [row for row in summarise(trials) if row.obfuscation == obfuscation]
     found: dict[Phase, list[Judgement]] = {}
-    for phase in phases:
-        here = sorted((row for row in rows if _phase_of(row) == phase), key=lambda row: row.attack)
+    for phase, names in clients.items():
+        here = sorted((row for row in rows if row.client in names), key=lambda row: row.attack)
         found[phase] = [
             judge(target, Pool(rows=tuple(group), together=True)) for _, group in groupby(here, lambda row: row.attack)
         ]
     return Leakage(judgements=found)
-
-
-def _phase_of(row: Row) -> str:
-    return row.client.partition(", ")[2].partition(" ")[0]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
 
 from unveil.advice.advising import Advice
 from unveil.advice.answer import NOT_PROVED, headline, sentences
@@ -15,6 +11,7 @@ from unveil.advice.pareto import pareto
 from unveil.advice.target import written
 from unveil.gate.judging import Ruling, number
 from unveil.report.formatting import count, listed, plain, ratio
+from unveil.report.templates import environment
 
 TEMPLATE = "advice.html.j2"
 VERDICTS = {Ruling.PASSED: "meets it", Ruling.EXCEEDED: "misses it", Ruling.UNJUDGED: "not judged"}
@@ -107,14 +104,6 @@ def page(advice: Advice, *, command: str = "") -> str:
         advice: What was found.
         command: The command that found it, shown to the reader; empty from Python.
     """
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("unveil", "advice"), PackageLoader("unveil", "report")]),
-        autoescape=select_autoescape(enabled_extensions=("html", "html.j2")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(prose=_prose, spec=_spec)
     question = advice.question
     settings, seeds = question.federation.settings(), question.federation.seeds
     facts = [
@@ -132,17 +121,21 @@ def page(advice: Advice, *, command: str = "") -> str:
         ("Attacked", f"{question.auditing.clients * settings['batch']} pictures in each phase"),
     ]
     short = headline(advice)
-    return environment.get_template(TEMPLATE).render(
-        headline=short,
-        title=plain(short),
-        sentences=sentences(advice),
-        facts=facts,
-        chart=pareto(advice),
-        lines=lines(advice),
-        details=_details(advice),
-        target=written(question.target),
-        not_proved=NOT_PROVED,
-        command=command,
+    return (
+        environment("advice", "report")
+        .get_template(TEMPLATE)
+        .render(
+            headline=short,
+            title=plain(short),
+            sentences=sentences(advice),
+            facts=facts,
+            chart=pareto(advice),
+            lines=lines(advice),
+            details=_details(advice),
+            target=written(question.target),
+            not_proved=NOT_PROVED,
+            command=command,
+        )
     )
 
 
@@ -162,13 +155,3 @@ def _details(advice: Advice) -> list[tuple[str, str, str, str, str, str]]:
         for phase, found in one.leakage.judgements.items()
         for judgement in found
     ]
-
-
-def _prose(text: str) -> Markup:
-    """A sentence whose backticks mark names; everything in it is escaped first."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _spec(text: str) -> Markup:
-    """A SPEC in which a line may break after punctuation."""
-    return Markup(re.sub(r"([:,+])", r"\1<wbr>", str(escape(text))))

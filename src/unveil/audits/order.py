@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unveil.core.foreign_settings import list_of, tables_of
 from unveil.core.records import Trial
 
 
@@ -15,10 +16,10 @@ def in_order(trials: Sequence[Trial], settings: Mapping[str, Any]) -> list[Trial
         trials: Trials of one results folder.
         settings: What its `audit.json` says; anybody may have written it.
     """
-    tables = [table for name in ("clients", "recordings") for table in _list(settings, name) if isinstance(table, dict)]
+    tables = tables_of(settings, "clients", "recordings")
     clients = _places([table.get("name") for table in tables])
     trainings = {str(table.get("name")): table.get("training") for table in tables}
-    lists = {name: _places(_list(settings, f"{name}s")) for name in ("threat_model", "obfuscation", "attack", "seed")}
+    lists = {name: _places(list_of(settings, f"{name}s")) for name in ("threat_model", "obfuscation", "attack", "seed")}
     last = max(map(len, (clients, *lists.values())), default=0)
 
     def place(trial: Trial) -> tuple[int, ...]:
@@ -37,11 +38,6 @@ def in_order(trials: Sequence[Trial], settings: Mapping[str, Any]) -> list[Trial
         )
 
     return sorted(trials, key=place)
-
-
-def _list(settings: Mapping[str, Any], name: str) -> list[Any]:
-    value = settings.get(name)
-    return value if isinstance(value, list) else []
 
 
 def _places(values: Sequence[Any]) -> dict[str, int]:

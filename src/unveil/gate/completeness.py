@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from unveil.core.foreign_settings import list_of, tables_of
 from unveil.core.records import BASELINE, Trial
 
 OFTEN_SKIPPED = ("draws known", "order unknown", "order unknown and draws known")
@@ -34,7 +35,7 @@ def _missing(settings: Mapping[str, Any], trials: Sequence[Trial], chosen: Colle
     there = {(*(trial.settings.get(key, "") for key in keys), str(trial.seed)) for trial in trials}
     met = {(trial.settings.get("client"), trial.settings.get("threat_model")) for trial in trials}
     obfuscations = [name for name in _texts(settings, "obfuscations") if _is_judged(name, chosen)]
-    for table in _tables(settings, "clients"):
+    for table in tables_of(settings, "clients"):
         client, training = str(table.get("name")), str(table.get("training"))
         for threat_model in _texts(settings, "threat_models"):
             if threat_model in OFTEN_SKIPPED and (client, threat_model) not in met:
@@ -48,24 +49,14 @@ def _missing(settings: Mapping[str, Any], trials: Sequence[Trial], chosen: Colle
 def _missing_of_recordings(settings: Mapping[str, Any], trials: Sequence[Trial]) -> Iterator[str]:
     """The missing trials of recorded updates."""
     there = {(trial.settings.get("client"), trial.settings.get("attack"), str(trial.seed)) for trial in trials}
-    names = [str(table.get("name")) for table in _tables(settings, "recordings")]
+    names = [str(table.get("name")) for table in tables_of(settings, "recordings")]
     for client, attack, seed in itertools.product(names, _texts(settings, "attacks"), _texts(settings, "seeds")):
         if (client, attack, seed) not in there:
             yield f"recording {client}, {attack}, seed {seed}"
 
 
-def _tables(settings: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    return [table for table in _list(settings, name) if isinstance(table, dict)]
-
-
 def _texts(settings: Mapping[str, Any], name: str) -> list[str]:
-    return list(dict.fromkeys(map(str, _list(settings, name))))
-
-
-def _list(settings: Mapping[str, Any], name: str) -> list[Any]:
-    """A list of the settings; empty for anything else, which a damaged file may hold."""
-    value = settings.get(name)
-    return value if isinstance(value, list) else []
+    return list(dict.fromkeys(map(str, list_of(settings, name))))
 
 
 def _is_judged(obfuscation: str, chosen: Collection[str]) -> bool:

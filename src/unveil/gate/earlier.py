@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unveil.core.files import shown
+from unveil.core.foreign_settings import tables_of
 from unveil.core.records import Trial
 from unveil.gate.judging import Judgement
 from unveil.gate.pools import Pool, pools
@@ -106,12 +107,7 @@ def _key(row: Row) -> tuple[str, ...]:
 
 def _tables(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Client, or recording, -> what `audit.json` says of it."""
-    tables = [*_listed(settings.get("clients")), *_listed(settings.get("recordings"))]
-    return {str(table.get("name")): table for table in tables if isinstance(table, dict)}
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return {str(table.get("name")): table for table in tables_of(settings, "clients", "recordings")}
 
 
 def _same_pictures(settings: Mapping[str, Any], before: Mapping[str, Any], client: str) -> bool:

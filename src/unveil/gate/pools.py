@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unveil.core.foreign_settings import tables_of
 from unveil.core.metric import MetricFacts
 from unveil.gate.batches import mean_over_batches, rate_over_batches
 from unveil.report.formatting import listed
@@ -102,11 +103,10 @@ def pools(rows: Sequence[Row], settings: Mapping[str, Any], chosen: Collection[s
 
 def _kinds(settings: Mapping[str, Any]) -> dict[str, str]:
     """Client -> the first client that differs from it only in name and pictures."""
-    clients = settings.get("clients")
     first: dict[str, str] = {}
     kinds: dict[str, str] = {}
-    for client in clients if isinstance(clients, list) else []:
-        if isinstance(client, dict) and isinstance(client.get("name"), str):
+    for client in tables_of(settings, "clients"):
+        if isinstance(client.get("name"), str):
             rest = repr(sorted((key, value) for key, value in client.items() if key not in PICTURES))
             kinds[client["name"]] = first.setdefault(rest, client["name"])
     return kinds

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
 
 from unveil.core.circumstances import differing
 from unveil.core.errors import UsageError
@@ -33,6 +29,7 @@ from unveil.report.rate_leakage import rate_leakage
 from unveil.report.rows import Row
 from unveil.report.section import best_control, section
 from unveil.report.significance import ALPHA
+from unveil.report.templates import environment
 from unveil.report.threat_models import threat_model_charts
 from unveil.report.wall import WALL, content_of, examples, looked_at
 from unveil.report.worst import has_overview, worst_rows
@@ -96,29 +93,21 @@ def render(
     short += "." if lead else ""
     sections = [list(members) for _, members in groupby(rows, key=lambda row: row.section)]
     places = {members[0].section: index for index, members in enumerate(sections, start=1)}
-    environment = Environment(
-        loader=PackageLoader("unveil", "report"),
-        autoescape=select_autoescape(enabled_extensions=("html", "html.j2")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    pages = environment("report")
+    pages.filters.update(
         bits=formatting.bits,
         ratio=formatting.ratio,
         seconds=formatting.seconds,
         bounds=formatting.bounds,
-        prose=_prose,
-        spec=_spec,
     )
-    environment.globals.update(
+    pages.globals.update(
         facts_of=facts_of,
         best_control=best_control,
         without_originals=without_originals,
         enhanced=any(row.enhancer for row in rows),
         guarantees=guarantees,
     )
-    return environment.get_template(TEMPLATE).render(
+    return pages.get_template(TEMPLATE).render(
         headline=short,
         lead=lead,
         title=formatting.plain(short),
@@ -167,13 +156,3 @@ def _kept_settings(folder: Path) -> str:
         return content_of(folder, SETTINGS, SHOWN).decode().strip()
     except UnicodeDecodeError:
         return ""
-
-
-def _spec(text: str) -> Markup:
-    """A SPEC in which a line may break after punctuation."""
-    return Markup(re.sub(r"([:,+])", r"\1<wbr>", str(escape(text))))
-
-
-def _prose(text: str) -> Markup:
-    """A sentence whose backticks mark names; everything in it is escaped first."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -1,0 +1,35 @@
+"""The templates of pages, and how a page shows names in its sentences."""
+
+from __future__ import annotations
+
+import re
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
+
+def environment(*packages: str) -> Environment:
+    """Return an environment that escapes everything, with the filters `prose` and `spec`.
+
+    Args:
+        packages: Packages of unveil that have the templates, such as `report`; the first one that has a name gives it.
+    """
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader("unveil", package) for package in packages]),
+        autoescape=select_autoescape(enabled_extensions=("html", "html.j2")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(prose=prose, spec=spec)
+    return made
+
+
+def spec(text: str) -> Markup:
+    """A SPEC in which a line may break after punctuation."""
+    return Markup(re.sub(r"([:,+])", r"\1<wbr>", str(escape(text))))
+
+
+def prose(text: str) -> Markup:
+    """A sentence whose backticks mark names; everything in it is escaped first."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
