@@ -5,6 +5,7 @@ from rich.console import Console
 
 from unveil.core.records import Trial
 from unveil.report import print_table
+from unveil.report.table import LONGEST
 
 
 def printed(trials: list[Trial]) -> str:
@@ -34,3 +35,11 @@ def test_a_name_with_brackets_is_text(trial: Callable[..., Trial]) -> None:
 
 def test_missing_scores_are_dashes(trial: Callable[..., Trial]) -> None:
     assert "–" in printed([trial(psnr=[])])
+
+
+def test_a_long_table_shows_its_first_rows_and_how_many_there_are(trial: Callable[..., Trial]) -> None:
+    text = printed([trial(obfuscation=f"topk:density=0.{1000 + number}") for number in range(1, LONGEST + 4)])
+    shown = [line for line in text.splitlines() if line.startswith("topk:")]
+    assert len(shown) == LONGEST
+    assert shown[0].startswith("topk:density=0.1001")
+    assert text.count(f"the first {LONGEST} of {LONGEST + 3} rows; the report and summary.csv have all") == 1

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from unveil.core.errors import UsageError
 from unveil.core.files import amount, kind_of, reason_of, shown
 
+_ODD = frozenset("\\\0")
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -30,33 +31,32 @@ def read_inside(folder: Path, path: str, *, most: int, fix: str) -> bytes:
         UsageError: The path leads out of the folder or through a link, there is no such file, or it is not regular, too
             large or not readable.
     """
-    start = shown(folder / path) if "\0" not in path else shown(path)
-    _refuse_links(folder, path, start, fix)
+    _refuse_links(folder, path, fix)
+    whole = os.path.join(folder, path)
     try:
-        opened = os.open(folder / path, os.O_RDONLY | _SAFE)
+        opened = os.open(whole, os.O_RDONLY | _SAFE)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{start} cannot be opened ({reason_of(error)}); {fix}") from None
+        raise UsageError(f"{shown(whole)} cannot be opened ({reason_of(error)}); {fix}") from None
     try:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{start} is {kind_of(found.st_mode)}, expected a regular file; {fix}")
+            raise UsageError(f"{shown(whole)} is {kind_of(found.st_mode)}, expected a regular file; {fix}")
         if found.st_size > most:
-            raise UsageError(f"{start} has {amount(found.st_size)}, and at most {amount(most)} are read; {fix}")
+            raise UsageError(f"{shown(whole)} has {amount(found.st_size)}, and at most {amount(most)} are read; {fix}")
         with open(opened, "rb", closefd=False) as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise UsageError(f"{start} cannot be read ({reason_of(error)}); {fix}") from None
+        raise UsageError(f"{shown(whole)} cannot be read ({reason_of(error)}); {fix}") from None
     finally:
         os.close(opened)
     if len(content) > most:  # it grew, or its size was no truth, as in /proc
-        raise UsageError(f"{start} has more than {amount(most)}; {fix}")
+        raise UsageError(f"{shown(whole)} has more than {amount(most)}; {fix}")
     return content
 
 
 def is_inside(path: str) -> bool:
     """Return whether a relative path, parts separated by `/`, names something below its folder on every system."""
-    parts = PurePosixPath(path).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path and "\0" not in path
+    return bool(_parts(path)) and not path.startswith("/") and ".." not in _parts(path) and not _ODD.intersection(path)
 
 
 def refuse_link(path: Path | str, fix: str) -> None:
@@ -69,11 +69,16 @@ def refuse_link(path: Path | str, fix: str) -> None:
         raise UsageError(f"{shown(path)} is a link, which could lead out of the folder; {fix}")
 
 
-def _refuse_links(folder: Path, path: str, start: str, fix: str) -> None:
+def _parts(path: str) -> list[str]:
+    """The names in a relative path, parts separated by `/`."""
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _refuse_links(folder: Path, path: str, fix: str) -> None:
     """Raise a `UsageError` unless the path stays below the folder, and none of its parts is a link."""
     if not is_inside(path):
-        raise UsageError(f"{start} is not inside {shown(folder)}; {fix}")
+        raise UsageError(f"{shown(path if chr(0) in path else folder / path)} is not inside {shown(folder)}; {fix}")
     place = os.fspath(folder)
-    for part in PurePosixPath(path).parts:
-        place = os.path.join(place, part)
+    for part in _parts(path):
+        place = f"{place}/{part}"
         refuse_link(place, fix)

@@ -77,8 +77,8 @@ def along_the_scale(rows: Sequence[Row]) -> list[Step]:
     if len(finite) < STEPS or finite[-1].psnr - finite[0].psnr < LEAST_RANGE:
         return []
     low, high = finite[0].psnr, finite[-1].psnr
-    chosen: list[Step] = []
+    chosen: list[int] = []
     for wanted in (low + (high - low) * number / (STEPS - 1) for number in range(STEPS)):
-        left = [step for step in finite if step not in chosen]
-        chosen += sorted(left, key=lambda step: abs(step.psnr - wanted))[:1]
-    return sorted(chosen, key=lambda step: step.psnr)
+        left = (place for place in range(len(finite)) if place not in chosen)
+        chosen.append(min(left, key=lambda place: abs(finite[place].psnr - wanted)))
+    return [finite[place] for place in sorted(chosen)]

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from unveil.core.errors import UsageError
 
-FEW = 64
-"""Most pairs whose rank correlation is counted here, which takes a tenth of the time that `scipy.stats` takes."""
+FEW = 4096
+"""Most pairs whose rank correlation is counted here, in arrays of 16 MiB; loading `scipy.stats` takes a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +284,12 @@ def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
         from scipy.stats import kendalltau
 
         return float(kendalltau(one, other).statistic)
-    rising, other_rising = (np.sign(np.subtract.outer(values, values)) for values in (one, other))
+    rising, other_rising = (_rising(np.asarray(values, dtype=np.float64)) for values in (one, other))
     untied = np.count_nonzero(rising) * np.count_nonzero(other_rising)
-    return float((rising * other_rising).sum() / untied**0.5)
+    return float((rising * other_rising).sum(dtype=np.int64) / untied**0.5)
+
+
+def _rising(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+    """Of each pair of values, n x n: 1 where the first is the larger one, -1 where the second is, and 0 if equal."""
+    larger = np.greater.outer(values, values).view(np.int8)
+    return larger - larger.T

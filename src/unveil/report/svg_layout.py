@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,8 +28,14 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The pixel of a value."""
-        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        low, high = self._ends
+        value = math.log10(value) if self.log else value
         return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        """The values at the two ends; their logarithms on a logarithmic scale."""
+        return (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
 
     def ticks(self) -> list[float]:
         """About five round values between the ends."""

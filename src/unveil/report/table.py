@@ -27,9 +27,14 @@ STYLES = {
 }
 """No level is green, because finding no leakage promises nothing."""
 
+LONGEST = 200
+"""Most rows of one table; the files of the results folder have all of them."""
+
 
 def print_table(trials: Sequence[Trial], console: Console, *, rows: Sequence[Row] | None = None) -> None:
     """Print the headline, each obfuscation at its worst, and one table for each section, at most 100 columns wide.
+
+    A table shows its first `LONGEST` rows and says how many there are.
 
     Args:
         trials: The trials of an audit.
@@ -41,7 +46,9 @@ def print_table(trials: Sequence[Trial], console: Console, *, rows: Sequence[Row
     if has_overview(rows):
         console.print()
         console.print(Text("each obfuscation at its worst, over all attacks, clients and attackers", style="dim"))
-        console.print(_overview(worst_rows(rows)))
+        worst = worst_rows(rows)
+        console.print(_overview(worst[:LONGEST]))
+        _say_rest(worst, console)
     enhanced = any(row.enhancer for row in rows)
     for _, group in groupby(rows, key=lambda row: row.section):
         members = list(group)
@@ -50,9 +57,17 @@ def print_table(trials: Sequence[Trial], console: Console, *, rows: Sequence[Row
         console.print()
         parts = (one.client, one.training, one.attack, enhancer, one.threat_model)
         console.print(Text(one_line(" · ".join(filter(None, parts))), style="dim"))
-        console.print(_table(members))
+        console.print(_table(members[:LONGEST]))
+        _say_rest(members, console)
     if said := summary(rows):
         console.print(Text(f"\n{said}"))
+
+
+def _say_rest(rows: Sequence[Row], console: Console) -> None:
+    """Say how many rows a table leaves out, if any."""
+    if len(rows) > LONGEST:
+        rest = f"the first {LONGEST} of {len(rows)} rows; the report and summary.csv have all"
+        console.print(Text(rest, style="dim"))
 
 
 def _overview(rows: Sequence[Row]) -> Table:
