@@ -15,8 +15,9 @@ from unveil.advice.assessment import Assessment, cost_of
 from unveil.advice.candidates import parse_candidates
 from unveil.advice.data import FederationData
 from unveil.advice.federation import FederatedRun, Federation
-from unveil.advice.leakage import Auditing, judged
+from unveil.advice.leakage import judged
 from unveil.advice.target import parse_target
+from unveil.advice.updates import Auditing
 from unveil.attacks import parse as parse_attack
 from unveil.audits.scoring import MetricSelection
 from unveil.clients.training import parse as parse_training
@@ -28,9 +29,9 @@ from unveil.obfuscations import parse
 CLASSES = 4
 
 
-def pictures(count: int, *, seed: int) -> Batch:
+def pictures(count: int, *, seed: int, size: int = 4) -> Batch:
     """Random grey pictures with labels in turn."""
-    return Batch(torch.rand((count, 1, 4, 4), generator=seeded(seed)), torch.arange(count) % CLASSES)
+    return Batch(torch.rand((count, 1, size, size), generator=seeded(seed)), torch.arange(count) % CLASSES)
 
 
 def linear(seed: int) -> nn.Module:

@@ -180,4 +180,20 @@ def test_an_estimate_counts_rounds_seeds_phases_controls_and_the_bare_updates() 
     ticks = itertools.count(0, 5)  # a round takes five seconds
     found = estimate(asked, of_run=lambda client, attack: 8.0, clock=lambda: next(ticks))
     training, phase = 5 * 3, 8 * 2 * 2  # three rounds; an attack on the update and on the control of two clients
-    assert found == Estimate(baseline=training + 3 * phase, setting=training + 5 * phase, settings=1 + 4)
+    expected = Estimate(baseline=training + 3 * phase, setting=training + 5 * phase, settings=1 + 4)
+    assert replace(found, mib=None) == expected
+
+
+def test_an_estimate_shares_attacks_among_workers_and_adds_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unveil.audits.profiling._reset_peak", lambda device: True)
+    monkeypatch.setattr("unveil.audits.profiling._peak_mib", lambda device: 100.0)
+    asked = advice(candidates=["fp16"]).question
+    alone, shared = (
+        estimate(asked, workers=workers, of_run=lambda client, attack: 8.0, clock=lambda: 0.0) for workers in (None, 2)
+    )
+    assert (alone.baseline, shared.baseline) == (3 * 32, 3 * 16)
+    weights = 2 * 3 * (16 * 4 + 4) * 4 / 2**20  # three phases, kept and in a model each, of float32
+    assert alone.mib == pytest.approx(100 + weights)
+    assert shared.mib == pytest.approx(3 * (100 + weights))
+    monkeypatch.setattr("unveil.audits.profiling._reset_peak", lambda device: False)
+    assert estimate(asked, of_run=lambda client, attack: 8.0, clock=lambda: 0.0).mib is None

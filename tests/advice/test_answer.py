@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -144,3 +145,40 @@ def test_an_attack_that_works_on_one_client_counts_on_all_of_its_round() -> None
     assert judgement.pool.pictures == sum(row.pictures for row in judgement.pool.conclusive) == 16
     alone = judged(trials[2:], both, "fp16", target)  # the client on which it fails
     assert (alone.ruling, alone.unjudged_phases) == (Ruling.UNJUDGED, ["start"])
+
+
+LEFT = "At the middle of the training 1 of 2 attacked clients have nothing to attack: the update is all zeros."
+
+
+@pytest.mark.parametrize(
+    ("target", "found", "ruling", "says"),
+    [
+        ("psnr <= 14", 0.0, Ruling.PASSED, f"`sign`: {LEFT} The other clients were judged there."),
+        # none of 16 pictures is up to 19.4 % with 95 % confidence, none of 8 up to 32.4 %
+        (
+            "reid_top1 <= 20%",
+            0.0,
+            Ruling.UNJUDGED,
+            f"`sign` could not be judged: {LEFT} The pictures of the others are too few for the target.",
+        ),
+        ("reid_top1 <= 20%", 1.0, Ruling.EXCEEDED, f"`sign`: {LEFT} The other clients were judged there."),
+    ],
+)
+def test_clients_with_nothing_to_attack_are_left_out_and_named(
+    target: str, found: float, ruling: Ruling, says: str
+) -> None:
+    clients = {"start": ["client 1, start", "client 2, start"], "middle": ["client 2, middle after sign"]}
+    trials = []
+    for name in (*clients["start"], *clients["middle"]):
+        rate = found if "middle" in name else 0.0
+        trials += [
+            made(BASELINE, {**LEAK, "reid_top1": [1.0] * 8}, client=name),
+            made("sign", {**NOTHING, "reid_top1": [rate] * 8}, client=name),
+        ]
+    condition = parse_target(target, list(FACTS), ["psnr", "reid_top1"])
+    leakage = judged(trials, clients, "sign", condition, left_out={"middle": LEFT})  # type: ignore[arg-type]
+    assert leakage.ruling is ruling
+    one = replace(assessment("sign", SAFE), leakage=leakage)
+    assert says in sentences(advice(one))
+    bare = replace(BASE, leakage=judged([], {"start": []}, BASELINE, condition, left_out={"start": LEFT}))
+    assert headline(advice(baseline=bare)) == f"Nothing could be judged: {LEFT}"

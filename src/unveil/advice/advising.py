@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unveil.advice import folder as kept_in
 from unveil.advice.assessment import Assessment, cost_of
+from unveil.advice.attacking import Executors, audited, in_this_process
 from unveil.advice.candidates import Candidate, search
 from unveil.advice.federation import FederatedRun, Federation, train
-from unveil.advice.leakage import Auditing, audited
+from unveil.advice.updates import Auditing
 from unveil.audits.progress import AuditProgress
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import make_folder
@@ -84,6 +85,7 @@ def advise(
     listener: Listener | None = None,
     clock: Clock = time.perf_counter,
     command: str = "",
+    executors: Executors = in_this_process,
 ) -> Advice:
     """Try the baseline, then every candidate; candidates take turns, so that a budget is not used up by the first.
 
@@ -95,6 +97,7 @@ def advise(
         listener: Whom to tell how far the work is; None for nobody.
         clock: Returns the time in seconds.
         command: The command that runs this, which the results keep.
+        executors: What runs the trials of each setting.
 
     Raises:
         UsageError: The training diverges without any obfuscation, a component cannot be used, or the folder cannot be
@@ -103,25 +106,32 @@ def advise(
     with writing(folder, "--out"):
         make_folder(folder, private=True)
     with locked(folder, fix="wait until it has ended, or choose another folder with --out"):
-        return _advised(question, folder, budget, expected, listener or Listener(), clock, command)
+        work = _Work(
+            question=question, folder=folder, listener=listener or Listener(), command=command, executors=executors
+        )
+        return _advised(work, budget, expected, clock)
 
 
-def _advised(
-    question: Question,
-    folder: Path,
-    budget: float | None,
-    expected: float,
-    listener: Listener,
-    clock: Clock,
-    command: str,
-) -> Advice:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Work:
+    """What all settings share; as in `advise`."""
+
+    question: Question
+    folder: Path
+    listener: Listener
+    command: str
+    executors: Executors
+
+
+def _advised(work: _Work, budget: float | None, expected: float, clock: Clock) -> Advice:
+    question, federation = work.question, work.question.federation
     start, taken = clock(), list[float]()
-    bare = _trained(question.federation, BASELINE, folder, listener)
+    bare = _trained(work, BASELINE)
     if diverged := [run.diverged for run in bare if run.diverged is not None]:
         raise UsageError(
             f"federation: without any obfuscation the training diverges in round {min(diverged)}; lower lr or server_lr"
         )
-    baseline = _found(question, BASELINE, "", bare, bare, folder, listener, command)
+    baseline = _found(work, BASELINE, "", bare, bare)
     if baseline.ruling is Ruling.UNJUDGED:
         return Advice(question=question, baseline=baseline, assessments=())
     assessments: list[Assessment] = []
@@ -132,7 +142,7 @@ def _advised(
         setting = search(candidate, met, question.steps).setting
         if setting is None:
             continue
-        needed = max(taken, default=expected) if _is_new(question.federation, setting, folder) else 0.0
+        needed = max(taken, default=expected) if _is_new(federation, setting, work.folder) else 0.0
         if budget is not None and clock() - start + needed > budget:
             return Advice(
                 question=question,
@@ -141,8 +151,7 @@ def _advised(
                 left_out=[candidate, *_open(waiting, met, question)],
             )
         begun = clock()
-        runs = _trained(question.federation, setting, folder, listener)
-        assessment = _found(question, setting, candidate.text, runs, bare, folder, listener, command)
+        assessment = _found(work, setting, candidate.text, _trained(work, setting), baseline.runs)
         if needed:
             taken.append(clock() - begun)
         met[setting] = assessment.decided
@@ -162,36 +171,29 @@ def _is_new(federation: Federation, obfuscation: str, folder: Path) -> bool:
     return any(kept_in.kept(folder, key) is None for key in keys)
 
 
-def _trained(federation: Federation, obfuscation: str, folder: Path, listener: Listener) -> list[FederatedRun]:
+def _trained(work: _Work, obfuscation: str) -> list[FederatedRun]:
     """The federation trained through an obfuscation with each seed, from the folder if it is there."""
-    runs = []
+    federation, runs = work.question.federation, []
     for seed in federation.seeds:
         key = kept_in.key_of(federation, obfuscation, seed)
-        run = kept_in.kept(folder, key)
+        run = kept_in.kept(work.folder, key)
         if run is None:
             run = train(
                 federation,
                 parse(obfuscation),
                 seed=seed,
-                on_round=lambda rounds, seed=seed: listener.on_training(obfuscation, seed, rounds),  # type: ignore[misc]
+                on_round=lambda rounds, seed=seed: work.listener.on_training(obfuscation, seed, rounds),  # type: ignore[misc]
             )
-            kept_in.keep(folder, key, run)
+            kept_in.keep(work.folder, key, run)
         runs.append(run)
     return runs
 
 
 def _found(
-    question: Question,
-    obfuscation: str,
-    candidate: str,
-    runs: Sequence[FederatedRun],
-    bare: Sequence[FederatedRun],
-    folder: Path,
-    listener: Listener,
-    command: str,
+    work: _Work, obfuscation: str, candidate: str, runs: Sequence[FederatedRun], bare: Sequence[FederatedRun]
 ) -> Assessment:
-    """A setting's assessment, after its updates were attacked."""
-    component, leakage = parse(obfuscation), None
+    """A setting's assessment, after its updates were attacked; its runs are kept without their weights."""
+    question, component, leakage = work.question, parse(obfuscation), None
     if all(run.diverged is None for run in runs):
         leakage = audited(
             question.federation,
@@ -199,18 +201,19 @@ def _found(
             component,
             question.auditing,
             question.target,
-            folder / kept_in.AUDITS,
-            on_progress=listener.on_progress,
-            command=command,
+            work.folder / kept_in.AUDITS,
+            on_progress=work.listener.on_progress,
+            command=work.command,
+            executors=work.executors,
         )
     assessment = Assessment(
         obfuscation=obfuscation,
         candidate=candidate,
         family=component.family,
-        runs=runs,
+        runs=[replace(run, weights={}) for run in runs],
         leakage=leakage,
         cost=cost_of(runs, bare),
         classes=question.federation.data.classes,
     )
-    listener.on_assessment(assessment)
+    work.listener.on_assessment(assessment)
     return assessment

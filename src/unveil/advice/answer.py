@@ -36,7 +36,9 @@ def headline(advice: Advice) -> str:
     """The answer in one or two sentences."""
     target, best = f"`{written(advice.question.target)}`", next(iter(ranked(advice)), None)
     if advice.baseline.ruling is Ruling.UNJUDGED:
-        return f"Nothing could be judged: no attack finds anything in the bare update. {_reason(advice.baseline)}"
+        leakage = advice.baseline.leakage
+        why = "" if leakage is None or leakage.unattacked else " no attack finds anything in the bare update."
+        return f"Nothing could be judged:{why} {_reason(advice.baseline)}"
     if best is not None and best is advice.baseline:
         return f"The federation meets {target} without any obfuscation."
     if best is not None:
@@ -61,6 +63,13 @@ def sentences(advice: Advice) -> list[str]:
     missed = [one for one in (advice.baseline, *advice.assessments) if one.ruling is Ruling.EXCEEDED]
     found += [_group("Not meeting it", [f"`{one.obfuscation}` ({_reached(one)})" for one in missed])]
     found += [f"`{one.obfuscation}` could not be judged: {_reason(one)}" for one in advice.assessments if _is_open(one)]
+    found += [
+        f"`{one.obfuscation}`: {reason} The other clients were judged there."
+        for one in (advice.baseline, *advice.assessments)
+        if one.leakage is not None
+        for phase, reason in one.leakage.left_out.items()
+        if phase not in one.leakage.unattacked
+    ]
     for one in advice.assessments:
         if one.diverged is None and one.is_chance:
             found.append(

@@ -1,4 +1,4 @@
-"""How long an advice takes, before it starts: a round is trained, and each attack is run for some seconds."""
+"""Time and memory of an advice, before it starts: a round is trained, and each attack is run for some seconds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from unveil.advice.advising import Question
 from unveil.advice.candidates import most_settings
-from unveil.advice.federation import train
-from unveil.advice.leakage import attacked_client, start_of
+from unveil.advice.federation import Federation, train
+from unveil.advice.updates import first_client
+from unveil.audits.profiling import MIB, Profiler
 from unveil.audits.timing import BUDGET, seconds_of_run
 from unveil.clients.client import Client
 from unveil.core.protocols import Attack
@@ -27,11 +28,13 @@ class Estimate:
         baseline: Seconds of the baseline.
         setting: Seconds of each setting.
         settings: Number of settings that are tried at most.
+        mib: Memory of this process and of all workers together, in MiB; None where the system cannot tell.
     """
 
     baseline: float
     setting: float
     settings: int
+    mib: float | None = None
 
     @property
     def total(self) -> float:
@@ -46,13 +49,15 @@ class Estimate:
 def estimate(
     question: Question,
     *,
+    workers: int | None = None,
     of_run: Callable[[Client, Attack], float] = seconds_of_run,
     clock: Clock = time.perf_counter,
 ) -> Estimate:
-    """Time one round of the federation and each attack on one client's bare update.
+    """Time one round of the federation and each attack on one client's bare update, and see how much memory they take.
 
     Args:
         question: What is asked.
+        workers: Number of processes that share the attacks; None if this process runs them.
         of_run: Seconds of one run of an attack.
         clock: Returns the time in seconds.
 
@@ -60,20 +65,32 @@ def estimate(
         UsageError: The model or an attack cannot be run.
     """
     federation, auditing = question.federation, question.auditing
-    seed = federation.seeds[0]
-    start = clock()
-    train(replace(federation, rounds=1), parse(BASELINE), seed=seed)
-    training = (clock() - start) * federation.rounds * len(federation.seeds)
-    client = attacked_client(federation, start_of(federation), auditing, "start", 0)
-    of_attacks = 0.0
+    client = first_client(federation)
+    peaks, of_attacks = [], 0.0
+    with Profiler(client.images.device) as training_once:
+        start = clock()
+        train(replace(federation, rounds=1), parse(BASELINE), seed=federation.seeds[0])
+        training = (clock() - start) * federation.rounds * len(federation.seeds)
+    peaks.append(training_once.peak_mib)
     for attack in auditing.attacks:
-        taken = of_run(client, attack)
-        # The first run of a process also imports what it needs, so that a short one is timed again.
-        of_attacks += of_run(client, attack) if taken < BUDGET / 2 else taken
-    a_phase = of_attacks * (1 + len(auditing.controls)) * auditing.clients
+        with Profiler(client.images.device) as attacking:
+            taken = of_run(client, attack)
+            # The first run of a process also imports what it needs, so that a short one is timed again.
+            of_attacks += of_run(client, attack) if taken < BUDGET / 2 else taken
+        peaks.append(attacking.peak_mib)
+    a_phase = of_attacks * (1 + len(auditing.controls)) * auditing.clients / (workers or 1)
     phases = len(federation.phases)
+    known = [peak for peak in peaks if peak is not None]
     return Estimate(
         baseline=training + a_phase * phases,
         setting=training + a_phase * (2 * phases - 1),  # the bare update of the start was attacked before
         settings=sum(most_settings(candidate, question.steps) for candidate in question.candidates),
+        mib=(max(known) + _weights_mib(federation)) * (1 + (workers or 0)) if len(known) == len(peaks) else None,
     )
+
+
+def _weights_mib(federation: Federation) -> float:
+    """Weights of all phases and seeds of one setting, as they are kept and inside a model each."""
+    start = next(iter(federation.starts.values()))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in start.state_dict().values())
+    return float(2 * len(federation.phases) * len(federation.seeds) * size / MIB)

@@ -87,6 +87,13 @@ def refuse_too_few(target: Condition, pictures: int) -> None:
         )
 
 
+def fewest_pictures(target: Condition) -> int | None:
+    """Return how many pictures can show that a target is met with 95 % confidence; None if no number can."""
+    if target.aggregate == "worst":
+        return 1
+    return pictures_needed(target) if target.facts.is_rate else 2
+
+
 def pictures_needed(target: Condition) -> int | None:
     """Return the fewest pictures whose best result meets a target on a rate; None if no number does."""
     best, most = (0 if target.facts.leak == "high" else 1), 1 << 24

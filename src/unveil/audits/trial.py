@@ -24,6 +24,7 @@ from unveil.core.protocols import Attack, Enhancer, Obfuscation, TakesRoughSteps
 from unveil.core.reconstruction import Reconstruction
 from unveil.core.records import ATTACK, ENHANCED, ORIGINAL, PRIOR_ONLY, ScoredOutcome, Trial
 from unveil.core.types import Images
+from unveil.core.usercode import running_others
 from unveil.core.watch import Watch
 from unveil.enhancers.consistency import from_labels, refuse_seen
 from unveil.metrics import CATALOGUE as METRICS
@@ -162,6 +163,24 @@ def _control(name: str, client: Client, seed: int) -> Client | None:
     number = int(np.random.SeedSequence([seed, CONTROLS.index(name) + 1]).generate_state(1, np.uint64)[0])
     batch = control_batch(name, client, generator=Generator().manual_seed(number))
     return None if batch is None else client.holding(batch)
+
+
+def refuse_unattackable(client: Client, obfuscation: Obfuscation, *, seed: int, controls: Sequence[str] = ()) -> None:
+    """Raise `UnattackableError` if an update of a trial, or of its controls, is all zeros or not finite.
+
+    Nothing is attacked.
+
+    Args:
+        client: The client.
+        obfuscation: What changes the update on its way to the server.
+        seed: The seed of the trial.
+        controls: Names of `CONTROLS`.
+    """
+    names, _ = chosen(controls, client)
+    for played in (client, *(_control(name, client, seed) for name in names)):
+        if played is not None:
+            with running_others(training=client.training, obfuscation=obfuscation):
+                played.update(obfuscation, seed=seed)
 
 
 def part_of(watch: Watch | None, number: int, runs: int) -> Watch | None:

@@ -10,9 +10,9 @@ from unveil.advice.advising import Question
 from unveil.advice.candidates import parse_candidates
 from unveil.advice.data import FederationData, Source, load_data
 from unveil.advice.federation import Federation
-from unveil.advice.leakage import Auditing, attacked_client, start_of
 from unveil.advice.making import make_federation
 from unveil.advice.target import parse_target, refuse_too_few
+from unveil.advice.updates import Auditing, first_client
 from unveil.audits.controls import checked as check_controls
 from unveil.cli.advice_schema import AdviceTable, FederationTable, checked_advice
 from unveil.cli.config import (
@@ -64,7 +64,7 @@ def load_question(path: Path, overrides: Sequence[str] = ()) -> Question:
             clients=attacked,
             controls=table.controls,
         )
-        computed = auditing.metrics(attacked_client(federation, start_of(federation), auditing, "start", 0))
+        computed = auditing.metrics(first_client(federation))
         target = parse_target(table.target, list({**FACTS, **computed}), list(computed))
         refuse_too_few(target, attacked * federation.batch)
         return Question(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from unveil.advice.advising import Advice, Listener, Question
     from unveil.advice.assessment import Assessment
+    from unveil.advice.estimate import Estimate
+    from unveil.advice.updates import Places
+    from unveil.audits.executor import Executor
     from unveil.audits.kept_pictures import Kept
     from unveil.audits.progress import AuditProgress
 
@@ -40,6 +43,9 @@ NO_SETTING = 1
     "--images", type=click.Choice(["none", "blurred", "full"]), default="full", help="Pictures that are kept."
 )
 @float32_option
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N", help="Run N attacks at a time, each in a process of its own."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
 def advise(
     file: Path,
@@ -48,6 +54,7 @@ def advise(
     budget: str | None,
     images: Kept,
     float32: bool,
+    workers: int | None,
     as_json: bool,
 ) -> None:
     """Say which obfuscation of FILE meets a target on leakage in a federation, and what it costs.
@@ -58,7 +65,10 @@ def advise(
     """
     from unveil.advice.advising import advise as find
     from unveil.advice.estimate import estimate
+    from unveil.audits.running import SERIAL
     from unveil.cli.advice_config import load_question
+    from unveil.cli.described import DescribedUpdates
+    from unveil.cli.executing import executor_for
     from unveil.cli.progress import shown
     from unveil.core.arithmetic import using
 
@@ -71,8 +81,20 @@ def advise(
             question = dataclasses.replace(question, auditing=dataclasses.replace(question.auditing, images=images))
             for note in question.federation.notes:
                 say(one_line(note), err=True)
-            found = estimate(question)
-        _say_plan(question, found.total, found.settings, None if limit is None else found.fitting(limit), budget)
+            found = estimate(question, workers=workers)
+        _say_plan(question, found, None if limit is None else found.fitting(limit), budget)
+
+        def executors(obfuscation: str, without: Places) -> Executor:
+            updates = DescribedUpdates(
+                file=file,
+                overrides=overrides,
+                images=images,
+                folder=folder,
+                obfuscation=obfuscation,
+                without=without,
+            )
+            return executor_for(updates, workers=workers, ray=None, gpus=None) or SERIAL
+
         try:
             with shown(console(err=True)) as listener, redirect_stdout(sys.stderr):
                 advice = find(
@@ -82,6 +104,7 @@ def advise(
                     expected=found.setting,
                     listener=_listener(question, listener),
                     command=command,
+                    executors=executors,
                 )
         except KeyboardInterrupt:
             say(f"Interrupted: what is finished is kept in {folder}; run the same command again to go on.", err=True)
@@ -97,14 +120,15 @@ def _seconds(budget: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def _say_plan(question: Question, total: float, settings: int, fitting: int | None, budget: str | None) -> None:
-    """Say before the start how long it takes, and what a budget leaves out."""
+def _say_plan(question: Question, found: Estimate, fitting: int | None, budget: str | None) -> None:
+    """Say before the start how long it takes, with how much memory, and what a budget leaves out."""
     from unveil.report.formatting import count, seconds
 
     names = ", ".join(one.text for one in question.candidates)
-    say(f"At most {count(settings, 'setting')} beside the baseline: {names}", err=True)
-    say(f"About {seconds(total)} on this machine as it is now, less where a search ends early.", err=True)
-    if fitting is not None and fitting < settings:
+    memory = "" if found.mib is None else f", with {found.mib / 1024:.1f} GiB of memory"
+    say(f"At most {count(found.settings, 'setting')} beside the baseline: {names}", err=True)
+    say(f"About {seconds(found.total)} on this machine as it is now{memory}, less where a search ends early.", err=True)
+    if fitting is not None and fitting < found.settings:
         say(
             f"The budget of {budget} is enough for about {count(fitting, 'setting')}. Candidates take turns; those "
             "that do not fit are named at the end.",

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from unveil.cli.config import load
 from unveil.cli.presenting import named_device, named_enhancer
 from unveil.cli.recorded import RecordedOptions, recorded_audit
+from unveil.core.errors import UsageError
+from unveil.core.files import shown
 
 if TYPE_CHECKING:
+    from unveil.advice.updates import Joined, Places
     from unveil.audits.audit import Audit
     from unveil.audits.kept_pictures import Kept
     from unveil.audits.recorded.audit import RecordedAudit
@@ -70,3 +73,43 @@ class DescribedRecordings:
         """Make the audit; raises a `UsageError` where something in it cannot be used."""
         audit = recorded_audit(self.file, self.options, self.lpips_weights, images=self.images)
         return audit.to(named_device(self.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribedUpdates:
+    """The updates of a federation that was trained through an obfuscation, of an advice file.
+
+    Args:
+        file: The advice file.
+        overrides: `KEY=VALUE` of each `--set`.
+        images: Which pictures the results keep.
+        folder: The folder of the advice, in which the trainings are.
+        obfuscation: SPEC of the obfuscation.
+        without: Clients that are left out.
+    """
+
+    file: Path
+    overrides: tuple[str, ...]
+    images: Kept
+    folder: Path
+    obfuscation: str
+    without: Places
+
+    def __call__(self) -> Joined:
+        """Make the audit; raises a `UsageError` where a training is missing or something cannot be used."""
+        from unveil.advice.folder import kept, key_of
+        from unveil.advice.updates import audit_of
+        from unveil.cli.advice_config import load_question
+        from unveil.obfuscations import parse
+
+        question = load_question(self.file, self.overrides)
+        federation = question.federation
+        runs = [kept(self.folder, key_of(federation, self.obfuscation, seed)) for seed in federation.seeds]
+        found = [run for run in runs if run is not None]
+        if len(found) < len(runs):
+            raise UsageError(
+                f"{shown(self.folder)} has no training of this federation through {self.obfuscation}; leave the folder "
+                "and the files of the advice alone while it runs, and run the same command again"
+            )
+        auditing = replace(question.auditing, images=self.images)
+        return audit_of(federation, found, parse(self.obfuscation), auditing, without=self.without)

@@ -17,7 +17,7 @@ from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import full_precision
 from unveil.core.batch import Batch
 from unveil.core.binding import for_client
-from unveil.core.errors import UsageError
+from unveil.core.errors import UnattackableError, UsageError
 from unveil.core.network import Mode, draws_by_chance, in_mode, run
 from unveil.core.protocols import Knowledge, LocalTraining, MayAddNoise, Obfuscation
 from unveil.core.randomness import generators
@@ -160,13 +160,14 @@ class Client:
             seed: Seed of the client's noise and of the obfuscation, at least 0; `play` and audits use it the same way.
 
         Raises:
-            UsageError: The update is all zeros or not finite, or the model or the obfuscation raised an error.
+            UnattackableError: The update is all zeros or not finite.
+            UsageError: The model or the obfuscation raised an error.
         """
         for_training, for_obfuscation, _ = generators(seed, self.images.device)
         with full_precision(self.images.device):
             sent = trained_update(self.training, self.model, self.batch, generator=for_training)
             if sent.is_zero:
-                raise UsageError(
+                raise UnattackableError(
                     "the update is all zeros, so there is nothing in it to attack; "
                     "check that the client's model is not frozen and that its pictures reach the loss"
                 )

@@ -11,6 +11,10 @@ class UsageError(ValueError):
     """Raised for input that cannot be used; the message is one sentence that ends in the fix, the exit code is 2."""
 
 
+class UnattackableError(UsageError):
+    """Raised for an update that is all zeros, or that holds NaN or infinite values."""
+
+
 def nearest(word: str, known: list[str]) -> str:
     """Return `did you mean 'x'?` with the closest known word, or a list of all known words if none is close."""
     import difflib

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from unveil.core.errors import UsageError
+from unveil.core.errors import UnattackableError
 from unveil.core.types import Tensors
 
 
@@ -142,11 +142,11 @@ class Update:
         return not any(bool(tensor.any()) for tensor in self.tensors.values())
 
     def check(self) -> None:
-        """Raise a `UsageError` that names the first tensor with a NaN or an infinity, if there is one."""
+        """Raise `UnattackableError` that names the first tensor with a NaN or an infinity, if there is one."""
         statistics = {} if self.buffers is None else self.buffers.statistics.tensors
         for name, tensor in [*self.tensors.items(), *statistics.items()]:
             if not bool(torch.isfinite(tensor).all()):
-                raise UsageError(
+                raise UnattackableError(
                     f"update: tensor {name!r} holds NaN or infinite values, so nothing can be matched to it; "
                     "check the client's learning rate and input for overflow, or send a finite update"
                 )
