@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_it_says_what_would_run_and_runs_nothing(audit: Path, capsys: pytest.Cap
     assert lines[3] == "  model lenet: 4 layers with weights, 579,008 numbers"
     assert lines[4] == "    0  Conv2d  32 x 3 x 5 x 5, 32"
     assert "2 trials, each with 1 control: 1 client x 1 threat model x 2 obfuscations x 1 attack x 1 seed" in lines
-    assert lines[-1].startswith("About ")
+    assert re.match(r"About .+ and [\d.]+ [MG]iB of memory on this machine", lines[-1])
     assert lines[-1].endswith("Start it with: unveil audit audit.toml")
     assert sorted(audit.rglob("*")) == before
 

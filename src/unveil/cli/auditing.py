@@ -88,6 +88,7 @@ def audit(
     FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on. Each variant
     and each enhancer has a folder of its own. A recorded update, or a folder of them, needs --model.
     """
+    from unveil.audits.memory import refuse_too_large
     from unveil.audits.shard import Shard
     from unveil.cli.described import DescribedAudit, DescribedRecordings
     from unveil.cli.executing import executor_for
@@ -124,6 +125,7 @@ def audit(
     with using("float32" if float32 else None):
         with redirect_stdout(sys.stderr):
             described = description()
+            refuse_too_large(described)
         say_clients(described.clients)
         named = described.enhancer if enhancer is not None else None
         folder = out or results_folder(file, variant=variant, enhancer=named, part=part)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from unveil.cli.terminal import say
 from unveil.core.errors import UsageError
-from unveil.core.files import shown
+from unveil.core.files import amount, shown
 
 if TYPE_CHECKING:
     from unveil.audits.audit import Audit
@@ -32,6 +32,8 @@ def check_file(path: Path, overrides: tuple[str, ...], *, variant: str | None) -
     Raises:
         UsageError: Something in the file cannot be used. All pictures that cannot be read are named before.
     """
+    from unveil.audits.memory import refuse_too_large
+    from unveil.audits.profiling import MIB, Profiler
     from unveil.audits.timing import seconds_of_audit
     from unveil.cli.config import load
     from unveil.report.formatting import count, seconds
@@ -46,10 +48,13 @@ def check_file(path: Path, overrides: tuple[str, ...], *, variant: str | None) -
     say(f"{count(len(audit), 'trial')}, each with {controls}: {_product(audit)}")
     say("Trying each attack on the bare update for some seconds ...", err=True)
     with redirect_stdout(sys.stderr):
-        taken = seconds_of_audit(audit)
+        refuse_too_large(audit)
+        with Profiler(audit.device) as tried:
+            taken = seconds_of_audit(audit)
+    memory = "" if tried.peak_mib is None else f" and {amount(round(tried.peak_mib) * MIB)} of memory"
     say(
-        f"About {seconds(taken)} on this machine as it is now, if obfuscated updates take as long as the bare one; "
-        f"many take longer. Nothing was written. Start it with: unveil audit {shlex.quote(str(path))}"
+        f"About {seconds(taken)}{memory} on this machine as it is now, if obfuscated updates take as long as the bare "
+        f"one; many take longer. Nothing was written. Start it with: unveil audit {shlex.quote(str(path))}"
     )
 
 
