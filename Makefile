@@ -20,8 +20,8 @@ test: check  ## the whole suite, a process a core
 test-integrations: .venv-integrations/.installed  ## what runs inside Flower, NVFlare and Opacus, in an environment of its own
 	OMP_NUM_THREADS=1 .venv-integrations/bin/pytest tests/integrations tests/privacy
 
-fast: .venv/.installed-dev  ## the tests that are not marked slow: about two minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 -m "not slow"
+fast: .venv/.installed-dev  ## the tests that are not marked slow: less than a minute on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal -m "not slow"
 
 check: .venv/.installed-dev  ## style and types only
 	$(BIN)/ruff check

@@ -7,27 +7,39 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from torch import Generator
 
-from seeds import seeded
-from unveil.cli.app import main
+if TYPE_CHECKING:
+    from torch import Generator
 
-torch.set_num_threads(1)
+# torch and unveil are imported by fixtures, because one process of `pytest -n` runs no test and the others wait for it.
 RESEARCH_WEIGHTS = Path(__file__).resolve().parents[1] / "research-weights" / "unveil_research_weights"
 os.environ.setdefault("UNVEIL_WEIGHTS", str(RESEARCH_WEIGHTS))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cheap() -> None:
+    import torch
+
+    from typechecker import leave_unchecked
+
+    torch.set_num_threads(1)
+    leave_unchecked()
+
+
 @pytest.fixture
 def generator() -> Generator:
+    from seeds import seeded
+
     return seeded(0)
 
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a command line in this process; returns exit code, standard output and standard error."""
+    from unveil.cli.app import main
 
     def run(*args: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:

@@ -1,4 +1,33 @@
-"""Components of every kind, as SPECs, for the laws that are about all of them."""
+"""Components of every kind, as SPECs, for the laws that are about all of them, and which of them `make fast` tries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+
+def spec_kind(spec: str) -> str:
+    """The component that a SPEC names; all pipelines are one kind."""
+    return "pipeline" if "+" in spec else spec.partition(":")[0]
+
+
+def first_of_each(values: Iterable[Any], kind: Callable[[Any], object] = lambda _: None) -> list[Any]:
+    """Parameters of a test, of which `make fast` takes the first of each kind and the whole suite all.
+
+    Args:
+        values: The parameters; a tuple holds several arguments.
+        kind: Gives the kind of a value; by default all are of one.
+    """
+    seen: set[object] = set()
+    marked = []
+    for value in values:
+        marks = [pytest.mark.slow] if kind(value) in seen else []
+        seen.add(kind(value))
+        marked.append(pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=marks))
+    return marked
+
 
 PLAIN = (
     "none",

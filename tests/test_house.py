@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from docs.house_picture import picture, rooms
 
+from sources import nodes
 from test_layers import FILES, allowed, imported, room_of
 
 DRAWN = Path(__file__).resolve().parents[1] / "docs" / "house.svg"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@pytest.mark.slow
 def test_the_committed_picture_is_that_of_the_code() -> None:
     assert DRAWN.read_text() == picture(rooms()), "run `python docs/house_picture.py`"
 
@@ -25,7 +26,7 @@ def test_the_arrows_are_the_imports_that_the_table_of_layers_reads() -> None:
     read = {
         (room_of(path), other)
         for path in FILES
-        for other in imported(ast.parse(path.read_text(encoding="utf-8")))
+        for other in imported(nodes(path))
         if room_of(path) not in (other, "__main__")
     }
     assert drawn == read

@@ -52,6 +52,7 @@ def found(tmp_path: Path, *candidates: str, **options: Any) -> Advice:
     return advise(advice(candidates=candidates).question, tmp_path / "out", **options)
 
 
+@pytest.mark.slow
 def test_candidates_take_turns_after_the_baseline(tmp_path: Path, attacked: list[str]) -> None:
     seen: list[str] = []
     listener = Listener(on_assessment=lambda one: seen.append(one.obfuscation))

@@ -211,6 +211,7 @@ def test_a_convolution_with_few_channels_or_entries_is_not_determined_in_closed_
     assert not are_determined(convolution(6, 60, 3, 1, 1)[0], 3)  # 27 places, 6 entries of a patch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_an_input_is_solved_where_slopes_depend_on_it_and_a_wrong_gate_is_read_again(wrong: int) -> None:
     layer, x, coupling, evaluated = convolution(12, 48, 4, 3, 1)

@@ -106,6 +106,7 @@ def test_a_gain_behind_noise_or_unknown_steps_is_right_within_a_fifth(
     assert median(found) < 0.2
 
 
+@pytest.mark.slow
 def test_the_true_pictures_tell_the_gain_by_every_tensor() -> None:
     model = lenet(0)
     batch, _ = client(0, FedSGD(), "none")

@@ -363,6 +363,7 @@ def test_neither_the_model_nor_any_global_generator_notices() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**20), cases=st.integers(1, 3), classes=st.integers(1, 4), n=st.integers(1, 5))
 @settings(deadline=None, max_examples=40, derandomize=True)
 def test_counts_cost_least_of_all(seed: int, cases: int, classes: int, n: int) -> None:
@@ -397,6 +398,7 @@ def test_the_slopes_of_the_rows_are_what_goes_into_the_layer(seed: int) -> None:
     assert all(torch.equal(back[name], dict(model.named_parameters())[name]) for name in back)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "training", [FedSGD(mode="train", buffers="sent"), FedAvg(steps=2, lr=0.1, mode="train", buffers="sent")]
 )

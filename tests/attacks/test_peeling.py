@@ -217,6 +217,7 @@ def test_maps_are_exact_down_to_the_first_convolution_behind_another(
     assert float((found.values.flatten(1) - truth).norm() / truth.norm()) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_map_is_a_cut_unless_a_way_leads_around_it() -> None:
     net, pictures = made(Residual).double(), torch.rand((2, *SHAPE), generator=seeded(1)).double()
     network = Network.of(net, pictures, dict(net.named_parameters()))

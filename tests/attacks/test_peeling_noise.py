@@ -68,6 +68,7 @@ def test_a_gradient_is_no_distance_away_and_one_step_is_a_gradient() -> None:
     assert distance() == Distance(gain=1.0, noise={})
 
 
+@pytest.mark.slow
 def test_noise_of_a_tenth_is_a_distance_of_a_tenth() -> None:
     found = distance(sent="gaussian:relative=0.1")
     assert found.gain == pytest.approx(1, rel=1e-6)
@@ -84,6 +85,7 @@ def test_several_steps_are_near_a_gradient_times_their_learning_rates() -> None:
     assert 0.001 < max(five.noise.values()) < 0.5
 
 
+@pytest.mark.slow
 def test_an_update_that_is_hardly_a_gradient_is_not_searched() -> None:
     with pytest.raises(CannotPeelError, match=r"away from a gradient; gates are searched up to 60%"):
         distance(sent="topk:density=0.01")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instances import first_of_each
 from seeds import seeded, shifted
 from small_vit import SHAPE, attacked, small
 from unveil.attacks.dead_leaves import dead_leaves
@@ -71,6 +72,7 @@ def test_the_errors_of_a_picture_are_its_part_of_the_gradient_of_the_positions(l
     assert torch.allclose(scores, model(images.double()), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_errors_of_torchvisions_vit_add_up_to_the_gradient_of_its_positions() -> None:
     from torchvision.models.vision_transformer import VisionTransformer
 
@@ -151,7 +153,9 @@ def test_synthetic_pictures_are_dark_and_pale_and_within_range() -> None:
 
 @pytest.mark.parametrize(
     ("training", "gain"),
-    [(FedSGD(), 1.0), (FedAvg(steps=2, lr=0.001), 2.0), (FedSGD(label_smoothing=0.4, reduction="sum"), 2.0)],
+    first_of_each(
+        [(FedAvg(steps=2, lr=0.001), 2.0), (FedSGD(), 1.0), (FedSGD(label_smoothing=0.4, reduction="sum"), 2.0)]
+    ),
 )
 def test_the_gain_is_that_of_the_local_training(training: LocalTraining, gain: float) -> None:
     problem, _ = problem_of(small(), [3, 7], training=training)

@@ -162,6 +162,7 @@ def test_every_key_that_the_template_has_in_a_comment_is_understood(
         assert not said
 
 
+@pytest.mark.slow
 def test_the_templates_variant_is_understood(tmp_path: Path) -> None:
     path = tmp_path / "audit.toml"
     found = re.search(r"# \[variant\.long\]\n(# .*\n?)+", TEXT)

@@ -78,6 +78,7 @@ def trial(images: Tensor, others: Tensor, *, attack: str = "rog:steps=1") -> Tri
     return run_trial(client, parse_obfuscation("none"), parse_attack(attack), seed=0, controls=(ANOTHER,))
 
 
+@pytest.mark.slow
 def test_synthetic_pictures_stand_in_for_another_client_with_copies() -> None:
     images = leaves(3, 1)
     found = trial(images, torch.cat([near(images[:2]), leaves(1, 2)]))

@@ -13,6 +13,7 @@ import pytest
 
 from audits.parallel import an_audit
 from fakes import Named
+from instances import first_of_each
 from unveil.attacks import parse as parse_attack
 from unveil.audits.audit import Audit
 from unveil.audits.folder_settings import read_settings
@@ -46,7 +47,7 @@ def names(tasks: list[Task]) -> list[tuple[str, str, int]]:
     return [(task.settings["obfuscation"], task.settings["attack"], task.seed) for task in tasks]
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 7, 12])
+@pytest.mark.parametrize("count", first_of_each([5, 1, 2, 7, 12]))
 def test_each_trial_is_in_one_part_and_parts_are_even(audit: Audit, count: int) -> None:
     parts = [ShardedAudit(audit=audit, shard=Shard(number=number + 1, count=count)) for number in range(count)]
     tasks = [names(list(part.tasks())) for part in parts]

@@ -82,6 +82,7 @@ def an_order(**changes: object) -> Order:
     return replace(order, **changes)
 
 
+@pytest.mark.slow
 def test_a_worker_refuses_an_audit_or_versions_that_are_not_its_parents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # a worker replaces it
     assert len(begin(an_order()).tasks) == 4
@@ -151,6 +152,7 @@ class Crowded:
                 yield News(worker=worker, kind="done", content=self.work(job, lambda _: None))
 
 
+@pytest.mark.slow
 def test_where_no_new_worker_finds_room_another_one_takes_the_trial(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

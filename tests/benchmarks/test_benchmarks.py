@@ -15,6 +15,7 @@ from benchmarks import __main__ as door
 from benchmarks import figures, pages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_table_is_what_its_results_say(name: str) -> None:
     assert list(pages.stale(BENCHMARKS[name])) == []

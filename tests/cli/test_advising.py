@@ -10,6 +10,7 @@ import pytest
 
 from advice.made import advice, assessment
 from gate.made import LEAK, NOTHING
+from instances import first_of_each
 from unveil.cli.advising import exit_code
 from unveil.core.records import BASELINE
 
@@ -112,8 +113,8 @@ def test_a_budget_is_a_time(call: Call, budget: str) -> None:
     assert "expected a time above 0; write it as 30m, 2h or 90s" in err
 
 
-@pytest.mark.parametrize("args", [("--advise",), ("advise.toml",), ("--advise", "other.toml")])
-def test_init_writes_an_advice_file_that_can_be_read(call: Call, args: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("args", first_of_each([["advise.toml"], ["--advise"], ["--advise", "other.toml"]]))
+def test_init_writes_an_advice_file_that_can_be_read(call: Call, args: list[str]) -> None:
     from unveil.cli.advice_config import load_question
 
     Path("advise.toml").unlink()

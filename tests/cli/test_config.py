@@ -143,6 +143,7 @@ def test_several_batches_are_clients_of_other_pictures_with_one_model(tmp_path: 
         load(write(tmp_path, text), ["client.0.batches=5", "metrics.decoys=0"])
 
 
+@pytest.mark.slow
 def test_cohorts_are_clients_of_one_table(tmp_path: Path) -> None:
     text = '[[client]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n'
     found = load(write(tmp_path, text), ["client.0.cohort=[1, 3]", "client.0.batches=2"]).clients

@@ -134,7 +134,11 @@ def test_a_folder_without_recorded_updates_is_taken_for_an_audit_file(call: Call
         (("--model", MODEL, "--global", "update.safetensors"), "has weights of its own before local training"),
         (("--model", "none_such:Net"), "none_such"),
         (("--model", MODEL, "--decoys", "none"), "--decoys none is no folder; name the folder that holds the pictures"),
-        (("--model", MODEL, "--truth", "truth", "--decoys", "truth", *QUICK), "decoy 0 is picture 0 of the batch"),
+        pytest.param(
+            ("--model", MODEL, "--truth", "truth", "--decoys", "truth", *QUICK),
+            "decoy 0 is picture 0 of the batch",
+            marks=pytest.mark.slow,
+        ),
         (("--model", MODEL, "--attack", "none_such"), "unknown attack 'none_such'"),
     ],
 )

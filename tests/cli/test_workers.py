@@ -75,6 +75,7 @@ def tiny(address: str) -> Iterator[dict[str, float]]:
     yield {"CPU": 2.0}
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_or_has_no_room(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*args: str) -> str:
         answer = call("audit", "audit.toml", *args)

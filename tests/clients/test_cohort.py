@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
 from fakes import Guess, small_client
+from instances import first_of_each
 from unveil.audits.pipeline import play
 from unveil.audits.threat_model import ThreatModel
 from unveil.audits.trial import run_trial
@@ -30,7 +33,7 @@ TRAININGS = [
 ]
 
 
-def by_hand(training: LocalTraining, sizes: tuple[int, ...]) -> tuple[Tensors, Batch]:
+def by_hand(training: LocalTraining, sizes: Sequence[int]) -> tuple[Tensors, Batch]:
     """The server's average: each client's own update, times its share of all pictures."""
     model, batch = small_client(n=sum(sizes))
     total: dict[str, Tensor] = {}
@@ -43,11 +46,9 @@ def by_hand(training: LocalTraining, sizes: tuple[int, ...]) -> tuple[Tensors, B
     return total, batch
 
 
-@pytest.mark.parametrize("training", TRAININGS, ids=str)
-@pytest.mark.parametrize("sizes", [(2, 2), (3, 2), (1, 1, 1, 1)])
-def test_the_update_is_the_mean_weighted_by_numbers_of_pictures(
-    training: LocalTraining, sizes: tuple[int, ...]
-) -> None:
+@pytest.mark.parametrize("training", first_of_each(TRAININGS, type), ids=str)
+@pytest.mark.parametrize("sizes", first_of_each([[3, 2], [2, 2], [1, 1, 1, 1]]), ids=str)
+def test_the_update_is_the_mean_weighted_by_numbers_of_pictures(training: LocalTraining, sizes: Sequence[int]) -> None:
     expected, batch = by_hand(training, sizes)
     sent = of_cohort(training, len(sizes))(small_client(n=sum(sizes))[0], batch)
     for name, tensor in expected.items():
@@ -115,6 +116,7 @@ def test_a_cohort_has_a_batch_of_other_pictures_for_each_client() -> None:
     assert not any("mean" in sentence for sentence in one.assumptions)
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_cohort_is_attacked_and_scored() -> None:
     attack = Guess()
     trial = run_trial(cohort_of(3, FedAvg(steps=2, lr=0.01)), parse("none"), attack)

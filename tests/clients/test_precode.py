@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from instances import first_of_each
 from seeds import seeded, shifted
 from unveil.attacks import parse
 from unveil.clients.local_steps import draws_of
@@ -87,8 +88,8 @@ def test_every_picture_has_noise_of_its_own() -> None:
     assert float((same[0] - same[1:]).abs().min()) > 0
 
 
-@pytest.mark.parametrize("attack", ["unveil:steps=1", "inverting_gradients:steps=2"])
-@pytest.mark.parametrize("draws", [None, 7])
+@pytest.mark.parametrize("attack", first_of_each(["unveil:steps=1", "inverting_gradients:steps=2"]))
+@pytest.mark.parametrize("draws", first_of_each([None, 7]))
 def test_attacks_run_on_it(attack: str, draws: int | None) -> None:
     model, own, training = defended(), batch(), FedSGD()
     update = Update(training(model, own, generator=seeded(2)))

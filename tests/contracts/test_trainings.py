@@ -2,7 +2,7 @@
 
 import pytest
 
-from instances import TRAININGS
+from instances import TRAININGS, first_of_each, spec_kind
 from seeds import shifted
 from unveil.clients.training import CATALOGUE, parse
 from unveil.testing import check_training
@@ -12,6 +12,6 @@ def test_every_catalogued_training_is_tried_here() -> None:
     assert {spec.partition(":")[0] for spec in TRAININGS} == set(CATALOGUE)
 
 
-@pytest.mark.parametrize("spec", TRAININGS)
+@pytest.mark.parametrize("spec", first_of_each(TRAININGS, spec_kind))
 def test_the_laws_of_trainings(spec: str) -> None:
     check_training(parse(spec), seed=shifted(0))

@@ -91,6 +91,7 @@ def test_a_regular_file_and_a_link_to_one_are_fine(tmp_path: Path) -> None:
     assert not is_folder(tmp_path / "\0")
 
 
+@pytest.mark.slow
 @given(st.text() | st.text(min_size=300))
 @settings(deadline=None, max_examples=60)
 def test_whatever_a_name_holds_a_message_stays_one_short_line(text: str) -> None:

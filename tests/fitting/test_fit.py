@@ -113,6 +113,7 @@ def test_a_checkpoint_of_something_else_is_refused(store: PairStore, tmp_path: P
         Training(steps=1, lr=0)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_training_is_refused(store: PairStore, tmp_path: Path) -> None:
     train(small_restoring(store), Training(steps=2, of="48 pairs"), tmp_path)
     for other in (Training(steps=2, of="64 pairs"), Training(steps=3, of="48 pairs")):

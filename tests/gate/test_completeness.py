@@ -63,6 +63,7 @@ def test_lists_of_nonsense_lack_something_and_nothing_else(name: str) -> None:
     assert missing_trials(settings_of(ALL, **{name: nonsense}), ALL)
 
 
+@pytest.mark.slow
 def test_lists_without_end_are_not_gone_through() -> None:
     many = [str(number) for number in range(10_000)]
     clients = [{"name": name, "training": "fedsgd"} for name in many]

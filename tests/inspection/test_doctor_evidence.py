@@ -247,6 +247,7 @@ def _psnr(recording: Recording) -> float:
     return mean(trial.outcomes["attack"].scores["psnr"])
 
 
+@pytest.mark.slow
 def test_a_sound_update_has_no_fault_and_its_fingerprint_is_none() -> None:
     recording, network = trained(lenet(), pictures())
     assert named(recording, network) == {}

@@ -62,6 +62,7 @@ def test_a_fingerprint_is_believed_from_one_half(confidences: tuple[float, ...],
     assert is_believed(found) is believed
 
 
+@pytest.mark.slow
 def test_a_trial_without_the_obfuscation_equals_one_with_it_where_the_fingerprint_is_right() -> None:
     attack = attacks.parse("inverting_gradients:steps=3")
     known, unknown = (

@@ -133,6 +133,7 @@ def test_two_channels_have_no_luma():
         ssim_global(torch.zeros(1, 2, 12, 12), torch.zeros(1, 2, 12, 12))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ANCHOR.is_dir(), reason="the published batch is not here; set UNVEIL_ANCHOR to its folder")
 @pytest.mark.parametrize("obfuscation", ["qsgd16", "fedavg5"])
 def test_the_figures_that_the_authors_logged(obfuscation):

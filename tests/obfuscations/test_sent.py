@@ -169,6 +169,7 @@ def test_the_payload_of_a_sparse_quantised_array_by_hand() -> None:
     assert received.wire_bits == 10 * (8 + 10) + (8 + 2) + 2 * 32
 
 
+@pytest.mark.slow
 @tried(60)
 @given(
     levels=st.sampled_from([2, 4, 16, 256]),

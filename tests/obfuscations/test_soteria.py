@@ -53,6 +53,7 @@ def test_the_pruned_columns_have_the_largest_ratio_of_size_and_slope(layer: str,
     assert received.wire_bits == 32 * (entries - gone) + whole.tensors[name].numel()  # a bitmap of the positions
 
 
+@pytest.mark.slow
 def test_entries_that_are_zero_for_every_picture_are_pruned_last() -> None:
     """Behind ReLU an entry of zero has no slope either, and pruning it would hide nothing."""
     model = build_model("lenet", image_shape=(3, 8, 8), classes=4, seed=0)

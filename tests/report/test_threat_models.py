@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from instances import first_of_each
 from unveil.core.records import Trial
 from unveil.report import summarise
 from unveil.report.threat_models import threat_model_charts
@@ -48,7 +49,7 @@ def test_a_row_an_obfuscation_and_a_mark_an_attacker(trial: MakeTrial) -> None:
     assert "qsgd:levels=4, labels unknown: 20.7 dB" in " ".join(tips)
 
 
-@pytest.mark.parametrize("number", [4, 12, 24])
+@pytest.mark.parametrize("number", first_of_each([4, 12, 24]))
 def test_a_row_for_each_of_many_obfuscations_stays_inside_and_apart(trial: MakeTrial, number: int) -> None:
     long = [
         f"topk:density=0.{i:02d}+qsgd:levels=16,norm=max+mypackage.module.of.mine:Class:key=1" for i in range(number)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unveil.clients.pictures.decode import load_fitted, read_picture
@@ -19,6 +20,7 @@ from unveil.core.files import is_folder, quoted
 from unveil.core.types import Images
 
 BUILTIN = "builtin"
+KEPT = 64  # built-in pictures in memory, in one size or several
 
 BUILTIN_PICTURES = {
     "astronaut": "astronaut.png",
@@ -101,8 +103,9 @@ def load_pictures(
         )
     order = range(skip + count) if str(source) == BUILTIN else _choose(found.labels, skip + count, seed)
     chosen = order[skip:]
+    load = _load_builtin if str(source) == BUILTIN else load_fitted
     return Pictures(
-        images=torch.stack([load_fitted(found.files[index], (height, width), channels) for index in chosen]),
+        images=torch.stack([load(found.files[index], (height, width), channels) for index in chosen]),
         labels=torch.tensor([found.labels[index] for index in chosen]),
         class_names=found.class_names,
         notes=found.notes,
@@ -166,6 +169,12 @@ def _builtin() -> Listing:
     data = Path(skimage.__file__).parent / "data"
     files = [data / file for file in BUILTIN_PICTURES.values()]
     return Listing(files=files, labels=range(len(files)), class_names=tuple(BUILTIN_PICTURES))
+
+
+@lru_cache(maxsize=KEPT)
+def _load_builtin(path: Path, size: tuple[int, int], channels: int) -> Float[Tensor, "channels height width"]:
+    """Load a built-in picture as `load_fitted` does; it is decoded once for all clients that hold it."""
+    return load_fitted(path, size, channels)
 
 
 def _folder(path: Path) -> Path:
