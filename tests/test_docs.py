@@ -82,7 +82,7 @@ def test_contributing_lists_every_hook_and_where_it_is_called() -> None:
     hooks = {
         name: next((member for member in vars(protocol) if not member.startswith("_")), "")
         for name, protocol in vars(protocols).items()
-        if getattr(protocol, "_is_runtime_protocol", False) and protocol.__module__ == protocols.__name__
+        if getattr(protocol, "_is_runtime_protocol", False) and protocol.__module__.startswith(protocols.__name__)
     }
     assert listed == {name: member for name, member in hooks.items() if name not in kinds}
 

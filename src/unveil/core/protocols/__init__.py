@@ -1,0 +1,41 @@
+"""The protocols of local trainings, obfuscations, attacks and enhancers, and what an attacker knows."""
+
+from unveil.core.protocols.attacks import Attack, TakesRoughSteps, UsesLearnedPrior
+from unveil.core.protocols.enhancers import Enhancer, TrainedOnPictures
+from unveil.core.protocols.knowledge import Knowledge
+from unveil.core.protocols.obfuscations import EntryModel, HasEntryModels, MayRescale, Misfit, NeedsClient, Obfuscation
+from unveil.core.protocols.trainings import (
+    BufferSetting,
+    HasOrder,
+    LocalTraining,
+    MayAddNoise,
+    MayBeShortened,
+    SendsBuffers,
+    SmoothsLabels,
+    Trained,
+    smoothing_of,
+)
+
+__all__ = [
+    "Attack",
+    "BufferSetting",
+    "Enhancer",
+    "EntryModel",
+    "HasEntryModels",
+    "HasOrder",
+    "Knowledge",
+    "LocalTraining",
+    "MayAddNoise",
+    "MayBeShortened",
+    "MayRescale",
+    "Misfit",
+    "NeedsClient",
+    "Obfuscation",
+    "SendsBuffers",
+    "SmoothsLabels",
+    "TakesRoughSteps",
+    "Trained",
+    "TrainedOnPictures",
+    "UsesLearnedPrior",
+    "smoothing_of",
+]
