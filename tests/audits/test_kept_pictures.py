@@ -128,7 +128,7 @@ def test_a_trial_with_lost_pictures_is_run_again_and_this_is_said(
     with caplog.at_level(logging.WARNING):
         again = run(audit, tmp_path)
     assert len(attack.calls) == runs + 1
-    assert "pictures of 1 of 2 finished trials are missing or damaged; these trials are run again" in caplog.text
+    assert "pictures of 1 of 2 trials are missing or damaged; these trials are run again" in caplog.text
     assert [plain(trial) for trial in again] == [plain(trial) for trial in before]
     assert [plain(trial) for trial in read_trials(tmp_path)] == [plain(trial) for trial in before]
     assert {path: path.read_bytes() for path in files} == files

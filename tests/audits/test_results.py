@@ -18,7 +18,7 @@ from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.trial_pictures import save_pictures
 from unveil.core.errors import UsageError
 from unveil.core.reconstruction import Stop
-from unveil.core.records import ATTACK, FORMAT, Enhancement, Plausibility, ScoredOutcome, Trial
+from unveil.core.records import ATTACK, FORMAT, Enhancement, LayerChoice, Plausibility, ScoredOutcome, Trial
 
 SETTINGS: dict[str, Any] = {
     "attacks": ["rog"],
@@ -60,6 +60,37 @@ def a_trial(**changes: Any) -> Trial:
 def folder(tmp_path: Path) -> Path:
     prepare(tmp_path / "out", SETTINGS)
     return tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    ("settings", "cohort_of", "layers"),
+    [
+        ({"client": "a (cohort 4)", "cohort": "4", "obfuscation": "layers:send=no-conv1/fc"}, "a", ["conv1", "fc"]),
+        ({"client": "a (b) (cohort 12) 3", "cohort": "12", "obfuscation": "layers:send=last"}, "a (b) 3", ["last"]),
+        ({"client": "a (cohort 1)", "obfuscation": "layers:send=head+sign"}, "a", None),
+        ({"client": "a (cohort 4)", "obfuscation": "layers:send=no-all"}, "", None),
+        ({"client": "a", "cohort": "4", "obfuscation": "mine:layers:send=head"}, "", None),
+        ({"client": "a (cohort 4)", "cohort": "2", "obfuscation": "none"}, "", None),
+    ],
+)
+def test_facts_that_former_records_have_in_texts_alone_are_told_from_them(
+    folder: Path, settings: dict[str, str], cohort_of: str, layers: list[str] | None
+) -> None:
+    append(folder, a_trial(settings=settings))
+    record = json.loads(results(folder).read_text())
+    del record["cohort_of"], record["layers"]
+    results(folder).write_text(json.dumps(record) + "\n")
+    (trial,) = read_trials(folder)
+    assert trial.cohort_of == cohort_of
+    assert (trial.layers.named if trial.layers else None) == layers
+    assert trial.layers is None or trial.layers.kept_back == (layers == ["conv1", "fc"])
+
+
+def test_what_a_record_says_counts_and_not_its_texts(folder: Path) -> None:
+    settings = {"client": "a (cohort 4)", "cohort": "4", "obfuscation": "layers:send=head"}
+    trial = append(folder, a_trial(settings=settings, layers=LayerChoice(named=["b"], kept_back=True)))
+    assert read_trials(folder) == [trial]
+    assert trial.cohort_of == ""
 
 
 def results(folder: Path) -> Path:

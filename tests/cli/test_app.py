@@ -122,7 +122,8 @@ def test_a_report_says_that_pictures_are_lost_and_the_audit_makes_them_again(cal
     answer = call("report", "audits/audit")
     assert answer.code == 0
     assert answer.err == (
-        "Pictures of 1 of 2 trials are missing or damaged; the same `unveil audit` runs these trials again.\n"
+        "audits/audit: pictures of 1 of 2 trials are missing or damaged; the same `unveil audit` runs these trials "
+        "again\n"
     )
     assert call("audit", "audit.toml").code == 0
     assert call("report", "audits/audit").err == ""

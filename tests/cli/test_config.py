@@ -153,9 +153,10 @@ def test_cohorts_are_clients_of_one_table(tmp_path: Path) -> None:
         ("a (cohort 3) 1", 3, 6),
         ("a (cohort 3) 2", 3, 6),
     ]
+    assert [client.cohort_of for client in found] == ["a 1", "a 2", "a 1", "a 2"]
     assert len(torch.cat([client.images for client in found[2:]]).flatten(1).unique(dim=0)) == 12
     (one,) = load(write(tmp_path, text), ["client.0.cohort=3"]).clients
-    assert (one.name, one.cohort) == ("a", 3)
+    assert (one.name, one.cohort, one.cohort_of) == ("a", 3, "")
     assert torch.equal(one.images, found[2].images)
 
 

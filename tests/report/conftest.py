@@ -12,6 +12,7 @@ from unveil.core.guarantees import PrivacyStatement
 from unveil.core.reconstruction import Stop
 from unveil.core.records import ATTACK, ENHANCED, Enhancement, ScoredOutcome, Trial
 from unveil.obfuscations import parse as parse_obfuscation
+from unveil.obfuscations.layers import Layers
 
 MakeTrial = Callable[..., Trial]
 
@@ -45,11 +46,12 @@ def make_trial(
     psnr = [25.0, 26.0, 27.0, 28.0, 25.5, 26.5, 27.5, 24.5] if psnr is None else psnr
     ssim = [0.8] * len(psnr) if ssim is None else ssim
     files = [f"images/{number:02d}.png" for number in range(len(psnr))] if pictures else []
+    try:
+        parsed = parse_obfuscation(obfuscation)
+    except UsageError:
+        parsed = None
     if family is None:
-        try:
-            family = parse_obfuscation(obfuscation).family
-        except UsageError:
-            family = "unheard of"
+        family = parsed.family if parsed else "unheard of"
 
     def outcome(psnr: list[float], enhancement: Enhancement | None = None) -> ScoredOutcome:
         return ScoredOutcome(
@@ -94,6 +96,7 @@ def make_trial(
         outcomes={ATTACK: outcome(psnr)}
         if enhancement is None
         else {ATTACK: outcome(psnr if before is None else before), ENHANCED: outcome(psnr, enhancement)},
+        layers=parsed.choice if isinstance(parsed, Layers) else None,
         privacy=privacy or [],
         chance=chance or [],
         versions={"unveil": "0.1.0"},

@@ -13,8 +13,9 @@ MakeTrial = Callable[..., Trial]
 
 def of_cohort(trial: Trial, clients: int | str) -> Trial:
     """The trial of a cohort, named as an audit file with a list of numbers names it."""
-    settings = {**trial.settings, "client": f"{trial.settings['client']} (cohort {clients})"}
-    return replace(trial, settings=settings if clients == 1 else {**settings, "cohort": str(clients)})
+    name = trial.settings["client"]
+    settings = {**trial.settings, "client": f"{name} (cohort {clients})"}
+    return replace(trial, cohort_of=name, settings=settings if clients == 1 else {**settings, "cohort": str(clients)})
 
 
 def test_a_line_for_each_size_and_a_mark_for_each_obfuscation(trial: MakeTrial) -> None:
@@ -46,7 +47,9 @@ def test_one_size_has_no_chart(trial: MakeTrial) -> None:
 
 def test_batches_have_a_chart_each(trial: MakeTrial) -> None:
     trials = [
-        replace(made, settings={**made.settings, "client": f"{made.settings['client']} {batch}"})
+        replace(
+            made, cohort_of=f"demo {batch}", settings={**made.settings, "client": f"{made.settings['client']} {batch}"}
+        )
         for batch in (1, 2)
         for made in (of_cohort(trial(), clients) for clients in (1, 2))
     ]

@@ -281,7 +281,8 @@ def test_several_choices_of_layers_have_a_table(folder: Path, trial: MakeTrial) 
 
 def test_several_sizes_of_a_cohort_have_a_chart(folder: Path, trial: MakeTrial) -> None:
     made = trial()
-    larger = dataclasses.replace(made, settings={**made.settings, "client": "demo (cohort 4)", "cohort": "4"})
+    settings = {**made.settings, "client": "demo (cohort 4)", "cohort": "4"}
+    larger = dataclasses.replace(made, settings=settings, cohort_of="demo")
     _, page = read(folder, [made, larger])
     assert "What the mean over several clients hides" in page
     assert "4 clients, 8 pictures" in page

@@ -14,7 +14,8 @@ from unveil.audits.folder_settings import SETTINGS, joined, read_settings, unlik
 from unveil.audits.noting import note_runs, read_runs
 from unveil.audits.order import in_order
 from unveil.audits.results import append, prepare, read_trials, trial_key
-from unveil.audits.trial_pictures import copy_pictures, is_whole
+from unveil.audits.trial_pictures import copy_pictures, whole_trials
+from unveil.core.circumstances import used
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import is_folder, make_folder, shown
 from unveil.core.locks import locked
@@ -99,16 +100,7 @@ def _trials_of(folders: Sequence[Path]) -> dict[str, _Found]:
     """The finished trials of all folders by key, without those whose pictures are missing or damaged."""
     found: dict[str, _Found] = {}
     for folder in folders:
-        trials = read_trials(folder)
-        whole = [trial for trial in trials if is_whole(folder, trial)]
-        if lost := len(trials) - len(whole):
-            log.warning(
-                "%s: pictures of %d of %d trials are missing or damaged; these trials are left out",
-                shown(folder),
-                lost,
-                len(trials),
-            )
-        for trial in whole:
+        for trial in whole_trials(folder, read_trials(folder), fate="these trials are left out"):
             key = trial_key(trial.settings, trial.seed)
             if key in found:
                 _refuse_other_scores(found[key], _Found(folder=folder, trial=trial))
@@ -136,8 +128,7 @@ def _scores(trial: Trial) -> str:
 
 def _announce_other_versions(trials: Sequence[Trial]) -> None:
     """Log a warning that names the versions and circumstances in which the trials differ."""
-    names = dict.fromkeys(name for trial in trials for name in trial.versions)
-    values = {name: sorted({trial.versions.get(name, "not set") for trial in trials}) for name in names}
+    values = used(trial.versions for trial in trials)
     if differing := [f"{name} {' and '.join(some)}" for name, some in values.items() if len(some) > 1]:
         log.warning(
             "not all trials were computed alike (%s), which can change scores by more than the last digits",

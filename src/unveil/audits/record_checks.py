@@ -38,6 +38,8 @@ def refuse_nonsense(trial: Trial) -> None:
         *trial.versions.values(),
         trial.family,
         trial.without_noise,
+        trial.cohort_of,
+        *(trial.layers.named if trial.layers else ()),
     ):
         _check_text(text)
     for name in (*trial.metrics, *trial.blind):

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from unveil.audits.folder_settings import SETTINGS, settings_after
+from unveil.audits.former_records import completed
 from unveil.audits.record_checks import refuse_nonsense
 from unveil.audits.trial_pictures import IMAGES, named_pictures, saved
 from unveil.core.errors import UsageError, nearest, writing
@@ -127,7 +128,7 @@ def _parse(path: Path, number: int, line: bytes) -> Trial:
         _refuse_other_format(where, record)
         if isinstance(record, dict) and (unknown := [key for key in record if key not in known]):
             raise UsageError(f"{where}: unknown key {quoted(unknown[0])}; {nearest(unknown[0][:60], known)}; {fix}")
-        trial: Trial = _TRIAL.validate_python(record)
+        trial: Trial = _TRIAL.validate_python(completed(record))
     except ValidationError as error:
         first = error.errors()[0]
         what = shown(".".join(map(str, first["loc"])) or "the line")

@@ -13,7 +13,7 @@ from unveil.audits.noting import note_run
 from unveil.audits.progress import AuditProgress, Board
 from unveil.audits.results import append, prepare, read_trials, trial_key
 from unveil.audits.task import Runnable
-from unveil.audits.trial_pictures import is_whole
+from unveil.audits.trial_pictures import whole_trials
 from unveil.core.circumstances import changed
 from unveil.core.errors import writing
 from unveil.core.files import make_folder, shown
@@ -83,13 +83,5 @@ def _announce_other_circumstances(folder: Path, kept: Iterable[Trial], now: Mapp
 
 def _kept(folder: Path) -> dict[str, Trial]:
     """The finished trials of a folder by key, without those whose pictures are missing or damaged."""
-    trials = {trial_key(trial.settings, trial.seed): trial for trial in read_trials(folder)}
-    whole = {key: trial for key, trial in trials.items() if is_whole(folder, trial)}
-    if len(whole) < len(trials):
-        log.warning(
-            "%s: pictures of %d of %d finished trials are missing or damaged; these trials are run again",
-            shown(folder),
-            len(trials) - len(whole),
-            len(trials),
-        )
-    return whole
+    whole = whole_trials(folder, read_trials(folder), fate="these trials are run again")
+    return {trial_key(trial.settings, trial.seed): trial for trial in whole}

@@ -29,6 +29,7 @@ from unveil.core.watch import Watch
 from unveil.enhancers.consistency import from_labels, refuse_seen
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.alignment import align
+from unveil.obfuscations.layers import Layers
 from unveil.privacy.statements import privacy_statements
 from unveil.privacy.terms import PrivacyTerms
 
@@ -149,6 +150,8 @@ def run_trial(
         losses=thinned(outcome.attack.losses),
         blind=blind,
         outcomes=results,
+        cohort_of=client.cohort_of,
+        layers=obfuscation.choice if isinstance(obfuscation, Layers) else None,
         without_noise="" if (bare := client.without_noise()) is None else str(bare.training),
         privacy=privacy_statements(client.training, obfuscation, len(originals), privacy),
         chance=list(chance),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from unveil.core.types import Images
 IMAGES = "images"
 LARGEST = 128 * MIB  # of one picture, which is read whole; one of 40 million pixels in colour has less
 PNG_BEGIN, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+log = logging.getLogger(__name__)
 AGAIN = "delete it and run the audit again"
 
 
@@ -97,14 +99,25 @@ def named_pictures(trial: Trial) -> Iterator[str]:
             yield from outcome.enhancement.prior_only
 
 
-def is_whole(folder: Path, trial: Trial) -> bool:
-    """Return whether every picture that a trial names is in the folder, as it was written.
+def whole_trials(folder: Path, trials: Sequence[Trial], *, fate: str) -> list[Trial]:
+    """Return the trials whose pictures are all there as they were written, and log a warning if there are others.
 
     Args:
         folder: The results folder.
-        trial: A trial of it. One without checksums was written before there were any; its pictures need only have the
-            beginning and the end of a PNG.
+        trials: Trials of it. Of one without checksums, which was written before there were any, pictures need only have
+            the beginning and the end of a PNG.
+        fate: What becomes of the others, for the warning.
     """
+    whole = [trial for trial in trials if is_whole(folder, trial)]
+    if lost := len(trials) - len(whole):
+        log.warning(
+            "%s: pictures of %d of %d trials are missing or damaged; %s", shown(folder), lost, len(trials), fate
+        )
+    return whole
+
+
+def is_whole(folder: Path, trial: Trial) -> bool:
+    """Return whether every picture that a trial names is in the folder as it was written; see `whole_trials`."""
     return all(_is_whole(folder, path, trial.checksums.get(path)) for path in named_pictures(trial))
 
 

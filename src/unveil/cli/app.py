@@ -117,17 +117,12 @@ def report(folder: Path) -> None:
     from unveil.audits.folder_settings import SETTINGS, read_settings
     from unveil.audits.order import in_order
     from unveil.audits.results import read_trials
-    from unveil.audits.trial_pictures import is_whole
+    from unveil.audits.trial_pictures import whole_trials
 
     trials = read_trials(folder)
     if os.path.lexists(folder / SETTINGS):
         trials = in_order(trials, read_settings(folder, fix="give the --out folder of an audit"))
-    if lost := sum(not is_whole(folder, trial) for trial in trials):
-        say(
-            f"Pictures of {lost} of {len(trials)} trials are missing or damaged; the same `unveil audit` runs these "
-            "trials again.",
-            err=True,
-        )
+    whole_trials(folder, trials, fate="the same `unveil audit` runs these trials again")  # for its warning
     present(folder, trials, as_json=False)
 
 

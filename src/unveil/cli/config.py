@@ -220,9 +220,10 @@ def read_metrics(table: MetricsTable, folder: Path) -> MetricSelection:
 def _client(number: int, place: int, cohort: int, table: ClientTable, folder: Path, audit: AuditTable) -> Client:
     """The cohort of batch `place` of table `number`, both from 0; files are relative to the audit file."""
     where = f"client.{number}"
-    name = f"{table.name} (cohort {cohort})" if isinstance(table.cohort, list) else table.name
+    size = f" (cohort {cohort})" if isinstance(table.cohort, list) else ""
+    batch = "" if table.batches == 1 else f" {place + 1}"
     client = make_client(
-        name=name if table.batches == 1 else f"{name} {place + 1}",
+        name=f"{table.name}{size}{batch}",
         model=read_model(f"{where}.model", table.model),
         images=_images(table, folder),
         size=read_size(f"{where}.size", table.size),
@@ -243,7 +244,7 @@ def _client(number: int, place: int, cohort: int, table: ClientTable, folder: Pa
         cohort=cohort,
     )
     # Results show the folder as the audit file writes it, not the full path on this machine.
-    return dataclasses.replace(client, source=table.images)
+    return dataclasses.replace(client, source=table.images, cohort_of=f"{table.name}{batch}" if size else "")
 
 
 def _cohorts(where: str, given: Any) -> list[int]:

@@ -79,6 +79,7 @@ class Client:
         fit: How well the model fits the batch before the attack; None if that was not looked at.
         cohort: Number of clients of whose updates the server sees only the mean, at least 1. The pictures are those of
             all of them, one client's after the other's, and `training` is that of all (`clients.cohort.of_cohort`).
+        cohort_of: Name that it shares with cohorts of other sizes, for results; empty where there are none.
 
     Raises:
         UsageError: Pictures or labels have another shape or type, pixels are not in [0, 1], labels are out of range, or
@@ -101,6 +102,7 @@ class Client:
     notes: tuple[str, ...] = ()
     fit: BatchFit | None = None
     cohort: int = 1
+    cohort_of: str = ""
 
     def __post_init__(self) -> None:
         who = f"client {self.name!r}"

@@ -6,7 +6,7 @@ that, because its path through what the update leaves open is chaotic; docs/resu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 NAMES = ("processor", "bfloat16", "threads", "float32 products", "tf32", "device", "torch")
 """Keys of `Trial.versions` with which scores change."""
@@ -27,6 +27,20 @@ def changed(before: Sequence[Mapping[str, str]], now: Mapping[str, str]) -> str:
     return "; ".join(found)
 
 
-def differing(versions: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the names in which trials were computed differently."""
-    return [name for name in NAMES if len({v[name] for v in versions if name in v}) > 1]
+def used(versions: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
+    """Return each name with all its values, sorted.
+
+    Args:
+        versions: The `versions` of trials; a trial may lack a name.
+    """
+    found: dict[str, set[str]] = {}
+    for one in versions:
+        for name, value in one.items():
+            found.setdefault(name, set()).add(value)
+    return {name: sorted(values) for name, values in found.items()}
+
+
+def differing(versions: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return the names of `NAMES` in which trials were computed differently."""
+    found = used(versions)
+    return [name for name in NAMES if len(found.get(name, ())) > 1]

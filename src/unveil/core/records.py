@@ -60,6 +60,19 @@ class Plausibility:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerChoice:
+    """Which layers of the network a client sends, where nothing else changes the update.
+
+    Args:
+        named: Parameters, modules or words as in the obfuscation `layers`, such as `head`.
+        kept_back: Whether everything but these is sent, instead of these alone.
+    """
+
+    named: list[str]
+    kept_back: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoredOutcome:
     """The scores of one set of reconstructions; lists have one value for each picture, in batch order.
 
@@ -115,6 +128,9 @@ class Trial:
             nothing is clipped, no noise is added, and nobody asked.
         without_noise: SPEC of the same local training without noise, whose update is the baseline; empty if the local
             training adds none.
+        cohort_of: Name that the client shares with cohorts of other sizes of the same table of the audit file; empty
+            where the table gives one size.
+        layers: The choice of layers, where the obfuscation is nothing else; None otherwise.
         chance: For each picture the probability of being found first in the gallery by somebody who knows its label and
             has no update; empty without decoys of the same source.
         metrics: Metric name -> its title, unit, digits and direction, for a reader who does not have the metric.
@@ -139,6 +155,8 @@ class Trial:
     checksums: Mapping[str, str] = field(default_factory=dict)
     privacy: list[PrivacyStatement] = field(default_factory=list)
     without_noise: str = ""
+    cohort_of: str = ""
+    layers: LayerChoice | None = None
     chance: list[float] = field(default_factory=list)
     metrics: Mapping[str, MetricFacts] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unveil.core.circumstances import used
 from unveil.core.files import shown
 from unveil.core.foreign_settings import tables_of
 from unveil.core.records import Trial
@@ -150,19 +151,10 @@ def _differences(settings: Mapping[str, Any], before: Mapping[str, Any]) -> Iter
 
 def _versions(trials: Sequence[Trial], before: Sequence[Trial]) -> Iterator[str]:
     """The versions, and what else the trials say of the machine, that are different."""
-    now, then = _used(trials), _used(before)
+    now, then = (used(trial.versions for trial in some) for some in (trials, before))
     for key in dict.fromkeys([*now, *then]):
         if now.get(key) != then.get(key):
             yield f"{key} was {listed(then.get(key, ['absent']))}, is {listed(now.get(key, ['absent']))}"
-
-
-def _used(trials: Sequence[Trial]) -> dict[str, list[str]]:
-    """Package -> its versions in some trials."""
-    found: dict[str, set[str]] = {}
-    for trial in trials:
-        for name, version in trial.versions.items():
-            found.setdefault(name, set()).add(version)
-    return {name: sorted(versions) for name, versions in found.items()}
 
 
 def _text(value: Any) -> str:

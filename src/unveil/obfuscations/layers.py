@@ -15,6 +15,7 @@ from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate
 from unveil.core.protocols import EntryModel, LocalTraining, Misfit, Obfuscation
+from unveil.core.records import LayerChoice
 from unveil.core.registry import spec_of
 from unveil.core.types import Block, Family, Tensors
 from unveil.core.update import Update
@@ -60,6 +61,11 @@ class Layers:
     def _words(self) -> list[str]:
         """What is named, without `no-`."""
         return self.send.removeprefix(NOT).split("/")
+
+    @property
+    def choice(self) -> LayerChoice:
+        """The choice as records keep it."""
+        return LayerChoice(named=self._words, kept_back=self.send.startswith(NOT))
 
     def __call__(self, update: Update, *, generator: Generator) -> Update:
         """Refuse: without the client's network it is not known what to send.

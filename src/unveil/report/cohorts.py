@@ -38,7 +38,7 @@ def cohort_charts(rows: Sequence[Row]) -> list[CohortChart]:
     for row in rows:
         if "psnr" in row.scores:
             _, *others = row.section
-            groups.setdefault((_without_cohort(row), *others), []).append(row)
+            groups.setdefault((row.cohort_of or row.client, *others), []).append(row)
     charts = []
     for (client, training, attack, enhancer, threat_model), members in groups.items():
         if len({row.cohort for row in members}) > 1:
@@ -58,11 +58,6 @@ def cohort_charts(rows: Sequence[Row]) -> list[CohortChart]:
                 )
             )
     return charts
-
-
-def _without_cohort(row: Row) -> str:
-    """The client's name in the audit file, with the number of its batch."""
-    return row.client.replace(f" (cohort {row.cohort})", "")
 
 
 def _size(row: Row) -> str:

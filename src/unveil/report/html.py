@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from unveil.core.circumstances import differing
+from unveil.core.circumstances import differing, used
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, write_whole
 from unveil.core.records import Trial
@@ -128,19 +128,11 @@ def render(
         notice=notice(trials),
         reproduce=reproduce,
         settings=settings,
-        versions=_versions(trials),
-        differing=differing([trial.versions for trial in trials]),
+        versions=[(name, ", ".join(values)) for name, values in used(trial.versions for trial in trials).items()],
+        differing=differing(trial.versions for trial in trials),
         wall=WALL,
         alpha=ALPHA,
     )
-
-
-def _versions(trials: Sequence[Trial]) -> list[tuple[str, str]]:
-    found: dict[str, dict[str, None]] = {}
-    for trial in trials:
-        for package, number in trial.versions.items():
-            found.setdefault(package, {})[number] = None
-    return [(package, ", ".join(numbers)) for package, numbers in found.items()]
 
 
 def _kept_runs(folder: Path) -> list[Run]:

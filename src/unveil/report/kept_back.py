@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unveil.core.records import LayerChoice
 from unveil.report.levels import Level
 from unveil.report.rows import Row
 from unveil.report.statistics import Interval, bootstrap_mean
 from unveil.report.worst import worst_rows
 
-SEND, NOT = "layers:send=", "no-"
-"""How a SPEC of the obfuscation `layers` begins, and how its setting does where it names what is kept back."""
-
 WORDS = {"all": "everything", "head": "the head", "last": "the last layer", "bias": "the biases"}
-"""Words of the setting that are no names of layers."""
+"""Words of `LayerChoice.named` that are no names of layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +62,7 @@ def kept_back(rows: Sequence[Row]) -> list[KeptBack]:
     """
     groups: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
-        if "psnr" in row.scores and (row.is_baseline or _is_choice(row)):
+        if "psnr" in row.scores and (row.is_baseline or row.layers):
             groups.setdefault((row.client, row.training, row.enhancer, row.threat_model), []).append(row)
     tables = []
     for (client, training, enhancer, threat_model), members in groups.items():
@@ -72,7 +70,7 @@ def kept_back(rows: Sequence[Row]) -> list[KeptBack]:
         whole = next((row for row in worst if row.is_baseline), None)
         if whole is None or whole.verdict.level not in (Level.LEAKS, Level.PARTLY):
             continue
-        choices = [choice for row in worst if not row.is_baseline and (choice := _choice(row, whole)) is not None]
+        choices = [choice for row in worst if row.layers and (choice := _choice(row, row.layers, whole)) is not None]
         if len(choices) > 1:
             tables.append(
                 KeptBack(
@@ -87,12 +85,7 @@ def kept_back(rows: Sequence[Row]) -> list[KeptBack]:
     return tables
 
 
-def _is_choice(row: Row) -> bool:
-    """Whether nothing but the choice of layers changes the update."""
-    return row.obfuscation.startswith(SEND) and "+" not in row.obfuscation
-
-
-def _choice(row: Row, whole: Row) -> Choice | None:
+def _choice(row: Row, layers: LayerChoice, whole: Row) -> Choice | None:
     """What a choice buys, paired by picture; None where no picture was scored in both rows."""
     ours, theirs = _above_nothing(row), _above_nothing(whole)
     differences = [value - ours[position] for position, value in theirs.items() if position in ours]
@@ -100,7 +93,7 @@ def _choice(row: Row, whole: Row) -> Choice | None:
         return None
     return Choice(
         row=row,
-        sent=_words(row.obfuscation),
+        sent=_words(layers),
         spared=1 - row.wire_bits / row.raw_bits if row.raw_bits else 0.0,
         bought=bootstrap_mean(differences),
     )
@@ -112,8 +105,7 @@ def _above_nothing(row: Row) -> dict[int, float]:
     return {at: max(value, score.null_best.get(at, value)) for at, value in score.by_picture.items()}
 
 
-def _words(obfuscation: str) -> str:
+def _words(layers: LayerChoice) -> str:
     """What a client sends, in words."""
-    send = obfuscation.removeprefix(SEND)
-    named = " and ".join(WORDS.get(word, word) for word in send.removeprefix(NOT).split("/"))
-    return f"all but {named}" if send.startswith(NOT) else f"only {named}"
+    named = " and ".join(WORDS.get(word, word) for word in layers.named)
+    return f"all but {named}" if layers.kept_back else f"only {named}"

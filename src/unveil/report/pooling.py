@@ -158,6 +158,8 @@ def _row(runs: list[_Run]) -> Row:
         privacy=tuple(first.trial.privacy),
         chance=tuple(first.trial.chance),
         cohort=_cohort(settings.get("cohort", "")),
+        cohort_of=first.trial.cohort_of,
+        layers=first.trial.layers,
         plausibility=first.outcome.plausibility,
         above=adjusted({name: list(score.contrasts) for name, score in scores.items()}),
     )

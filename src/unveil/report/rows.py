@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from unveil.core.guarantees import PrivacyStatement
 from unveil.core.reconstruction import Stop
-from unveil.core.records import BASELINE, Plausibility
+from unveil.core.records import BASELINE, LayerChoice, Plausibility
 from unveil.report.enhancer_gain import EnhancerGain
 from unveil.report.levels import UNJUDGED, Verdict
 from unveil.report.significance import Contrast
@@ -107,6 +107,8 @@ class Row:
         privacy: What is guaranteed of the update's differential privacy, as in `Trial`.
         chance: For each picture the probability of being found first without the update, as in `Trial`.
         cohort: Number of clients of whose updates the server sees only the mean.
+        cohort_of: Name that the client shares with cohorts of other sizes, as in `Trial`.
+        layers: The choice of layers, as in `Trial`.
         baseline: The row of the same attack without obfuscation; None if there is none, and for the baseline itself.
         cost: PSNR of the baseline minus PSNR of this row in dB, paired by picture; None without a baseline.
         verdict: The verdict; `summarise` sets it last, from the other fields.
@@ -144,6 +146,8 @@ class Row:
     privacy: tuple[PrivacyStatement, ...] = ()
     chance: tuple[float, ...] = ()
     cohort: int = 1
+    cohort_of: str = ""
+    layers: LayerChoice | None = None
     baseline: Row | None = None
     cost: Interval | None = None
     verdict: Verdict = UNJUDGED

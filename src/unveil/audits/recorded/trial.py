@@ -31,6 +31,7 @@ from unveil.core.watch import Watch
 from unveil.enhancers.consistency import refuse_seen
 from unveil.metrics import CATALOGUE as METRICS
 from unveil.metrics.alignment import align
+from unveil.obfuscations.layers import Layers
 
 
 def run_recorded_trial(
@@ -113,6 +114,7 @@ def run_recorded_trial(
                 plausibility=plausibility,
             )
         },
+        layers=known.choice if isinstance(known, Layers) else None,
         privacy=list(client.privacy),
         metrics={name: metric.facts for name, metric in metrics.items()},
         versions=versions_on(device),
