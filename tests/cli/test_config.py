@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from unveil.attacks import parse as parse_attack
+from unveil.audits.scoring import MetricSelection
 from unveil.cli.app import TEMPLATE, main
 from unveil.cli.config import load
 from unveil.cli.schema import RENAMED, AuditTable, ClientTable, MetricsTable, PrivacyTable
@@ -62,6 +63,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert [str(o) for o in audit.obfuscations] == ["none"]
     assert list(audit.seeds) == [0]
     assert list(map(str, audit.threat_models)) == ["everything known"]
+    assert audit.metrics == MetricSelection()
 
 
 def test_the_terms_of_privacy(tmp_path: Path) -> None:

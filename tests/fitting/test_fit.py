@@ -21,11 +21,12 @@ from unveil.enhancers.learned import Learned
 from unveil.enhancers.restorer import Restorer
 from unveil.fitting import fit as fitting
 from unveil.fitting.degrade import Degrader
-from unveil.fitting.fit import Fit, fit
+from unveil.fitting.fit import fit
 from unveil.fitting.generating import AuxiliaryClassifier, GeneratorTask, withheld
-from unveil.fitting.loop import CHECKPOINT, CURVE, Training, train
+from unveil.fitting.loop import CHECKPOINT, CURVE, train
 from unveil.fitting.losses import Critic
 from unveil.fitting.pairs import PICTURES, Pairs, make_pairs, produce
+from unveil.fitting.plan import Fit, Training
 from unveil.fitting.recipes import Recipe
 from unveil.fitting.restoring import RestorerTask, restore
 from unveil.fitting.sources import Source, apart_from, joined, parted, read_source

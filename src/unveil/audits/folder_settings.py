@@ -15,9 +15,9 @@ from pydantic_core import from_json
 
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, reason_of, shown
+from unveil.core.foreign_settings import NAME as SETTINGS
 from unveil.core.inside import read_inside
 
-SETTINGS = "audit.json"
 LARGEST = 64 * MIB  # of audit.json
 
 LISTS = ("obfuscations", "attacks", "seeds", "threat_models")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unveil.audits.folder_settings import SETTINGS, joined, read_settings, unlike
+from unveil.audits.folder_settings import joined, read_settings, unlike
 from unveil.audits.noting import note_runs, read_runs
 from unveil.audits.order import in_order
 from unveil.audits.results import append, prepare, read_trials, trial_key
@@ -18,6 +18,7 @@ from unveil.audits.trial_pictures import copy_pictures, whole_trials
 from unveil.core.circumstances import used
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import is_folder, make_folder, shown
+from unveil.core.foreign_settings import NAME as SETTINGS
 from unveil.core.locks import locked
 from unveil.core.records import Trial
 

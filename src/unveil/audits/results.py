@@ -21,12 +21,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from unveil.audits.folder_settings import SETTINGS, settings_after
+from unveil.audits.folder_settings import settings_after
 from unveil.audits.former_records import completed
 from unveil.audits.record_checks import refuse_nonsense
 from unveil.audits.trial_pictures import IMAGES, named_pictures, saved
 from unveil.core.errors import UsageError, nearest, writing
 from unveil.core.files import MIB, append_whole, make_folder, quoted, reason_of, shown, write_whole
+from unveil.core.foreign_settings import NAME as SETTINGS
 from unveil.core.inside import is_inside, read_inside
 from unveil.core.records import FORMAT, Trial
 

@@ -51,7 +51,8 @@ def load_question(path: Path, overrides: Sequence[str] = ()) -> Question:
         named = [attacks.parse(spec) for spec in table.attacks]
         if not named or len(set(map(str, named))) < len(named):
             raise UsageError('attacks: expected at least one, and each once; write attacks = ["unveil"]')
-        federation = _federation(table, path.parent)
+        metrics = read_metrics(table.metrics, path.parent)
+        federation = _federation(table, path.parent, decoys=metrics.decoys)
         attacked = federation.clients if table.attacked is None else table.attacked
         if attacked > federation.clients:
             raise UsageError(
@@ -60,7 +61,7 @@ def load_question(path: Path, overrides: Sequence[str] = ()) -> Question:
             )
         auditing = Auditing(
             attacks=named,
-            metrics=read_metrics(table.metrics, path.parent),
+            metrics=metrics,
             clients=attacked,
             controls=table.controls,
         )
@@ -72,10 +73,10 @@ def load_question(path: Path, overrides: Sequence[str] = ()) -> Question:
         )
 
 
-def _federation(table: AdviceTable, folder: Path) -> Federation:
+def _federation(table: AdviceTable, folder: Path, *, decoys: int) -> Federation:
     given = table.federation
     return make_federation(
-        _data(given, folder, decoys=table.metrics.decoys),
+        _data(given, folder, decoys=decoys),
         model=read_model("federation.model", given.model),
         clients=given.clients,
         batch=given.batch,

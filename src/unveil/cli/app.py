@@ -114,10 +114,11 @@ def report(folder: Path) -> None:
 
     DIR is the results folder of an audit, finished or not.
     """
-    from unveil.audits.folder_settings import SETTINGS, read_settings
+    from unveil.audits.folder_settings import read_settings
     from unveil.audits.order import in_order
     from unveil.audits.results import read_trials
     from unveil.audits.trial_pictures import whole_trials
+    from unveil.core.foreign_settings import NAME as SETTINGS
 
     trials = read_trials(folder)
     if os.path.lexists(folder / SETTINGS):

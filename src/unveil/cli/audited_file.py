@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 import click
 
-from unveil.audits.folder_settings import SETTINGS
 from unveil.audits.noting import read_runs
 from unveil.cli.auditing import audit
 from unveil.cli.config import LARGEST
 from unveil.core.errors import UsageError
 from unveil.core.files import is_regular, read_bytes
+from unveil.core.foreign_settings import NAME as SETTINGS
 from unveil.core.inside import is_inside
 from unveil.gate.places import Place, located
 from unveil.obfuscations import CATALOGUE

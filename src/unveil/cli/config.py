@@ -14,7 +14,7 @@ from unveil.audits.audit import Audit
 from unveil.audits.controls import ANOTHER
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import ThreatModel
-from unveil.cli.schema import AuditTable, ClientTable, MetricsTable, checked, quoted, refuse_renamed
+from unveil.cli.schema import ClientTable, MetricsTable, checked, given, quoted, refuse_renamed
 from unveil.clients import training
 from unveil.clients.client import Client
 from unveil.clients.making import make_client
@@ -47,9 +47,12 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     data = overridden(path, overrides, variant)
     with naming(source_of(path, overrides)), modules_beside(path.parent):
         table = checked(data)
+        metrics = read_metrics(table.metrics, path.parent)
         return Audit(
             clients=[
-                _client(number, place, cohort, client, path.parent, table)
+                _client(
+                    number, place, cohort, client, path.parent, decoys=metrics.decoys, others=ANOTHER in table.controls
+                )
                 for number, client in enumerate(table.client)
                 for cohort in _cohorts(f"client.{number}.cohort", client.cohort)
                 for place in range(client.batches)
@@ -58,11 +61,11 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
             attacks=[_attack(number, settings) for number, settings in enumerate(table.attack)],
             seeds=table.seeds,
             threat_models=[ThreatModel.parse(words) for words in table.threat_models],
-            metrics=read_metrics(table.metrics, path.parent),
+            metrics=metrics,
             controls=table.controls,
             enhancer=_enhancer(table.enhancer, path.parent),
             author=table.author,
-            privacy=None if table.privacy is None else PrivacyTerms(**vars(table.privacy)),
+            privacy=None if table.privacy is None else PrivacyTerms(**given(table.privacy)),
         )
 
 
@@ -207,7 +210,7 @@ def _enhancer(name: str, folder: Path) -> Enhancer | None:
 
 def read_metrics(table: MetricsTable, folder: Path) -> MetricSelection:
     """The selection of metrics; files are relative to the folder of the audit file."""
-    settings = {item.name: getattr(table, item.name) for item in dataclasses.fields(table)}
+    settings = given(table)
     if table.lpips_weights not in (None, DOWNLOAD):
         settings["lpips_weights"] = beside(folder, str(table.lpips_weights))
     settings["others"] = tuple(table.others)
@@ -217,7 +220,9 @@ def read_metrics(table: MetricsTable, folder: Path) -> MetricSelection:
     return MetricSelection(**settings)
 
 
-def _client(number: int, place: int, cohort: int, table: ClientTable, folder: Path, audit: AuditTable) -> Client:
+def _client(
+    number: int, place: int, cohort: int, table: ClientTable, folder: Path, *, decoys: int, others: bool
+) -> Client:
     """The cohort of batch `place` of table `number`, both from 0; files are relative to the audit file."""
     where = f"client.{number}"
     size = f" (cohort {cohort})" if isinstance(table.cohort, list) else ""
@@ -237,8 +242,8 @@ def _client(number: int, place: int, cohort: int, table: ClientTable, folder: Pa
         labels_csv=None if table.labels_csv is None else beside(folder, table.labels_csv),
         gallery=None if table.gallery is None else beside(folder, table.gallery),
         seed=table.seed,
-        decoys=audit.metrics.decoys,
-        others=ANOTHER in audit.controls,
+        decoys=decoys,
+        others=others,
         place=place,
         batches=table.batches,
         cohort=cohort,

@@ -5,36 +5,36 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from unveil.cli.options import SEED
+from unveil.cli.options import SEED, field_option
 from unveil.cli.presenting import INTERRUPTED
 from unveil.cli.terminal import console, say
+from unveil.fitting.plan import Fit, Setting
+
+FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("sources", metavar="PICTURES...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--setting", type=click.Choice(["faithful", "sharp", "semantic"]), default="faithful", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="File of weights.  [default: WORK/SETTING.safetensors]")
-@click.option("--work", type=click.Path(path_type=Path), default="fits", show_default=True, help="Pairs, checkpoints.")
-@click.option("--clients", default=400, show_default=True, help="Simulated clients of 16 pictures, attacked for pairs.")
-@click.option("--steps", default=20_000, show_default=True, help="Training steps.")
-@click.option("--lr", default=4e-4, show_default=True, help="Learning rate.")
-@click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option(
-    "--evaluate",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Pictures that must not be among them; give it once for each folder or file.",
+@click.argument("sources", metavar="PICTURES...", nargs=-1, required=True, type=FILE)
+@click.option("--setting", type=click.Choice(get_args(Setting)), default="faithful", show_default=True)
+@click.option("--out", type=FILE, help="File of weights.  [default: WORK/SETTING.safetensors]")
+@click.option("--work", type=FILE, default="fits", show_default=True, help="Pairs, checkpoints.")
+@field_option(Fit, "clients", help="Simulated clients of 16 pictures, attacked for pairs.")
+@field_option(Fit, "steps", help="Training steps.")
+@field_option(Fit, "lr", help="Learning rate.")
+@field_option(Fit, "seed", type=SEED)
+@field_option(
+    Fit, "evaluate", type=FILE, help="Pictures that must not be among them; give it once for each folder or file."
 )
-@click.option("--leave-out", is_flag=True, help="Train without the pictures that are for evaluation too.")
-@click.option("--begin", type=click.Path(path_type=Path), help="Weights to go on from.")
-@click.option("--pairs", multiple=True, type=click.Path(path_type=Path), help="Pairs of an earlier training, used too.")
-@click.option("--size", default=128, show_default=True, help="Height and width of a folder's pictures.")
-@click.option("--licence", default="not given", help="Of the pictures, for the model card.")
-@click.option("--lpips-weights", type=click.Path(path_type=Path), help="AlexNet, for semantic; or: download.")
+@field_option(Fit, "leave_out", help="Train without the pictures that are for evaluation too.")
+@field_option(Fit, "begin", type=FILE, help="Weights to go on from.")
+@field_option(Fit, "pairs", type=FILE, help="Pairs of an earlier training, used too.")
+@field_option(Fit, "size", help="Height and width of a folder's pictures.")
+@field_option(Fit, "licence", help="Of the pictures, for the model card.")
+@field_option(Fit, "lpips_weights", type=FILE, help="AlexNet, for semantic; or: download.")
 def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, **settings: Any) -> None:
     """Train an enhancer on PICTURES.
 
@@ -45,7 +45,6 @@ def fit(sources: tuple[Path, ...], work: Path, out: Path | None, setting: str, *
 
     click.get_current_context().with_resource(terminated_as_interrupted())
     from unveil.cli.progress import fitting_shown
-    from unveil.fitting.fit import Fit
     from unveil.fitting.fit import fit as train
 
     work = work / setting

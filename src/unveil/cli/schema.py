@@ -77,26 +77,29 @@ class ClientTable:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsTable:
-    """`[metrics]`; see `MetricSelection` for what each means. Files are relative to the TOML file."""
+    """`[metrics]`; see `MetricSelection` for what each means, and for the default of a key that is None.
+
+    Files are relative to the TOML file.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     lpips_weights: str | None = None
     classifier: str | None = None
-    top: AtLeastOne = 5
-    probability: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    decoys: AtLeastZero = 0
-    distance: Distance = "pixels"
+    top: AtLeastOne | None = None
+    probability: Annotated[float, Field(ge=0, lt=1)] | None = None
+    decoys: AtLeastZero | None = None
+    distance: Distance | None = None
     others: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyTable:
-    """`[privacy]`; see `PrivacyTerms` for what each means."""
+    """`[privacy]`; see `PrivacyTerms` for what each means, and for the default of a key that is None."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    delta: float = 1e-5
-    rounds: AtLeastOne = 1
-    sampling: Sampling = "all"
+    delta: float | None = None
+    rounds: AtLeastOne | None = None
+    sampling: Sampling | None = None
     dataset: AtLeastOne | None = None
     adjacency: Adjacency | None = None
     claimed_epsilon: float | None = None
@@ -134,6 +137,11 @@ class AuditTable:
 
 SECTIONS: Mapping[str, type] = {"client": ClientTable, "metrics": MetricsTable, "privacy": PrivacyTable}
 """Key of the whole file -> the table that it has."""
+
+
+def given(table: MetricsTable | PrivacyTable) -> dict[str, Any]:
+    """The keys of a table that the file has, with their values."""
+    return {name: value for name, value in vars(table).items() if value is not None}
 
 
 def checked(data: dict[str, Any]) -> AuditTable:

@@ -1,9 +1,11 @@
-"""Lists of an `audit.json`, which anybody may have written."""
+"""The file of a results folder that has its audit's settings, and the lists in it; anybody may have written it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+NAME = "audit.json"
 
 
 def list_of(settings: Mapping[str, Any], name: str) -> list[Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,15 +24,14 @@ from unveil.enhancers.weights import Network, load_weights, save_weights
 from unveil.fitting.card import as_markdown
 from unveil.fitting.degrade import Degrader
 from unveil.fitting.generating import AuxiliaryClassifier, GeneratorTask
-from unveil.fitting.loop import Training, TrainingTask, train
+from unveil.fitting.loop import TrainingTask, train
 from unveil.fitting.losses import Critic, alexnet_eyes, alexnet_likeness, lite0_likeness
 from unveil.fitting.pairs import pictures_of, produce
-from unveil.fitting.recipes import DESTRUCTION, RESTORATION, Recipe
+from unveil.fitting.plan import Fit, Setting, Training
 from unveil.fitting.restoring import RestorerTask
 from unveil.fitting.sources import Source, apart_from, joined, known_from, parted, read_source
 from unveil.fitting.store import PairStore
 
-Setting = Literal["faithful", "sharp", "semantic"]
 VICTIMS = 8  # random networks of the cheap degradation, for each size
 SMALL = 64  # largest side, in pixels, for which a generator is narrow
 NARROW, WIDE = (32, 56, 80), (64, 96, 128, 160)  # a generator's channels at each scale
@@ -48,65 +47,6 @@ LIMITS = (
     "Good for pictures like those it was trained on, rebuilt by attacks like those named above, of 32 to 256 pixels a "
     "side. What it adds is a guess from the training pictures, not evidence from an update."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """The plan of one training of an enhancer.
-
-    Args:
-        setting: `faithful`, `sharp` or `semantic`.
-        sources: Folders or .npz files of training pictures; the first gives the size.
-        work: Folder for pairs and checkpoints; a training that was interrupted continues from it.
-        out: The file of weights that is written; it ends in .safetensors.
-        clients: Number of simulated clients, whose pictures make the pairs.
-        steps: Number of training steps.
-        lr: Learning rate.
-        evaluate: Folders or .npz files of pictures for evaluation; training on one of them raises an error.
-        leave_out: Leave pictures for evaluation out of the training instead of raising an error.
-        begin: File of weights to train further; None to start from new weights.
-        pairs: Folders of pairs from an earlier training on these sources, which are used too.
-        size: Height and width in pixels to which a folder's pictures are brought.
-        seed: Seed of all randomness.
-        licence: Licence of the pictures, for the card.
-        lpips_weights: For `semantic`: a file of AlexNet's weights, which compare pictures; `download` to fetch them.
-        command: The command that started the training, for the card.
-
-    Raises:
-        UsageError: A setting is missing or out of its range.
-    """
-
-    setting: Setting
-    sources: Sequence[Path]
-    work: Path
-    out: Path
-    clients: int = 400
-    steps: int = 20_000
-    lr: float = 4e-4
-    evaluate: Sequence[Path] = ()
-    leave_out: bool = False
-    begin: Path | None = None
-    pairs: Sequence[Path] = ()
-    size: int = 128
-    seed: int = 0
-    licence: str = "not given"
-    lpips_weights: Path | None = None
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.sources:
-            raise UsageError("fit: expected at least one source of pictures; give a folder or an .npz")
-        if self.clients < 2 and not (self.pairs and self.clients == 0):
-            raise UsageError(f"fit: expected at least 2 clients (or 0 with --pairs), got {self.clients}; 400 is usual")
-        if self.setting == "semantic" and self.lpips_weights is None:
-            raise UsageError("fit: a semantic enhancer is trained with AlexNet's eyes; give --lpips-weights FILE")
-        if self.out.suffix != ".safetensors":
-            raise UsageError(f"fit: expected --out to end in .safetensors, got {self.out.name!r}; rename it")
-        Training(steps=self.steps, lr=self.lr, seed=self.seed)
-
-    def recipes(self, side: int) -> Sequence[Recipe]:
-        """Return the recipes of simulated clients for pictures of `side` x `side` pixels; each client follows one."""
-        return (replace(DESTRUCTION, sizes=(side,)),) if self.setting == "semantic" else RESTORATION
 
 
 OnProgress = Callable[[str, int, int, Mapping[str, float]], None]

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,7 @@ from torch.nn import Module
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import append_whole, write_whole
 from unveil.core.pixels import png_of
+from unveil.fitting.plan import Training
 
 CHECKPOINT, CURVE = "checkpoint.pt", "curve.jsonl"
 KEEP = 0.999  # share of the running average that each step keeps, once 9000 steps are done
@@ -54,36 +55,6 @@ class TrainingTask(Protocol):
             Scores by name, and a picture in [0, 1] for a person to look at.
         """
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """The schedule of a training.
-
-    Args:
-        steps: Number of steps, each on one batch.
-        lr: Highest learning rate. The rate rises over the first 100 steps, and a cosine lowers it to 1/50 at the end.
-        every: Steps between two validations, each of which writes a checkpoint too.
-        seed: Seed of the batches.
-        of: Text that names the initial weights and the training data; a checkpoint with another text is refused.
-
-    Raises:
-        UsageError: A value is out of its range.
-    """
-
-    steps: int
-    lr: float = 4e-4
-    every: int = 500
-    seed: int = 0
-    of: str = ""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.every < 1:
-            raise UsageError(f"fit: expected at least 1 step, got {self.steps} with a look every {self.every}")
-        if not self.lr > 0:
-            raise UsageError(f"fit: expected lr > 0, got {self.lr:g}; 0.0004 is usual")
-        if self.seed < 0:
-            raise UsageError(f"fit: expected a seed >= 0, got {self.seed}")
 
 
 OnStep = Callable[[int, Mapping[str, float]], None]

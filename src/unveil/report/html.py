@@ -9,6 +9,7 @@ from pathlib import Path
 from unveil.core.circumstances import differing, used
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, write_whole
+from unveil.core.foreign_settings import NAME as SETTINGS
 from unveil.core.records import Trial
 from unveil.core.runs import LARGEST, Run, decoded
 from unveil.core.runs import NAME as RUNS
@@ -35,7 +36,6 @@ from unveil.report.wall import WALL, content_of, examples, looked_at
 from unveil.report.worst import has_overview, worst_rows
 
 NAME = "report.html"
-SETTINGS = "audit.json"
 TEMPLATE = "report.html.j2"
 SHOWN = 4 * MIB  # largest settings file that the page shows
 
