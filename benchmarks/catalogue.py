@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks import (
+    advice,
     beyond,
     bounds,
     doctor,
@@ -35,6 +36,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
         *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
-        *(rounding, flower),
+        *(rounding, flower, advice),
     )
 }

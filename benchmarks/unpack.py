@@ -1,9 +1,10 @@
-"""Unpack the research pictures into folders that an audit file can name, for `studies/false_sense.toml`.
+"""Unpack the research pictures into folders that an audit file can name, for `false_sense.toml` and `advice.toml`.
 
     python -m benchmarks.unpack [--data DIR] [--anchor DIR] [--to studies/pictures]
 
-Makes `caltech` (test split, 99 classes), `imagenet` (one picture a class, 700 classes) and `published` (the 16 pictures
-of ROG's published batch), a sub-folder a class. They are research data: the folder is not kept in the repository.
+Makes `caltech` (test split, 99 classes), `imagenet` (one picture a class, 700 classes), `published` (the 16 pictures of
+ROG's published batch), `cifar10` and `cifar10-others` (a half of the training pictures each) and `cifar10-test`, a
+sub-folder a class. They are research data: the folder is not kept in the repository.
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ def main() -> int:
         args.to / "imagenet",
         ((names[int(label)], Image.fromarray(p)) for label, p in zip(labels, pictures, strict=True)),
     )
+    for name, folder, half in (
+        ("cifar10_train15k.npz", "cifar10", 0),
+        ("cifar10_train15k.npz", "cifar10-others", 1),
+        ("cifar10_test4k.npz", "cifar10-test", None),
+    ):
+        pictures, labels, classes, _ = read(args.data, name)
+        chosen = [i for i in range(len(labels)) if half is None or i % 2 == half]  # each class is in both halves
+        put(args.to / folder, ((classes[int(labels[i])], Image.fromarray(pictures[i])) for i in chosen))
     facts: dict[str, Any] = json.loads((args.anchor / "anchor.json").read_text())
     put(
         args.to / "published",

@@ -108,3 +108,12 @@ def test_the_same_clients_are_left_out_of_an_audit_made_anew(asked: Question) ->
     clients = [client["name"] for client in audit.settings()["clients"]]
     assert clients == ["client 2, start", "client 2, middle after sign"]
     assert audit.settings()["seeds"] == [1]
+
+
+def test_only_the_metrics_of_one_client_are_kept(asked: Question) -> None:
+    run = train(asked.federation, parse("sign"), seed=0)
+    built: dict[str, Any] = {}
+    for audit in audit_of(asked.federation, [run], parse("sign"), asked.auditing).audits:
+        for task in audit.tasks(built):
+            task.run(None)
+            assert list(built) == [task.settings["client"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -20,6 +20,7 @@ from unveil.audits.task import Task
 from unveil.audits.trial import refuse_unattackable
 from unveil.clients.client import Client, EvaluationSet
 from unveil.core.errors import UnattackableError
+from unveil.core.metric import Metric
 from unveil.core.protocols import Attack, Obfuscation
 from unveil.core.records import BASELINE
 
@@ -77,8 +78,9 @@ class Joined:
 
     def tasks(self) -> Iterator[Task]:
         """The trials of one audit after the other."""
+        built: dict[str, Mapping[str, Metric]] = {}
         for audit in self.audits:
-            yield from audit.tasks()
+            yield from audit.tasks(built)
 
     def unattackable(self) -> dict[str, str]:
         """Name of each client of which a trial has nothing to attack -> why; computes updates and attacks none."""

@@ -109,14 +109,18 @@ class Audit:
                 for rest in itertools.product(self.obfuscations, self.attacks, self.seeds):
                     yield client, threat_model, *rest
 
-    def tasks(self) -> Iterator[Task]:
-        """The trials, each ready to be run."""
-        by_client: dict[str, Mapping[str, Metric]] = {}  # built at a client's first trial, which takes seconds
+    def tasks(self, built: dict[str, Mapping[str, Metric]] | None = None) -> Iterator[Task]:
+        """The trials, each ready to be run.
+
+        Args:
+            built: Where the metrics of the client whose trials are run are kept; audits that are run as one share it.
+        """
+        built = {} if built is None else built  # at a client's first trial, which takes seconds
         for client, threat_model, obfuscation, attack, seed in self.trials():
             yield Task(
                 settings=settings_of(client, obfuscation, attack, threat_model, self.enhancer),
                 seed=seed,
-                run=partial(self._trial, client, threat_model, obfuscation, attack, seed, by_client),
+                run=partial(self._trial, client, threat_model, obfuscation, attack, seed, built),
             )
 
     def _trial(
@@ -126,18 +130,19 @@ class Audit:
         obfuscation: Obfuscation,
         attack: Attack,
         seed: int,
-        by_client: dict[str, Mapping[str, Metric]],
+        built: dict[str, Mapping[str, Metric]],
         watch: Watch | None,
     ) -> Trial:
-        if client.name not in by_client:
-            by_client[client.name] = self.metrics(client)
+        if client.name not in built:
+            built.clear()  # a gallery is large, and trials of one client follow each other
+            built[client.name] = self.metrics(client)
         return run_trial(
             client,
             obfuscation,
             attack,
             seed=seed,
             threat_model=threat_model,
-            metrics=by_client[client.name],
+            metrics=built[client.name],
             controls=self.controls,
             enhancer=self.enhancer,
             privacy=self.privacy,
