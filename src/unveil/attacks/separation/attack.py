@@ -24,6 +24,7 @@ from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, Stage, State
+from unveil.attacks.separation.suspected_copies import TryAsCopies, shortened
 from unveil.attacks.separation.tokens.gradients import NoTokensError
 from unveil.attacks.separation.tokens.several import DecodeTokens
 from unveil.attacks.separation.tokens.stage import ReadTokens
@@ -168,7 +169,7 @@ def scheduled(
     longer = [replace(stage, steps=stage.steps * LONGER) for stage in stages]
     return Schedule(
         tokens=tokens,
-        separated=(separate, *between),
+        separated=(separate, TryAsCopies(trial=shortened(stages)), *between),
         earlier=(earlier, *stages),
         peeled=(peel, *longer),
         matched=(KeepIfExplained(search=matched),),
