@@ -22,6 +22,7 @@ from unveil.attacks.separation.heads.head import NoHeadError, PooledError
 from unveil.attacks.separation.peeled import LONGER, PeelBatch
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
+from unveil.attacks.separation.smoothness import ChooseSmoothness
 from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, Stage, State
 from unveil.attacks.separation.suspected_copies import TryAsCopies, shortened
@@ -172,7 +173,7 @@ def scheduled(
         separated=(separate, TryAsCopies(trial=shortened(stages)), *between),
         earlier=(earlier, *stages),
         peeled=(peel, *longer),
-        matched=(KeepIfExplained(search=matched),),
+        matched=(KeepIfExplained(search=ChooseSmoothness(search=matched)),),
     )
 
 

@@ -12,11 +12,11 @@ from torch import Generator, Tensor
 
 from unveil.attacks.matching.regularisers import ColourVariation
 from unveil.attacks.separation.explained import LEAST, explained_share
-from unveil.attacks.separation.state import Problem, State, descend
+from unveil.attacks.separation.state import Problem, Stage, State, descend
 from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.batch import Batch
 from unveil.core.objectives import OBJECTIVES
-from unveil.core.protocols import HasEntryModels
+from unveil.core.protocols import HasEntryModels, Misfit
 from unveil.core.types import Images
 
 
@@ -59,8 +59,7 @@ class MatchUpdates:
     def __call__(self, problem: Problem, state: State) -> State:
         """Search the pictures; see `Stage`."""
         knowledge = problem.knowledge
-        name = "misfit" if isinstance(knowledge.obfuscation, HasEntryModels) else "cosine"
-        misfit = OBJECTIVES[name](problem.update, knowledge)
+        misfit = objective_of(problem)
         pixels = len(state.pictures) * state.pictures.shape[2] * state.pictures.shape[3]
         regulariser = ColourVariation(
             weight=self.smoothness / pixels, chroma=self.tuning.colour_weight, softness=self.tuning.edge_softness
@@ -95,7 +94,7 @@ class KeepIfExplained:
         search: The stage of the search.
     """
 
-    search: MatchUpdates
+    search: Stage
 
     @property
     def steps(self) -> int:
@@ -114,6 +113,12 @@ class KeepIfExplained:
             "That is a failed attack, and not evidence that nothing leaks."
         )
         return replace(searched, pictures=state.pictures, notes=(*searched.notes, note))
+
+
+def objective_of(problem: Problem) -> Misfit:
+    """Return the distance of a candidate update: the obfuscation's misfit if it has entry models, else the cosine."""
+    name = "misfit" if isinstance(problem.knowledge.obfuscation, HasEntryModels) else "cosine"
+    return OBJECTIVES[name](problem.update, problem.knowledge)
 
 
 def clouds(like: Images, *, generator: Generator) -> Images:
