@@ -16,6 +16,9 @@ FORMAT = 2
 BASELINE = "none"
 """The obfuscation of the baseline, which changes nothing; all other obfuscations are compared with it."""
 
+UNKNOWN = "unknown"
+"""Begins what settings say of the obfuscation or the training of a recorded update where it is not known."""
+
 ATTACK, ENHANCED = "attack", "enhanced"
 """Names of a trial's outcomes: the attack's own pictures, and the pictures after the enhancer."""
 

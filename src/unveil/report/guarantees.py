@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
 from unveil.core.guarantees import PrivacyStatement
+from unveil.core.records import UNKNOWN
 from unveil.privacy.gaussian import success_bound
 from unveil.report.bounds import Bound, bound_of, strength_of
 from unveil.report.formatting import count
@@ -106,7 +107,7 @@ def _name(row: Row, statement: PrivacyStatement) -> str:
         return row.training
     if statement.unit == "client" or "clip=" not in row.training:
         return row.obfuscation
-    return row.training if row.obfuscation.startswith("unknown") else f"{row.training}, then {row.obfuscation}"
+    return row.training if row.obfuscation.startswith(UNKNOWN) else f"{row.training}, then {row.obfuscation}"
 
 
 def epsilon(value: float) -> str:

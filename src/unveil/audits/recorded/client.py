@@ -10,11 +10,9 @@ from torch.nn import Module
 from unveil.audits.threat_model import ThreatModel
 from unveil.core.guarantees import PrivacyStatement
 from unveil.core.protocols import Knowledge
+from unveil.core.records import UNKNOWN
 from unveil.core.types import Images
 from unveil.core.update import BufferChanges, Update
-
-UNKNOWN = "unknown"
-"""What settings say of a training or an obfuscation that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
