@@ -21,7 +21,7 @@ test-integrations: .venv-integrations/.installed  ## what runs inside Flower, NV
 	OMP_NUM_THREADS=1 .venv-integrations/bin/pytest tests/integrations tests/privacy
 
 fast: .venv/.installed-dev  ## the tests that are not marked slow: less than a minute on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal -m "not slow" --jaxtyping-packages=
 
 check: .venv/.installed-dev  ## style and types only
 	$(BIN)/ruff check

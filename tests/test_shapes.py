@@ -73,6 +73,7 @@ def test_a_bare_tensor_is_found_wherever_it_is(annotation: str, is_bare: bool) -
     assert list(bare_tensors(ast.walk(ast.parse(source)))) == (["2: f(args)", "3: g ->"] if is_bare else [])
 
 
+@pytest.mark.slow
 def test_a_shape_that_does_not_fit_is_an_error_in_the_tests() -> None:
     with pytest.raises(TypeCheckError, match="parameter 'originals'"):
         psnr(torch.ones(3), torch.ones((2, 3, 4, 4)))

@@ -384,6 +384,7 @@ def test_counts_cost_least_of_all(seed: int, cases: int, classes: int, n: int) -
         assert margin(costs[case], counts[case]) == pytest.approx(least)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**20))
 @FEW
 def test_the_slopes_of_the_rows_are_what_goes_into_the_layer(seed: int) -> None:

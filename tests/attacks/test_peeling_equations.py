@@ -79,6 +79,7 @@ def test_a_known_map_behind_is_linear_in_the_unknown_one_and_has_the_right_trans
     torch.testing.assert_close((passing(x) * y).sum(), (x * passing.transposed(y)).sum())
 
 
+@pytest.mark.slow
 def test_known_maps_behind_make_up_for_missing_equations() -> None:
     layer = convolution(3, 2, 1, side=6, out=14)
     x = drawn(N, *layer.input_shape, seed=3)
@@ -106,6 +107,7 @@ def test_rows_whose_slopes_are_wrong_are_left_out() -> None:
     assert float((found - x).norm() / x.norm()) < 1e-9
 
 
+@pytest.mark.slow
 def test_the_deviation_is_that_of_errors_over_many_drawings() -> None:
     layer = convolution(3, 2, 1, side=6, out=30)
     x = drawn(N, *layer.input_shape, seed=3)

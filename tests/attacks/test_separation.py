@@ -236,11 +236,17 @@ def test_the_decoder_returns_pictures_of_features_it_never_saw() -> None:
 
 @pytest.mark.parametrize(
     ("model", "n", "reason"),
-    [
-        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)), 2, "pools its"),
-        (nn.Sequential(nn.Conv2d(3, 10, 16), nn.Flatten()), 2, "does not end in a Linear layer"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 3)), 5, "fewer equations than unknowns"),
-    ],
+    first_of_each(
+        [
+            (
+                nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)),
+                2,
+                "pools its",
+            ),
+            (nn.Sequential(nn.Conv2d(3, 10, 16), nn.Flatten()), 2, "does not end in a Linear layer"),
+            (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 3)), 5, "fewer equations than unknowns"),
+        ]
+    ),
     ids=["pooled", "no Linear layer", "too many images"],
 )
 def test_where_a_batch_cannot_be_separated_the_result_says_so(model: nn.Module, n: int, reason: str) -> None:

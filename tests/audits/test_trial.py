@@ -100,6 +100,7 @@ def test_no_generator_shifts_another(client: Client) -> None:
     assert noisy.scores == plain.scores  # the same guess, although the obfuscation drew numbers in between
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(client: Client) -> None:
     attack, noise = parse_attack("rog:steps=2"), parse_obfuscation("gaussian:relative=1")
     first, again, other = (run_trial(client, noise, attack, seed=seed) for seed in (0, 0, 1))

@@ -127,6 +127,7 @@ def test_a_table_that_the_file_does_not_have_can_be_set(tmp_path: Path) -> None:
     assert (client.normalisation, client.model_name) == ("mean 0.5, std 0.25", "lenet")
 
 
+@pytest.mark.slow
 def test_several_batches_are_clients_of_other_pictures_with_one_model(tmp_path: Path) -> None:
     text = (
         '[[client]]\nname = "a"\nsize = 16\nbatch = 3\nbatches = 2\n[[attack]]\nname = "rog"\n[metrics]\ndecoys = 4\n'

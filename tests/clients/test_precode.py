@@ -32,7 +32,7 @@ def batch() -> Batch:
     return Batch(torch.rand(2, *SHAPE, generator=seeded(1)), torch.tensor([2, 0]))
 
 
-@pytest.mark.parametrize("inner", ["lenet", "vgg7", "resnet9", "resnet18"])
+@pytest.mark.parametrize("inner", first_of_each(["lenet", "vgg7", "resnet9", "resnet18"]))
 def test_the_bottleneck_stands_in_front_of_the_last_layer_and_leaves_the_others(inner: str) -> None:
     bare = build_model(inner, image_shape=SHAPE, classes=3, seed=shifted(0))
     model = defended(f"precode?latents=5&model={inner}")

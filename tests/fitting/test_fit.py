@@ -104,6 +104,7 @@ def test_a_training_that_was_interrupted_ends_where_it_would_have_ended(store: P
     assert (tmp_path / "parts" / "look-000006.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_something_else_is_refused(store: PairStore, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
     with pytest.raises(UsageError, match="not a checkpoint of this training"):

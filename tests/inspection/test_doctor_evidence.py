@@ -168,6 +168,7 @@ def test_weights_of_another_start_are_not_those_of_the_update() -> None:
     assert {one.name for one in found.untold} >= {"sign", "learning rate", "mode", "normalisation"}
 
 
+@pytest.mark.slow
 def test_batchnorm_says_the_mean_of_the_pixels() -> None:
     """A first layer without padding: least squares gives the mean that the layer saw, weighted towards the middle."""
     images = torch.rand((4, 3, 16, 16), generator=seeded()) * torch.tensor([0.2, 0.6, 1.0])[:, None, None]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from generated import tried
+from instances import first_of_each
 from seeds import seeded
 from unveil.core.update import Update
 from unveil.obfuscations import parse
@@ -46,7 +47,7 @@ def test_the_dynamic_table_doubles_its_levels_with_each_decade() -> None:
     assert min(level for level in DYNAMIC if level > 0) == pytest.approx(5.5e-7)
 
 
-@pytest.mark.parametrize("spec", TABLES)
+@pytest.mark.parametrize("spec", first_of_each(TABLES))
 @tried(40)
 @given(
     values=st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fakes import Threshold, small_update
 from generated import tried
+from instances import first_of_each, spec_kind
 from seeds import seeded
 from unveil.core.update import Coding, Payload, Update
 from unveil.obfuscations import parse
@@ -119,13 +120,29 @@ def counted(spec: str, sizes: list[int]) -> float:
 
 @pytest.mark.parametrize(
     "spec",
-    [
-        *("none", "clip:norm=1", "fp16", "qsgd:levels=4,bucket=7", "uniform:bits=3,range=minmax", "ternary", "sign"),
-        *(f"{first}+{second}" for first in ("topk:density=0.1", "randomk:density=0.5") for second in BEHIND),
-        *("topk:density=1.0", "topk:density=0.9", "topk:density=0.9+sign", "topk:density=0.5+topk:density=0.2+bf16"),
-        *("qsgd:levels=16+fp16", "qsgd:levels=16+clip:norm=1", "qsgd:levels=16+gaussian:sigma=1", "sign+bf16"),
-        *("uniform:bits=2+qsgd:levels=256", "qsgd:levels=8+topk:density=0.1", "gaussian:sigma=1+uniform:bits=4"),
-    ],
+    first_of_each(
+        [
+            *(
+                "none",
+                "clip:norm=1",
+                "fp16",
+                "qsgd:levels=4,bucket=7",
+                "uniform:bits=3,range=minmax",
+                "ternary",
+                "sign",
+            ),
+            *(f"{first}+{second}" for first in ("topk:density=0.1", "randomk:density=0.5") for second in BEHIND),
+            *(
+                "topk:density=1.0",
+                "topk:density=0.9",
+                "topk:density=0.9+sign",
+                "topk:density=0.5+topk:density=0.2+bf16",
+            ),
+            *("qsgd:levels=16+fp16", "qsgd:levels=16+clip:norm=1", "qsgd:levels=16+gaussian:sigma=1", "sign+bf16"),
+            *("uniform:bits=2+qsgd:levels=256", "qsgd:levels=8+topk:density=0.1", "gaussian:sigma=1+uniform:bits=4"),
+        ],
+        spec_kind,
+    ),
 )
 def test_the_wire_is_an_independent_count_of_payloads(spec: str) -> None:
     if "scope" in spec or spec.endswith("unbiased=true"):
@@ -210,6 +227,7 @@ def test_the_step_that_travels_is_used_where_it_cannot_be_told() -> None:
     assert float(misfit({"a": wrong})) > 2 * float(misfit({"a": x}))
 
 
+@pytest.mark.slow
 def test_two_equal_stages_are_two_stages() -> None:
     update = small_update()
     for spec in ("topk:density=0.5", "gaussian:sigma=0.01", "qsgd:levels=8,norm=max", "clip:norm=0.1", "sign"):
