@@ -20,6 +20,7 @@ from benchmarks import (
     published,
     reliability,
     rounding,
+    rounds,
     scoring_cost,
     sources,
     study,
@@ -36,6 +37,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
         *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
-        *(rounding, flower, advice),
+        *(rounding, flower, advice, rounds),
     )
 }

@@ -163,6 +163,36 @@ def test_cohorts_are_clients_of_one_table(tmp_path: Path) -> None:
     assert torch.equal(one.images, found[2].images)
 
 
+def test_several_rounds_are_clients_of_one_table(tmp_path: Path) -> None:
+    text = (
+        '[[client]]\nname = "a"\nsize = 16\nbatch = 2\ntraining = "fedavg:steps=1,lr=0.1"\n[[attack]]\nname = "rog"\n'
+    )
+    rounds = ["client.0.rounds=[1, 3]", "client.0.error_feedback=true"]
+    found = load(write(tmp_path, text), rounds)
+    assert [(one.name, one.rounds, one.error_feedback, one.rounds_of) for one in found.clients] == [
+        ("a (1 round)", 1, False, "a"),
+        ("a (3 rounds)", 3, True, "a"),
+    ]
+    assert [trial.settings.get("rounds") for trial in found.tasks()] == [None, "3"]
+    assert found.settings()["clients"][1]["error_feedback"] == "yes"
+    (one,) = load(write(tmp_path, text), ["client.0.rounds=3", "client.0.server_lr=0.5"]).clients
+    assert (one.name, one.server_lr, one.rounds_of) == ("a", 0.5, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["client.0.rounds=0"], "client.0.rounds: expected a number of rounds from 1 to 1,000, or a list of such"),
+        (["client.0.rounds=[1, 3]"], "client.0.rounds: between two rounds the server multiplies a gradient by its"),
+        (["client.0.error_feedback=true"], "client.0.error_feedback: one round has no next one; set rounds = [1, 3]"),
+    ],
+)
+def test_rounds_that_cannot_be(changes: list[str], says: str, tmp_path: Path) -> None:
+    text = '[[client]]\nname = "a"\nsize = 16\nbatch = 2\n[[attack]]\nname = "rog"\n'
+    with pytest.raises(UsageError, match=re.escape(says)):
+        load(write(tmp_path, text), changes)
+
+
 @pytest.mark.parametrize("cohort", ["0", "[]", "[1, 0]", '"4"', "true", "2.5", "[1, 2, 200000]"])
 def test_a_cohort_is_a_number_of_clients(cohort: str, tmp_path: Path) -> None:
     text = f'[[client]]\nname = "a"\nsize = 16\nbatch = 2\ncohort = {cohort}\n[[attack]]\nname = "rog"\n'

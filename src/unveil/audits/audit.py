@@ -165,6 +165,7 @@ class Audit:
                     "pictures": digest_of([client.batch.images, client.batch.labels]),
                     **{f"{key} of the model": value for key, value in client.given.items()},
                     **({} if client.cohort == 1 else {"cohort": client.cohort}),
+                    **client.over_rounds,
                     "weights": digest_of([*client.model.parameters(), *client.model.buffers()]),
                 }
                 for client in self.clients

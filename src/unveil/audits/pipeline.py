@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Generator
 from torch.nn import Module
 
+from unveil.audits.all_rounds import of_all_rounds, refuse_rounds
 from unveil.audits.profiling import Profiler
 from unveil.audits.threat_model import ThreatModel
 from unveil.audits.withheld import without_withheld
@@ -90,9 +91,11 @@ def play(
     """
     device = client.images.device
     for_client, _, for_attack = generators(seed, device)
+    refuse_rounds(client, obfuscation)
     with running_others(training=client.training, obfuscation=obfuscation):
         received = client.update(obfuscation, seed=seed)
     granted = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
+    granted = of_all_rounds(received, granted, client)
     arrived, granted = without_withheld(received, granted, obfuscation)
     arrived, knowledge = fingerprinted(arrived, granted)
     outcome = attacked(

@@ -39,6 +39,7 @@ def refuse_nonsense(trial: Trial) -> None:
         trial.family,
         trial.without_noise,
         trial.cohort_of,
+        trial.rounds_of,
         *(trial.layers.named if trial.layers else ()),
     ):
         _check_text(text)

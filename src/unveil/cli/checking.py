@@ -67,6 +67,9 @@ def described(client: Client) -> Iterator[str]:
     yield f"client {client.name}: batch of {count(n, 'picture')} of {size}, {client.classes} classes"
     if client.cohort > 1:
         yield f"  a cohort of {client.cohort} clients, of whose updates the server sees only the mean"
+    if client.rounds > 1:
+        memory = ", with error feedback" if client.error_feedback else ""
+        yield f"  {client.rounds} rounds on the same pictures{memory}; the server sees all of them"
     yield f"  training {client.training}: {client.training.mode} mode, {loss_of(client)}"
     layers = list(_layers(client))
     total = sum(parameter.numel() for parameter in client.model.parameters())

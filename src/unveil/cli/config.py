@@ -21,6 +21,7 @@ from unveil.clients.making import make_client
 from unveil.clients.models import ModelName
 from unveil.clients.models.normalisation import Normalisation
 from unveil.clients.pictures import BUILTIN
+from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError, nearest
 from unveil.core.files import MIB, is_regular, read_bytes, reason_of, shown
 from unveil.core.protocols import Attack, Enhancer
@@ -31,6 +32,7 @@ from unveil.privacy.terms import PrivacyTerms
 
 LARGEST = 16 * MIB  # of an audit file
 MOST_CLIENTS = 100_000  # of a cohort
+MOST_ROUNDS = 1000
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None) -> Audit:
@@ -51,10 +53,18 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
         return Audit(
             clients=[
                 _client(
-                    number, place, cohort, client, path.parent, decoys=metrics.decoys, others=ANOTHER in table.controls
+                    number,
+                    place,
+                    cohort,
+                    rounds,
+                    client,
+                    path.parent,
+                    decoys=metrics.decoys,
+                    others=ANOTHER in table.controls,
                 )
                 for number, client in enumerate(table.client)
-                for cohort in _cohorts(f"client.{number}.cohort", client.cohort)
+                for cohort in _numbers(f"client.{number}.cohort", client.cohort, "clients", MOST_CLIENTS)
+                for rounds in _numbers(f"client.{number}.rounds", client.rounds, "rounds", MOST_ROUNDS)
                 for place in range(client.batches)
             ],
             obfuscations=[obfuscations.parse(spec) for spec in table.obfuscations],
@@ -221,14 +231,23 @@ def read_metrics(table: MetricsTable, folder: Path) -> MetricSelection:
 
 
 def _client(
-    number: int, place: int, cohort: int, table: ClientTable, folder: Path, *, decoys: int, others: bool
+    number: int, place: int, cohort: int, rounds: int, table: ClientTable, folder: Path, *, decoys: int, others: bool
 ) -> Client:
-    """The cohort of batch `place` of table `number`, both from 0; files are relative to the audit file."""
+    """The cohort and rounds of batch `place` of table `number`, both from 0; files are relative to the audit file."""
     where = f"client.{number}"
     size = f" (cohort {cohort})" if isinstance(table.cohort, list) else ""
     batch = "" if table.batches == 1 else f" {place + 1}"
+    several = f" ({rounds} round{'s' if rounds > 1 else ''})" if isinstance(table.rounds, list) else ""
+    local = training.parse(table.training)
+    if rounds > 1 and table.server_lr is None and isinstance(local, FedSGD):
+        raise UsageError(
+            f"{where}.rounds: between two rounds the server multiplies a gradient by its learning rate; set server_lr, "
+            "such as 0.1"
+        )
+    if table.error_feedback and table.rounds == 1:
+        raise UsageError(f"{where}.error_feedback: one round has no next one; set rounds = [1, 3], or leave it out")
     client = make_client(
-        name=f"{table.name}{size}{batch}",
+        name=f"{table.name}{size}{several}{batch}",
         model=read_model(f"{where}.model", table.model),
         images=_images(table, folder),
         size=read_size(f"{where}.size", table.size),
@@ -236,7 +255,7 @@ def _client(
         channels=table.channels,
         classes=table.classes,
         class_names=table.class_names,
-        training=training.parse(table.training),
+        training=local,
         weights=None if table.weights is None else beside(folder, table.weights),
         normalisation=read_normalisation(f"{where}.normalise", table.normalise, table.channels),
         labels_csv=None if table.labels_csv is None else beside(folder, table.labels_csv),
@@ -249,18 +268,24 @@ def _client(
         cohort=cohort,
     )
     # Results show the folder as the audit file writes it, not the full path on this machine.
-    return dataclasses.replace(client, source=table.images, cohort_of=f"{table.name}{batch}" if size else "")
+    return dataclasses.replace(
+        client,
+        source=table.images,
+        cohort_of=f"{table.name}{several}{batch}" if size else "",
+        rounds=rounds,
+        error_feedback=table.error_feedback and rounds > 1,
+        server_lr=1.0 if table.server_lr is None else table.server_lr,
+        rounds_of=f"{table.name}{size}{batch}" if several else "",
+    )
 
 
-def _cohorts(where: str, given: Any) -> list[int]:
-    """The numbers of clients of a table's cohorts, from one number or a list."""
+def _numbers(where: str, given: Any, what: str, most: int) -> list[int]:
+    """Numbers of clients or rounds, from one number or a list."""
     numbers = given if isinstance(given, list) else [given]
-    if not numbers or not all(
-        isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= MOST_CLIENTS for k in numbers
-    ):
+    if not numbers or not all(isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= most for k in numbers):
         raise UsageError(
-            f"{where}: expected a number of clients from 1 to {MOST_CLIENTS:,}, or a list of such numbers, got "
-            f"{quoted(given)}; write cohort = [1, 2, 4]"
+            f"{where}: expected a number of {what} from 1 to {most:,}, or a list of such numbers, got "
+            f"{quoted(given)}; write {where.rpartition('.')[2]} = [1, 2, 4]"
         )
     return numbers
 

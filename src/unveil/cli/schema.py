@@ -45,6 +45,11 @@ class ClientTable:
         batch: Pictures in the batch.
         cohort: Number of clients of whose updates the server sees only the mean, each with a batch of other pictures;
             with a list of numbers there is one cohort of each, called `NAME (cohort 4)` and so on.
+        rounds: Number of rounds in which the client sends an update of the same pictures; the attacker has all of
+            them. With a list of numbers there is one client of each, called `NAME (3 rounds)` and so on.
+        error_feedback: Whether a client of several rounds adds to each update what was withheld of the ones before.
+        server_lr: What the server multiplies the update by before it subtracts it from the weights between two rounds;
+            None for 1, and with `fedsgd` it must be given.
         batches: Number of batches of the source, each of other pictures; with more than one the clients are called
             `NAME 1`, `NAME 2` and so on.
         classes: Number of classes of the model; None for the number of classes that the pictures show.
@@ -66,6 +71,9 @@ class ClientTable:
     channels: AtLeastOne = 3
     batch: AtLeastOne = 8
     cohort: Any = 1
+    rounds: Any = 1
+    error_feedback: bool = False
+    server_lr: float | None = None
     batches: AtLeastOne = 1
     classes: AtLeastOne | None = None
     class_names: list[str] = dataclasses.field(default_factory=list)

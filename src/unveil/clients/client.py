@@ -12,6 +12,7 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from unveil.clients.batch_fit import BatchFit
+from unveil.clients.rounds import moved
 from unveil.clients.sending import obfuscated, trained_update
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import full_precision
@@ -21,6 +22,7 @@ from unveil.core.errors import UnattackableError, UsageError
 from unveil.core.network import Mode, draws_by_chance, in_mode, run
 from unveil.core.protocols import Knowledge, LocalTraining, MayAddNoise, Obfuscation
 from unveil.core.randomness import generators
+from unveil.core.rounds import Memory, mean_of
 from unveil.core.types import Images
 from unveil.core.update import Update
 
@@ -79,6 +81,11 @@ class Client:
         fit: How well the model fits the batch before the attack; None if that was not looked at.
         cohort: Number of clients of whose updates the server sees only the mean, at least 1. The pictures are those of
             all of them, one client's after the other's, and `training` is that of all (`clients.cohort.of_cohort`).
+        rounds: Number of rounds, at least 1, in which it sends an update of the same pictures; the server sees all.
+        error_feedback: Whether it adds to each update what was withheld of the ones before.
+        server_lr: What the server multiplies what it received by, before it subtracts it from the model's weights
+            between two rounds: 1 for FedAvg, the learning rate for FedSGD.
+        rounds_of: Name that it shares with clients of other numbers of rounds, for results; empty where there are none.
         cohort_of: Name that it shares with cohorts of other sizes, for results; empty where there are none.
 
     Raises:
@@ -102,7 +109,11 @@ class Client:
     notes: tuple[str, ...] = ()
     fit: BatchFit | None = None
     cohort: int = 1
+    rounds: int = 1
+    error_feedback: bool = False
+    server_lr: float = 1.0
     cohort_of: str = ""
+    rounds_of: str = ""
 
     def __post_init__(self) -> None:
         who = f"client {self.name!r}"
@@ -137,6 +148,14 @@ class Client:
         return {key: value for key, value in facts.items() if value}
 
     @property
+    def over_rounds(self) -> dict[str, str]:
+        """What there is to say of several rounds, as settings of a trial; nothing for one round."""
+        if self.rounds == 1:
+            return {}
+        feedback = {"error_feedback": "yes"} if self.error_feedback else {}
+        return {"rounds": str(self.rounds), **feedback, "server_lr": f"{self.server_lr:g}"}
+
+    @property
     def assumptions(self) -> tuple[str, ...]:
         """What an attacker is assumed to know of the model beside its name, a sentence each."""
         n, k = len(self.images), self.cohort
@@ -144,6 +163,12 @@ class Client:
             f"The server sees only the mean of the updates of {k} clients, weighted by their numbers of pictures. The "
             f"attacker knows that there are {k}, and whose each label is where labels are known. All {n} pictures are "
             "scored. The obfuscation is put on the mean.": k > 1,
+            f"The client sent updates of the same pictures in {self.rounds} rounds. The attacker has all of them, with "
+            "the model's weights before each, and matches their mean: what the first rounds together sent is compared "
+            "with as many times that mean. Between two rounds the server subtracts what this client sent, times "
+            f"{self.server_lr:g}.": self.rounds > 1,
+            "The client adds what was withheld to its next update (error feedback). The attacker does not know what it "
+            "kept, but what it sent before.": self.rounds > 1 and self.error_feedback,
             f"The model's weights are those of {self.weights}, and the attacker has them.": self.weights,
             f"Pictures in [0, 1] are normalised before the model, {self.normalisation}.": self.normalisation,
         }
@@ -166,19 +191,25 @@ class Client:
             UsageError: The model or the obfuscation raised an error.
         """
         for_training, for_obfuscation, _ = generators(seed, self.images.device)
+        model, sent, memory = self.model, list[Update](), Memory(feedback=self.error_feedback)
         with full_precision(self.images.device):
-            sent = trained_update(self.training, self.model, self.batch, generator=for_training)
-            if sent.is_zero:
-                raise UnattackableError(
-                    "the update is all zeros, so there is nothing in it to attack; "
-                    "check that the client's model is not frozen and that its pictures reach the loss"
-                )
-            received = sent
-            if obfuscation is not None:
-                own = for_client(obfuscation, self.model, self.batch, self.training)
-                received = obfuscated(sent, own, generator=for_obfuscation, training=self.training)
-        received.check()
-        return received
+            for _ in range(self.rounds):
+                trained = trained_update(self.training, model, self.batch, generator=for_training)
+                if trained.is_zero:
+                    raise UnattackableError(
+                        "the update is all zeros, so there is nothing in it to attack; "
+                        "check that the client's model is not frozen and that its pictures reach the loss"
+                    )
+                received = came = memory.added(trained)
+                if obfuscation is not None:
+                    own = for_client(obfuscation, model, self.batch, self.training)
+                    received = obfuscated(came, own, generator=for_obfuscation, training=self.training)
+                received.check()
+                memory = memory.after(came, received)
+                sent.append(received)
+                if len(sent) < self.rounds:
+                    model = moved(model, {name: self.server_lr * t for name, t in received.tensors.items()})
+        return sent[0] if self.rounds == 1 else mean_of(sent)
 
     def knowledge(self, obfuscation: Obfuscation | None = None) -> Knowledge:
         """Return all that an attacker can be assumed to know; `ThreatModel.knowledge` returns a part of it.

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator
 from torch.nn import Module
 
 from unveil.clients.training import FedSGD, shortened
 from unveil.core.batch import Batch
 from unveil.core.clipping import ClipsExamples
 from unveil.core.errors import UsageError
-from unveil.core.factored import Candidate, Factored, dense, scaled
+from unveil.core.factored import Candidate, added, dense, scaled
 from unveil.core.network import Draws, Mode
 from unveil.core.protocols import HasOrder, LocalTraining, SendsBuffers, smoothing_of
 from unveil.core.types import Tensors
@@ -55,11 +54,11 @@ class CohortTraining:
             scaled(self.training(model, part, generator=generator), len(part) / len(batch))
             for part in self.parts(batch)
         ]
-        return {name: dense(value) for name, value in _added(found).items()}
+        return {name: dense(value) for name, value in added(found).items()}
 
     def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
         """Compute the mean of the clients' updates, each simulated by itself; see `LocalTraining`."""
-        return _added(
+        return added(
             [
                 scaled(self.training.simulate(model, part, draws=draws), len(part) / len(batch))
                 for part in self.parts(batch)
@@ -115,21 +114,3 @@ def of_cohort(training: LocalTraining, clients: int) -> LocalTraining:
     if isinstance(training, FedSGD) and training.mode == "eval" and training.reduction == "mean":
         return training
     return CohortTraining(training=training, clients=clients)
-
-
-def _added(updates: list[Candidate]) -> Candidate:
-    """Return the sum of updates with the same names."""
-    first, *others = updates
-    total = dict(first)
-    for other in others:
-        total = {name: _sum(value, other[name]) for name, value in total.items()}
-    return total
-
-
-def _sum(
-    one: Float[Tensor, "*shape"] | Factored, other: Float[Tensor, "*shape"] | Factored
-) -> Float[Tensor, "*shape"] | Factored:
-    """Return the sum of two matrices, factored if both are."""
-    if isinstance(one, Factored) and isinstance(other, Factored):
-        return one + other
-    return dense(one) + dense(other)

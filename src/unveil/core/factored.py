@@ -8,7 +8,7 @@ product (its inner product with the received matrix, its norm, a penalty on ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,23 @@ def detached(value: Float[Tensor, "*shape"] | Factored, kind: torch.dtype) -> Fl
 def scaled(candidate: Candidate, factor: float | Float[Tensor, ""]) -> Candidate:
     """Multiply every tensor of the candidate by the factor."""
     return {name: value * factor for name, value in candidate.items()}
+
+
+def added(updates: Sequence[Candidate]) -> Candidate:
+    """Return the sum of updates with the same names; matrices that are factored in all of them stay so."""
+    first, *others = updates
+    total = dict(first)
+    for other in others:
+        total = {name: _sum(value, other[name]) for name, value in total.items()}
+    return total
+
+
+def _sum(
+    one: Float[Tensor, "*shape"] | Factored, other: Float[Tensor, "*shape"] | Factored
+) -> Float[Tensor, "*shape"] | Factored:
+    if isinstance(one, Factored) and isinstance(other, Factored):
+        return one + other
+    return dense(one) + dense(other)
 
 
 def inner(value: Float[Tensor, "*shape"] | Factored, received: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:

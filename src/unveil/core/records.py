@@ -133,6 +133,7 @@ class Trial:
             training adds none.
         cohort_of: Name that the client shares with cohorts of other sizes of the same table of the audit file; empty
             where the table gives one size.
+        rounds_of: The same for clients of other numbers of rounds.
         layers: The choice of layers, where the obfuscation is nothing else; None otherwise.
         chance: For each picture the probability of being found first in the gallery by somebody who knows its label and
             has no update; empty without decoys of the same source.
@@ -159,6 +160,7 @@ class Trial:
     privacy: list[PrivacyStatement] = field(default_factory=list)
     without_noise: str = ""
     cohort_of: str = ""
+    rounds_of: str = ""
     layers: LayerChoice | None = None
     chance: list[float] = field(default_factory=list)
     metrics: Mapping[str, MetricFacts] = field(default_factory=dict)

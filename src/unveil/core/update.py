@@ -75,6 +75,7 @@ class Update:
         encoded: The arrays that were sent instead, if the server computes the tensors from other arrays, such as two
             thin factors. None: the tensors themselves were sent.
         buffers: What local training did to the network's buffers; None if the client keeps them.
+        rounds: What the client sent in each of several rounds, of which `tensors` are the mean; empty for one round.
     """
 
     tensors: Tensors
@@ -83,6 +84,7 @@ class Update:
     side: Mapping[str, Tensors] = field(default_factory=dict)
     encoded: Update | None = None
     buffers: BufferChanges | None = None
+    rounds: tuple[Update, ...] = ()
 
     def sent(self, name: str) -> Bool[Tensor, "*shape"] | None:
         """Return the mask of a tensor's sent entries; None if all were sent."""
@@ -123,7 +125,9 @@ class Update:
 
     @property
     def wire_bits(self) -> int:
-        """Size on the wire in bits: values, positions, side information and buffers."""
+        """Size on the wire in bits: values, positions, side information and buffers, of all rounds."""
+        if self.rounds:
+            return sum(one.wire_bits for one in self.rounds)
         buffers = 0 if self.buffers is None else self.buffers.wire_bits
         if self.encoded is not None:
             return self.encoded.wire_bits + buffers
@@ -134,7 +138,7 @@ class Update:
     def in_full(self) -> Update:
         """The same tensors and buffers with every entry written in full."""
         buffers = self.buffers and replace(self.buffers, statistics=Update(self.buffers.statistics.tensors))
-        return Update(self.tensors, buffers=buffers)
+        return Update(self.tensors, buffers=buffers, rounds=tuple(one.in_full for one in self.rounds))
 
     @property
     def is_zero(self) -> bool:

@@ -27,6 +27,7 @@ from unveil.report.metric_agreement import agreement
 from unveil.report.notice import notice
 from unveil.report.pooling import summarise
 from unveil.report.rate_leakage import rate_leakage
+from unveil.report.rounds import rounds_charts
 from unveil.report.rows import Row
 from unveil.report.section import best_control, section
 from unveil.report.significance import ALPHA
@@ -118,6 +119,7 @@ def render(
         worst=[(row, f"section-{places[row.section]}") for row in worst_rows(rows)] if has_overview(rows) else [],
         threat_model_charts=threat_model_charts(rows),
         cohort_charts=cohort_charts(rows),
+        rounds_charts=rounds_charts(rows),
         kept_back=kept_back(rows),
         rate_leakage=rate_leakage(rows),
         agreement=agreed,

@@ -157,8 +157,10 @@ def _row(runs: list[_Run]) -> Row:
         enhancer_gain=enhancer_gain([run.trial for run in runs]) if first.enhancer else None,
         privacy=tuple(first.trial.privacy),
         chance=tuple(first.trial.chance),
-        cohort=_cohort(settings.get("cohort", "")),
+        cohort=_number(settings.get("cohort", "")),
         cohort_of=first.trial.cohort_of,
+        rounds=_number(settings.get("rounds", "")),
+        rounds_of=first.trial.rounds_of,
         layers=first.trial.layers,
         plausibility=first.outcome.plausibility,
         above=adjusted({name: list(score.contrasts) for name, score in scores.items()}),
@@ -258,8 +260,8 @@ def _path(paths: Sequence[str], position: int) -> str:
     return paths[position] if position < len(paths) else ""
 
 
-def _cohort(text: str) -> int:
-    """The number of clients in a trial's settings, which anybody may have written; 1 where there is none."""
+def _number(text: str) -> int:
+    """A number of clients or rounds in a trial's settings, which anybody may have written; 1 where there is none."""
     return max(int(text), 1) if text.isascii() and text.isdecimal() and len(text) < LONGEST else 1
 
 

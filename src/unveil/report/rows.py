@@ -108,6 +108,8 @@ class Row:
         chance: For each picture the probability of being found first without the update, as in `Trial`.
         cohort: Number of clients of whose updates the server sees only the mean.
         cohort_of: Name that the client shares with cohorts of other sizes, as in `Trial`.
+        rounds: Number of rounds of the same client that were attacked together.
+        rounds_of: Name that the client shares with those of other numbers of rounds, as in `Trial`.
         layers: The choice of layers, as in `Trial`.
         baseline: The row of the same attack without obfuscation; None if there is none, and for the baseline itself.
         cost: PSNR of the baseline minus PSNR of this row in dB, paired by picture; None without a baseline.
@@ -147,6 +149,8 @@ class Row:
     chance: tuple[float, ...] = ()
     cohort: int = 1
     cohort_of: str = ""
+    rounds: int = 1
+    rounds_of: str = ""
     layers: LayerChoice | None = None
     baseline: Row | None = None
     cost: Interval | None = None

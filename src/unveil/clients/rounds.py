@@ -1,0 +1,77 @@
+"""The local training of one client in several rounds on the same batch, each with its own weights of the model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+from torch.nn import Module
+
+from unveil.core.batch import Batch
+from unveil.core.factored import Candidate, added, dense, scaled
+from unveil.core.network import Draws, Mode
+from unveil.core.protocols import LocalTraining, smoothing_of
+from unveil.core.types import Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOverRounds:
+    """The mean of the updates that a client computes in several rounds on the same batch.
+
+    Args:
+        training: The local training of each round.
+        moves: For each round how far the server had moved the model's weights before it; all zeros for the first.
+    """
+
+    training: LocalTraining
+    moves: Sequence[Tensors]
+
+    @property
+    def mode(self) -> Mode:
+        """The mode in which the client runs the model."""
+        return self.training.mode
+
+    @property
+    def label_smoothing(self) -> float:
+        """Share of each label that the loss spreads over all classes; see `SmoothsLabels`."""
+        return smoothing_of(self.training)
+
+    def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
+        """Compute the mean; see `LocalTraining`."""
+        each = [self.training(moved, batch, generator=generator) for moved in self._models(model)]
+        return {name: dense(value) for name, value in scaled(added(each), 1 / len(each)).items()}
+
+    def simulate(self, model: Module, batch: Batch, *, draws: Draws = 0) -> Candidate:
+        """Compute the mean of the simulated updates; see `LocalTraining`."""
+        each = [self.training.simulate(moved, batch, draws=draws) for moved in self._models(model)]
+        return scaled(added(each), 1 / len(each))
+
+    def _models(self, model: Module) -> Iterator[Module]:
+        """Yield the model of each round."""
+        for move in self.moves:
+            yield moved(model, move)
+
+    def __str__(self) -> str:
+        """The SPEC of the local training of each round."""
+        return str(self.training)
+
+
+def moved(model: Module, by: Tensors) -> Module:
+    """Return a copy of the model whose weights a server moved: each less its tensor; others stay as they are.
+
+    Args:
+        model: The model, or a module that holds it as `model`, as a part of a network does that is run by itself.
+        by: Parameter name -> what is subtracted.
+    """
+    if not any(bool(tensor.any()) for tensor in by.values()):
+        return model
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in found.named_parameters():
+            tensor = by.get(name, by.get(name.removeprefix("model.")))
+            if tensor is not None:
+                parameter.sub_(tensor.to(parameter))
+    return found
