@@ -160,7 +160,7 @@ def table(results: Results) -> str:
                 f"| {network} | `{made[0]['setting']}` | {words} | {held} of {len(made)} | "
                 f"{worst.mean:.1%} [{worst.low:.1%}, {worst.high:.1%}] |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines if len(lines) > 2 else ["The settings were not audited again yet."]) + "\n"
 
 
 def answers(results: Results) -> str:
@@ -178,7 +178,7 @@ def answers(results: Results) -> str:
             cells = (f"`{setting['obfuscation']}`", most, f"{setting['accuracy']:.1%}", f"{size:.3g}")
             found.append(f"| {' | '.join(cells)} | {setting['verdict']} |")
         found.append("")
-    return "\n".join(found or ["Not run yet.", ""])
+    return "\n".join(found or ["The study was not run whole yet.", ""])
 
 
 BENCHMARK = Benchmark(
