@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from unveil.core.allocation import no_garbage
 
 CODE = """
 import resource, sys
@@ -37,3 +40,18 @@ def test_a_block_that_is_freed_is_used_again_without_new_pages() -> None:
 
     assert pages("kept") < 4_000
     assert pages("not kept", MALLOC_MMAP_THRESHOLD_="131072") > 100_000
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_garbage_is_looked_for_again_as_before_also_after_an_error(before: bool) -> None:
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if before else gc.disable)()
+        with no_garbage(), no_garbage():
+            assert not gc.isenabled()
+        assert gc.isenabled() is before
+        with pytest.raises(ZeroDivisionError), no_garbage():
+            raise ZeroDivisionError
+        assert gc.isenabled() is before
+    finally:
+        (gc.enable if was_enabled else gc.disable)()

@@ -118,13 +118,15 @@ def report(folder: Path) -> None:
     from unveil.audits.order import in_order
     from unveil.audits.results import read_trials
     from unveil.audits.trial_pictures import whole_trials
+    from unveil.core.allocation import no_garbage
     from unveil.core.foreign_settings import NAME as SETTINGS
 
-    trials = read_trials(folder)
-    if os.path.lexists(folder / SETTINGS):
-        trials = in_order(trials, read_settings(folder, fix="give the --out folder of an audit"))
-    whole_trials(folder, trials, fate="the same `unveil audit` runs these trials again")  # for its warning
-    present(folder, trials, as_json=False)
+    with no_garbage():
+        trials = read_trials(folder)
+        if os.path.lexists(folder / SETTINGS):
+            trials = in_order(trials, read_settings(folder, fix="give the --out folder of an audit"))
+        whole_trials(folder, trials, fate="the same `unveil audit` runs these trials again")  # for its warning
+        present(folder, trials, as_json=False)
 
 
 @unveil.command("list")

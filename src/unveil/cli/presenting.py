@@ -115,15 +115,17 @@ def present(folder: Path, trials: list[Trial], *, as_json: bool, settings: str =
     from pydantic_core import to_json
 
     from unveil.audits.tabular import write_scores
+    from unveil.core.allocation import no_garbage
     from unveil.report import headline, notice, print_table, summarise, write_report
     from unveil.report.export import summary, write_summary
 
     if not trials:
         say(f"Nothing was audited: {folder} holds no finished trial; run `unveil audit` into it.", err=True)
         sys.exit(NOTHING)
-    rows = summarise(trials)
-    tables = (write_summary(folder, rows), write_scores(folder, trials))
-    path = write_report(folder, trials, settings=settings, rows=rows)
+    with no_garbage():
+        rows = summarise(trials)
+        tables = (write_summary(folder, rows), write_scores(folder, trials))
+        path = write_report(folder, trials, settings=settings, rows=rows)
     if as_json:
         folder_name, report_name = (os.fsencode(name).decode(errors="backslashreplace") for name in (folder, path))
         results = {
