@@ -16,6 +16,7 @@ from benchmarks import (
     labels,
     meaning,
     peeling,
+    performance,
     priors,
     published,
     reliability,
@@ -37,6 +38,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
         *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
-        *(rounding, flower, advice, rounds),
+        *(rounding, flower, advice, rounds, performance),
     )
 }
