@@ -267,7 +267,7 @@ BENCHMARK = Benchmark(
     cases=lambda: CASES,
     run=run,
     apart=True,
-    minutes=12,
+    minutes=25,
     blocks=(
         Block(page=PAGE, marker="performance-parts", table=lines(parts_table)),
         Block(page=PAGE, marker="performance-step", table=lines(step_table)),

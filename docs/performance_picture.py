@@ -12,7 +12,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results" / "performance.json"
-WIDTH, LEFT, RIGHT, TOP, BAR, GAP = 860, 170, 790, 30, 34, 26
+WIDTH, LEFT, RIGHT, TOP, BAR, GAP = 860, 200, 830, 12, 34, 26
 NARROW = 0.035  # share below which a part has no number in its bar
 COLOURS = {
     "search, backward": "#1f5fae",
@@ -60,7 +60,7 @@ def legend(top: float) -> str:
     """A square and a name for each part, four in a line."""
     drawn = []
     for number, (name, colour) in enumerate(COLOURS.items()):
-        x, y = LEFT - 120 + 195 * (number % 4), top + 22 * (number // 4)
+        x, y = 20 + 210 * (number % 4), top + 22 * (number // 4)
         drawn.append(
             f'<rect x="{x}" y="{y - 10:g}" width="12" height="12" fill="{colour}"/>'
             f'<text x="{x + 18}" y="{y:g}">{name}</text>'
