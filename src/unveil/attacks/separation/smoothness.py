@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator
 
 from unveil.attacks.separation.state import Problem, State
 from unveil.attacks.separation.update_matching import MatchUpdates, objective_of
@@ -71,9 +70,6 @@ def nearly_least(left: Sequence[float]) -> int:
 
 def _left(search: MatchUpdates, problem: Problem, state: State) -> float:
     """Return the distance of the received update that a short search leaves, without the regulariser."""
-    generator = Generator(problem.generator.device)
-    generator.set_state(problem.generator.get_state())
-    quiet = replace(problem, generator=generator, watch=None)
-    pictures = search(quiet, state).pictures
+    pictures = search(problem.apart(), state).pictures
     with torch.no_grad():
         return float(objective_of(problem)(problem.knowledge.simulate(problem.model, Batch(pictures, problem.labels))))

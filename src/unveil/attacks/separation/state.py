@@ -51,6 +51,12 @@ class Problem:
         """Return the function that reports the steps of a stage before which `done` steps were taken."""
         return StepReport(planned=self.planned, done=done, watch=self.watch)
 
+    def apart(self) -> Problem:
+        """Return the problem for a search on trial, which changes neither the attack's randomness nor its progress."""
+        generator = Generator(self.generator.device)
+        generator.set_state(self.generator.get_state())
+        return replace(self, generator=generator, watch=None)
+
 
 @runtime_checkable
 class Refiner(Protocol):

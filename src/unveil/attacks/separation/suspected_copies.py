@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Tensor
 
 from unveil.attacks.separation.refinement import FeatureRefiner
 from unveil.attacks.separation.stages import MatchFeatures
@@ -85,15 +85,10 @@ class TryAsCopies:
         return shared if together.ratio_to(apart) < BETTER else state
 
     def _tried(self, problem: Problem, state: State) -> Explained:
-        """Return how badly the pictures of a short search explain the update.
-
-        The search changes neither the attack's randomness nor its progress.
-        """
-        generator = Generator(problem.generator.device)
-        generator.set_state(problem.generator.get_state())
-        quiet = replace(problem, generator=generator, watch=None)
+        """Return how badly the pictures of a short search explain the update."""
+        trial = problem.apart()
         for stage in self.trial:
-            state = stage(quiet, state)
+            state = stage(trial, state)
         length_is_known = not (isinstance(state.refiner, FeatureRefiner) and state.refiner.estimated)
         with torch.no_grad():
             simulated = problem.knowledge.simulate(problem.model, Batch(state.pictures, problem.labels))
