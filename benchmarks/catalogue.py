@@ -8,6 +8,7 @@ from benchmarks import (
     advice,
     beyond,
     bounds,
+    cohorts,
     doctor,
     fingerprint,
     flower,
@@ -38,6 +39,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
         *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
-        *(rounding, flower, advice, rounds, performance),
+        *(rounding, flower, advice, cohorts, rounds, performance),
     )
 }
