@@ -17,7 +17,7 @@ from unveil import obfuscations
 from unveil.audits import results
 from unveil.audits.trial import run_trial
 from unveil.captures import manifest, reading
-from unveil.cli import config
+from unveil.cli import toml_files
 from unveil.clients.client import Client
 from unveil.clients.pictures import decode, table
 from unveil.core import arrays, protocols
@@ -113,7 +113,7 @@ def test_the_limits_that_the_page_on_files_gives_are_those_of_the_code() -> None
     rows = [line.split("|")[1:4] for line in (ROOT / "docs" / "files.md").read_text().splitlines() if "|" in line]
     limits = {what.strip(): most for what, _, most in rows}
     for what, most in (
-        ("audit file", amount(config.LARGEST)),
+        ("audit file", amount(toml_files.LARGEST)),
         ("a picture", amount(decode.MOST_BYTES)),
         ("a picture", f"{decode.MOST_PIXELS // 10**6} million pixels"),
         ("table of labels", amount(table.MOST_BYTES)),

@@ -15,16 +15,9 @@ from unveil.advice.target import parse_target, refuse_too_few
 from unveil.advice.updates import Auditing, first_client
 from unveil.audits.controls import checked as check_controls
 from unveil.cli.advice_schema import AdviceTable, FederationTable, checked_advice
-from unveil.cli.config import (
-    beside,
-    naming,
-    overridden,
-    read_metrics,
-    read_model,
-    read_normalisation,
-    read_size,
-    source_of,
-)
+from unveil.cli.client_table import read_model, read_normalisation, read_size
+from unveil.cli.config import read_metrics
+from unveil.cli.toml_files import beside, naming, overridden, source_of
 from unveil.clients import training
 from unveil.clients.pictures import BUILTIN
 from unveil.core.errors import UsageError

@@ -12,7 +12,7 @@ import click
 
 from unveil.audits.noting import read_runs
 from unveil.cli.auditing import audit
-from unveil.cli.config import LARGEST
+from unveil.cli.toml_files import LARGEST
 from unveil.core.errors import UsageError
 from unveil.core.files import is_regular, read_bytes
 from unveil.core.foreign_settings import NAME as SETTINGS
