@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -18,6 +20,7 @@ from unveil.clients.rounds import TrainingOverRounds, moved
 from unveil.clients.training import parse as parse_training
 from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
+from unveil.core.types import Tensors
 from unveil.obfuscations import parse
 
 
@@ -68,6 +71,39 @@ def test_an_attacker_simulates_each_round_at_its_own_weights() -> None:
     assert (str(knowledge.training), knowledge.training.mode) == ("fedsgd", "eval")
     called = knowledge.training(of.model, Batch(of.images, of.labels), generator=seeded(0))
     assert torch.allclose(called["head.weight"], outcome.received.tensors["head.weight"], atol=1e-5)
+
+
+def test_the_models_of_the_rounds_are_made_once_and_anew_where_the_model_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copied: list[torch.nn.Module] = []
+
+    def copying(model: torch.nn.Module, by: Tensors) -> torch.nn.Module:
+        copied.append(model)
+        return moved(model, by)
+
+    monkeypatch.setattr("unveil.clients.rounds.moved", copying)
+    model, batch = small_client()
+    moves = [{name: s * torch.ones_like(p) for name, p in model.named_parameters()} for s in (0.0, 0.01, 0.02)]
+    training = TrainingOverRounds(training=parse_training("fedsgd"), moves=moves)
+    first = training(model, batch)
+    anew = TrainingOverRounds(training=parse_training("fedsgd"), moves=moves)(model, batch)
+    again = training(model, batch)
+    assert len(copied) == 6  # three of each object, none in the second call
+    for name, tensor in first.items():
+        assert torch.equal(tensor, again[name])
+        assert torch.equal(tensor, anew[name])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+    expected = TrainingOverRounds(training=parse_training("fedsgd"), moves=moves)(model, batch)
+    for name, tensor in training(model, batch).items():
+        assert torch.equal(tensor, expected[name])
+    dead = weakref.ref(model)
+    copied.clear()
+    del model
+    gc.collect()
+    assert dead() is None  # what was made of it does not keep it alive
 
 
 def test_one_round_is_what_it_was() -> None:

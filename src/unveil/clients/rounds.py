@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Generator
@@ -16,10 +17,29 @@ from unveil.core.network import Draws, Mode
 from unveil.core.protocols import LocalTraining, smoothing_of
 from unveil.core.types import Tensors
 
+_State = tuple[tuple[int, int], ...]
+"""Where each tensor of a model lies, and how often it was changed in place."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Made:
+    """The models of all rounds.
+
+    Args:
+        state: The state of the model that they were made of.
+        copies: For each round the moved copy; None where nothing moved, because that is the model itself, which a weak
+            mapping's value must not keep alive.
+    """
+
+    state: _State
+    copies: Sequence[Module | None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOverRounds:
     """The mean of the updates that a client computes in several rounds on the same batch.
+
+    The models of all rounds are made once for each model that it is called with, and anew where its tensors changed.
 
     Args:
         training: The local training of each round.
@@ -28,6 +48,9 @@ class TrainingOverRounds:
 
     training: LocalTraining
     moves: Sequence[Tensors]
+    _made: WeakKeyDictionary[Module, _Made] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
     @property
     def mode(self) -> Mode:
@@ -49,10 +72,14 @@ class TrainingOverRounds:
         each = [self.training.simulate(moved, batch, draws=draws) for moved in self._models(model)]
         return scaled(added(each), 1 / len(each))
 
-    def _models(self, model: Module) -> Iterator[Module]:
-        """Yield the model of each round."""
-        for move in self.moves:
-            yield moved(model, move)
+    def _models(self, model: Module) -> list[Module]:
+        """Return the model of each round."""
+        state = _state(model)
+        made = self._made.get(model)
+        if made is None or made.state != state:
+            copies = [None if found is model else found for found in (moved(model, move) for move in self.moves)]
+            made = self._made[model] = _Made(state=state, copies=copies)
+        return [model if found is None else found for found in made.copies]
 
     def __str__(self) -> str:
         """The SPEC of the local training of each round."""
@@ -75,3 +102,8 @@ def moved(model: Module, by: Tensors) -> Module:
             if tensor is not None:
                 parameter.sub_(tensor.to(parameter))
     return found
+
+
+def _state(model: Module) -> _State:
+    """Return what changes when a tensor of a model is replaced or changed in place."""
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers()))
