@@ -20,7 +20,7 @@ from unveil.audits.pipeline import play
 from unveil.clients.client import Client
 from unveil.clients.models import build_model
 from unveil.clients.training import FedAvg
-from unveil.core.pixels import eight_bit
+from unveil.core.pixels import GREY, eight_bit
 from unveil.metrics.alignment import align
 from unveil.metrics.pixel import psnr
 from unveil.obfuscations import parse
@@ -56,11 +56,21 @@ CASES = tuple(Case(sent=s, rounds=r, feedback=f, batch=b) for s in SENT for r, f
 
 
 def run(case: Case, places: Places) -> Result:
-    """PSNR of each picture in dB, and the number of entries that were sent in any round."""
+    """PSNR of each picture in dB, that of a grey one, and the number of entries that were sent in any round."""
+    client = client_of(case, places)
+    outcome = play(client, parse(case.sent), attacks.parse("unveil:steps=50"), seed=case.batch)
+    found = psnr(client.images, eight_bit(align(client.images, outcome.attack).images)).tolist()
+    grey = psnr(client.images, torch.full_like(client.images, GREY)).tolist()
+    sent = sum(outcome.received.count_sent(name) for name in outcome.received.tensors)
+    return {"psnr": [round(value, 2) for value in found], "grey": [round(value, 2) for value in grey], "sent": sent}
+
+
+def client_of(case: Case, places: Places) -> Client:
+    """The client of a case."""
     pictures, labels, _, _ = read(places.data, "cifar10_test4k.npz")
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).tolist()
     own = order[PICTURES * case.batch : PICTURES * (case.batch + 1)]
-    client = Client(
+    return Client(
         build_model("lenet", image_shape=SHAPE, classes=CLASSES, seed=case.batch),
         tensor([pictures[at] for at in own], SHAPE[1]),
         torch.tensor([int(labels[at]) for at in own]),
@@ -68,29 +78,26 @@ def run(case: Case, places: Places) -> Result:
         rounds=case.rounds,
         error_feedback=case.feedback,
     )
-    outcome = play(client, parse(case.sent), attacks.parse("unveil:steps=50"), seed=case.batch)
-    found = psnr(client.images, eight_bit(align(client.images, outcome.attack).images)).tolist()
-    sent = sum(outcome.received.count_sent(name) for name in outcome.received.tensors)
-    return {"psnr": [round(value, 2) for value in found], "sent": sent}
 
 
 def table(results: Results) -> str:
     """A line for each obfuscation and number of rounds."""
     rows = [
-        "| update sent | rounds | error feedback | entries sent | PSNR dB | more than one round, dB |",
-        "|---|---|---|---|---|---|",
+        "| update sent | rounds | error feedback | entries sent | PSNR dB | blind guess | more than one round, dB |",
+        "|---|---|---|---|---|---|---|",
     ]
     for sent in SENT:
-        once = _pictures(_made(results, sent, KINDS[0]))
+        once = _values(_made(results, sent, KINDS[0]), "psnr")
         for kind in KINDS:
             made = _made(results, sent, kind)
             if len(made) < BATCHES or not once:
                 continue
-            found = _pictures(made)
+            found, grey = _values(made, "psnr"), _values(made, "grey")
             gain = bootstrap_mean([b - a for a, b in zip(once, found, strict=True)])
             more = "" if kind == KINDS[0] else f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
             entries, memory = fmean(one["sent"] for one in made), "yes" if kind[1] else "no"
-            rows.append(f"| `{sent}` | {kind[0]} | {memory} | {entries:,.0f} | {fmean(found):.1f} | {more} |")
+            scores = f"{fmean(found):.1f} | {fmean(grey):.1f}"
+            rows.append(f"| `{sent}` | {kind[0]} | {memory} | {entries:,.0f} | {scores} | {more} |")
     return "\n".join(rows) + "\n"
 
 
@@ -99,8 +106,8 @@ def _made(results: Results, sent: str, kind: tuple[int, bool]) -> list[Result]:
     return [results[key] for key in keys if key in results]
 
 
-def _pictures(made: Sequence[Result]) -> list[float]:
-    return [value for one in made for value in one["psnr"]]
+def _values(made: Sequence[Result], name: str) -> list[float]:
+    return [value for one in made for value in one[name]]
 
 
 BENCHMARK = Benchmark(
