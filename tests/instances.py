@@ -146,5 +146,6 @@ TRAININGS = (
     "fedavg:steps=2,lr=0.01",
     "fedavg:epochs=2,batch_size=2,lr=0.01,momentum=0.9,shuffle=0",
     "fedavg:steps=2,lr=0.01,momentum=0.9,nesterov=true,label_smoothing=0.1,reduction=sum",
+    "fedsgd:loss=bce",
     "fedavg:epochs=2,batch_size=3,drop_last=true,lr=0.01,momentum=0.9,dampening=0.1",
 )

@@ -30,10 +30,12 @@ from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
 from unveil.attacks.separation.relu_patterns import find_patterns, row_space
 from unveil.attacks.separation.stages import noise_adapted_weight
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
+from unveil.attacks.separation.weighted_lstsq import solve
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
+from unveil.core.loss import MEAN
 from unveil.core.protocols import HasEntryModels, Knowledge
 from unveil.core.update import Update
 from unveil.metrics.alignment import align
@@ -146,7 +148,7 @@ def test_separation_knows_that_labels_were_smoothed() -> None:
         head, truth, batch, update = client(model, [3, 11, 7, 0], seed=seed, training=training)
         gradients, tuning = [update.tensors[name] for name in head.weights], FactorisationTuning(first_ridge=1e-9)
         for is_known in off:
-            used = head if is_known else dataclasses.replace(head, label_smoothing=0.0)
+            used = head if is_known else dataclasses.replace(head, loss=MEAN)
             features, errors = first_guess(used, gradients, batch.labels, gain=1.0, tuning=tuning, generator=rng(seed))
             features, _ = refine(used, gradients, features, errors, batch.labels, gain=1.0, rounds=30, tuning=tuning)
             off[is_known].append(float((features - truth).norm() / truth.norm()))
@@ -357,3 +359,15 @@ def test_where_the_eigenvalues_cannot_be_found_the_space_is_the_same(monkeypatch
     assert found.shape == expected.shape
     assert torch.allclose(found @ found.T, expected @ expected.T, atol=1e-5)
     assert torch.allclose((found * expected).sum(0).abs(), torch.ones(3).double(), atol=1e-4)  # in the same order
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-22, 1e-30, 1e-44])
+@pytest.mark.parametrize("images", [1, 3])
+def test_errors_of_almost_nothing_give_finite_features(scale: float, images: int) -> None:
+    """Of a last layer of which one entry arrived, the errors of every image may be zero."""
+    errors = scale * torch.randn((images, 8), generator=rng())
+    gradient = torch.randn((8, 5), generator=rng(1))
+    features = solve(errors, gradient, 1e-3)
+    assert bool(features.isfinite().all())
+    if scale == 0:
+        assert not bool(features.any())

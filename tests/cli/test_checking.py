@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from unveil.cli.app import main
+from unveil.cli.checking import loss_in_words
+from unveil.clients.training import parse
 
 AUDIT = """
 obfuscations = ["sign"]
@@ -44,6 +46,17 @@ def checked(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str
     out, err = capsys.readouterr()
     assert isinstance(left.value.code, int)
     return left.value.code, out, err
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ("fedsgd:loss=bce", "a cross-entropy of a sigmoid for each class, mean over the pictures"),
+        ("fedavg:steps=1,lr=0.1,loss=mse,reduction=sum", "squared error of the scores, sum over the pictures"),
+    ],
+)
+def test_it_names_the_loss(training: str, words: str) -> None:
+    assert loss_in_words(parse(training)) == words
 
 
 @pytest.mark.slow

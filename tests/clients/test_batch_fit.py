@@ -90,7 +90,7 @@ def test_loss_and_hits_are_those_of_the_definition() -> None:
         torch.manual_seed(shifted(0))
         model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).eval()
     batch = Batch(torch.rand((5, 3, 2, 2), generator=seeded(1)), torch.tensor([0, 1, 2, 3, 3]))
-    fit = batch_fit(model, batch, "eval")
+    fit = batch_fit(model, batch, FedSGD())
     probabilities = model(batch.images).detach().softmax(1).double()
     assert fit.loss == pytest.approx(-float(probabilities[range(5), batch.labels].log().mean()), rel=1e-5)
     assert fit.hits == int((probabilities.max(1).indices == batch.labels).sum())

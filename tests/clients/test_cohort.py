@@ -79,7 +79,7 @@ def test_facts_of_the_training_are_those_of_each_client() -> None:
     training = FedAvg(epochs=3, batch_size=2, lr=0.1, mode="train", label_smoothing=0.1)
     cohort = of_cohort(training, 4)
     assert isinstance(cohort, CohortTraining)
-    assert (str(cohort), cohort.mode, cohort.label_smoothing) == (str(training), "train", 0.1)
+    assert (str(cohort), cohort.mode, cohort.local_loss.label_smoothing) == (str(training), "train", 0.1)
     assert cohort.reordered(8) is None  # each client has two pictures, and takes both in every step
     other = cohort.reordered(12)
     assert other is not None

@@ -36,6 +36,8 @@ TRAININGS = [
     FedAvg(epochs=2, batch_size=3, drop_last=True, lr=0.1, momentum=0.9, nesterov=True),
     FedAvg(steps=3, lr=0.1, momentum=0.9, dampening=0.3, reduction="sum", label_smoothing=0.1),
     FedSGD(reduction="sum", label_smoothing=0.2),
+    FedSGD(loss="bce", label_smoothing=0.2),
+    FedAvg(steps=2, lr=0.1, loss="mse"),
     FedAvg(steps=2, lr=0.1, clip=0.5, expected=3),
 ]
 

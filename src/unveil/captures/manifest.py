@@ -28,6 +28,7 @@ from unveil.core.bounds import LARGE, SMALL
 from unveil.core.errors import nearest
 from unveil.core.files import quoted
 from unveil.core.guarantees import Adjacency, Sampling
+from unveil.core.loss import LOSSES
 
 VERSION = 1
 """Version of the format; files of another version are refused."""
@@ -54,7 +55,7 @@ KINDS: Mapping[str, Kind] = {
     "batch_size": whole(1),
     "drop_last": FLAG,
     "examples": whole(1),
-    "loss": one_of("cross_entropy", "other"),
+    "loss": one_of(*LOSSES, "other"),
     "loss_reduction": one_of("mean", "sum"),
     "label_smoothing": number(0, 0.999),
     "sign": one_of("standard", "reversed"),
@@ -103,7 +104,7 @@ class Manifest:
         batch_size: Number of pictures in each step.
         drop_last: Whether a last, smaller mini-batch of each epoch is left out.
         examples: Number of pictures on which the client trained.
-        loss: The loss of local training, `cross_entropy` or `other`.
+        loss: The loss of local training, one of `LOSSES`, or `other`.
         loss_reduction: Whether the loss is the mean or the sum over the pictures of a step.
         label_smoothing: Share of each label that the loss spreads evenly over all classes.
         sign: Whether `delta/` and `gradient/` are as the format defines them, or with the opposite sign.

@@ -16,6 +16,14 @@ from unveil.core.files import amount, shown
 if TYPE_CHECKING:
     from unveil.audits.audit import Audit
     from unveil.clients.client import Client
+    from unveil.core.protocols import LocalTraining
+
+IN_WORDS = {
+    "cross_entropy": "cross-entropy",
+    "bce": "a cross-entropy of a sigmoid for each class",
+    "mse": "squared error of the scores",
+}
+"""Name of a loss -> what it is called in a sentence."""
 
 MOST_LAYERS = 40
 """Most layers that are listed; of more the first and the last are."""
@@ -70,7 +78,7 @@ def described(client: Client) -> Iterator[str]:
     if client.rounds > 1:
         memory = ", with error feedback" if client.error_feedback else ""
         yield f"  {client.rounds} rounds on the same pictures{memory}; the server sees all of them"
-    yield f"  training {client.training}: {client.training.mode} mode, {loss_of(client)}"
+    yield f"  training {client.training}: {client.training.mode} mode, {loss_in_words(client.training)}"
     layers = list(_layers(client))
     total = sum(parameter.numel() for parameter in client.model.parameters())
     yield f"  model {client.model_name}: {count(len(layers), 'layer')} with weights, {total:,} numbers"
@@ -81,12 +89,13 @@ def described(client: Client) -> Iterator[str]:
     yield from (f"  note: {note}" for note in client.notes)
 
 
-def loss_of(client: Client) -> str:
-    """The loss of a client's local training in words."""
-    smoothing = getattr(client.training, "label_smoothing", 0.0)
-    reduction = getattr(client.training, "reduction", "mean")
-    smoothed = f" with label smoothing {smoothing:g}" if smoothing else ""
-    return f"cross-entropy{smoothed}, {reduction} over the pictures"
+def loss_in_words(training: LocalTraining) -> str:
+    """The loss of a local training in words."""
+    from unveil.core.protocols import loss_of
+
+    loss = loss_of(training)
+    smoothed = f" with label smoothing {loss.label_smoothing:g}" if loss.label_smoothing else ""
+    return f"{IN_WORDS[loss.name]}{smoothed}, {loss.reduction} over the pictures"
 
 
 def _layers(client: Client) -> Iterator[str]:

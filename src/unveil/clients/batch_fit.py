@@ -6,16 +6,16 @@ an audit that works. The loss tells them from a trained model that knows its pic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch.nn import Module
 
 from unveil.core.batch import Batch
-from unveil.core.network import Mode, in_mode, run
+from unveil.core.loss import Loss, LossName
+from unveil.core.network import in_mode, run
+from unveil.core.protocols import LocalTraining, loss_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,21 +23,23 @@ class BatchFit:
     """A model's scores on a batch.
 
     Args:
-        loss: Mean cross-entropy, nats.
+        loss: The client's loss, as a mean over the pictures and without label smoothing.
         hits: Number of pictures whose highest output is their label's.
         pictures: Number of pictures.
         outputs: Number of the model's outputs.
+        name: Which loss it is.
     """
 
     loss: float
     hits: int
     pictures: int
     outputs: int
+    name: LossName = "cross_entropy"
 
     @property
     def chance(self) -> float:
-        """The loss of equal probabilities, nats."""
-        return math.log(self.outputs)
+        """The loss of the best scores that are the same for every picture."""
+        return Loss(name=self.name).chance(self.outputs)
 
     @property
     def is_chance(self) -> bool:
@@ -53,24 +55,26 @@ class BatchFit:
         )
 
 
-def batch_fit(model: Module, batch: Batch, mode: Mode) -> BatchFit:
+def batch_fit(model: Module, batch: Batch, training: LocalTraining) -> BatchFit:
     """Return how well a model fits a batch.
 
     Args:
         model: The model; it does not change.
         batch: The batch.
-        mode: Mode in which the client runs the model.
+        training: The client's local training, which says the mode and the loss.
 
     Raises:
         UsageError: The model raised an error.
     """
     with torch.no_grad():
-        logits = run(in_mode(model, mode), batch.images, {}, draws=0)
+        logits = run(in_mode(model, training.mode), batch.images, {}, draws=0)
+    name = loss_of(training).name
     return BatchFit(
-        loss=float(F.cross_entropy(logits.float(), batch.labels)),
+        loss=float(Loss(name=name)(logits.float(), batch.labels)),
         hits=int((logits.argmax(1) == batch.labels).sum()),
         pictures=len(batch),
         outputs=logits.shape[1],
+        name=name,
     )
 
 

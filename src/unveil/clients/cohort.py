@@ -13,8 +13,9 @@ from unveil.core.batch import Batch
 from unveil.core.clipping import ClipsExamples
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, added, dense, scaled
+from unveil.core.loss import Loss
 from unveil.core.network import Draws, Mode
-from unveil.core.protocols import HasOrder, LocalTraining, SendsBuffers, smoothing_of
+from unveil.core.protocols import HasOrder, LocalTraining, SendsBuffers, loss_of
 from unveil.core.types import Tensors
 
 
@@ -44,9 +45,9 @@ class CohortTraining:
         return self.training.mode
 
     @property
-    def label_smoothing(self) -> float:
-        """Share of each label that every client's loss spreads over all classes; see `SmoothsLabels`."""
-        return smoothing_of(self.training)
+    def local_loss(self) -> Loss:
+        """The loss of every client; see `NamesLoss`."""
+        return loss_of(self.training)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Compute the mean of the clients' updates; see `LocalTraining`."""

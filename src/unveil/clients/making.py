@@ -109,7 +109,7 @@ def make_client(
         client=shortened(training, batch),
         attacker=shortened(training, min(batch, FEW)),
     )
-    fit = batch_fit(network, held, training.mode)
+    fit = batch_fit(network, held, training)
     doubted = doubts(fit, is_own=":" in named.name or checkpoint is not None, found=there, names=class_names)
     # Class indices of another source mean other classes, so its pictures get the labels of this batch.
     labels = pictures.labels.clone() if neighbour is None or gallery is not None else neighbour.labels

@@ -1,4 +1,4 @@
-"""What the local trainings share of differential privacy and of the loss: the checks of settings, and the noise."""
+"""What the local trainings share of differential privacy: the checks of settings, and the noise."""
 
 from __future__ import annotations
 
@@ -25,12 +25,6 @@ def noised(tensors: Tensors, sigma: float, generator: Generator | None) -> Tenso
         name: t + sigma * torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device)
         for name, t in tensors.items()
     }
-
-
-def check_loss(who: str, label_smoothing: float) -> None:
-    """Raise a `UsageError` unless the share of label smoothing is in [0, 1)."""
-    if not 0 <= label_smoothing < 1:
-        raise UsageError(f"{who}: expected 0 <= label_smoothing < 1, got {label_smoothing}; 0 switches it off")
 
 
 def check_privacy(who: str, clip: float | None, noise: float, expected: float | None, reduction: Reduction) -> None:

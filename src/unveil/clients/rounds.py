@@ -13,8 +13,9 @@ from torch.nn import Module
 
 from unveil.core.batch import Batch
 from unveil.core.factored import Candidate, added, dense, scaled
+from unveil.core.loss import Loss
 from unveil.core.network import Draws, Mode
-from unveil.core.protocols import LocalTraining, smoothing_of
+from unveil.core.protocols import LocalTraining, loss_of
 from unveil.core.types import Tensors
 
 _State = tuple[tuple[int, int], ...]
@@ -58,9 +59,9 @@ class TrainingOverRounds:
         return self.training.mode
 
     @property
-    def label_smoothing(self) -> float:
-        """Share of each label that the loss spreads over all classes; see `SmoothsLabels`."""
-        return smoothing_of(self.training)
+    def local_loss(self) -> Loss:
+        """The loss of each step; see `NamesLoss`."""
+        return loss_of(self.training)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
         """Compute the mean; see `LocalTraining`."""

@@ -18,14 +18,14 @@ from torch.nn import Module
 
 from unveil.clients.local_optimisers import SGD, Slope
 from unveil.clients.local_steps import LocalSteps, draws_of
-from unveil.clients.private_steps import check_loss, check_privacy, noised
+from unveil.clients.private_steps import check_privacy, noised
 from unveil.core.batch import Batch
 from unveil.core.bounds import whole
 from unveil.core.clipping import ExampleClipping
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, Factored, dense
 from unveil.core.gradient import Gradient
-from unveil.core.loss import Loss, Reduction
+from unveil.core.loss import Loss, LossName, Reduction
 from unveil.core.network import Draws, Mode, in_mode
 from unveil.core.protocols import BufferSetting, LocalTraining, MayBeShortened, Trained
 from unveil.core.registry import build, spec_of
@@ -34,7 +34,7 @@ from unveil.core.types import Tensors
 
 @dataclass(frozen=True, kw_only=True)
 class FedSGD:
-    """Send the gradient of the cross-entropy on the whole batch.
+    """Send the gradient of the loss on the whole batch.
 
     Args:
         mode: The client's mode: `eval`, or `train`, in which BatchNorm uses the batch's own statistics.
@@ -42,6 +42,7 @@ class FedSGD:
         noise: DP-SGD: noise multiplier; the mean gets Gaussian noise of standard deviation noise * clip / n.
         expected: DP-SGD: what the sum of the clipped gradients is divided by instead of their number n, which is the
             expected batch size where the batch was drawn by Poisson sampling, as Opacus does; None for n.
+        loss: `cross_entropy`, `bce` (a sigmoid for each class) or `mse` (of the scores); see `Loss`.
         reduction: Whether the loss is the `mean` or the `sum` over the pictures.
         label_smoothing: Share of each label that the loss spreads evenly over all classes, in [0, 1).
         buffers: What becomes of the buffers that training changes, such as BatchNorm's running statistics: `kept` by
@@ -60,12 +61,13 @@ class FedSGD:
     clip: float | None = None
     noise: float = 0.0
     expected: float | None = None
+    loss: LossName = "cross_entropy"
     reduction: Reduction = "mean"
     label_smoothing: float = 0.0
     buffers: BufferSetting = "kept"
 
     def __post_init__(self) -> None:
-        check_loss("FedSGD", self.label_smoothing)
+        _ = self.local_loss
         check_privacy("FedSGD", self.clip, self.noise, self.expected, self.reduction)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
@@ -101,6 +103,11 @@ class FedSGD:
 
     __str__ = spec_of
 
+    @property
+    def local_loss(self) -> Loss:
+        """The loss; see `NamesLoss`."""
+        return Loss(name=self.loss, label_smoothing=self.label_smoothing, reduction=self.reduction)
+
     def _sent(self, client: LocalSteps, batch: Batch, generator: Generator | None) -> Tensors:
         sent = _detached(client.gradient({}, batch))
         return noised(sent, self.noise * (self.clip or 0.0) / client.divisor(len(batch)), generator)
@@ -111,7 +118,7 @@ class FedSGD:
             self.clip,
             draws=draws,
             differentiable=differentiable,
-            loss=Loss(label_smoothing=self.label_smoothing, reduction=self.reduction),
+            loss=self.local_loss,
             expected=self.expected,
         )
 
@@ -135,6 +142,7 @@ class FedAvg:
         clip: DP-SGD's per-example clipping norm in every step; None for no clipping.
         noise: DP-SGD's noise multiplier in every step.
         expected: What DP-SGD divides each step's sum by instead of its number of pictures; see `FedSGD`.
+        loss: `cross_entropy`, `bce` (a sigmoid for each class) or `mse` (of the scores); see `Loss`.
         reduction: Whether the loss of a step is the `mean` or the `sum` over its pictures.
         label_smoothing: Share of each label that the loss spreads evenly over all classes, in [0, 1).
         buffers: What becomes of the buffers that training changes, such as BatchNorm's running statistics: `kept` by
@@ -162,6 +170,7 @@ class FedAvg:
     clip: float | None = None
     noise: float = 0.0
     expected: float | None = None
+    loss: LossName = "cross_entropy"
     reduction: Reduction = "mean"
     label_smoothing: float = 0.0
     buffers: BufferSetting = "kept"
@@ -178,7 +187,7 @@ class FedAvg:
         if self.drop_last and self.batch_size is None:
             raise UsageError("FedAvg: drop_last has no effect where each step has all pictures; give a batch_size")
         _ = self._optimiser
-        check_loss("FedAvg", self.label_smoothing)
+        _ = self.local_loss
         check_privacy("FedAvg", self.clip, self.noise, self.expected, self.reduction)
 
     def __call__(self, model: Module, batch: Batch, *, generator: Generator | None = None) -> Tensors:
@@ -204,6 +213,11 @@ class FedAvg:
     __str__ = spec_of
 
     @property
+    def local_loss(self) -> Loss:
+        """The loss of each step; see `NamesLoss`."""
+        return Loss(name=self.loss, label_smoothing=self.label_smoothing, reduction=self.reduction)
+
+    @property
     def _optimiser(self) -> SGD:
         return SGD(
             lr=self.lr,
@@ -220,7 +234,7 @@ class FedAvg:
             draws=draws,
             differentiable=differentiable,
             may_be_thin=self._optimiser.is_thin,
-            loss=Loss(label_smoothing=self.label_smoothing, reduction=self.reduction),
+            loss=self.local_loss,
             expected=self.expected,
         )
 

@@ -32,6 +32,7 @@ SGD = {"optimiser": "sgd", "momentum": 0.0, "weight_decay": 0.0, "mode": "eval"}
             "fedavg:steps=2,lr=0.5,batch_size=4,weight_decay=0.5,reduction=sum",
         ),
         ({"learning_rate": 0.1, "steps": 2, "label_smoothing": 0.1}, "fedavg:steps=2,lr=0.1,label_smoothing=0.1"),
+        ({"learning_rate": 0.1, "steps": 2, "loss": "bce"}, "fedavg:steps=2,lr=0.1,loss=bce"),
         (
             {"learning_rate": 0.1, "steps": 2, "momentum": 0.9, "nesterov": True},
             "fedavg:steps=2,lr=0.1,momentum=0.9,nesterov=true",
@@ -64,7 +65,7 @@ def test_a_gradient_of_another_loss_is_one_of_fedsgd() -> None:
         ({"learning_rate": 0.1}, "does not say the number of steps"),
         ({"steps": 3}, "does not say the learning rate: the update is taken for one gradient of unknown length."),
         ({}, "does not say the learning rate and number of steps"),
-        ({"learning_rate": 0.1, "steps": 1, "loss": "other"}, "loss is not the cross-entropy"),
+        ({"learning_rate": 0.1, "steps": 1, "loss": "other"}, "loss is another one than cross_entropy, bce, mse"),
         ({"learning_rate": 0.1, "steps": 10**9}, "took 1,000,000,000 local steps, and at most 1,000 are simulated"),
         ({"learning_rate": 0.1, "epochs": 501, "batch_size": 4}, "took 1,002 local steps, and at most 1,000"),
         ({"learning_rate": 0.1, "steps": 3, "optimiser": "Adam"}, "optimiser is Adam, which unveil does not simulate"),

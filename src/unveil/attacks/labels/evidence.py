@@ -25,6 +25,7 @@ from torch import Tensor
 from unveil.attacks.labels.likelihood import Signals
 from unveil.attacks.labels.rows import ClassRows
 from unveil.core.protocols import HasEntryModels, Obfuscation
+from unveil.core.spectra import eigh
 from unveil.core.update import Update
 
 COMPONENTS = 16  # principal directions of the slopes that S holds exactly; of the others it holds the variances only
@@ -101,7 +102,7 @@ def slopes_of(rows: ClassRows) -> Slopes:
     off = (slopes - mean) / len(slopes) ** 0.5
     variance = off.square().sum(0)
     flat = off.flatten(1)
-    _, vectors = torch.linalg.eigh(flat @ flat.T)
+    _, vectors = eigh(flat @ flat.T)
     keep = vectors[:, -COMPONENTS:].T
     spread = (keep @ flat).reshape(-1, *mean.shape)
     unseen = [part.mean().expand_as(part) for part in rows.split(variance).values()]

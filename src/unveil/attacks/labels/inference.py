@@ -19,7 +19,7 @@ from unveil.attacks.labels.rows import ClassRows, read_rows
 from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import dense
-from unveil.core.protocols import Knowledge, MayRescale
+from unveil.core.protocols import Knowledge, MayRescale, loss_of
 from unveil.core.types import Images
 from unveil.core.update import Update
 
@@ -55,7 +55,8 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[I
         says how the labels were inferred and how certain they are.
 
     Raises:
-        UsageError: The model has no layer with one row for each class, or the update holds no tensor of that layer.
+        UsageError: The model has no layer with one row for each class, or the update holds no tensor of that layer,
+            or the client's loss is another one than the cross-entropy, and more than one picture was trained on.
 
     Reference:
         Zhao, Mopuri and Bilen, iDLG: Improved Deep Leakage from Gradients, 2020 (one picture);
@@ -79,6 +80,11 @@ def infer_labels(model: Module, update: Update, knowledge: Knowledge) -> tuple[I
         return torch.tensor([label], device=images.device), (
             f"The label was inferred from the update of the last layer ({used}): its row is the only one that points "
             "against all others, which is certain."
+        )
+    if (loss := loss_of(knowledge.training).name) != "cross_entropy":
+        raise UsageError(
+            f"labels: {loss} is the client's loss, and labels are inferred from a softmax's cross-entropy only; let "
+            "the attacker know the labels"
         )
     inference = _Inference(model, rows, images, update, knowledge, classes)
     counts = inference.counts()

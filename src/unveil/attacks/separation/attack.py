@@ -36,6 +36,7 @@ from unveil.core.objectives import checked
 from unveil.core.protocols import Knowledge
 from unveil.core.reconstruction import Reconstruction
 from unveil.core.registry import IN_PYTHON_ONLY, spec_of
+from unveil.core.spectra import LinAlgError
 from unveil.core.update import Update
 from unveil.core.watch import Watch
 
@@ -229,24 +230,39 @@ def first_that_applies(schedule: Schedule, problem: Problem, start: State) -> tu
     notes: list[str] = []
     for stage in schedule.tokens:
         try:
-            return fold((stage,), problem, start), notes
+            return solved((stage,), problem, start, otherwise=NoTokensError), notes
         except NoTokensError as reason:
             notes += [str(reason)] if str(reason) else []
     is_transformer = bool(notes)
     try:
-        return fold(schedule.separated, problem, start), notes
+        return solved(schedule.separated, problem, start, otherwise=NoHeadError), notes
     except PooledError as pooled:
         try:
-            return fold(schedule.peeled, problem, start), notes
+            return solved(schedule.peeled, problem, start, otherwise=CannotPeelError), notes
         except CannotPeelError as reason:
             why = f"{pooled} {reason} "
     except NoHeadError as reason:
         try:
-            return fold(schedule.earlier, problem, start), notes
+            return solved(schedule.earlier, problem, start, otherwise=NoHeadError), notes
         except NoHeadError as further:
             why = f"{reason} {further} "
     notes.append(f"{'' if is_transformer else why}The attack matched updates instead.")
     return fold(schedule.matched, problem, start), notes
+
+
+def solved(stages: Sequence[Stage], problem: Problem, start: State, *, otherwise: type[Exception]) -> State:
+    """Run stages that solve equations; arguments as for `fold`.
+
+    Args:
+        stages: The stages.
+        problem: The data that are the same for every stage.
+        start: The state before the first stage.
+        otherwise: What is raised instead of an error of linear algebra: the reason why the stages do not apply.
+    """
+    try:
+        return fold(stages, problem, start)
+    except LinAlgError:
+        raise otherwise("What arrived of the update leaves equations without a solution.") from None
 
 
 def fold(stages: Sequence[Stage], problem: Problem, state: State) -> State:

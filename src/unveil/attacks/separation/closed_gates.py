@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from unveil.attacks.separation.tuning import ClosedGatesTuning
+from unveil.core.spectra import eigh
 
 OVERSAMPLED = 8  # directions that the search for the space of the rows has more than images
 FEWEST_EQUATIONS = 2  # times the classes: rows with fewer open gates than this do not determine their errors
@@ -67,7 +68,7 @@ def column_space(
         back, _ = torch.linalg.qr(gradient.T @ basis.to(gradient))
         basis, _ = torch.linalg.qr((gradient @ back).double())
     inside = (basis.T.to(gradient) @ gradient).double()
-    values, vectors = torch.linalg.eigh(inside @ inside.T)
+    values, vectors = eigh(inside @ inside.T)
     energy = gradient.square().sum(dtype=torch.float64).clamp_min(TINY)
     return basis @ vectors[:, -rank:], float(values[-rank:].sum() / energy)
 

@@ -26,7 +26,7 @@ from unveil.attacks.separation.stages import feature_sensitivity_of
 from unveil.attacks.separation.state import Problem, State
 from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.network import in_mode, run
-from unveil.core.protocols import EntryModel, HasEntryModels, smoothing_of
+from unveil.core.protocols import EntryModel, HasEntryModels, loss_of
 from unveil.core.tracing import Tape
 from unveil.core.types import Images
 
@@ -125,7 +125,7 @@ def _first_layer(problem: Problem, client: Module, pictures: Images) -> tuple[He
                 places=places,
                 rectified=bool((inputs >= 0).all()) and bool((inputs == 0).any()),
                 draws=knowledge.draws,
-                label_smoothing=smoothing_of(knowledge.training),
+                loss=loss_of(knowledge.training),
             )
             following = names[number + 1] if number + 1 < len(names) else None
             return head, Behind(client=client, first=name, second=following, image_shape=knowledge.image_shape)

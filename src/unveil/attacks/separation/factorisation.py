@@ -29,7 +29,6 @@ from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.tuning import FactorisationTuning
 from unveil.attacks.separation.weighted_lstsq import COLUMNS, explained, ridged, solve, solve_weighted
 from unveil.core.factored import Factored
-from unveil.core.loss import targets
 from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
 
@@ -207,9 +206,9 @@ def first_guess(
         The features, and the errors times the gain.
     """
     n, classes, ridge, rounds = len(labels), gradients[-1].shape[0], tuning.first_ridge, tuning.first_rounds
-    wanted = targets(labels, classes, label_smoothing=head.label_smoothing).to(gradients[0].dtype)
+    even = torch.zeros((n, classes), dtype=gradients[0].dtype, device=gradients[0].device)
     errors, opened = descend_head(
-        head, gradients, (1 / classes - wanted) / n, gain=gain, tuning=tuning, unknown=unknown
+        head, gradients, head.loss.mean.slopes(even, labels) / n, gain=gain, tuning=tuning, unknown=unknown
     )
     if opened is not None and len(gradients) == 2 and head.is_gated:
         for label in torch.unique(labels):

@@ -12,6 +12,7 @@ from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.tuning import FactorisationTuning
 from unveil.attacks.separation.weighted_lstsq import solve
 from unveil.core.protocols import EntryModel
+from unveil.core.spectra import eigh
 
 Unknown = Sequence[Bool[Tensor, " _"]]
 """For each Linear layer of a head the inputs of which the update says nothing; see `unknown_columns`."""
@@ -94,7 +95,7 @@ def lift(
         The inputs; unchanged if the equations determine them all, or if images have different signs in the part that
         is not determined.
     """
-    values, vectors = torch.linalg.eigh(errors @ errors.T)
+    values, vectors = eigh(errors @ errors.T)
     direction = vectors[:, 0] * vectors[:, 0].sum().sign()
     if values[0] > weak_equation * values.mean() or float(direction.min()) <= 0:
         return inputs

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from unveil.attacks.separation.relu_patterns import row_space
+from unveil.core.spectra import eigh
 
 STARTS = 512  # directions of one trial
 TRIALS = 24
@@ -96,7 +97,7 @@ def _sparsest(
 
     def solved(weights: Float[Tensor, "starts out"]) -> Float[Tensor, "starts n"]:
         grams = (weights @ products).reshape(-1, *directions.shape[1:], directions.shape[1])
-        vectors: Tensor = torch.linalg.eigh(grams).eigenvectors
+        vectors: Tensor = eigh(grams).vectors
         return vectors[:, :, 0]
 
     for tolerance in falling(TOLERANCES[0], max(TOLERANCES[1], least), ROUNDS):

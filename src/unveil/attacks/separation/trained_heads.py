@@ -20,7 +20,6 @@ from unveil.attacks.separation.closed_gates import SparseRows, column_space, fin
 from unveil.attacks.separation.factorisation import FeatureEstimate, separate
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.tuning import ClosedGatesTuning
-from unveil.core.loss import targets
 from unveil.core.protocols import EntryModel
 
 OUTPUTS = 16  # outputs of the first layer for each class from which on its rows determine the errors of the last
@@ -134,7 +133,7 @@ def lengths_of(
     slope = (gates * opened * (pre[:-1] - pre[-1])) @ weight.T
     last = found.errors.to(features)
     size = last.norm(dim=1)
-    wanted = targets(found.labels, len(weight), label_smoothing=head.label_smoothing)
+    labels = found.labels
     noise = single.covariance.diagonal(dim1=-2, dim2=-1).mean(0)
     energy = features.square().mean(1)
     energy = torch.maximum(energy - noise, 1e-3 * energy)
@@ -144,7 +143,7 @@ def lengths_of(
 
     def best(steps: Float[Tensor, "lengths found"], spread: float) -> Float[Tensor, " found"]:
         lengths = longest * 10**steps
-        computed = share * ((constant + slope / lengths[..., None]).softmax(-1) - wanted)
+        computed = share * head.loss.mean.slopes(constant + slope / lengths[..., None], labels)
         off = (computed / lengths[..., None] - last).norm(dim=-1) / size
         unusual = (energy.sqrt() / lengths).log() - centre
         score = (off / expected).square() + (unusual / spread).square()

@@ -137,7 +137,8 @@ def weighted_misfit(
 
 
 def ridged(gram: Float[Tensor, "*columns n n"], ridge: float) -> Float[Tensor, "*columns n n"]:
-    """Add a ridge to the diagonal of each matrix, in units of the matrix's mean eigenvalue."""
-    mean = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(gram.dtype).tiny)
+    """Add a ridge to each matrix's diagonal, in units of its mean eigenvalue; a matrix of zeros gets one too."""
+    mean = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return gram + ridge * mean[..., None, None] * eye
+    # Solves with smaller numbers than the smallest normal one give NaN.
+    return gram + (ridge * mean).clamp_min(torch.finfo(gram.dtype).tiny)[..., None, None] * eye

@@ -11,7 +11,7 @@ from unveil.captures.manifest import Manifest
 from unveil.captures.recording import Recording
 from unveil.clients.training import FedAvg, FedSGD
 from unveil.core.errors import UsageError
-from unveil.core.loss import Reduction
+from unveil.core.loss import LOSSES, LossName, Reduction
 from unveil.core.network import Mode
 from unveil.core.protocols import BufferSetting, LocalTraining, Obfuscation
 from unveil.obfuscations.sign import Sign
@@ -86,7 +86,7 @@ def _cannot_be_simulated(facts: Manifest, pictures: int) -> str:
     if optimiser is not None and optimiser.lower() not in PLAIN:
         return f"The client's optimiser is {optimiser}, which unveil does not simulate"
     if facts.loss.value == "other":
-        return "The client's loss is not the cross-entropy, which is all that unveil simulates"
+        return f"The client's loss is another one than {', '.join(LOSSES)}, which are all that unveil simulates"
     steps = facts.steps.value or (facts.epochs.value or 0) * _steps_an_epoch(facts, pictures)
     if steps > MOST_STEPS:
         return f"The client took {steps:,} local steps, and at most {MOST_STEPS:,} are simulated"
@@ -155,6 +155,7 @@ def _steps_an_epoch(facts: Manifest, pictures: int) -> int:
 class _Loss(TypedDict):
     """The settings of a local training's loss."""
 
+    loss: LossName
     reduction: Reduction
     label_smoothing: float
 
@@ -162,6 +163,7 @@ class _Loss(TypedDict):
 def _loss(facts: Manifest) -> _Loss:
     """Return what the facts say of the loss; the plain mean where they say nothing."""
     return {
+        "loss": next((name for name in LOSSES if name == facts.loss.value), "cross_entropy"),
         "reduction": "sum" if facts.loss_reduction.value == "sum" else "mean",
         "label_smoothing": facts.label_smoothing.value or 0.0,
     }

@@ -19,7 +19,7 @@ from unveil.clients.models.factories import ModelName
 from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import square_norm
-from unveil.core.protocols import LocalTraining
+from unveil.core.protocols import LocalTraining, loss_of
 from unveil.core.types import Tensors
 from unveil.core.usercode import running, unchanged
 
@@ -77,7 +77,7 @@ def rehearse(
                     )
     finally:
         watched.remove()
-    return tuple(_notes(model, sent, silent=silent, probabilities=all(probabilities)))
+    return tuple(_notes(model, sent, silent=silent, probabilities=all(probabilities) and loss_of(client).name != "mse"))
 
 
 @contextmanager
@@ -150,8 +150,8 @@ def _notes(model: Module, sent: Tensors, *, silent: bool, probabilities: bool) -
     notes = []
     if probabilities:
         notes.append(
-            "The model seems to return probabilities, and the client's cross-entropy takes logits: its update is not "
-            "that of a usual client. Leave the softmax out."
+            "The model seems to return probabilities, and the client's loss takes logits: its update is not that of a "
+            "usual client. Leave the softmax or the sigmoid out."
         )
     if silent:
         notes.append(

@@ -10,10 +10,10 @@ from unveil.core.protocols.trainings import (
     LocalTraining,
     MayAddNoise,
     MayBeShortened,
+    NamesLoss,
     SendsBuffers,
-    SmoothsLabels,
     Trained,
-    smoothing_of,
+    loss_of,
 )
 
 __all__ = [
@@ -29,13 +29,13 @@ __all__ = [
     "MayBeShortened",
     "MayRescale",
     "Misfit",
+    "NamesLoss",
     "NeedsClient",
     "Obfuscation",
     "SendsBuffers",
-    "SmoothsLabels",
     "TakesRoughSteps",
     "Trained",
     "TrainedOnPictures",
     "UsesLearnedPrior",
-    "smoothing_of",
+    "loss_of",
 ]

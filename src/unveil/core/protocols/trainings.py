@@ -12,6 +12,7 @@ from torch.nn import Module
 
 from unveil.core.batch import Batch
 from unveil.core.factored import Candidate
+from unveil.core.loss import MEAN, Loss
 from unveil.core.network import Draws
 from unveil.core.types import Tensors
 
@@ -74,18 +75,18 @@ class MayAddNoise(Protocol):
 
 
 @runtime_checkable
-class SmoothsLabels(Protocol):
-    """A local training whose loss spreads a share of each label evenly over all classes."""
+class NamesLoss(Protocol):
+    """A local training that says which loss it differentiates; without it the loss is the plain cross-entropy."""
 
     @property
-    def label_smoothing(self) -> float:
-        """The share, in [0, 1)."""
+    def local_loss(self) -> Loss:
+        """The loss of each local step."""
         ...
 
 
-def smoothing_of(training: LocalTraining) -> float:
-    """Return the share of each label that the loss of a local training spreads over all classes; 0 for none."""
-    return training.label_smoothing if isinstance(training, SmoothsLabels) else 0.0
+def loss_of(training: LocalTraining) -> Loss:
+    """Return the loss that a local training differentiates; the mean cross-entropy if it does not say."""
+    return training.local_loss if isinstance(training, NamesLoss) else MEAN
 
 
 BufferSetting = Literal["kept", "sent", "obfuscated"]

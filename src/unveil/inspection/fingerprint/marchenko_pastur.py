@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unveil.core.spectra import eigh
+
 ROWS = 24  # rows below which a tail of singular values says nothing
 EXACT = 2e-6  # singular values below this share of the largest are rounding
 STRAIGHT = 0.03  # how far the ratio to the expected values may vary
@@ -47,7 +49,7 @@ def noise_tail(matrix: Float[Tensor, "rows columns"]) -> Tail | None:
     rows, columns = short.shape
     if rows < ROWS:
         return None
-    energies, vectors = torch.linalg.eigh(short @ short.T)
+    energies, vectors = eigh(short @ short.T)
     sizes = energies.clamp_min(0).sqrt()
     if float(sizes[: rows // 3].max()) < EXACT * float(sizes[-1]):
         return Tail(sigma=0.0)

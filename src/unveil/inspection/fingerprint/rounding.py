@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unveil.core.spectra import eigh
 from unveil.inspection.fingerprint.grid import Grid
 from unveil.inspection.fingerprint.marchenko_pastur import part_of, quantiles
 from unveil.inspection.fingerprint.received import Received
@@ -111,7 +112,7 @@ def fit_low_rank(
     rows, columns = short.shape
     if rows < 16:
         return None
-    energies, vectors = torch.linalg.eigh(short @ short.T)
+    energies, vectors = eigh(short @ short.T)
     sizes = energies.clamp_min(0).sqrt()
     edge = float(sizes.median() / quantiles(rows, columns)[rows // 2]) * (math.sqrt(rows) + math.sqrt(columns)) * 1.15
     rank = int((sizes > edge).sum())

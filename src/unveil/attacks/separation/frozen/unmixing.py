@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from unveil.attacks.separation.frozen.coupling import Coupling
 from unveil.attacks.separation.peeling.equations import Kernel
 from unveil.attacks.separation.peeling.watch import Convolution, Map
+from unveil.core.spectra import eigh
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +52,7 @@ class Mixture:
             places: Places of its output in the batch.
         """
         flat = gradient.flatten(1)
-        squares, left = torch.linalg.eigh(flat @ flat.T)
+        squares, left = eigh(flat @ flat.T)
         left, sizes = left[:, 1 - places :], squares[1 - places :].clamp_min(1e-300).sqrt()
         right = left.T @ flat / sizes[:, None]
         outputs = layer.weight.to(right).flatten(1) @ right.T

@@ -13,7 +13,7 @@ from unveil.attacks.separation.heads.linear_head import Head
 from unveil.attacks.separation.heads.places import Places, read_places
 from unveil.attacks.separation.heads.tail import Tail, named
 from unveil.core.network import Draws, draws_by_chance, in_mode, run
-from unveil.core.protocols import LocalTraining, smoothing_of
+from unveil.core.protocols import LocalTraining, loss_of
 from unveil.core.tracing import Cut, Reached, Tape
 from unveil.core.types import Images
 
@@ -89,7 +89,7 @@ def read_head(
         rectified=bool((features >= 0).all()) and bool((features == 0).any()),
         draws=draws if stochastic else None,
         stochastic=stochastic,
-        label_smoothing=smoothing_of(training),
+        loss=loss_of(training),
     )
     if places is None:
         reason = _why_no_places(count, last)

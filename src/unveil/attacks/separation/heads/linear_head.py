@@ -15,7 +15,6 @@ from functools import cached_property
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Module
@@ -25,6 +24,7 @@ from unveil.attacks.separation.heads.tail import Tail, named
 from unveil.core.arithmetic import rough_steps
 from unveil.core.batch import Batch
 from unveil.core.factored import Candidate, detached
+from unveil.core.loss import MEAN, Loss
 from unveil.core.network import Draws, run
 from unveil.core.protocols import LocalTraining
 from unveil.core.tracing import Cut, Reached, Tape
@@ -65,7 +65,7 @@ class Head:
         rectified: Whether all features are at least 0, as behind ReLU.
         draws: Seed of the network's random draws; None to take the mean of every draw.
         stochastic: Whether the network draws anything at random.
-        label_smoothing: Share of each label that the client's loss spreads over all classes.
+        loss: The client's loss; the gain says whether it is a mean or a sum.
     """
 
     model: Module
@@ -75,7 +75,7 @@ class Head:
     rectified: bool
     draws: Draws = None
     stochastic: bool = False
-    label_smoothing: float = 0.0
+    loss: Loss = MEAN
 
     @property
     def feature_map(self) -> tuple[int, int, int]:
@@ -140,13 +140,13 @@ class Head:
             labels: The class index of each image.
 
         Returns:
-            One entry for each Linear layer, first to last; the loss is the mean cross-entropy.
+            One entry for each Linear layer, first to last; the loss is the mean over the images.
         """
         with torch.enable_grad():
             tape = Tape({id(named(self.model, name)): name for name in self.weights})
             with tape:
                 logits = run(self._tail, features.detach().requires_grad_(), {}, draws=self.draws)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            loss = self.loss.mean(logits, labels)
             wanted = [t for _, inputs, output in tape.seen for t in (inputs, output)]
             slopes = torch.autograd.grad(loss, wanted)
         return [

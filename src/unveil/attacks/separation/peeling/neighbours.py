@@ -27,6 +27,7 @@ from scipy.optimize import nnls
 from torch import Generator, Tensor
 
 from unveil.attacks.separation.peeling.watch import Convolution
+from unveil.core.spectra import eigh
 
 DRAWS, TIMES = 4000, 10  # choices of rows at a time, and times that they are drawn for one image
 SILENT = 1e-6  # squared length of a direction in silent rows below which it belongs to the image
@@ -61,7 +62,7 @@ def by_neighbours(
     orders = []
     for image in slopes:
         silent = space[(image == 0).all(0)]
-        values, basis = torch.linalg.eigh(silent.T @ silent)
+        values, basis = eigh(silent.T @ silent)
         inside = basis[:, : max(places, int((values < SILENT).sum()))]
         order = _order(space @ inside, (taps[:, None] * image).flatten(0, 1), depthwise, places, generator)
         if order is None:
@@ -122,7 +123,7 @@ def _sparsest(rows: Float[Tensor, "live rank"], vectors: Float[Tensor, "some ran
     while len(rest) and len(chosen) < rows.shape[1]:
         entries = (rows @ rest[0]).abs()
         silent = rows[entries < ZERO * entries.max()]
-        chosen = torch.cat([chosen, torch.linalg.eigh(silent.T @ silent).eigenvectors[:, :1].T])
+        chosen = torch.cat([chosen, eigh(silent.T @ silent).vectors[:, :1].T])
         span, _ = torch.linalg.qr(chosen.T)
         rest = rest[(rest - rest @ span @ span.T).norm(dim=1) > NEW]
     return chosen

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
 from unveil.core.calls import convolution_call, linear_call
+from unveil.core.loss import MEAN, Loss
 from unveil.core.network import run
 from unveil.core.tracing import Tape
 from unveil.core.types import Images
@@ -55,7 +55,7 @@ def token_errors(
     *,
     embedding: str,
     last: str,
-    label_smoothing: float = 0.0,
+    loss: Loss = MEAN,
 ) -> tuple[Float[Tensor, "n tokens width"], Float[Tensor, "n features"]]:
     """Compute the errors of the tokens of each picture, and the features in front of the last Linear layer.
 
@@ -65,16 +65,16 @@ def token_errors(
     Args:
         client: The network in the client's mode; it is not changed.
         images: The pictures, n x c x h x w in [0, 1].
-        labels: The class index of each picture; the loss is the mean cross-entropy.
+        labels: The class index of each picture.
         embedding: Name of the patch embedding's weight.
         last: Name of the last Linear layer's weight.
-        label_smoothing: Share of each label that the client's loss spreads over all classes.
+        loss: The client's loss; it is taken as a mean over the pictures.
     """
     weights = {name: parameter.detach() for name, parameter in client.named_parameters()}
     output, tape = TokenOutput(weights[embedding]), Tape({id(weights[last]): last})
     with torch.enable_grad(), output, tape:
         logits = run(client, images, weights, draws=None)
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    (slope,) = torch.autograd.grad(loss, output.outputs[0])
+        value = loss.mean(logits, labels)
+    (slope,) = torch.autograd.grad(value, output.outputs[0])
     (_, features, _) = tape.seen[-1]
     return as_tokens(slope, weights[embedding]).float(), features.detach().float()

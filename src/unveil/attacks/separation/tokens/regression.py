@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from unveil.attacks.separation.tokens.samples import Samples
+from unveil.core.spectra import eigh
 
 PLACES = 1024  # places of the grid in one step, about
 LEARNING_RATE = 2e-3  # the largest; it rises for three tenths of the steps and falls by a cosine
@@ -104,7 +105,7 @@ def prepared(samples: Samples, *, noise: float, generator: Generator) -> Picture
     """
     rows = samples.errors.sum(1).permute(0, 2, 3, 1).reshape(-1, samples.errors.shape[2])
     covariance = torch.cov(rows.T.double())
-    values, vectors = torch.linalg.eigh(covariance + noise**2 * torch.eye(len(covariance)).to(covariance))
+    values, vectors = eigh(covariance + noise**2 * torch.eye(len(covariance)).to(covariance))
     least = (RIDGE * values[-1]).clamp_min(torch.finfo(torch.float32).tiny)
     with torch.random.fork_rng(devices=[]):  # building the network draws weights, which are then replaced
         network = PictureRegression(

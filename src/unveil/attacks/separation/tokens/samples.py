@@ -16,6 +16,7 @@ from torch.nn import Module
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.attacks.separation.tokens.errors import token_errors
 from unveil.attacks.separation.tokens.grid import PatchGrid
+from unveil.core.loss import MEAN, Loss
 from unveil.core.types import Images
 
 ENTRIES = 100_000_000  # of all errors together, at most
@@ -85,7 +86,7 @@ def draw_samples(
     embedding: str,
     last: str,
     generator: Generator,
-    label_smoothing: float = 0.0,
+    loss: Loss = MEAN,
 ) -> Samples:
     """Draw synthetic pictures, and compute the errors of their tokens with the labels of the batch.
 
@@ -97,15 +98,13 @@ def draw_samples(
         embedding: Name of the patch embedding's weight.
         last: Name of the last Linear layer's weight.
         generator: Randomness of the pictures.
-        label_smoothing: Share of each label that the client's loss spreads over all classes.
+        loss: The client's loss; it is taken as a mean over the pictures.
     """
     n = len(labels)
     frequencies, errors, features = list[Tensor](), list[Tensor](), list[Tensor]()
     while len(errors) < count:
         pictures = varied_leaves(n, grid.image_shape, generator=generator).to(labels.device)
-        own, seen = token_errors(
-            client, pictures, labels, embedding=embedding, last=last, label_smoothing=label_smoothing
-        )
+        own, seen = token_errors(client, pictures, labels, embedding=embedding, last=last, loss=loss)
         frequencies.append(grid.frequencies(pictures))
         errors.append(grid.as_map(own))
         features.append(seen)

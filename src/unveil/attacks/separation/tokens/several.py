@@ -22,7 +22,7 @@ from unveil.attacks.separation.tuning import FactorisationTuning
 from unveil.attacks.separation.update_matching import MatchUpdates
 from unveil.core.batch import Batch
 from unveil.core.binding import for_receiver
-from unveil.core.protocols import smoothing_of
+from unveil.core.protocols import loss_of
 from unveil.core.update import Update
 
 MOST = 8  # pictures that are decoded
@@ -90,7 +90,7 @@ class DecodeTokens:
             grid,
             count=self.samples,
             generator=generator,
-            label_smoothing=smoothing_of(problem.knowledge.training),
+            loss=loss_of(problem.knowledge.training),
             **names,
         )
         separated = None
@@ -168,8 +168,8 @@ def rehearsed(problem: Problem, found: TokenGradients, *, embedding: str, last: 
     knowledge, labels, generator = problem.knowledge, problem.labels, problem.generator
     pictures = varied_leaves(len(labels), knowledge.image_shape, generator=generator).to(labels.device)
     sent = Update(knowledge.training(problem.model, Batch(pictures, labels), generator=generator))
-    smoothing = smoothing_of(knowledge.training)
-    errors, _ = token_errors(found.client, pictures, labels, embedding=embedding, last=last, label_smoothing=smoothing)
+    loss = loss_of(knowledge.training)
+    errors, _ = token_errors(found.client, pictures, labels, embedding=embedding, last=last, loss=loss)
     total = errors.sum(0)
     own = found.tokens_of(sent).to(total)
     gain = float((own * total).sum() / total.square().sum().clamp_min(1e-30))
