@@ -30,7 +30,7 @@ from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
 from unveil.attacks.separation.relu_patterns import find_patterns, row_space
 from unveil.attacks.separation.stages import noise_adapted_weight
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
-from unveil.attacks.separation.weighted_lstsq import solve
+from unveil.attacks.separation.weighted_lstsq import solve, solved
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
 from unveil.clients.training import FedSGD
@@ -371,3 +371,14 @@ def test_errors_of_almost_nothing_give_finite_features(scale: float, images: int
     assert bool(features.isfinite().all())
     if scale == 0:
         assert not bool(features.any())
+
+
+def test_cholesky_and_the_plain_solve_agree_also_where_a_matrix_is_not_positive() -> None:
+    rows = torch.randn((6, 4, 3), generator=rng(), dtype=torch.float64)
+    right = torch.randn((6, 4), generator=rng(1), dtype=torch.float64)
+    positive = rows @ rows.transpose(1, 2) + 0.1 * torch.eye(4, dtype=torch.float64)
+    odd = positive.clone()
+    odd[2] -= 5 * torch.eye(4, dtype=torch.float64)  # one matrix of the six has negative eigenvalues
+    for grams in (positive, odd):
+        found = solved(grams, right)
+        torch.testing.assert_close((grams @ found[..., None])[..., 0], right)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unveil.attacks.separation.factorisation import FeatureEstimate, separate
-from unveil.attacks.separation.weighted_lstsq import explained
+from unveil.attacks.separation.weighted_lstsq import energy_of, explained
 from unveil.core.protocols import EntryModel
 
 # Of the rows of copies behind LeNet at most 0.003 and 0.12 of the largest of the class; of distinct images of one class
@@ -37,7 +37,7 @@ def find_alike(
     alike = torch.arange(n, device=labels.device)
     if len(torch.unique(labels)) == n:
         return alike
-    total = float(gradient.square().sum(dtype=torch.float64))
+    total = energy_of(gradient)
     rows, sizes = found.errors, found.features.norm(dim=1)
     everything = explained(rows, gradient)
     chance = NOISE * max(total - everything, 0.0) / max(equations - n, 1) + FLOAT * total

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from unveil.attacks.separation.tuning import ClosedGatesTuning
+from unveil.attacks.separation.weighted_lstsq import energy_of
 from unveil.core.spectra import eigh
 
 OVERSAMPLED = 8  # directions that the search for the space of the rows has more than images
@@ -69,7 +70,7 @@ def column_space(
         basis, _ = torch.linalg.qr((gradient @ back).double())
     inside = (basis.T.to(gradient) @ gradient).double()
     values, vectors = eigh(inside @ inside.T)
-    energy = gradient.square().sum(dtype=torch.float64).clamp_min(TINY)
+    energy = max(energy_of(gradient), TINY)
     return basis @ vectors[:, -rank:], float(values[-rank:].sum() / energy)
 
 

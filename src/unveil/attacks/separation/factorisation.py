@@ -27,7 +27,15 @@ from unveil.attacks.separation.head_descent import Unknown, descend_head
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.tuning import FactorisationTuning
-from unveil.attacks.separation.weighted_lstsq import COLUMNS, explained, ridged, solve, solve_weighted
+from unveil.attacks.separation.weighted_lstsq import (
+    CHUNK,
+    COLUMNS,
+    energy_of,
+    explained,
+    ridged,
+    solve,
+    solve_weighted,
+)
 from unveil.core.factored import Factored
 from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
@@ -86,20 +94,19 @@ def _evenly(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out feature
     gram = errors @ errors.T
     correlations = errors @ gradient
     features = torch.linalg.solve(ridged(gram, ridge), correlations)
-    energy = gradient.square().sum(dtype=torch.float64)
-    explained = (features * (2 * correlations - gram @ features)).sum(dtype=torch.float64)
-    left = (energy - explained).clamp_min(0)
+    energy = energy_of(gradient)
+    left = max(energy - float((features * (2 * correlations - gram @ features)).sum(dtype=torch.float64)), 0.0)
     equations = gradient.shape[0]
-    variance = float(left / gradient.numel()) / max(1 - len(errors) / equations, 1 / equations)
+    variance = left / gradient.numel() / max(1 - len(errors) / equations, 1 / equations)
     covariance = variance * torch.linalg.inv(ridged(gram, 1e-6))
-    return FeatureEstimate(features, errors, covariance[None], float(left / energy.clamp_min(1e-300)))
+    return FeatureEstimate(features, errors, covariance[None], left / max(energy, 1e-300))
 
 
 def _weighted(
     errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"], entry_model: EntryModel, ridge: float
 ) -> FeatureEstimate:
     """Estimate the features by least squares with the targets and the weights of an entry model."""
-    solution = solve_weighted(errors, guess, entry_model, ridge=ridge, chunk=COLUMNS)
+    solution = solve_weighted(errors, guess, entry_model, ridge=ridge, chunk=CHUNK)
     n, out = errors.shape
     variance = solution.misfit / max(1 - n / out, 1 / out)
     even = solution.grams.mean(0, keepdim=True)

@@ -11,7 +11,9 @@ from torch import Tensor
 from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
 
-COLUMNS = 4096  # columns that are worked on at a time
+COLUMNS = 4096  # columns that stand for all where a misfit is only compared
+CHUNK = 1024  # columns that are worked on at a time: what is made of them stays in the processor's cache
+ENTRIES = 1 << 20  # entries that are squared in float64 at a time
 MANY = 32  # in larger batches all columns share one covariance, because one for each column needs too much memory
 
 
@@ -66,6 +68,10 @@ def solve_weighted(
     n, size = guess.shape
     upper = torch.triu_indices(n, n, device=known.device)
     shared = n > MANY
+    places = torch.empty((n, n), dtype=torch.long, device=known.device)
+    places[upper[0], upper[1]] = places[upper[1], upper[0]] = torch.arange(upper.shape[1], device=known.device)
+    places = places.flatten()
+    least = 1e-6 * known.square().mean() * known.shape[1] * torch.eye(n, dtype=known.dtype, device=known.device)
     # The matrix M_f = sum_o w_of k_o k_o^T is linear in the weights, so one product (pairs x rows) serves all columns.
     products = None if shared else known[upper[0]] * known[upper[1]]
     values = torch.empty_like(guess)
@@ -81,19 +87,37 @@ def solve_weighted(
             step = torch.linalg.solve(ridged(gram, ridge), known @ (weight * (target - expected)))
             values[:, part] = guess[:, part] + step
         else:
-            gram = known.new_empty((part.stop - part.start, n, n))
-            gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = (products @ weight).T
+            gram = (products @ weight).T[:, places].reshape(-1, n, n)
             grams[part] = gram
             # The solve gives the step from the guess, so a column of which nothing was sent keeps its guess.
             right = known @ (weight * (target - expected))
-            least = 1e-6 * known.square().mean() * known.shape[1] * torch.eye(n, dtype=known.dtype, device=known.device)
-            step = torch.linalg.solve(ridged(gram, ridge) + least, right.T[..., None])[..., 0].T
+            step = solved(ridged(gram, ridge) + least, right.T).T
             values[:, part] = guess[:, part] + step
-        off = weight * (known.T @ values[:, part] - target).square()
-        left += float(off.sum(dtype=torch.float64))
-        energy += float((weight * target.square()).sum(dtype=torch.float64))
-        weights += float(weight.sum(dtype=torch.float64))
+        off = known.T @ values[:, part] - target
+        left += inner(weight * off, off)
+        energy += inner(weight * target, target)
+        weights += float(weight.sum())
     return Solution(values, grams, left / max(weights, 1e-300), left / max(energy, 1e-300))
+
+
+def solved(grams: Float[Tensor, "columns n n"], right: Float[Tensor, "columns n"]) -> Float[Tensor, "columns n"]:
+    """Solve ``gram x = right`` for each column, by Cholesky's factors if rounding left all matrices positive."""
+    factors, failed = torch.linalg.cholesky_ex(grams)
+    if bool(failed.any()):
+        found: Tensor = torch.linalg.solve(grams, right[..., None])[..., 0]
+        return found
+    return torch.cholesky_solve(right[..., None], factors)[..., 0]
+
+
+def inner(a: Float[Tensor, "rows columns"], b: Float[Tensor, "rows columns"]) -> float:
+    """Return the sum of the products of two matrices' entries, in one pass without a third matrix."""
+    return float(torch.dot(a.flatten(), b.flatten()))
+
+
+def energy_of(matrix: Float[Tensor, "rows columns"]) -> float:
+    """Return the sum of the squares of a matrix, in float64, some rows at a time: no second matrix of its size."""
+    rows = max(1, ENTRIES // max(matrix.shape[1], 1))
+    return sum(float(some.double().square().sum()) for some in torch.split(matrix, rows))
 
 
 def explained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"]) -> float:
