@@ -22,7 +22,7 @@ from typing import Any, Literal
 from benchmarks.frame import DOCS, ROOT, Benchmark, Block, Places, Result, Results
 from unveil.advice.advising import Question
 from unveil.advice.candidates import Range, parse_candidates, search
-from unveil.advice.federation import train
+from unveil.advice.training import train
 from unveil.advice.updates import attacked_client, with_weights
 from unveil.audits.trial import run_trial
 from unveil.cli.advice_config import load_question

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "audits": COMPONENTS | {"clients", "attacks", "captures", "inspection", "privacy"},
     "fitting": COMPONENTS | {"clients", "attacks", "audits"},
     "gate": GROUND | {"metrics", "report"},
-    "advice": GROUND | {"obfuscations", "metrics", "clients", "audits", "gate", "report"},
+    "advice": GROUND | {"obfuscations", "metrics", "clients", "captures", "audits", "gate", "report"},
     "testing": COMPONENTS | {"clients", "attacks"},  # laws that other packages run
     "cli": COMPONENTS
     | {"clients", "attacks", "advice", "audits", "captures", "fitting", "gate", "inspection", "privacy", "report"},

@@ -17,8 +17,9 @@ from gate.made import LEAK, NOTHING
 from unveil.advice import advising, folder
 from unveil.advice.advising import Advice, Listener, advise
 from unveil.advice.estimate import Estimate, estimate
-from unveil.advice.federation import Federation, train
+from unveil.advice.federation import Federation
 from unveil.advice.leakage import Leakage
+from unveil.advice.training import train
 from unveil.core.errors import UsageError
 from unveil.core.records import BASELINE
 from unveil.gate.judging import Ruling

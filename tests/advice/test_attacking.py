@@ -18,9 +18,10 @@ from seeds import seeded
 from unveil.advice import advising
 from unveil.advice.advising import Question, advise
 from unveil.advice.attacking import audited
-from unveil.advice.federation import FederatedRun, Federation, train
+from unveil.advice.federation import FederatedRun, Federation
 from unveil.advice.leakage import Leakage
 from unveil.advice.target import parse_target
+from unveil.advice.training import train
 from unveil.advice.updates import audit_of
 from unveil.audits.results import read_trials
 from unveil.core.protocols import Obfuscation

@@ -12,7 +12,7 @@ from torch import Generator
 
 from advice.made import CLASSES, federation, linear
 from instances import first_of_each
-from unveil.advice.federation import train
+from unveil.advice.training import train
 from unveil.core.errors import UsageError
 from unveil.core.update import Update
 from unveil.obfuscations import parse

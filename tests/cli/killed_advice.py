@@ -14,7 +14,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from unveil.advice import advising, estimate, federation, folder
+from unveil.advice import advising, estimate, folder, training
 from unveil.audits import audit, running
 from unveil.audits.results import trial_key
 from unveil.cli.app import main
@@ -76,7 +76,7 @@ def killed_at(point: int, how: signal.Signals) -> None:
         if not left:
             os.kill(os.getpid(), how)
 
-    for module, name in ((federation, "_step"), (os, "fsync"), (os, "replace")):
+    for module, name in ((training, "_step"), (os, "fsync"), (os, "replace")):
         wrapped(module, name, before=passed)
 
 

@@ -11,7 +11,9 @@ from unveil.advice import folder as kept_in
 from unveil.advice.assessment import Assessment, cost_of
 from unveil.advice.attacking import Executors, audited, in_this_process
 from unveil.advice.candidates import Candidate, search
-from unveil.advice.federation import FederatedRun, Federation, train
+from unveil.advice.federation import FederatedRun, Federation
+from unveil.advice.trainers import PLAIN, Trainer
+from unveil.advice.training import train
 from unveil.advice.updates import Auditing
 from unveil.audits.progress import AuditProgress
 from unveil.core.errors import UsageError, writing
@@ -35,6 +37,7 @@ class Question:
         target: The condition under which the target is missed.
         candidates: The candidates.
         steps: Most steps of the bisection of a range.
+        trainer: What trains the federation.
     """
 
     federation: Federation
@@ -42,6 +45,7 @@ class Question:
     target: Condition
     candidates: Sequence[Candidate]
     steps: int
+    trainer: Trainer = PLAIN
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +63,12 @@ class Advice:
     baseline: Assessment
     assessments: Sequence[Assessment]
     left_out: Sequence[Candidate] = ()
+
+    @property
+    def trainers(self) -> tuple[str, ...]:
+        """What trained the federations, with versions: several where the folder had trainings before."""
+        runs = [run for one in (self.baseline, *self.assessments) for run in one.runs]
+        return tuple(dict.fromkeys(run.trainer for run in runs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,20 +183,24 @@ def _is_new(federation: Federation, obfuscation: str, folder: Path) -> bool:
 
 def _trained(work: _Work, obfuscation: str) -> list[FederatedRun]:
     """The federation trained through an obfuscation with each seed, from the folder if it is there."""
-    federation, runs = work.question.federation, []
-    for seed in federation.seeds:
-        key = kept_in.key_of(federation, obfuscation, seed)
-        run = kept_in.kept(work.folder, key)
-        if run is None:
+    federation, trainer, component = work.question.federation, work.question.trainer, parse(obfuscation)
+    keys = {seed: kept_in.key_of(federation, obfuscation, seed) for seed in federation.seeds}
+    found = {seed: kept_in.kept(work.folder, key) for seed, key in keys.items()}
+    runs = {seed: run for seed, run in found.items() if run is not None}
+    if len(runs) == len(keys):
+        return list(runs.values())
+    with trainer.ready(federation, component) as rounds_of:
+        for seed in [seed for seed in keys if seed not in runs]:
             run = train(
                 federation,
-                parse(obfuscation),
+                component,
                 seed=seed,
+                rounds=rounds_of(seed),
                 on_round=lambda rounds, seed=seed: work.listener.on_training(obfuscation, seed, rounds),  # type: ignore[misc]
             )
-            kept_in.keep(work.folder, key, run)
-        runs.append(run)
-    return runs
+            runs[seed] = replace(run, trainer=trainer.name)
+            kept_in.keep(work.folder, keys[seed], runs[seed])
+    return [runs[seed] for seed in keys]
 
 
 def _found(

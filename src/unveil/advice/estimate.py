@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from unveil.advice.advising import Question
 from unveil.advice.candidates import most_settings
-from unveil.advice.federation import Federation, train
+from unveil.advice.federation import Federation
+from unveil.advice.training import train
 from unveil.advice.updates import first_client
 from unveil.audits.profiling import MIB, Profiler
 from unveil.audits.timing import BUDGET, seconds_of_run
@@ -28,7 +29,7 @@ class Estimate:
         baseline: Seconds of the baseline.
         setting: Seconds of each setting.
         settings: Number of settings that are tried at most.
-        mib: Memory of this process and of all workers together, in MiB; None where the system cannot tell.
+        mib: Memory of this process and of all processes that it starts, in MiB; None where the system cannot tell.
     """
 
     baseline: float
@@ -67,12 +68,9 @@ def estimate(
     federation, auditing = question.federation, question.auditing
     client = first_client(federation)
     peaks, of_attacks = [], 0.0
-    with Profiler(client.images.device) as training_once:
-        one = _timed(federation, clock)
-        # The first run of a process also imports what it needs, which the other rounds do not.
-        one = one if one >= BUDGET / 2 else min(one, _timed(federation, clock))
-        training = one * federation.rounds * len(federation.seeds)
-    peaks.append(training_once.peak_mib)
+    with Profiler(client.images.device) as trained:
+        training = _seconds_of_training(question, clock)
+    peaks.append(trained.peak_mib)
     for attack in auditing.attacks:
         with Profiler(client.images.device) as attacking:
             taken = of_run(client, attack)
@@ -80,20 +78,41 @@ def estimate(
         peaks.append(attacking.peak_mib)
     a_phase = of_attacks * (1 + len(auditing.controls)) * auditing.clients / (workers or 1)
     phases = len(federation.phases)
-    known = [peak for peak in peaks if peak is not None]
     return Estimate(
         baseline=training + a_phase * phases,
         setting=training + a_phase * (2 * phases - 1),  # the bare update of the start was attacked before
         settings=sum(most_settings(candidate, question.steps) for candidate in question.candidates),
-        mib=(max(known) + _weights_mib(federation)) * (1 + (workers or 0)) if len(known) == len(peaks) else None,
+        mib=_mib(question, peaks, workers or 0),
     )
 
 
-def _timed(federation: Federation, clock: Clock) -> float:
-    """Seconds of one round."""
-    start = clock()
-    train(replace(federation, rounds=1), parse(BASELINE), seed=federation.seeds[0])
-    return clock() - start
+def _seconds_of_training(question: Question, clock: Clock) -> float:
+    """Seconds of a training with every seed, with what its trainer takes to start and to stop.
+
+    The first round of a process also imports what it needs, which the other rounds do not. So a short one is timed
+    again, and any one where the trainer starts processes.
+    """
+    trainer, asked = question.trainer, replace(question.federation, rounds=1)
+    seed, rounds = asked.seeds[0], question.federation.rounds * len(asked.seeds)
+    taken: list[float] = []
+    begun = clock()
+    with trainer.ready(asked, parse(BASELINE)) as rounds_of:
+        while not taken or (len(taken) < 2 and (trainer.processes(asked) or taken[0] < BUDGET / 2)):
+            start = clock()
+            train(asked, parse(BASELINE), seed=seed, rounds=rounds_of(seed))
+            taken.append(clock() - start)
+    one = min(taken)
+    return clock() - begun + one * (rounds - len(taken)) if trainer.processes(asked) else one * rounds
+
+
+def _mib(question: Question, peaks: Sequence[float | None], workers: int) -> float | None:
+    """Memory of all processes; each is taken to be as large as this one, whose peak in the training comes first."""
+    known = [peak for peak in peaks if peak is not None]
+    if len(known) < len(peaks):
+        return None
+    federation = question.federation
+    training = known[0] * (1 + question.trainer.processes(federation))
+    return max(training, (max(known) + _weights_mib(federation)) * (1 + workers))
 
 
 def _weights_mib(federation: Federation) -> float:

@@ -40,6 +40,7 @@ def _assessment(one: Assessment) -> dict[str, Any]:
         "accuracy_cost": {"mean": one.cost.mean, "low": one.cost.low, "high": one.cost.high},
         "wire_bytes": one.wire_bits / 8,
         "diverged_in_round": one.diverged,
+        "trained_by": [run.trainer for run in one.runs],
         "leakage": [
             {
                 "phase": phase,

@@ -28,6 +28,8 @@ AUDITS, FEDERATIONS = "audits", "federations"
 DATA, PAGE = "advice.json", "advice.html"
 LARGEST = 4096 * MIB  # of one federation's weights
 FIX = "choose another folder with --out, or delete this one"
+FORMER = "plain loop of unveil"
+"""The trainer of a training that was kept before trainings said theirs."""
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ def keep(folder: Path, key: str, run: FederatedRun) -> None:
         "right": run.right,
         "wire_bits": run.wire_bits,
         "diverged": run.diverged,
+        "trainer": run.trainer,
     }
     with writing(folder, "--out"):
         make_folder(folder / FEDERATIONS, private=True)
@@ -98,6 +101,7 @@ def _read(content: bytes) -> FederatedRun:
         wire_bits=figures["wire_bits"],
         weights=weights,
         diverged=figures["diverged"],
+        trainer=figures.get("trainer", FORMER),
     )
 
 

@@ -116,6 +116,7 @@ def page(advice: Advice, *, command: str = "") -> str:
             "Rounds",
             f"{settings['rounds']}, with {count(len(seeds), 'seed')}: {listed(list(map(str, seeds)))}",
         ),
+        ("Trained by", listed(list(advice.trainers))),
         ("Test pictures", str(settings["test"])),
         ("Attacks", ", ".join(map(str, question.auditing.attacks))),
         ("Attacked", f"{question.auditing.clients * settings['batch']} pictures in each phase"),

@@ -12,6 +12,7 @@ from unveil.advice.data import FederationData, Source, load_data
 from unveil.advice.federation import Federation
 from unveil.advice.making import make_federation
 from unveil.advice.target import parse_target, refuse_too_few
+from unveil.advice.trainers import trainer_named
 from unveil.advice.updates import Auditing, first_client
 from unveil.audits.controls import checked as check_controls
 from unveil.cli.advice_schema import AdviceTable, FederationTable, checked_advice
@@ -41,6 +42,7 @@ def load_question(path: Path, overrides: Sequence[str] = ()) -> Question:
         table = checked_advice(data)
         candidates = parse_candidates(table.candidates)
         check_controls(table.controls)
+        trainer = trainer_named(table.federation.trainer)
         named = [attacks.parse(spec) for spec in table.attacks]
         if not named or len(set(map(str, named))) < len(named):
             raise UsageError('attacks: expected at least one, and each once; write attacks = ["unveil"]')
@@ -62,7 +64,12 @@ def load_question(path: Path, overrides: Sequence[str] = ()) -> Question:
         target = parse_target(table.target, list({**FACTS, **computed}), list(computed))
         refuse_too_few(target, attacked * federation.batch)
         return Question(
-            federation=federation, auditing=auditing, target=target, candidates=candidates, steps=table.steps
+            federation=federation,
+            auditing=auditing,
+            target=target,
+            candidates=candidates,
+            steps=table.steps,
+            trainer=trainer,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from unveil.advice.trainers import TrainerName
 from unveil.audits.controls import ANOTHER
 from unveil.cli.schema import STRICT, AtLeastOne, AtLeastZero, MetricsTable, explain
 from unveil.clients.pictures import BUILTIN
@@ -32,6 +33,7 @@ class FederationTable:
         test_images: Folder of the test pictures; None for the rest of `images`.
         seeds: Seeds of the federation.
         seed: Seed of the choice of pictures.
+        trainer: What trains it; see `trainer_named`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -53,6 +55,7 @@ class FederationTable:
     test_images: str | None = None
     seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
     seed: AtLeastZero = 0
+    trainer: TrainerName = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,7 @@ def advise(
     """
     from unveil.advice.advising import advise as find
     from unveil.advice.estimate import estimate
+    from unveil.advice.flower.engine import quiet
     from unveil.audits.running import SERIAL
     from unveil.cli.advice_config import load_question
     from unveil.cli.described import DescribedUpdates
@@ -75,6 +76,7 @@ def advise(
     limit = None if budget is None else _seconds(budget)
     folder = out or Path("advice", file.stem)
     command = shlex.join(["unveil", *sys.argv[1:]])
+    quiet()  # before a user's module imports Flower
     with using("float32" if float32 else None):
         with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
             question = load_question(file, overrides)
@@ -127,6 +129,7 @@ def _say_plan(question: Question, found: Estimate, fitting: int | None, budget: 
     names = ", ".join(one.text for one in question.candidates)
     memory = "" if found.mib is None else f", with {found.mib / 1024:.1f} GiB of memory"
     say(f"At most {count(found.settings, 'setting')} beside the baseline: {names}", err=True)
+    _say_trainer(question)
     say(f"About {seconds(found.total)} on this machine as it is now{memory}, less where a search ends early.", err=True)
     if fitting is not None and fitting < found.settings:
         say(
@@ -134,6 +137,17 @@ def _say_plan(question: Question, found: Estimate, fitting: int | None, budget: 
             "that do not fit are named at the end.",
             err=True,
         )
+
+
+def _say_trainer(question: Question) -> None:
+    """Say what trains the federation, unless it is the plain loop and nothing else was to be expected."""
+    from unveil.report.formatting import count
+
+    trainer, federation = question.trainer, question.federation
+    if trainer.note:
+        say(f"{trainer.note}, so a plain loop trains the federation.", err=True)
+    elif processes := trainer.processes(federation):
+        say(f"{trainer.name} trains the federation, {count(processes, 'client')} at a time.", err=True)
 
 
 def _listener(question: Question, on_progress: Callable[[AuditProgress], None]) -> Listener:
