@@ -28,6 +28,7 @@ from benchmarks import (
     study,
     train_mode,
     trained,
+    trainers,
     transformers,
     tuning,
     verdicts,
@@ -39,6 +40,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
         *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
-        *(rounding, flower, advice, cohorts, rounds, performance),
+        *(rounding, flower, advice, cohorts, rounds, performance, trainers),
     )
 }

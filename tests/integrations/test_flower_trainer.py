@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -39,6 +41,13 @@ from unveil.obfuscations import parse  # noqa: E402
 from unveil.obfuscations.none import Identity  # noqa: E402
 
 FLOWER = r"Flower \d+\.\d+\S* on Ray \d+\.\d+\S*"
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Find the files that Ray leaves open here, where warnings of other people's are ignored."""
+    yield
+    gc.collect()
 
 
 def normalised(seed: int) -> nn.Module:

@@ -147,7 +147,11 @@ def _say_trainer(question: Question) -> None:
     if trainer.note:
         say(f"{trainer.note}, so a plain loop trains the federation.", err=True)
     elif processes := trainer.processes(federation):
-        say(f"{trainer.name} trains the federation, {count(processes, 'client')} at a time.", err=True)
+        say(
+            f'{trainer.name} trains the federation, {count(processes, "client")} at a time; with trainer = "plain" a '
+            "plain loop does, which is faster for small ones.",
+            err=True,
+        )
 
 
 def _listener(question: Question, on_progress: Callable[[AuditProgress], None]) -> Listener:

@@ -66,11 +66,15 @@ def versions() -> str:
 
 def clients_at_once(federation: Federation) -> int:
     """Return how many clients train at a time: each takes as many processors as this process has threads."""
+    return max(1, min(federation.clients, processors() // torch.get_num_threads()))
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
     try:
-        processors = len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
-        processors = os.cpu_count() or 1
-    return max(1, min(federation.clients, processors // torch.get_num_threads()))
+        return os.cpu_count() or 1
 
 
 @contextmanager
