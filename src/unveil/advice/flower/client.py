@@ -113,8 +113,9 @@ def tell_failures(message: Message, context: Context, call_next: Callable[..., A
     except UsageError as error:
         return _reply(message, failed(error))
     except (Exception, SystemExit) as error:
-        told = UsageError(blame(error)) if is_users(error) else error
-        return _reply(message, failed(told if isinstance(told, Exception) else RuntimeError(repr(told))))
+        if is_users(error):
+            error = UsageError(blame(error))
+        return _reply(message, failed(error if isinstance(error, Exception) else RuntimeError(repr(error))))
 
 
 @lru_cache(maxsize=1)
