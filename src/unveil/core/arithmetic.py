@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, get_args
 
 import torch
 
+from unveil.core.blocked_slopes import BlockedSlopes
 from unveil.core.errors import UsageError, nearest
 from unveil.core.types import Images
 
@@ -69,13 +70,15 @@ def arithmetic_on(device: torch.device) -> Arithmetic:
     return chosen
 
 
-def rough_steps(images: Images) -> AbstractContextManager[object]:
-    """Return a context in which torch computes in `arithmetic_on` the pictures' device.
+@contextmanager
+def rough_steps(images: Images) -> Iterator[None]:
+    """Let torch compute in `arithmetic_on` the pictures' device, and slopes in pictures by blocks.
 
     Pictures of another type than float32 are computed in their own type.
     """
     roughly = images.dtype == torch.float32 and arithmetic_on(images.device) == "bfloat16"
-    return torch.autocast(images.device.type, torch.bfloat16, enabled=roughly)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=roughly), BlockedSlopes():
+        yield
 
 
 @contextmanager

@@ -94,16 +94,18 @@ def run(
     buffers: Buffers | None = None,
     *,
     draws: Draws,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> Any:
     """Run a network on pictures, with the given weights instead of its own.
 
     Args:
         client: The network in the client's mode; see `in_mode`.
         images: The pictures, n x c x h x w, or whatever else the network takes, one row for each picture; it gets a
-            copy in torch's usual memory layout.
+            copy in torch's usual memory layout, or in `layout`.
         weights: Parameters by name; the network's own are used for names that are left out.
         buffers: Buffers by name; the run replaces them by their new values. None for copies of the network's own.
         draws: Seed of the network's random draws; None to replace every draw by its mean.
+        layout: The memory layout of the pictures that the network gets. Draws of a seed depend on it.
 
     Returns:
         What the network's `forward` returns; `gradient.check_logits` checks it.
@@ -120,14 +122,16 @@ def run(
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(without_checkpoints())
         # `as_taken` copies the pictures, because some forwards change their input in place.
-        output = functional_call(client, given, (as_taken(client, images),))
+        output = functional_call(client, given, (as_taken(client, images, layout),))
     own.update({name: given[name].detach() for name in own})  # some layers assign a new tensor to a buffer
     return output
 
 
-def as_taken(client: Module, images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return a copy of the pictures in torch's usual memory layout, in float64 if all weights of the network are."""
-    copy = images.clone(memory_format=torch.contiguous_format)
+def as_taken(
+    client: Module, images: Float[Tensor, "*shape"], layout: torch.memory_format = torch.contiguous_format
+) -> Float[Tensor, "*shape"]:
+    """Return a copy of the pictures in a memory layout, in float64 if all weights of the network are."""
+    copy = images.clone(memory_format=layout)
     kinds = {parameter.dtype for parameter in client.parameters()}
     return copy.double() if kinds == {torch.float64} else copy
 

@@ -24,6 +24,7 @@ from unveil.attacks.separation.heads.tail import Tail, named
 from unveil.core.arithmetic import rough_steps
 from unveil.core.batch import Batch
 from unveil.core.factored import Candidate, detached
+from unveil.core.layouts import USUAL, fast_layout
 from unveil.core.loss import MEAN, Loss
 from unveil.core.network import Draws, run
 from unveil.core.protocols import LocalTraining
@@ -120,14 +121,21 @@ class Head:
             images: The pictures, n x c x h x w in [0, 1].
             rough: Whether three digits are enough; see `rough_steps`.
         """
+        # The cut is entered last, so that it sees each call before anything else does.
+        with rough_steps(images) if rough else nullcontext():
+            return self._computed(images, self._layout)
+
+    @cached_property
+    def _layout(self) -> torch.memory_format:
+        """The memory layout of pictures for the body; the usual one if draws of a seed depend on it."""
+        return USUAL if self.draws is not None else fast_layout(self._computed, self.image_shape, self.device)
+
+    def _computed(self, images: Images, layout: torch.memory_format) -> Float[Tensor, "n features"]:
         # The weights are detached because only the pictures are differentiated with respect to.
         weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         try:
-            with (
-                Cut(weights[self.weights[0]]),
-                rough_steps(images) if rough else nullcontext(),
-            ):
-                run(self.model, images, weights, draws=self.draws)
+            with Cut(weights[self.weights[0]]):
+                run(self.model, images, weights, draws=self.draws, layout=layout)
         except Reached as reached:
             return reached.features.to(self.kind)
         raise AssertionError("the first weight of the head was not used")

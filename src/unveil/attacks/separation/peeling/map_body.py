@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.core.arithmetic import rough_steps
+from unveil.core.layouts import fast_layout
 from unveil.core.network import run
 from unveil.core.tracing import Cut, Reached
 from unveil.core.types import Images
@@ -46,10 +48,19 @@ class MapBody:
             images: The pictures, n x c x h x w in [0, 1].
             rough: Whether three digits are enough; see `rough_steps`.
         """
+        # The cut is entered last, so that it sees each call before anything else does.
+        with rough_steps(images) if rough else nullcontext():
+            return self._computed(images, self._layout)
+
+    @cached_property
+    def _layout(self) -> torch.memory_format:
+        return fast_layout(self._computed, self.image_shape, self.device)
+
+    def _computed(self, images: Images, layout: torch.memory_format) -> Float[Tensor, "n features"]:
         weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         try:
-            with Cut(weights[self.convolution]), rough_steps(images) if rough else nullcontext():
-                run(self.model, images, weights, draws=None)
+            with Cut(weights[self.convolution]):
+                run(self.model, images, weights, draws=None, layout=layout)
         except Reached as reached:
             left, _, above, _ = self.padded
             _, height, width = self.feature_map
