@@ -14,7 +14,7 @@ SHAPE = (3, 8, 8)
 
 
 class Viewed(nn.Module):
-    """A network that flattens by `view`, which needs the usual layout."""
+    """A network that flattens by `view`, as many do, which would need the usual layout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,6 +22,14 @@ class Viewed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.first(images).relu().view(len(images), -1)
+
+
+class Written(nn.Module):
+    """A network that writes through a view."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        images.view(len(images), -1)[:, ::2] = 0
+        return images
 
 
 class Strided(nn.Module):
@@ -50,7 +58,8 @@ def layout_of(network: nn.Module) -> torch.memory_format:
         (plain(), "AVX2", "float32", USUAL),
         (plain(), "AVX512", "bfloat16", USUAL),
         (plain(torch.float64), "AVX512", "float32", USUAL),
-        (Viewed(), "AVX512", "float32", USUAL),
+        (Viewed(), "AVX512", "float32", CHANNELS_LAST),
+        (Written(), "AVX512", "float32", USUAL),
         (Strided(), "AVX512", "float32", USUAL),
     ],
 )

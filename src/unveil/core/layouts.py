@@ -25,8 +25,8 @@ def fast_layout(
     """Return the layout in which a network is run on many pictures.
 
     With AVX512 and in float32 convolutions take up to half the time if the channels of a pixel lie side by side; with
-    AVX2 neither layout is always the faster one. A network whose code asks for the usual layout, as `view` does, or
-    computes something else in the other one, keeps it.
+    AVX2 neither layout is always the faster one. A network whose code fails in the other layout, or computes something
+    else, keeps the usual one.
 
     Args:
         run: Runs the network on pictures in a layout.

@@ -121,10 +121,20 @@ def run(
         if "torch._dynamo" in sys.modules:  # compiled parts cannot be watched, nor differentiated twice
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(without_checkpoints())
+        if layout != torch.contiguous_format:
+            stack.enter_context(_ViewsAsReshapes())
         # `as_taken` copies the pictures, because some forwards change their input in place.
         output = functional_call(client, given, (as_taken(client, images, layout),))
     own.update({name: given[name].detach() for name in own})  # some layers assign a new tensor to a buffer
     return output
+
+
+class _ViewsAsReshapes(TorchFunctionMode):
+    """Lets `view` copy where the pictures' memory layout does not allow a view."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        is_shape = func is Tensor.view and not any(isinstance(given, torch.dtype) for given in args)
+        return (Tensor.reshape if is_shape and not kwargs else func)(*args, **(kwargs or {}))
 
 
 def as_taken(
