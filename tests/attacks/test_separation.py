@@ -28,7 +28,7 @@ from unveil.attacks.separation.factorisation import (
 from unveil.attacks.separation.head_descent import lift, unknown_columns
 from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
 from unveil.attacks.separation.relu_patterns import find_patterns, row_space
-from unveil.attacks.separation.stages import noise_adapted_weight
+from unveil.attacks.separation.stages import half_square, noise_adapted_weight
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
 from unveil.attacks.separation.weighted_lstsq import solve, solved
 from unveil.clients.models import build_model
@@ -382,3 +382,14 @@ def test_cholesky_and_the_plain_solve_agree_also_where_a_matrix_is_not_positive(
     for grams in (positive, odd):
         found = solved(grams, right)
         torch.testing.assert_close((grams @ found[..., None])[..., 0], right)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_half_the_square_of_an_error_has_the_slope_of_the_formula(shared: bool) -> None:
+    off = torch.randn((3, 7), generator=rng(), dtype=torch.float64).requires_grad_()
+    rows = torch.randn((1 if shared else 7, 3, 3), generator=rng(1), dtype=torch.float64)
+    precision = rows @ rows.transpose(1, 2)
+    expected = 0.5 * torch.einsum("nf,fnm,mf->", off, precision.expand(7, 3, 3), off)
+    found = half_square(off, precision)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, off)[0] for value in (found, expected)))

@@ -70,9 +70,7 @@ class MatchFeatures:
 
         def loss(images: Images) -> Float[Tensor, ""]:
             off = body.features(images, rough=True) - target
-            shared = len(precision) == 1
-            weighted = precision[0] @ off if shared else torch.bmm(precision, off.T[..., None])[..., 0].T
-            return 0.5 * (off * weighted).sum() + regulariser(images)
+            return half_square(off, precision) + regulariser(images)
 
         state = descend(
             problem, replace(state, refiner=refiner), loss, steps=self.steps, lr=self.lr, tuning=self.tuning
@@ -89,6 +87,19 @@ class MatchFeatures:
             noise=(variance.mean(0) / spread).sqrt(), miss=(missed / spread).sqrt(), chi_squared=chi_squared
         )
         return replace(state, evidence=evidence)
+
+
+def half_square(off: Float[Tensor, "n features"], precision: Float[Tensor, "one_or_features n n"]) -> Float[Tensor, ""]:
+    """Return ``1/2 sum_f off_f^T P_f off_f``; its slope in `off`, P_f off_f, is computed once and not differentiated.
+
+    Args:
+        off: Differences of features.
+        precision: The symmetric matrix P of each feature, or one for all.
+    """
+    with torch.no_grad():
+        weighted = precision[0] @ off if len(precision) == 1 else torch.bmm(precision, off.T[..., None])[..., 0].T
+        rest = 0.5 * (off * weighted).sum()
+    return (off * weighted).sum() - rest
 
 
 def restore(restorer: Learned, state: State, *, trust: float) -> NearRestored:
