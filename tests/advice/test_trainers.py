@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,12 +22,14 @@ from unveil.advice import advising, folder
 from unveil.advice.advising import advise
 from unveil.advice.estimate import estimate
 from unveil.advice.export import as_data
+from unveil.advice.flower import engine
 from unveil.advice.flower import trainer as flower_trainer
 from unveil.advice.page import page
 from unveil.advice.round import Rounds, in_turn
 from unveil.advice.trainers import PLAIN, Trainer, trainer_named
 from unveil.advice.training import train
 from unveil.cli.advising import _say_trainer
+from unveil.core import ray_workers
 from unveil.core.errors import UsageError
 from unveil.obfuscations import parse
 
@@ -149,3 +155,65 @@ def test_it_is_said_before_the_start_who_trains(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "Flower 1.27 is too old, so a plain loop trains the federation.\n"
     _say_trainer(replace(question, trainer=other([])))
     assert capsys.readouterr().err.startswith(f"{FLOWER} trains the federation, 2 clients at a time; with trainer = ")
+
+
+@pytest.fixture
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module that stands for Ray, which does nothing."""
+    for name in (engine.CLUSTERS, "FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    ray = SimpleNamespace(
+        stopped=0,
+        init=lambda **_: None,
+        is_initialized=lambda: False,
+        util=SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1"),
+    )
+    ray.shutdown = lambda: setattr(ray, "stopped", ray.stopped + 1)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    return ray
+
+
+def slow(**options: Any) -> None:
+    raise Exception("The current node timed out during startup.\nMore of it.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"init": slow}, r"Ray does not start \(The current node timed out during startup.\)"),
+        ({"is_initialized": lambda: True}, "this process is connected to a Ray cluster already"),
+        (
+            {"util": SimpleNamespace(get_node_ip_address=lambda: "192.0.2.2")},
+            f"Ray was imported before and would listen beyond this machine; set {engine.CLUSTERS}=0 in the environment",
+        ),
+    ],
+)
+def test_a_ray_that_cannot_be_used_is_one_sentence(fake_ray: Any, changes: dict[str, Any], says: str) -> None:
+    vars(fake_ray).update(changes)
+    with pytest.raises(UsageError, match=f"^Flower's simulation: {says}"), engine.local_ray(1):
+        raise AssertionError("it was started")
+    assert fake_ray.stopped == ("is_initialized" not in changes)
+
+
+def test_ray_is_started_here_alone_and_sigterm_ends_the_command_as_before(fake_ray: Any) -> None:
+    before, given = signal.getsignal(signal.SIGTERM), dict[str, Any]()
+
+    def init(**options: Any) -> None:
+        given.update(options, clusters=os.environ[engine.CLUSTERS], reports=os.environ["FLWR_TELEMETRY_ENABLED"])
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    fake_ray.init = init
+    with engine.local_ray(3):
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert not fake_ray.stopped
+    assert fake_ray.stopped
+    assert (given["address"], given["num_cpus"], given["include_dashboard"]) == ("local", 3, False)
+    assert (given["clusters"], given["reports"]) == ("0", "0")
+
+
+def test_a_cluster_whose_node_takes_too_long_to_start_is_one_sentence(fake_ray: Any, monkeypatch: Any) -> None:
+    fake_ray.init = slow
+    monkeypatch.setattr(ray_workers, "version", lambda name: "2.55.1")
+    says = r"--ray auto: no Ray cluster answers \(The current node timed out during startup\)"
+    with pytest.raises(UsageError, match=says), ray_workers.connected("auto"):
+        raise AssertionError("it was started")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -131,6 +132,18 @@ def test_what_fails_in_a_client_is_said_as_in_the_plain_loop() -> None:
         trainer_named("flower").ready(asked, Broken()) as rounds_of,
     ):
         train(asked, Broken(), seed=0, rounds=rounds_of(0))
+
+
+def test_a_client_whose_process_ends_is_said() -> None:
+    class Ending(Identity):
+        def __call__(self, update: Update, *, generator: Generator) -> Update:
+            os._exit(1)
+
+    with (
+        pytest.raises(UsageError, match=r"^Flower's simulation lost a client \(ActorDiedError\), as when memory runs"),
+        trainer_named("flower").ready(federation(), Ending()) as rounds_of,
+    ):
+        train(federation(), Ending(), seed=0, rounds=rounds_of(0))
 
 
 def test_a_model_that_cannot_be_sent_is_refused() -> None:

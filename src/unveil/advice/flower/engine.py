@@ -71,7 +71,8 @@ def local_ray(processors: int) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level="ERROR",
             )
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+    except Exception as error:  # Ray raises all kinds, also `Exception` itself
+        ray.shutdown()
         raise UsageError(f"Flower's simulation: Ray does not start ({reason_of(error)}); {FIX}") from None
     finally:
         signal.signal(signal.SIGTERM, at_termination)

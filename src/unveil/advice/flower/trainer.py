@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def _round(engine: Engine, model: Module, number: int, *, seed: int) -> Sequence
     for reply in engine.ask(asking(model, number, seed=seed)):
         if reply.has_error():
             raise UsageError(
-                f"Flower's simulation lost a client ({_first_line(reply.error.reason)}), as when memory runs out; free "
+                f"Flower's simulation lost a client ({_kind(reply.error.reason)}), as when memory runs out; free "
                 f"memory, or {FIX}"
             )
         client, sent = received(reply.content)
@@ -125,5 +126,7 @@ def _round(engine: Engine, model: Module, number: int, *, seed: int) -> Sequence
     return [found[client] for client in sorted(found)]
 
 
-def _first_line(text: object) -> str:
-    return (str(text).strip().splitlines() or ["no reason"])[0][:200]
+def _kind(reason: object) -> str:
+    """The exception in what Flower says of a failure, such as `<class 'ray.exceptions.ActorDiedError'>:<'...'>`."""
+    found = re.match(r"<class '(?:\w+\.)*(\w+)'>", str(reason))
+    return found[1] if found else "no reason given"
