@@ -193,6 +193,16 @@ def test_rounds_that_cannot_be(changes: list[str], says: str, tmp_path: Path) ->
         load(write(tmp_path, text), changes)
 
 
+def test_clients_of_a_cohort_may_obfuscate_their_own_updates(tmp_path: Path) -> None:
+    text = '[[client]]\nname = "a"\nsize = 16\nbatch = 1\ncohort_obfuscates = "each"\n[[attack]]\nname = "rog"\n'
+    found = load(write(tmp_path, text), ["client.0.cohort=[1, 2]"]).clients
+    assert [client.each_obfuscates for client in found] == [False, True]
+    with pytest.raises(UsageError, match=r"client.0.cohort_obfuscates: one client has no mean; set cohort = \[1, 4\]"):
+        load(write(tmp_path, text))
+    with pytest.raises(UsageError, match=r"client.0.cohort_obfuscates: expected 'mean' or 'each', got"):
+        load(write(tmp_path, text), ["client.0.cohort_obfuscates=all"])
+
+
 @pytest.mark.parametrize("cohort", ["0", "[]", "[1, 0]", '"4"', "true", "2.5", "[1, 2, 200000]"])
 def test_a_cohort_is_a_number_of_clients(cohort: str, tmp_path: Path) -> None:
     text = f'[[client]]\nname = "a"\nsize = 16\nbatch = 2\ncohort = {cohort}\n[[attack]]\nname = "rog"\n'

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from unveil.audits.all_rounds import refuse_rounds
 from unveil.audits.controls import checked as check_controls
+from unveil.audits.each_client import refuse_each
 from unveil.audits.kept_pictures import Kept, check_kept
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.task import Task
@@ -84,6 +86,9 @@ class Audit:
                 )
         check_controls(self.controls)
         check_kept(self.images)
+        for client, obfuscation in itertools.product(self.clients, self.obfuscations):
+            refuse_rounds(client, obfuscation)
+            refuse_each(client, obfuscation)
         if min(self.seeds) < 0:
             raise UsageError(f"audit: expected seeds of at least 0, got {min(self.seeds)}; use 0, 1, 2")
 
@@ -165,6 +170,7 @@ class Audit:
                     "pictures": digest_of([client.batch.images, client.batch.labels]),
                     **{f"{key} of the model": value for key, value in client.given.items()},
                     **({} if client.cohort == 1 else {"cohort": client.cohort}),
+                    **({"cohort_obfuscates": "each"} if client.each_obfuscates else {}),
                     **client.over_rounds,
                     "weights": digest_of([*client.model.parameters(), *client.model.buffers()]),
                 }

@@ -9,6 +9,7 @@ from torch import Generator
 from torch.nn import Module
 
 from unveil.audits.all_rounds import of_all_rounds, refuse_rounds
+from unveil.audits.each_client import of_each_client, refuse_each
 from unveil.audits.profiling import Profiler
 from unveil.audits.threat_model import ThreatModel
 from unveil.audits.withheld import without_withheld
@@ -34,7 +35,8 @@ class Outcome:
     """Everything that came of one update. Pictures are in the attack's order and not yet rounded to 8 bits.
 
     Args:
-        received: What the server received, without parameters of which the client sends nothing.
+        received: What the server received, without parameters of which the client sends nothing; with the messages of
+            which it is the mean, which the attack did not get.
         knowledge: What the attacker was granted.
         attack: What the attack rebuilt.
         enhanced: The enhancer's pictures; None without an enhancer.
@@ -92,11 +94,13 @@ def play(
     device = client.images.device
     for_client, _, for_attack = generators(seed, device)
     refuse_rounds(client, obfuscation)
+    refuse_each(client, obfuscation)
     with running_others(training=client.training, obfuscation=obfuscation):
         received = client.update(obfuscation, seed=seed)
     granted = threat_model.knowledge(client, obfuscation, draws=draws_of(for_client))
     granted = of_all_rounds(received, granted, client)
     arrived, granted = without_withheld(received, granted, obfuscation)
+    arrived, granted = of_each_client(received, arrived, granted, client, obfuscation)
     arrived, knowledge = fingerprinted(arrived, granted)
     outcome = attacked(
         client.model,
@@ -108,8 +112,9 @@ def play(
         class_names=client.class_names,
         watch=watch,
     )
-    # The size in full is that of an update of every layer, which the baseline sends.
-    return replace(outcome, raw_bits=received.in_full.wire_bits)
+    # The size in full is that of an update of every layer, which the baseline sends. Messages count; none was attacked.
+    seen = replace(outcome.received, messages=received.messages)
+    return replace(outcome, received=seen, raw_bits=received.in_full.wire_bits)
 
 
 def attacked(

@@ -213,6 +213,7 @@ def settings_of(
         "model": client.model_name,
         **client.given,
         **({} if client.cohort == 1 else {"cohort": str(client.cohort)}),
+        **({"cohort_obfuscates": "each"} if client.each_obfuscates else {}),
         **client.over_rounds,
         "images": str(client.source),
         "batch": shape_of(client.batch),

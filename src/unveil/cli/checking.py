@@ -74,7 +74,8 @@ def described(client: Client) -> Iterator[str]:
     size = " x ".join(map(str, shape))
     yield f"client {client.name}: batch of {count(n, 'picture')} of {size}, {client.classes} classes"
     if client.cohort > 1:
-        yield f"  a cohort of {client.cohort} clients, of whose updates the server sees only the mean"
+        obfuscates = "; each obfuscates its own" if client.each_obfuscates else ""
+        yield f"  a cohort of {client.cohort} clients, of whose updates the server sees only the mean{obfuscates}"
     if client.rounds > 1:
         memory = ", with error feedback" if client.error_feedback else ""
         yield f"  {client.rounds} rounds on the same pictures{memory}; the server sees all of them"

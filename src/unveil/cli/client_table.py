@@ -55,6 +55,8 @@ def _client(
             f"{where}.rounds: between two rounds the server multiplies a gradient by its learning rate; set server_lr, "
             "such as 0.1"
         )
+    if table.cohort_obfuscates == "each" and table.cohort == 1:
+        raise UsageError(f"{where}.cohort_obfuscates: one client has no mean; set cohort = [1, 4], or leave it out")
     if table.error_feedback and table.rounds == 1:
         raise UsageError(f"{where}.error_feedback: one round has no next one; set rounds = [1, 3], or leave it out")
     client = make_client(
@@ -83,6 +85,7 @@ def _client(
         client,
         source=table.images,
         cohort_of=f"{table.name}{several}{batch}" if size else "",
+        cohort_obfuscates=table.cohort_obfuscates,
         rounds=rounds,
         error_feedback=table.error_feedback and rounds > 1,
         server_lr=1.0 if table.server_lr is None else table.server_lr,

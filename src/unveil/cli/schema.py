@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from unveil import enhancers
 from unveil.audits.controls import ANOTHER
 from unveil.audits.scoring import Distance
+from unveil.clients.messages import CohortObfuscates
 from unveil.clients.pictures import BUILTIN
 from unveil.core.errors import UsageError, nearest
 from unveil.core.guarantees import Adjacency, Sampling
@@ -45,6 +46,7 @@ class ClientTable:
         batch: Pictures in the batch.
         cohort: Number of clients of whose updates the server sees only the mean, each with a batch of other pictures;
             with a list of numbers there is one cohort of each, called `NAME (cohort 4)` and so on.
+        cohort_obfuscates: `mean`, or `each` where every client of a cohort obfuscates its own update before the mean.
         rounds: Number of rounds in which the client sends an update of the same pictures; the attacker has all of
             them. With a list of numbers there is one client of each, called `NAME (3 rounds)` and so on.
         error_feedback: Whether a client of several rounds adds to each update what was withheld of the ones before.
@@ -71,6 +73,7 @@ class ClientTable:
     channels: AtLeastOne = 3
     batch: AtLeastOne = 8
     cohort: Any = 1
+    cohort_obfuscates: CohortObfuscates = "mean"
     rounds: Any = 1
     error_feedback: bool = False
     server_lr: float | None = None

@@ -12,17 +12,19 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from unveil.clients.batch_fit import BatchFit
+from unveil.clients.messages import BY_EACH, CohortObfuscates, mean_of_each
 from unveil.clients.rounds import moved
-from unveil.clients.sending import obfuscated, trained_update
+from unveil.clients.sending import obfuscated, refuse_zeros, trained_update
 from unveil.clients.training import FedSGD
 from unveil.core.arithmetic import full_precision
 from unveil.core.batch import Batch
 from unveil.core.binding import for_client
-from unveil.core.errors import UnattackableError, UsageError
+from unveil.core.errors import UsageError
+from unveil.core.means import mean_of_rounds
 from unveil.core.network import Mode, draws_by_chance, in_mode, run
 from unveil.core.protocols import Knowledge, LocalTraining, MayAddNoise, Obfuscation
 from unveil.core.randomness import generators
-from unveil.core.rounds import Memory, mean_of
+from unveil.core.rounds import Memory
 from unveil.core.types import Images
 from unveil.core.update import Update
 
@@ -81,6 +83,7 @@ class Client:
         fit: How well the model fits the batch before the attack; None if that was not looked at.
         cohort: Number of clients of whose updates the server sees only the mean, at least 1. The pictures are those of
             all of them, one client's after the other's, and `training` is that of all (`clients.cohort.of_cohort`).
+        cohort_obfuscates: Whether a cohort's obfuscation is put once on the mean, or by each client on its own update.
         rounds: Number of rounds, at least 1, in which it sends an update of the same pictures; the server sees all.
         error_feedback: Whether it adds to each update what was withheld of the ones before.
         server_lr: What the server multiplies what it received by, before it subtracts it from the model's weights
@@ -109,6 +112,7 @@ class Client:
     notes: tuple[str, ...] = ()
     fit: BatchFit | None = None
     cohort: int = 1
+    cohort_obfuscates: CohortObfuscates = "mean"
     rounds: int = 1
     error_feedback: bool = False
     server_lr: float = 1.0
@@ -156,13 +160,18 @@ class Client:
         return {"rounds": str(self.rounds), **feedback, "server_lr": f"{self.server_lr:g}"}
 
     @property
+    def each_obfuscates(self) -> bool:
+        """Whether it is a cohort of which each client obfuscates its own update."""
+        return self.cohort > 1 and self.cohort_obfuscates == "each"
+
+    @property
     def assumptions(self) -> tuple[str, ...]:
         """What an attacker is assumed to know of the model beside its name, a sentence each."""
         n, k = len(self.images), self.cohort
         sentences: dict[str, object] = {
             f"The server sees only the mean of the updates of {k} clients, weighted by their numbers of pictures. The "
             f"attacker knows that there are {k}, and whose each label is where labels are known. All {n} pictures are "
-            "scored. The obfuscation is put on the mean.": k > 1,
+            f"scored. {BY_EACH if self.each_obfuscates else 'The obfuscation is put on the mean.'}": k > 1,
             f"The client sent updates of the same pictures in {self.rounds} rounds. The attacker has all of them, with "
             "the model's weights before each, and matches their mean: what the first rounds together sent is compared "
             "with as many times that mean. Between two rounds the server subtracts what this client sent, times "
@@ -192,14 +201,23 @@ class Client:
         """
         for_training, for_obfuscation, _ = generators(seed, self.images.device)
         model, sent, memory = self.model, list[Update](), Memory(feedback=self.error_feedback)
+        if obfuscation is not None and self.each_obfuscates:
+            with full_precision(self.images.device):
+                mean = mean_of_each(
+                    self.training,
+                    model,
+                    self.batch,
+                    self.cohort,
+                    obfuscation,
+                    for_training=for_training,
+                    for_obfuscation=for_obfuscation,
+                )
+            mean.check()
+            return mean
         with full_precision(self.images.device):
             for _ in range(self.rounds):
                 trained = trained_update(self.training, model, self.batch, generator=for_training)
-                if trained.is_zero:
-                    raise UnattackableError(
-                        "the update is all zeros, so there is nothing in it to attack; "
-                        "check that the client's model is not frozen and that its pictures reach the loss"
-                    )
+                refuse_zeros([trained])
                 received = came = memory.added(trained)
                 if obfuscation is not None:
                     own = for_client(obfuscation, model, self.batch, self.training)
@@ -209,7 +227,7 @@ class Client:
                 sent.append(received)
                 if len(sent) < self.rounds:
                     model = moved(model, {name: self.server_lr * t for name, t in received.tensors.items()})
-        return sent[0] if self.rounds == 1 else mean_of(sent)
+        return sent[0] if self.rounds == 1 else mean_of_rounds(sent)
 
     def knowledge(self, obfuscation: Obfuscation | None = None) -> Knowledge:
         """Return all that an attacker can be assumed to know; `ThreatModel.knowledge` returns a part of it.

@@ -67,9 +67,8 @@ class CohortTraining:
         )
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
-        """Yield the pictures of each client, with their labels; a client without pictures is left out."""
-        images, labels = batch.images.tensor_split(self.clients), batch.labels.tensor_split(self.clients)
-        yield from (Batch(*part) for part in zip(images, labels, strict=True) if len(part[0]))
+        """Return the pictures of each client; see `parts_of`."""
+        return parts_of(batch, self.clients)
 
     def reordered(self, pictures: int) -> CohortTraining | None:
         """Return a copy in which clients take their pictures in another order; see `HasOrder`."""
@@ -87,6 +86,17 @@ class CohortTraining:
     def __str__(self) -> str:
         """The SPEC of each client's local training; results keep the number of clients beside it."""
         return str(self.training)
+
+
+def parts_of(batch: Batch, clients: int) -> Iterator[Batch]:
+    """Yield the pictures of each client of a cohort, with their labels; a client without pictures is left out.
+
+    Args:
+        batch: The pictures of all clients, one client's after the other's.
+        clients: Number of clients.
+    """
+    images, labels = batch.images.tensor_split(clients), batch.labels.tensor_split(clients)
+    yield from (Batch(*part) for part in zip(images, labels, strict=True) if len(part[0]))
 
 
 def of_cohort(training: LocalTraining, clients: int) -> LocalTraining:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Generator
 from torch.nn import Module
 
 from unveil.core.batch import Batch
+from unveil.core.errors import UnattackableError
 from unveil.core.protocols import LocalTraining, Obfuscation, SendsBuffers
 from unveil.core.update import BufferChanges, Update
 
@@ -29,6 +31,15 @@ def trained_update(training: LocalTraining, model: Module, batch: Batch, *, gene
         counters={name: t for name, t in after.buffers.items() if not t.is_floating_point()},
     )
     return Update(after.tensors, buffers=changes)
+
+
+def refuse_zeros(trained: Sequence[Update]) -> None:
+    """Raise an `UnattackableError` if what clients computed is all zeros, before any obfuscation."""
+    if all(update.is_zero for update in trained):
+        raise UnattackableError(
+            "the update is all zeros, so there is nothing in it to attack; "
+            "check that the client's model is not frozen and that its pictures reach the loss"
+        )
 
 
 def obfuscated(update: Update, obfuscation: Obfuscation, *, generator: Generator, training: LocalTraining) -> Update:

@@ -1,13 +1,8 @@
-"""Several rounds of one client: what it keeps back between them, and the mean of what it sent."""
+"""Several rounds of one client: what it keeps back between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from unveil.core.types import Tensors
 from unveil.core.update import Update
@@ -36,16 +31,3 @@ class Memory:
         if not self.feedback:
             return self
         return replace(self, kept={name: t - sent.tensors[name] for name, t in came.tensors.items()})
-
-
-def mean_of(sent: Sequence[Update]) -> Update:
-    """Return the mean of what was sent in all rounds; an entry counts as sent if it was in any round."""
-    names = sent[0].tensors
-    tensors = {name: torch.stack([one.tensors[name] for one in sent]).mean(0) for name in names}
-    masks: dict[str, Bool[Tensor, " ..."]] = {}
-    for name in names:
-        found = [one.sent(name) for one in sent]
-        if all(mask is not None for mask in found):
-            masks[name] = torch.stack([mask for mask in found if mask is not None]).any(0)
-    coding = replace(sent[-1].coding, sparse=bool(masks))
-    return Update(tensors, coding, masks or None, rounds=tuple(sent))

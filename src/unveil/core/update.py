@@ -76,6 +76,8 @@ class Update:
             thin factors. None: the tensors themselves were sent.
         buffers: What local training did to the network's buffers; None if the client keeps them.
         rounds: What the client sent in each of several rounds, of which `tensors` are the mean; empty for one round.
+        messages: What each client of a cohort sent, of which `tensors` are the weighted mean; empty for one message.
+            The server sees the mean alone.
     """
 
     tensors: Tensors
@@ -85,6 +87,7 @@ class Update:
     encoded: Update | None = None
     buffers: BufferChanges | None = None
     rounds: tuple[Update, ...] = ()
+    messages: tuple[Update, ...] = ()
 
     def sent(self, name: str) -> Bool[Tensor, "*shape"] | None:
         """Return the mask of a tensor's sent entries; None if all were sent."""
@@ -125,9 +128,9 @@ class Update:
 
     @property
     def wire_bits(self) -> int:
-        """Size on the wire in bits: values, positions, side information and buffers, of all rounds."""
-        if self.rounds:
-            return sum(one.wire_bits for one in self.rounds)
+        """Size on the wire in bits: values, positions, side information and buffers, of all rounds and messages."""
+        if several := self.rounds or self.messages:
+            return sum(one.wire_bits for one in several)
         buffers = 0 if self.buffers is None else self.buffers.wire_bits
         if self.encoded is not None:
             return self.encoded.wire_bits + buffers
@@ -138,7 +141,8 @@ class Update:
     def in_full(self) -> Update:
         """The same tensors and buffers with every entry written in full."""
         buffers = self.buffers and replace(self.buffers, statistics=Update(self.buffers.statistics.tensors))
-        return Update(self.tensors, buffers=buffers, rounds=tuple(one.in_full for one in self.rounds))
+        rounds, messages = (tuple(one.in_full for one in several) for several in (self.rounds, self.messages))
+        return Update(self.tensors, buffers=buffers, rounds=rounds, messages=messages)
 
     @property
     def is_zero(self) -> bool:

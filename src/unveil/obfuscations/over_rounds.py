@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from unveil.core.factored import Candidate, dense
+from unveil.core.means import mean_of_rounds
 from unveil.core.protocols import EntryModel, HasEntryModels, MayRescale, Misfit, Obfuscation
-from unveil.core.rounds import Memory, mean_of
+from unveil.core.rounds import Memory
 from unveil.core.types import Block, Family, Tensors
 from unveil.core.update import Update
 
@@ -59,7 +60,7 @@ class OverRounds:
             came = memory.added(update)
             sent.append(self.stage(came, generator=generator))
             memory = memory.after(came, sent[-1])
-        return mean_of(sent)
+        return mean_of_rounds(sent)
 
     def misfit(self, received: Update, *, sent_only: bool = False) -> Misfit:
         """The mean over the rounds of the obfuscation's misfits; see `Obfuscation`."""

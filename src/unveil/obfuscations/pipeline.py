@@ -83,7 +83,7 @@ class Pipeline:
         thresholds = last.thresholds(received, moved) if isinstance(last, Largest) and moved is not None else {}
         own = gains(stages, received)
         return {
-            name: partial(_believed, y, received.sent(name), inner.get(name), thresholds.get(name), own[name])
+            name: partial(believed, y, received.sent(name), inner.get(name), thresholds.get(name), own[name])
             for name, y in received.tensors.items()
             if y.dim() == 2
         }
@@ -152,7 +152,7 @@ def _models_of_sent(stages: Sequence[Obfuscation], received: Update) -> Mapping[
     return stage.entry_models(received) if isinstance(stage, HasEntryModels) else {}
 
 
-def _believed(
+def believed(
     received: Float[Tensor, "rows columns"],
     sent: Bool[Tensor, "rows columns"] | None,
     inner: EntryModel | None,
@@ -161,7 +161,19 @@ def _believed(
     expected: Float[Tensor, "some few"],
     block: Block,
 ) -> tuple[Float[Tensor, "some few"], Float[Tensor, "some few"]]:
-    """What was sent as the inner entry model has it, or else exact; the rest below the threshold, or else unknown."""
+    """An entry model of what sparsifiers and other stages leave; see `EntryModel`.
+
+    What was sent is as the inner entry model has it, or else exact; the rest is below the threshold, or else unknown.
+
+    Args:
+        received: What was received of a matrix.
+        sent: Which entries were sent; None for all.
+        inner: The entry model of what was sent; None where that is exact.
+        threshold: Largest magnitude of an entry that was not sent; None if nothing is known of it.
+        gain: What sparsifiers multiplied what they sent by.
+        expected: What is expected of the entries of a block.
+        block: The block.
+    """
     expected = expected * gain
     y = received[block]
     target, weight = inner(expected, block) if inner is not None else (y, torch.ones_like(y))
