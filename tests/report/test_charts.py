@@ -9,10 +9,11 @@ from instances import first_of_each
 from unveil.core.records import Trial
 from unveil.obfuscations import CATALOGUE
 from unveil.report import summarise
-from unveil.report.charts import FAMILY_NAMES, LONGEST_LINE, MARKERS, legend, spec_lines
+from unveil.report.charts import FAMILY_NAMES, LONGEST_LINE, MARKERS, label_text, led_label, legend, spec_lines
 from unveil.report.leakage_chart import LeakageChart, leakage_chart
 from unveil.report.loss_chart import loss_chart
 from unveil.report.rows import FAMILIES, OTHER, Row
+from unveil.report.svg_layout import Box
 
 MakeTrial = Callable[..., Trial]
 SPECS = ("none", "qsgd:levels=4", "topk:density=0.1", "gaussian:relative=1", "topk:density=0.1+qsgd:levels=4")
@@ -181,3 +182,11 @@ def test_a_long_spec_is_broken_after_punctuation() -> None:
     assert all(len(line) <= LONGEST_LINE for line in lines)
     assert all(line[-1] in ":,.=+" for line in lines[:-1])
     assert spec_lines("x" * 80) == ["x" * 36, "x" * 36, "x" * 8]
+
+
+def test_a_label_away_from_its_marker_is_joined_to_its_edge() -> None:
+    near, far = Box(20, -5, 60, 5), Box(50, -5, 90, 5)
+    assert led_label(["a"], near, (0, 0), 12.0) == label_text(["a"], near)
+    assert led_label(["a"], far, (0, 0), 12.0) == (
+        '<path class="leader" d="M12.0 0.0L50.0 0.0"/>' + label_text(["a"], far)
+    )

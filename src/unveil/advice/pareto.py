@@ -21,7 +21,7 @@ from unveil.report.charts import (
     TOP,
     WIDTH,
     axes,
-    label_text,
+    led_label,
     spec_lines,
     svg,
 )
@@ -72,7 +72,10 @@ def pareto(advice: Advice) -> Markup | None:
             f'<path class="bar" d="M{px:.1f} {y(span[0]):.1f}V{y(span[1]):.1f}"/>'
             f'<circle class="marker" cx="{px:.1f}" cy="{py:.1f}" r="{radius:.1f}"/></g>'
         )
-    parts += [label_text(lines, box) for lines, box in zip(labels, boxes, strict=True)]
+    parts += [
+        led_label(lines, box, point, radius)
+        for lines, box, point, radius in zip(labels, boxes, points, radii, strict=True)
+    ]
     return Markup(svg("Leakage against accuracy", HEIGHT, parts))
 
 

@@ -5,6 +5,7 @@ The page's CSS gives the colours (`.family-quantise`, `.series-0`), so one chart
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from html import escape
@@ -87,6 +88,24 @@ def label_text(lines: list[str], box: Box) -> str:
         for index, line in enumerate(lines)
     )
     return f'<text class="label">{spans}</text>'
+
+
+def led_label(lines: list[str], box: Box, point: tuple[float, float], radius: float = 8.0) -> str:
+    """The label, and a thin line to the edge of its point's marker if the label is more than 10 px from it.
+
+    Args:
+        lines: Lines of text.
+        box: Where they stand.
+        point: Horizontal and vertical pixel of the point.
+        radius: Radius of its marker, in pixels.
+    """
+    near = (min(max(point[0], box.left), box.right), min(max(point[1], box.top), box.bottom))
+    away = math.dist(point, near)
+    if away <= radius + 10:
+        return label_text(lines, box)
+    edge = [at + (to - at) * radius / away for at, to in zip(point, near, strict=True)]
+    leader = f'<path class="leader" d="M{edge[0]:.1f} {edge[1]:.1f}L{near[0]:.1f} {near[1]:.1f}"/>'
+    return leader + label_text(lines, box)
 
 
 def axes(x: Scale, y: Scale, across: str, up: str, written: Callable[[float], str], *, beside_at: float = 14) -> str:

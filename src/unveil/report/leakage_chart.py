@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -22,7 +21,7 @@ from unveil.report.charts import (
     TOP,
     WIDTH,
     axes,
-    label_text,
+    led_label,
     spec_lines,
     svg,
 )
@@ -96,7 +95,7 @@ def leakage_chart(rows: Sequence[Row]) -> LeakageChart | None:
             f"{formatting.bits(row.wire_bits)} ({formatting.ratio(row.compression)} smaller)"
         )
         parts.append(_mark(row.family, point, bar, tip))
-    parts += [_label(lines, box, point) for lines, box, point in zip(labels, boxes, points, strict=False)]
+    parts += [led_label(lines, box, point) for lines, box, point in zip(labels, boxes, points, strict=False)]
     return LeakageChart(
         svg=Markup(svg("Leakage against bits on the wire", HEIGHT, parts)), key=key, labelled=bool(labels)
     )
@@ -159,12 +158,3 @@ def _blind_line(blind: float, x: Scale, y: Scale, obstacles: Sequence[Box]) -> t
         f'<text x="{box.left:.1f}" y="{box.top + 0.8 * LINE:.1f}">{text}</text></g>'
     )
     return line, box
-
-
-def _label(lines: list[str], box: Box, point: tuple[float, float]) -> str:
-    """The label, and a thin line to its point if the label is more than 18 px away."""
-    near_x, near_y = min(max(point[0], box.left), box.right), min(max(point[1], box.top), box.bottom)
-    leader = ""
-    if math.dist(point, (near_x, near_y)) > 18:
-        leader = f'<path class="leader" d="M{point[0]:.1f} {point[1]:.1f}L{near_x:.1f} {near_y:.1f}"/>'
-    return leader + label_text(lines, box)
