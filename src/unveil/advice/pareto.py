@@ -62,7 +62,9 @@ def pareto(advice: Advice) -> Markup | None:
     labels = [spec_lines(one.obfuscation) for one, _ in shown]
     sizes = [(max(map(len, lines)) * CHARACTER, len(lines) * LINE) for lines in labels]
     boxes = place_labels(points, sizes, Box(LEFT + 2, TOP, WIDTH - 2, HEIGHT - BOTTOM - 2), obstacles)
-    for (one, worst), (px, py), radius, span in zip(shown, points, radii, spans, strict=True):
+    # The largest disc first, so that none hides a smaller one.
+    discs = sorted(zip(shown, points, radii, spans, strict=True), key=lambda disc: -disc[2])
+    for (one, worst), (px, py), radius, span in discs:
         tip = (
             f"{one.obfuscation}: {number(_bound(worst), facts)}, accuracy {100 * one.accuracy:.1f}%, "
             f"{ratio(advice.baseline.wire_bits / one.wire_bits)} smaller"
