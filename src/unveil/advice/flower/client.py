@@ -6,7 +6,6 @@ context. So it draws what it would draw in a plain loop.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +72,8 @@ def trained(message: Message, context: Context, shared: Any) -> Message:
     given, at = opened(shared), _place(message, context)
     with using(given.arithmetic):
         generator = _generator(context, "training", at)
-        update = own_update(given.federation, at.model(given), at.batch(given), generator=generator)
+        model = loaded(at.model(given), message.content)
+        update = own_update(given.federation, model, at.batch(given), generator=generator)
         _keep(context, "training", generator)
     return _reply(message, answer(update, at.client))
 
@@ -132,16 +132,15 @@ def opened(shared: Any) -> Shared:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A client in a round: the message's content, the client's number and the round's from 0, and the seed."""
+    """A client in a round: the client's number and the round's, both from 0, and the federation's seed."""
 
-    content: RecordDict
     client: int
     number: int
     seed: int
 
     def model(self, given: Shared) -> Module:
-        """The model before the round."""
-        return loaded(copy.deepcopy(given.federation.starts[self.seed]), self.content)
+        """The model of this process; `trained` gives it the weights before the round, and training leaves them."""
+        return given.federation.starts[self.seed]
 
     def batch(self, given: Shared) -> Batch:
         """What the client trains on."""
@@ -150,7 +149,7 @@ class _Place:
 
 def _place(message: Message, context: Context) -> _Place:
     number, seed = asked(message.content)
-    return _Place(content=message.content, client=int(context.node_config["partition-id"]), number=number, seed=seed)
+    return _Place(client=int(context.node_config["partition-id"]), number=number, seed=seed)
 
 
 def _generator(context: Context, of: Draws, at: _Place) -> Generator:
