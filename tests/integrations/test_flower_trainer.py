@@ -32,6 +32,7 @@ from unveil.advice import advising  # noqa: E402
 from unveil.advice.advising import Listener, advise  # noqa: E402
 from unveil.advice.federation import FederatedRun, Federation  # noqa: E402
 from unveil.advice.flower.engine import local_ray  # noqa: E402
+from unveil.advice.flower.messages import asking  # noqa: E402
 from unveil.advice.round import own_update  # noqa: E402
 from unveil.advice.trainers import PLAIN, trainer_named  # noqa: E402
 from unveil.advice.training import train  # noqa: E402
@@ -152,6 +153,11 @@ def test_a_model_that_cannot_be_sent_is_refused() -> None:
     says = r"^the model cannot be sent to Flower's clients, .*; set trainer = \"plain\" under federation"
     with pytest.raises(UsageError, match=says), trainer_named("flower").ready(asked, parse("none")):
         pass
+
+
+def test_weights_of_a_type_that_flower_cannot_send_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^Flower cannot send the model's weights \(.*BFloat16.*\); set trainer = "):
+        asking(nn.Linear(2, 2).bfloat16(), 0, seed=0)
 
 
 def test_an_interrupted_advice_goes_on_with_another_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
