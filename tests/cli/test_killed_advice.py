@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,24 @@ def test_workers_make_the_same_updates_and_find_the_same(
     monkeypatch.setattr(estimate, "estimate", lambda question, **_: Estimate(baseline=1, setting=1, settings=1))
     Path("advise.toml").write_text(SMALL.replace("rounds = 2", "rounds = 1"))
     assert command("advise", "advise.toml", "--out", "alone")[0] == 1
-    given: list[tuple[DescribedUpdates, int | None]] = []
+    asked: list[dict[str, object]] = []
+    given: list[DescribedUpdates] = []
 
-    def here(make: DescribedUpdates, *, workers: int | None, **_: object) -> Workers:
-        given.append((make, workers))
-        return Workers(make=make, count=1, threads=torch.get_num_threads(), team=Here)
+    @dataclass(frozen=True, kw_only=True)
+    class HereAlone(executing.Processes):
+        def executor(self, make: DescribedUpdates) -> Workers:
+            given.append(make)
+            return Workers(make=make, count=1, threads=self.threads, team=Here)
 
-    monkeypatch.setattr(executing, "executor_for", here)
-    assert command("advise", "advise.toml", "--out", "shared", "--workers", "2")[0] == 1
-    assert found(Path("shared")) == found(Path("alone"))
-    assert [(made.obfuscation, workers) for made, workers in given] == [("none", 2), ("fp16", 2)]
+    def here(**options: object) -> HereAlone:
+        asked.append(options)
+        return HereAlone(count=2, threads=torch.get_num_threads())
+
+    monkeypatch.setattr(executing, "processes_for", here)
+    for place, options in {"shared": ("--workers", "2"), "cluster": ("--ray", "auto")}.items():
+        assert command("advise", "advise.toml", "--out", place, *options)[0] == 1
+        assert found(Path(place)) == found(Path("alone"))
+    assert asked == [{"workers": 2, "ray": None}, {"workers": None, "ray": "auto"}]  # once for all settings
+    assert [made.obfuscation for made in given] == ["none", "fp16"] * 2
     with pytest.raises(UsageError, match="nowhere has no training of this federation through fp16; leave the folder"):
-        DescribedUpdates(**{**vars(given[1][0]), "folder": Path("nowhere")})()
+        DescribedUpdates(**{**vars(given[1]), "folder": Path("nowhere")})()

@@ -19,7 +19,7 @@ from unveil.core.arithmetic import choice
 from unveil.core.errors import UsageError
 from unveil.core.records import Trial
 from unveil.core.watch import Progress
-from unveil.core.workers import Crew, News, Team, Work
+from unveil.core.workers import MakeCrew, News, Team
 
 TRIES = 2  # of a trial whose worker process ended
 
@@ -43,14 +43,14 @@ class Workers:
         make: Makes the audit; it is pickled, so it is a function of a module, or a dataclass with a call.
         count: Number of processes, at least 1.
         threads: Threads of each.
-        team: Makes the processes, from the two arguments of `Team`.
+        team: Makes the processes.
         hears_steps: Whether steps of attacks arrive while they run.
     """
 
     make: Callable[[], Runnable]
     count: int
     threads: int
-    team: Callable[[Callable[[Any], Work], Any], Crew] = Team
+    team: MakeCrew = Team
     hears_steps: bool = True
 
     def versions(self, device: torch.device) -> Mapping[str, str]:

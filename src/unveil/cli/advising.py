@@ -46,6 +46,7 @@ NO_SETTING = 1
 @click.option(
     "--workers", type=click.IntRange(1), metavar="N", help="Run N attacks at a time, each in a process of its own."
 )
+@click.option("--ray", metavar="ADDRESS", help="Run the attacks on a Ray cluster: HOST:PORT, or auto.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
 def advise(
     file: Path,
@@ -55,6 +56,7 @@ def advise(
     images: Kept,
     float32: bool,
     workers: int | None,
+    ray: str | None,
     as_json: bool,
 ) -> None:
     """Say which obfuscation of FILE meets a target on leakage in a federation, and what it costs.
@@ -69,7 +71,7 @@ def advise(
     from unveil.audits.running import SERIAL
     from unveil.cli.advice_config import load_question
     from unveil.cli.described import DescribedUpdates
-    from unveil.cli.executing import executor_for
+    from unveil.cli.executing import processes_for
     from unveil.cli.progress import shown
     from unveil.core.arithmetic import using
 
@@ -83,8 +85,10 @@ def advise(
             question = dataclasses.replace(question, auditing=dataclasses.replace(question.auditing, images=images))
             for note in question.federation.notes:
                 say(one_line(note), err=True)
-            found = estimate(question, workers=workers)
-        _say_plan(question, found, None if limit is None else found.fitting(limit), budget)
+            processes = processes_for(workers=workers, ray=ray)
+            found = estimate(question, workers=None if processes is None else processes.count)
+        where = "on this machine as it is now" if ray is None else "if the whole cluster is as fast as this machine"
+        _say_plan(question, found, None if limit is None else found.fitting(limit), budget, where=where)
 
         def executors(obfuscation: str, without: Places) -> Executor:
             updates = DescribedUpdates(
@@ -95,7 +99,7 @@ def advise(
                 obfuscation=obfuscation,
                 without=without,
             )
-            return executor_for(updates, workers=workers, ray=None, gpus=None) or SERIAL
+            return SERIAL if processes is None else processes.executor(updates)
 
         try:
             with shown(console(err=True)) as listener, redirect_stdout(sys.stderr):
@@ -122,7 +126,7 @@ def _seconds(budget: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def _say_plan(question: Question, found: Estimate, fitting: int | None, budget: str | None) -> None:
+def _say_plan(question: Question, found: Estimate, fitting: int | None, budget: str | None, *, where: str) -> None:
     """Say before the start how long it takes, with how much memory, and what a budget leaves out."""
     from unveil.report.formatting import count, seconds
 
@@ -130,7 +134,7 @@ def _say_plan(question: Question, found: Estimate, fitting: int | None, budget: 
     memory = "" if found.mib is None else f", with {found.mib / 1024:.1f} GiB of memory"
     say(f"At most {count(found.settings, 'setting')} beside the baseline: {names}", err=True)
     _say_trainer(question)
-    say(f"About {seconds(found.total)} on this machine as it is now{memory}, less where a search ends early.", err=True)
+    say(f"About {seconds(found.total)} {where}{memory}, less where a search ends early.", err=True)
     if fitting is not None and fitting < found.settings:
         say(
             f"The budget of {budget} is enough for about {count(fitting, 'setting')}. Candidates take turns; those "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,17 +15,53 @@ from unveil.core.errors import UsageError
 if TYPE_CHECKING:
     from unveil.audits.executor import Executor
     from unveil.audits.task import Runnable
+    from unveil.core.workers import MakeCrew
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The processes that run trials.
+
+    Args:
+        count: How many there are, at least 1.
+        threads: Threads of each.
+        team: Makes them; None for processes of this machine.
+    """
+
+    count: int
+    threads: int
+    team: MakeCrew | None = None
+
+    def executor(self, make: Callable[[], Runnable]) -> Executor:
+        """What runs the trials of the audit that a function makes in each process."""
+        from unveil.audits.workers import Workers
+
+        if self.team is None:
+            return Workers(make=make, count=self.count, threads=self.threads)
+        return Workers(make=make, count=self.count, threads=self.threads, team=self.team, hears_steps=False)
 
 
 def executor_for(
     make: Callable[[], Runnable], *, workers: int | None, ray: str | None, gpus: float | None
 ) -> Executor | None:
-    """What runs the trials; None for one after the other in this process.
-
-    A connection to a Ray cluster lasts until the command ends.
+    """What runs the trials of an audit; None for one after the other in this process.
 
     Args:
         make: Makes the audit in a worker.
+        workers: As in `processes_for`, like the other arguments and the errors.
+        ray: See there.
+        gpus: See there.
+    """
+    found = processes_for(workers=workers, ray=ray, gpus=gpus)
+    return None if found is None else found.executor(make)
+
+
+def processes_for(*, workers: int | None, ray: str | None, gpus: float | None = None) -> Processes | None:
+    """The processes that run trials; None for this one.
+
+    A connection to a Ray cluster lasts until the command ends, so this is called once.
+
+    Args:
         workers: Number of processes; None for none of their own, and on a cluster for as many as find room.
         ray: Address of a Ray cluster, or `auto`; None for this machine without Ray.
         gpus: GPUs of each process on the cluster; None for none.
@@ -32,12 +69,12 @@ def executor_for(
     Raises:
         UsageError: There is no such cluster, or it has no room for a single trial.
     """
-    from unveil.audits.workers import Workers, threads_of_each
+    from unveil.audits.workers import threads_of_each
 
     if ray is None:
         if gpus is not None:
             raise UsageError("--gpus-per-trial is for --ray; add --ray auto, or leave it out and name a --device")
-        return None if workers is None else Workers(make=make, count=workers, threads=threads_of_each(workers))
+        return None if workers is None else Processes(count=workers, threads=threads_of_each(workers))
     import torch
 
     from unveil.core.ray_workers import RayTeam, connected
@@ -54,6 +91,5 @@ def executor_for(
             f"--ray {ray}: a trial needs {needed}, and the cluster has {resources.get('CPU', 0):g} processors and "
             f"{resources.get('GPU', 0):g} GPU; add nodes, or ask for less by OMP_NUM_THREADS and --gpus-per-trial"
         )
-    size = min(workers or room, room)
     team = partial(RayTeam, cpus=threads, gpus=gpus or 0.0)
-    return Workers(make=make, count=size, threads=threads, team=team, hears_steps=False)
+    return Processes(count=min(workers or room, room), threads=threads, team=team)

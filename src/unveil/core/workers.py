@@ -79,6 +79,10 @@ class Crew(Protocol):
         ...
 
 
+MakeCrew = Callable[[Callable[[Any], Work], Any], Crew]
+"""Makes a crew, from the two arguments of `Team`."""
+
+
 class Team:
     """Processes that do jobs; after the `with` block none is left. Whatever travels is pickled.
 
