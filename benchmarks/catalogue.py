@@ -26,6 +26,7 @@ from benchmarks import (
     scoring_cost,
     sources,
     study,
+    sweeps,
     train_mode,
     trained,
     trainers,
@@ -40,6 +41,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
         *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
-        *(rounding, flower, advice, cohorts, rounds, performance, trainers),
+        *(rounding, flower, advice, cohorts, rounds, performance, trainers, sweeps),
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from unveil.audits.results import RESULTS, read_trials, trial_key
@@ -67,15 +68,17 @@ def kept(folder: Path) -> Kept:
     return Kept(trials, pictures, (folder / RESULTS).read_bytes().count(b"\n"))
 
 
-def wrong(folder: Path, reference: Kept, *, finished: bool) -> list[str]:
+def wrong(folder: Path, reference: Kept, *, finished: bool, in_order: bool = True) -> list[str]:
     """What is wrong with a results folder, compared with one that nothing happened to.
 
     Args:
         folder: The results folder.
         reference: That of the same audit without interruption.
         finished: Whether its audit ended without an error, so that everything must be there.
+        in_order: Whether trials ran one after the other, so that they must be kept in that order.
     """
     now, found = kept(folder), []
+    order: Callable[[Iterable[str]], list[str]] = list if in_order else sorted
     for key, trial in now.trials.items():
         if trial != reference.trials.get(key):
             found.append(f"trial {key} differs")
@@ -85,7 +88,7 @@ def wrong(folder: Path, reference: Kept, *, finished: bool) -> list[str]:
             f"{path} differs" for path in named_pictures(trial) if now.pictures.get(path) != reference.pictures[path]
         ]
     if finished:
-        if list(now.trials) != list(reference.trials):
+        if order(now.trials) != order(reference.trials):
             found.append(f"{len(now.trials)} of {len(reference.trials)} trials")
         if now.pictures != reference.pictures:
             found.append("other pictures")

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,13 +109,17 @@ def test_an_error_of_a_users_network_is_told_as_a_serial_run_tells_it() -> None:
         Trials(tasks={"key": task}, order=an_order())("key", lambda _: None)
 
 
+def packed(content: object) -> np.ndarray:
+    return np.frombuffer(pickle.dumps(content), np.uint8)
+
+
 def test_an_actor_answers_with_what_came_of_a_job() -> None:
-    actor = Served(pickle.dumps((started, 3)), sys.path)
+    actor = Served(packed((started, 3)), sys.path)
     kind, content, sent = pickle.loads(actor.run(4))
     assert (kind, content, sent) == ("done", 12, ["a job of 4"])
     kind, content, sent = pickle.loads(actor.run(0))
     assert (kind, str(content), sent) == ("failed", "nothing to do", ["a job of 0"])
-    kind, content, _ = pickle.loads(Served(pickle.dumps((started, 0)), sys.path).run(4))
+    kind, content, _ = pickle.loads(Served(packed((started, 0)), sys.path).run(4))
     assert (kind, str(content)) == ("failed", "no worker")
 
 
@@ -123,11 +128,13 @@ class Crowded:
 
     Args:
         workers: How many find room.
+        later: Whether they find it only after they were asked for.
     """
 
-    def __init__(self, start: Callable[[Any], Work], given: Any, *, workers: int) -> None:
+    def __init__(self, start: Callable[[Any], Work], given: Any, *, workers: int, later: bool = False) -> None:
         self.work = Trials(tasks={trial_key(t.settings, t.seed): t for t in searching().tasks()}, order=given)
         self.room, self.lost, self.jobs = workers, False, deque[tuple[int, str]]()
+        self.later, self.starting = later, deque[int]()
 
     def __enter__(self) -> Crowded:
         return self
@@ -137,13 +144,17 @@ class Crowded:
 
     def hire(self, number: int) -> list[int]:
         taken, self.room = min(number, self.room), self.room - min(number, self.room)
-        return list(range(taken))
+        self.starting.extend(range(taken) if self.later else ())
+        return [] if self.later else list(range(taken))
 
     def give(self, worker: int, job: str) -> None:
         self.jobs.append((worker, job))
 
     def news(self) -> Iterator[News]:
-        while self.jobs:
+        while self.jobs or self.starting:
+            if self.starting:
+                yield News(worker=self.starting.popleft(), kind="started", content=None)
+                continue
             worker, job = self.jobs.popleft()
             if worker == 0 and not self.lost:
                 self.lost = True
@@ -156,12 +167,15 @@ class Crowded:
 def test_where_no_new_worker_finds_room_another_one_takes_the_trial(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    two, one, none = (
-        Workers(make=searching, count=2, threads=1, team=partial(Crowded, workers=workers)) for workers in (2, 1, 0)
+    two, late, one, late_one, none = (
+        Workers(make=searching, count=2, threads=1, team=partial(Crowded, workers=workers, later=later))
+        for workers, later in ((2, False), (2, True), (1, False), (1, True), (0, True))
     )
-    assert [trial.seed for trial in run(searching(), tmp_path / "two", executor=two)] == [0, 1, 0, 1]
-    assert "a worker process ended (a node is gone), as when memory runs out; the trial is tried" in caplog.text
-    for executor in (one, none):
+    for executor, place in ((two, "two"), (late, "late")):
+        caplog.clear()
+        assert [trial.seed for trial in run(searching(), tmp_path / place, executor=executor)] == [0, 1, 0, 1]
+        assert "a worker process ended (a node is gone), as when memory runs out; the trial is tried" in caplog.text
+    for executor in (one, late_one, none):
         with pytest.raises(UsageError, match="no worker process can be started for 4 of the trials; free some room"):
             run(searching(), tmp_path / "alone", executor=executor)
 

@@ -23,6 +23,7 @@ from unveil.audits.workers import Workers
 from unveil.cli import executing
 from unveil.cli.described import DescribedUpdates
 from unveil.core.errors import UsageError
+from unveil.core.reads import Reads
 from unveil.core.workers import News, Work
 
 Call = Callable[..., tuple[int, str, str]]
@@ -108,9 +109,9 @@ def test_workers_make_the_same_updates_and_find_the_same(
 
     @dataclass(frozen=True, kw_only=True)
     class HereAlone(executing.Processes):
-        def executor(self, make: DescribedUpdates) -> Workers:
+        def executor(self, make: DescribedUpdates, reads: Reads) -> Workers:
             given.append(make)
-            return Workers(make=make, count=1, threads=self.threads, team=Here)
+            return Workers(make=make, count=1, threads=self.threads, team=Here, reads=reads)
 
     def here(**options: object) -> HereAlone:
         asked.append(options)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # as the command does before it imports Ray
 pytest.importorskip("ray", reason="Ray is not installed here; make test-integrations tests with it")
@@ -18,10 +21,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # other people's
 
 from audits.parallel import DEATHS, mortal, result, searching  # noqa: E402
 from cli.test_app import AUDIT  # noqa: E402
+from unveil.audits.progress import AuditProgress  # noqa: E402
 from unveil.audits.results import read_trials  # noqa: E402
 from unveil.audits.running import run  # noqa: E402
 from unveil.audits.workers import Workers  # noqa: E402
 from unveil.core.errors import UsageError  # noqa: E402
+from unveil.core.files import MIB  # noqa: E402
 from unveil.core.ray_workers import RayTeam, connected  # noqa: E402
 
 ONE = partial(RayTeam, cpus=1, gpus=0.0)
@@ -57,6 +62,40 @@ def test_a_trial_whose_actor_is_killed_is_tried_once_more_and_then_given_up(
     assert "client, none, mortal, seed 0: a worker process ended (Actor" in caplog.text
     assert "about to attack" in caplog.text  # said in the actor
     assert [trial.seed for trial in read_trials(tmp_path / "out")] == [0]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_workers_are_given_lies_in_the_store_once_and_a_job_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, give = list[int](), RayTeam.give
+
+    def counted(team: RayTeam, worker: object, job: object) -> None:
+        jobs.append(len(pickle.dumps(job)))
+        give(team, worker, job)
+
+    monkeypatch.setattr(RayTeam, "give", counted)
+    pictures = {"pictures": torch.zeros(1 << 24)}  # 64 MiB
+    before, used = free_in_store(), list[float]()
+
+    def look(progress: AuditProgress) -> None:
+        if progress.done == progress.total:  # both workers have what they need
+            while not used or not used[-1]:  # Ray tells it now and then
+                time.sleep(0.05)
+                used.append(before - free_in_store())
+
+    executor = Workers(make=searching, count=2, threads=1, team=ONE, hears_steps=False, reads=pictures)
+    run(searching(), tmp_path / "out", look, executor=executor)
+    assert 1 <= used[-1] / (64 * MIB) < 1.1
+    assert len(jobs) == 4
+    assert max(jobs) < 100
+
+
+def free_in_store() -> float:
+    """Free bytes of the object stores of all nodes."""
+    import ray
+
+    return float(ray.available_resources()["object_store_memory"])
 
 
 @pytest.mark.usefixtures("cluster")

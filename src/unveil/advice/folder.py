@@ -23,6 +23,7 @@ from unveil.audits.audit import digest_of
 from unveil.core.errors import UsageError, writing
 from unveil.core.files import MIB, make_folder, shown, write_whole
 from unveil.core.inside import read_inside
+from unveil.core.reads import shared_read
 
 AUDITS, FEDERATIONS = "audits", "federations"
 DATA, PAGE = "advice.json", "advice.html"
@@ -68,6 +69,7 @@ def keep(folder: Path, key: str, run: FederatedRun) -> None:
         write_whole(folder / FEDERATIONS / f"{key}.safetensors", content, private=True)
 
 
+@shared_read
 def kept(folder: Path, key: str) -> FederatedRun | None:
     """Read a training; None if it is not there or is damaged, and then it is trained again."""
     name = f"{FEDERATIONS}/{key}.safetensors"

@@ -9,6 +9,7 @@ import torch
 from unveil.clients.pictures import BUILTIN_PICTURES, Pictures
 from unveil.clients.pictures.decode import load_fitted
 from unveil.core.errors import UsageError
+from unveil.core.reads import shared_read
 
 ACROSS = 8
 """Tiles in a row, and in a column, of one photograph."""
@@ -18,6 +19,7 @@ TEXTURES = ("retina", "writing", "galaxies", "bricks", "gravel", "grass", "clock
 """The photographs that are cut, which are the classes: ones whose tiles look alike."""
 
 
+@shared_read
 def tiles(count: int, *, size: tuple[int, int], channels: int, seed: int, skip: int = 0) -> Pictures:
     """Return tiles of the built-in photographs, which are their classes; no two of them overlap.
 

@@ -22,6 +22,7 @@ from unveil.core.allocation import keep_freed_memory
 from unveil.core.arithmetic import Choice, using
 from unveil.core.errors import UsageError
 from unveil.core.files import shown
+from unveil.core.reads import Reads, sharing
 from unveil.core.records import Trial
 from unveil.core.types import Images
 from unveil.core.usercode import blame, is_users
@@ -43,6 +44,7 @@ class Order:
         settings: The settings of the parent's audit.
         versions: The versions that trials must have.
         watched: Whether steps of attacks are reported.
+        reads: Pictures and weights that the parent has read; the worker reads the others itself.
     """
 
     make: Callable[[], Runnable]
@@ -52,6 +54,7 @@ class Order:
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     watched: bool
+    reads: Reads = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +83,14 @@ def begin(order: Order) -> Trials:
     sys.stdout = sys.stderr  # a user's model may print, and standard output is for results
     torch.set_num_threads(order.threads)
     logging.getLogger("unveil").addHandler(logging.NullHandler())  # the parent has said what making an audit says
-    with using(order.arithmetic):
+    with using(order.arithmetic), sharing(order.reads):
         audit = order.make()
         refuse_difference("version", order.versions, versions_on(audit.device), "restart the audit")
         now = json.loads(json.dumps(audit.settings()))
         fix = "leave its files alone while it runs, and let a network of your own have the same weights each time"
         refuse_difference("setting", json.loads(json.dumps(order.settings)), now, fix)
         tasks = {trial_key(task.settings, task.seed): task for task in audit.tasks()}
-    return Trials(tasks=tasks, order=order)
+    return Trials(tasks=tasks, order=replace(order, reads={}))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from unveil.audits.trial import versions_on
 from unveil.audits.worker import Order, Said, begin
 from unveil.core.arithmetic import choice
 from unveil.core.errors import UsageError
+from unveil.core.reads import Reads
 from unveil.core.records import Trial
 from unveil.core.watch import Progress
 from unveil.core.workers import MakeCrew, News, Team
@@ -45,6 +46,8 @@ class Workers:
         threads: Threads of each.
         team: Makes the processes.
         hears_steps: Whether steps of attacks arrive while they run.
+        reads: Pictures and weights that were read where this process made the audit, see `core.reads`: each process is
+            given them. Empty where all read the files themselves.
     """
 
     make: Callable[[], Runnable]
@@ -52,6 +55,7 @@ class Workers:
     threads: int
     team: MakeCrew = Team
     hears_steps: bool = True
+    reads: Reads = field(default_factory=dict)
 
     def versions(self, device: torch.device) -> Mapping[str, str]:
         """See `Executor`."""
@@ -80,8 +84,11 @@ class Workers:
             for worker in team.hire(min(self.count, len(tasks))):
                 next_to(worker)
                 say_started(worker)
-            for news in team.news() if running else ():
-                if news.kind == "sent":
+            for news in team.news():
+                if news.kind == "started":
+                    next_to(news.worker)
+                    say_started(news.worker)
+                elif news.kind == "sent":
                     _hear(running[news.worker], news.content, report)
                 elif news.kind == "done":
                     key = running.pop(news.worker)
@@ -94,12 +101,12 @@ class Workers:
                     key = running.pop(news.worker)
                     _refuse_another_try(tasks[key], tries[key], news)
                     waiting.appendleft(key)
-                    for worker in team.hire(1) or [idle.pop() for _ in idle[:1]]:  # else the next to be done takes it
+                    for worker in team.hire(1) or [idle.pop() for _ in idle[:1]]:  # else the next that can takes it
                         next_to(worker)
                         say_started(worker)
                 elif news.worker in idle:
                     idle.remove(news.worker)
-                if not running:
+                if not running and not waiting:
                     break
             if waiting:
                 raise UsageError(
@@ -126,6 +133,7 @@ class Workers:
             settings=audit.settings(),
             versions=self.versions(audit.device),
             watched=watched,
+            reads=self.reads,
         )
 
 

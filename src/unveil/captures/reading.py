@@ -14,6 +14,7 @@ from unveil.captures.reading_safetensors import read_safetensors
 from unveil.captures.recording import BEFORE, CLIENT, DELTA, GRADIENT, Recording
 from unveil.core.errors import UsageError
 from unveil.core.files import MIB, amount, is_folder, quoted, reason_of, regular, shown
+from unveil.core.reads import shared_read
 
 LARGEST = 4096 * MIB
 """Most bytes of a file, and of all files of a folder together."""
@@ -52,6 +53,7 @@ def read_recording(path: str | Path, *, before: str | Path | None = None) -> Rec
     return _recording(content, None if before is None else _read(Path(before)))
 
 
+@shared_read
 def read_recordings(path: str | Path, *, before: str | Path | None = None) -> tuple[Recording, ...]:
     """Read one recorded update, or all of a folder, sorted by round, client and file name.
 

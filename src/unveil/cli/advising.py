@@ -74,14 +74,16 @@ def advise(
     from unveil.cli.executing import processes_for
     from unveil.cli.progress import shown
     from unveil.core.arithmetic import using
+    from unveil.core.reads import Reads, sharing
 
-    limit = None if budget is None else _seconds(budget)
+    limit, reads = None if budget is None else _seconds(budget), Reads()
     folder = out or Path("advice", file.stem)
     command = shlex.join(["unveil", *sys.argv[1:]])
     quiet()  # before a user's module imports Flower
     with using("float32" if float32 else None):
         with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
-            question = load_question(file, overrides)
+            with sharing(None if ray is None else reads):
+                question = load_question(file, overrides)
             question = dataclasses.replace(question, auditing=dataclasses.replace(question.auditing, images=images))
             for note in question.federation.notes:
                 say(one_line(note), err=True)
@@ -99,7 +101,12 @@ def advise(
                 obfuscation=obfuscation,
                 without=without,
             )
-            return SERIAL if processes is None else processes.executor(updates)
+            if processes is None:
+                return SERIAL
+            own = dict(reads)
+            with sharing(None if ray is None else own):
+                updates.trainings(question.federation)
+            return processes.executor(updates, own)
 
         try:
             with shown(console(err=True)) as listener, redirect_stdout(sys.stderr):

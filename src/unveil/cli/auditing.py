@@ -94,8 +94,10 @@ def audit(
     from unveil.cli.executing import executor_for
     from unveil.cli.recorded import RecordedOptions, is_recorded
     from unveil.core.arithmetic import using
+    from unveil.core.reads import Reads, sharing
 
-    options = RecordedOptions(**recorded)
+    options, reads = RecordedOptions(**recorded), Reads()
+    shares = sharing(None if ray is None else reads)
     part = None if shard is None else Shard.parse(shard)
     if is_recorded(file):
         others = {"--set": overrides, "--variant": variant, "--enhancer": enhancer}
@@ -105,10 +107,10 @@ def audit(
             file=file, options=options, device=device, lpips_weights=lpips_weights, images=images or "blurred"
         )
         with using("float32" if float32 else None):
-            with redirect_stdout(sys.stderr):  # a user's model may print, and standard output is for results
+            with redirect_stdout(sys.stderr), shares:  # a user's model may print, and standard output is for results
                 of_recordings = recordings()
             folder = out or results_folder(file, part=part)
-            executor = executor_for(recordings, workers=workers, ray=ray, gpus=gpus_per_trial)
+            executor = executor_for(recordings, reads, workers=workers, ray=ray, gpus=gpus_per_trial)
             run_and_present(of_recordings, folder, part, as_json=as_json, author=author or "", executor=executor)
         return
     if options.given:
@@ -123,14 +125,14 @@ def audit(
         images=images or "full",
     )
     with using("float32" if float32 else None):
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), shares:
             described = description()
             refuse_too_large(described)
         say_clients(described.clients)
         named = described.enhancer if enhancer is not None else None
         folder = out or results_folder(file, variant=variant, enhancer=named, part=part)
         author = author or described.author
-        executor = executor_for(description, workers=workers, ray=ray, gpus=gpus_per_trial)
+        executor = executor_for(description, reads, workers=workers, ray=ray, gpus=gpus_per_trial)
         run_and_present(described, folder, part, as_json=as_json, author=author, executor=executor)
 
 

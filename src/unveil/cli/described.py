@@ -13,6 +13,7 @@ from unveil.core.errors import UsageError
 from unveil.core.files import shown
 
 if TYPE_CHECKING:
+    from unveil.advice.federation import FederatedRun, Federation
     from unveil.advice.updates import Joined, Places
     from unveil.audits.audit import Audit
     from unveil.audits.kept_pictures import Kept
@@ -97,13 +98,19 @@ class DescribedUpdates:
 
     def __call__(self) -> Joined:
         """Make the audit; raises a `UsageError` where a training is missing or something cannot be used."""
-        from unveil.advice.folder import kept, key_of
         from unveil.advice.updates import audit_of
         from unveil.cli.advice_config import load_question
         from unveil.obfuscations import parse
 
         question = load_question(self.file, self.overrides)
-        federation = question.federation
+        runs = self.trainings(question.federation)
+        auditing = replace(question.auditing, images=self.images)
+        return audit_of(question.federation, runs, parse(self.obfuscation), auditing, without=self.without)
+
+    def trainings(self, federation: Federation) -> list[FederatedRun]:
+        """Read the federation's trainings through the obfuscation; raises a `UsageError` where one is missing."""
+        from unveil.advice.folder import kept, key_of
+
         runs = [kept(self.folder, key_of(federation, self.obfuscation, seed)) for seed in federation.seeds]
         found = [run for run in runs if run is not None]
         if len(found) < len(runs):
@@ -111,5 +118,4 @@ class DescribedUpdates:
                 f"{shown(self.folder)} has no training of this federation through {self.obfuscation}; leave the folder "
                 "and the files of the advice alone while it runs, and run the same command again"
             )
-        auditing = replace(question.auditing, images=self.images)
-        return audit_of(federation, found, parse(self.obfuscation), auditing, without=self.without)
+        return found

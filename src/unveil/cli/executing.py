@@ -15,6 +15,7 @@ from unveil.core.errors import UsageError
 if TYPE_CHECKING:
     from unveil.audits.executor import Executor
     from unveil.audits.task import Runnable
+    from unveil.core.reads import Reads
     from unveil.core.workers import MakeCrew
 
 
@@ -25,35 +26,40 @@ class Processes:
     Args:
         count: How many there are, at least 1.
         threads: Threads of each.
-        team: Makes them; None for processes of this machine.
+        team: Makes them on a cluster; None for processes of this machine.
     """
 
     count: int
     threads: int
     team: MakeCrew | None = None
 
-    def executor(self, make: Callable[[], Runnable]) -> Executor:
-        """What runs the trials of the audit that a function makes in each process."""
+    def executor(self, make: Callable[[], Runnable], reads: Reads) -> Executor:
+        """What runs the trials of an audit.
+
+        Args:
+            make: Makes the audit in each process.
+            reads: Pictures and weights that were read where it was made here, which processes of a cluster are given.
+        """
         from unveil.audits.workers import Workers
 
-        if self.team is None:
-            return Workers(make=make, count=self.count, threads=self.threads)
-        return Workers(make=make, count=self.count, threads=self.threads, team=self.team, hears_steps=False)
+        alike = partial(Workers, make=make, count=self.count, threads=self.threads)
+        return alike() if self.team is None else alike(team=self.team, hears_steps=False, reads=reads)
 
 
 def executor_for(
-    make: Callable[[], Runnable], *, workers: int | None, ray: str | None, gpus: float | None
+    make: Callable[[], Runnable], reads: Reads, *, workers: int | None, ray: str | None, gpus: float | None
 ) -> Executor | None:
     """What runs the trials of an audit; None for one after the other in this process.
 
     Args:
         make: Makes the audit in a worker.
+        reads: As in `Processes.executor`.
         workers: As in `processes_for`, like the other arguments and the errors.
         ray: See there.
         gpus: See there.
     """
     found = processes_for(workers=workers, ray=ray, gpus=gpus)
-    return None if found is None else found.executor(make)
+    return None if found is None else found.executor(make, reads)
 
 
 def processes_for(*, workers: int | None, ray: str | None, gpus: float | None = None) -> Processes | None:

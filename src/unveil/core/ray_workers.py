@@ -14,13 +14,16 @@ from io import StringIO
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from unveil.core.errors import UsageError
 from unveil.core.files import reason_of
 from unveil.core.workers import News, Work, portable
 
 AUTO = "auto"
 SOON = 5.0  # seconds in which a cluster must answer
-PATIENCE = 60.0  # seconds in which an actor must find room
+PATIENCE = 60.0  # seconds in which an actor must find room while none has a job
 START = "start one with `RAY_AUTH_MODE=token ray start --head`"
 
 
@@ -28,13 +31,13 @@ class Served:
     """An actor: makes the function that does the jobs, and does them. Whatever fails is an answer, too.
 
     Args:
-        content: The function that makes it and its argument, pickled.
+        content: The function that makes it and its argument, pickled, as an array of bytes.
         path: Where the parent finds modules; what of it is not searched here is searched last.
     """
 
-    def __init__(self, content: bytes, path: Sequence[str]) -> None:
+    def __init__(self, content: UInt8[np.ndarray, " bytes"], path: Sequence[str]) -> None:
         sys.path.extend(place for place in path if place not in sys.path)
-        self._content = content
+        self._content: Any = content  # lies in the node's memory, where its actors share it
         self._work: Work | None = None
 
     def run(self, job: Any) -> bytes:
@@ -44,6 +47,7 @@ class Served:
             if self._work is None:
                 start, given = pickle.loads(self._content)
                 self._work = start(given)
+                self._content = None  # which frees it, once all actors have done so
             return pickle.dumps(("done", self._work(job, sent.append), sent), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             return pickle.dumps(("failed", portable(error), sent), pickle.HIGHEST_PROTOCOL)
@@ -56,7 +60,7 @@ class RayTeam:
 
     Args:
         start: As in `Team`.
-        given: As in `Team`; it goes into the cluster's object store once.
+        given: As in `Team`; it goes into the cluster's object store once, and from there once to each node.
         cpus: Processors that each actor reserves.
         gpus: GPUs that each actor reserves, which sees no others; a fraction shares one.
     """
@@ -64,10 +68,12 @@ class RayTeam:
     def __init__(self, start: Callable[[Any], Work], given: Any, *, cpus: int, gpus: float) -> None:
         import ray
 
-        self._content = ray.put(pickle.dumps((start, given), pickle.HIGHEST_PROTOCOL))
+        content = pickle.dumps((start, given), pickle.HIGHEST_PROTOCOL)
+        self._content = ray.put(np.frombuffer(content, np.uint8))  # an array is read in place; bytes would be copied
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
         self._actors: list[Any] = []
-        self._running: dict[Any, Any] = {}  # what is awaited -> the actor
+        self._starting: dict[Any, Any] = {}  # what is awaited -> the actor
+        self._running: dict[Any, Any] = {}
 
     def __enter__(self) -> RayTeam:
         return self
@@ -81,32 +87,35 @@ class RayTeam:
             ray.kill(actor)
 
     def hire(self, number: int) -> list[Any]:
-        """Start actors, and return those that find room within `PATIENCE`: fewer than asked for on a busy cluster."""
+        """Ask for actors and return none: Ray starts each when it finds room, now or later, and `news` says so."""
         import ray
 
         kind = ray.remote(**self._resources)(Served)
-        asked = [kind.remote(self._content, sys.path) for _ in range(number)]
-        starting = {actor.__ray_ready__.remote(): actor for actor in asked}
-        ready, rest = ray.wait(list(starting), num_returns=number, timeout=PATIENCE) if asked else ([], [])
-        for late in rest:
-            ray.kill(starting[late])
-        hired = [starting[started] for started in ready]
-        self._actors += hired
-        return hired
+        for _ in range(number):
+            actor = kind.remote(self._content, sys.path)
+            self._actors.append(actor)
+            self._starting[actor.__ray_ready__.remote()] = actor
+        return []
 
     def give(self, worker: Any, job: Any) -> None:
         """Send a job to an actor that has none."""
         self._running[worker.run.remote(job)] = worker
 
     def news(self) -> Iterator[News]:
-        """Wait for what becomes of jobs, until none is left."""
+        """Wait for what becomes of jobs and of starting actors, until no job is left and no actor finds room."""
         import ray
 
-        while self._running:
-            (ready, *_), _ = ray.wait(list(self._running))
-            worker = self._running.pop(ready)
+        while self._running or self._starting:
+            awaited = [*self._running, *self._starting]
+            ready, _ = ray.wait(awaited, timeout=None if self._running else PATIENCE)
+            if not ready:
+                return
+            if ready[0] in self._starting:  # one that died of it says so when it is given a job
+                yield News(worker=self._starting.pop(ready[0]), kind="started", content=None)
+                continue
+            worker = self._running.pop(ready[0])
             try:
-                kind, content, sent = pickle.loads(ray.get(ready))
+                kind, content, sent = pickle.loads(ray.get(ready[0]))
             except ray.exceptions.RayError as error:  # the process or its node is gone
                 yield News(worker=worker, kind="ended", content=type(error).__name__)
                 continue

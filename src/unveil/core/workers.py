@@ -43,17 +43,18 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """What a worker sent, or that it ended.
+    """What a worker sent, or that it has started or ended.
 
     Args:
-        worker: The worker, as `hire` returned it.
-        kind: `sent` while a job runs; `done` with what the job returned; `failed` with the exception that the job, or
-            the start of the worker, raised; `ended` with how its process ended, in words; it does nothing more.
+        worker: The worker.
+        kind: `started` once a worker that `hire` did not return can be given a job; `sent` while a job runs; `done`
+            with what the job returned; `failed` with the exception that the job, or the start of the worker, raised;
+            `ended` with how its process ended, in words; it does nothing more.
         content: What came.
     """
 
     worker: Any
-    kind: Literal["sent", "done", "failed", "ended"]
+    kind: Literal["started", "sent", "done", "failed", "ended"]
     content: Any
 
 
@@ -67,7 +68,7 @@ class Crew(Protocol):
     ) -> None: ...
 
     def hire(self, number: int) -> list[Any]:
-        """Start workers, fewer than asked for where there is no room."""
+        """Start workers, and return those that can be given a job now; `news` tells of others once there is room."""
         ...
 
     def give(self, worker: Any, job: Any) -> None:
@@ -75,7 +76,7 @@ class Crew(Protocol):
         ...
 
     def news(self) -> Iterator[News]:
-        """Wait for what workers send."""
+        """Wait for what workers send, until none has a job or finds room."""
         ...
 
 

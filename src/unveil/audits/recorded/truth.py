@@ -10,12 +10,14 @@ from unveil.clients.pictures.decode import load_fitted
 from unveil.clients.pictures.folders import contents
 from unveil.core.errors import UsageError
 from unveil.core.files import is_folder, shown
+from unveil.core.reads import shared_read
 from unveil.core.types import Images
 
 MOST = 4096
 """Most pictures."""
 
 
+@shared_read
 def load_truth(folder: Path, image_shape: tuple[int, int, int], option: str = "--truth") -> Images:
     """Load every picture of a folder and of its sub-folders, in the order of their names.
 

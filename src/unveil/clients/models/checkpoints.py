@@ -15,6 +15,7 @@ from torch.nn import Module
 
 from unveil.core.errors import UsageError
 from unveil.core.files import quoted, reason_of, regular, shown
+from unveil.core.reads import shared_read
 from unveil.core.state_dicts import BYTES, read_weights
 from unveil.core.usercode import running
 
@@ -49,6 +50,7 @@ class Checkpoint:
         return f"{self.path.name} (SHA-256 {self.checksum})"
 
 
+@shared_read
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a file of weights: .safetensors, .npz, or a state_dict saved by torch.
 

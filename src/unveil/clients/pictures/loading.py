@@ -17,6 +17,7 @@ from unveil.clients.pictures.folders import Listing, by_sub_folders
 from unveil.clients.pictures.table import by_table
 from unveil.core.errors import UsageError
 from unveil.core.files import is_folder, quoted
+from unveil.core.reads import shared_read
 from unveil.core.types import Images
 
 BUILTIN = "builtin"
@@ -58,6 +59,7 @@ class Pictures:
     notes: tuple[str, ...] = ()
 
 
+@shared_read
 def load_pictures(
     source: str | Path,
     *,
@@ -112,6 +114,7 @@ def load_pictures(
     )
 
 
+@shared_read
 def count_pictures(source: str | Path, *, labels_csv: str | Path | None = None) -> int:
     """Return the number of pictures in a source; arguments and errors as in `load_pictures`."""
     return len(_listing(source, labels_csv).files)
