@@ -62,12 +62,14 @@ def run(
         note_run(folder, command=command, author=author)
         _announce_other_circumstances(folder, kept.values(), executor.versions(audit.device))
         board = None if on_progress is None else Board(todo, done=len(kept), send=on_progress)
+        kept.clear()  # memory does not grow with the trials while they run
         with closing(executor(audit, todo, None if board is None else board.report)) as trials:
             for key, trial in trials:
-                kept[key] = append(folder, keeping(trial, audit.images))
+                finished = append(folder, keeping(trial, audit.images))
                 if board is not None:
-                    board.end(key, kept[key])
-    return [kept[key] for key in tasks]
+                    board.end(key, finished)
+        kept = {trial_key(trial.settings, trial.seed): trial for trial in read_trials(folder)}
+        return [kept[key] for key in tasks]
 
 
 def _announce_other_circumstances(folder: Path, kept: Iterable[Trial], now: Mapping[str, str]) -> None:
