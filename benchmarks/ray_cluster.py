@@ -15,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from unveil.core.ray_loopback import VARIABLE
+
 PATIENCE = 120.0  # seconds in which a node must be there, and end
 STARTED = b"Ray runtime started"  # what Ray prints when a node has joined
 ACTOR = b"ray::Served"  # how Ray calls the processes that run trials
@@ -49,12 +51,18 @@ class Cluster:
 def cluster(*processors: int) -> Iterator[Cluster]:
     """Start a node for each number of processors; the environment has the token inside the `with` block.
 
-    Workers get the priority of this process, so that on a busy machine all are slowed down alike.
+    A single node listens on the loopback alone; those of several must reach one another. Workers get the priority of
+    this process, so that on a busy machine all are slowed down alike.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
+    own = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_worker_niceness": "0",
+        VARIABLE: "0" if len(processors) == 1 else "1",
+    }
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:

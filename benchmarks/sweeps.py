@@ -213,8 +213,9 @@ def _executor(case: Case, make: Callable[[], Timed], stack: ExitStack) -> Execut
     from benchmarks.ray_cluster import cluster
     from unveil.core.ray_workers import RayTeam, connected
 
-    stack.enter_context(connected(stack.enter_context(cluster(TOGETHER)).address))
-    return workers(team=partial(RayTeam, cpus=1, gpus=0.0), hears_steps=False)
+    address = stack.enter_context(cluster(TOGETHER)).address
+    stack.enter_context(connected(address))
+    return workers(team=partial(RayTeam, address=address, cpus=1, gpus=0.0), hears_steps=False)
 
 
 def overheads(results: Results) -> Iterator[str]:

@@ -121,7 +121,8 @@ def test_workers_make_the_same_updates_and_find_the_same(
     for place, options in {"shared": ("--workers", "2"), "cluster": ("--ray", "auto")}.items():
         assert command("advise", "advise.toml", "--out", place, *options)[0] == 1
         assert found(Path(place)) == found(Path("alone"))
-    assert asked == [{"workers": 2, "ray": None}, {"workers": None, "ray": "auto"}]  # once for all settings
+    options = {"workers": 2, "ray": None, "stays": True}
+    assert asked == [options, {**options, "workers": None, "ray": "auto"}]  # once for all settings
     assert [made.obfuscation for made in given] == ["none", "fp16"] * 2
     with pytest.raises(UsageError, match="nowhere has no training of this federation through fp16; leave the folder"):
         DescribedUpdates(**{**vars(given[1]), "folder": Path("nowhere")})()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from audits.recorded.recordings import AVERAGED, MODEL, recorded, save_truth, simulated
 from unveil.advice import folder as kept_in
-from unveil.advice.federation import train
+from unveil.advice.training import train
 from unveil.audits.executor import Serial
 from unveil.audits.results import trial_key
 from unveil.audits.task import Runnable

@@ -27,9 +27,10 @@ from unveil.audits.running import run  # noqa: E402
 from unveil.audits.workers import Workers  # noqa: E402
 from unveil.core.errors import UsageError  # noqa: E402
 from unveil.core.files import MIB  # noqa: E402
+from unveil.core.ray_loopback import is_on_loopback_alone, own_address  # noqa: E402
 from unveil.core.ray_workers import RayTeam, connected  # noqa: E402
 
-ONE = partial(RayTeam, cpus=1, gpus=0.0)
+ONE = partial(RayTeam, address="auto", cpus=1, gpus=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,18 @@ def free_in_store() -> float:
     import ray
 
     return float(ray.available_resources()["object_store_memory"])
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_of_this_audit_alone_listens_on_the_loopback_alone() -> None:
+    import ray
+
+    (node,) = ray.nodes()
+    host, port = ray.get_runtime_context().gcs_address.rsplit(":", 1)
+    assert host == node["NodeManagerAddress"] == "127.0.0.1"
+    if own_address() is not None:  # else there is nothing beside the loopback
+        for listening in (int(port), node["NodeManagerPort"], node["ObjectManagerPort"]):
+            assert is_on_loopback_alone(host, listening)
 
 
 @pytest.mark.usefixtures("cluster")

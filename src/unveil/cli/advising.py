@@ -87,7 +87,8 @@ def advise(
             question = dataclasses.replace(question, auditing=dataclasses.replace(question.auditing, images=images))
             for note in question.federation.notes:
                 say(one_line(note), err=True)
-            processes = processes_for(workers=workers, ray=ray)
+            has_own_ray = question.trainer.processes(question.federation) > 0
+            processes = processes_for(workers=workers, ray=ray, stays=not has_own_ray)
             found = estimate(question, workers=None if processes is None else processes.count)
         where = "on this machine as it is now" if ray is None else "if the whole cluster is as fast as this machine"
         _say_plan(question, found, None if limit is None else found.fitting(limit), budget, where=where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -62,15 +63,16 @@ def executor_for(
     return None if found is None else found.executor(make, reads)
 
 
-def processes_for(*, workers: int | None, ray: str | None, gpus: float | None = None) -> Processes | None:
+def processes_for(
+    *, workers: int | None, ray: str | None, gpus: float | None = None, stays: bool = True
+) -> Processes | None:
     """The processes that run trials; None for this one.
-
-    A connection to a Ray cluster lasts until the command ends, so this is called once.
 
     Args:
         workers: Number of processes; None for none of their own, and on a cluster for as many as find room.
         ray: Address of a Ray cluster, or `auto`; None for this machine without Ray.
         gpus: GPUs of each process on the cluster; None for none.
+        stays: Whether the command stays connected to the cluster until it ends, instead of while trials run.
 
     Raises:
         UsageError: There is no such cluster, or it has no room for a single trial.
@@ -86,7 +88,10 @@ def processes_for(*, workers: int | None, ray: str | None, gpus: float | None = 
     from unveil.core.ray_workers import RayTeam, connected
     from unveil.report.formatting import count
 
-    resources = click.get_current_context().with_resource(connected(ray))
+    with ExitStack() as stack:
+        resources = stack.enter_context(connected(ray))
+        if stays:
+            click.get_current_context().with_resource(stack.pop_all())
     threads = torch.get_num_threads() if os.environ.get("OMP_NUM_THREADS") else 1
     room = int(resources.get("CPU", 0) // threads)
     if gpus:
@@ -97,5 +102,5 @@ def processes_for(*, workers: int | None, ray: str | None, gpus: float | None = 
             f"--ray {ray}: a trial needs {needed}, and the cluster has {resources.get('CPU', 0):g} processors and "
             f"{resources.get('GPU', 0):g} GPU; add nodes, or ask for less by OMP_NUM_THREADS and --gpus-per-trial"
         )
-    team = partial(RayTeam, cpus=threads, gpus=gpus or 0.0)
+    team = partial(RayTeam, address=ray, cpus=threads, gpus=gpus or 0.0)
     return Processes(count=min(workers or room, room), threads=threads, team=team)

@@ -8,9 +8,10 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,10 +20,10 @@ from jaxtyping import UInt8
 
 from unveil.core.errors import UsageError
 from unveil.core.files import reason_of
+from unveil.core.ray_loopback import SOON, is_on_loopback_alone, listening
 from unveil.core.workers import News, Work, portable
 
 AUTO = "auto"
-SOON = 5.0  # seconds in which a cluster must answer
 PATIENCE = 60.0  # seconds in which an actor must find room while none has a job
 START = "start one with `RAY_AUTH_MODE=token ray start --head`"
 
@@ -54,28 +55,33 @@ class Served:
 
 
 class RayTeam:
-    """Actors of the connected cluster; arguments and methods as those of `workers.Team`.
+    """Actors of a cluster, to which it connects for the time of its `with` block; otherwise as `workers.Team`.
 
     What a job sends arrives when it has ended.
 
     Args:
         start: As in `Team`.
         given: As in `Team`; it goes into the cluster's object store once, and from there once to each node.
+        address: The cluster, as in `connected`.
         cpus: Processors that each actor reserves.
         gpus: GPUs that each actor reserves, which sees no others; a fraction shares one.
     """
 
-    def __init__(self, start: Callable[[Any], Work], given: Any, *, cpus: int, gpus: float) -> None:
-        import ray
-
-        content = pickle.dumps((start, given), pickle.HIGHEST_PROTOCOL)
-        self._content = ray.put(np.frombuffer(content, np.uint8))  # an array is read in place; bytes would be copied
+    def __init__(self, start: Callable[[Any], Work], given: Any, *, address: str, cpus: int, gpus: float) -> None:
+        self._address, self._given = address, (start, given)
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
+        self._connection = ExitStack()
+        self._content: Any = None
         self._actors: list[Any] = []
         self._starting: dict[Any, Any] = {}  # what is awaited -> the actor
         self._running: dict[Any, Any] = {}
 
     def __enter__(self) -> RayTeam:
+        self._connection.enter_context(connected(self._address))
+        import ray
+
+        content = pickle.dumps(self._given, pickle.HIGHEST_PROTOCOL)
+        self._content = ray.put(np.frombuffer(content, np.uint8))  # an array is read in place; bytes would be copied
         return self
 
     def __exit__(
@@ -83,8 +89,10 @@ class RayTeam:
     ) -> None:
         import ray
 
-        for actor in self._actors:
-            ray.kill(actor)
+        with self._connection:
+            for actor in self._actors:
+                ray.kill(actor)
+            self._content = None
 
     def hire(self, number: int) -> list[Any]:
         """Ask for actors and return none: Ray starts each when it finds room, now or later, and `news` says so."""
@@ -128,8 +136,11 @@ class RayTeam:
 def connected(address: str) -> Iterator[Mapping[str, float]]:
     """Connect to a Ray cluster inside the `with` block, and give its resources, such as `CPU` and `GPU`.
 
+    A process that is connected stays connected to the same cluster.
+
     With `auto`, token authentication is turned on unless the user has set `RAY_AUTH_MODE` or has imported Ray before; a
-    cluster that is named is asked as the user's environment says. Authentication is never turned off.
+    cluster that is named is asked as the user's environment says. Authentication is never turned off. What is started
+    here listens on the loopback alone, and a cluster that does is joined there.
 
     Args:
         address: `HOST:PORT` of a cluster; `auto` for the one that runs on this machine, or else one that is started for
@@ -143,39 +154,62 @@ def connected(address: str) -> Iterator[Mapping[str, float]]:
     except PackageNotFoundError:
         raise UsageError("--ray needs Ray; pip install 'unveil[ray]', or use --workers without it") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address != AUTO:
-        _refuse_silent(address)
-    elif "ray" not in sys.modules:  # which reads the mode once, when it is imported
+    cluster = started_before() if address == AUTO else address
+    place = None if cluster is None else _listening(address, cluster)
+    if address == AUTO and "ray" not in sys.modules:  # which reads the mode once, when it is imported
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        with redirect_stdout(StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tips on later versions of Ray
-            try:
-                ray.init(address=address, **quiet)
-            except ConnectionError:
-                if address != AUTO:
-                    raise
-                ray.init(address="local", include_dashboard=False, **quiet)
-    except Exception as error:  # Ray raises all kinds, also `Exception` itself where a node takes long to start
-        raise _unanswered(address, reason_of(error)) from None
-    try:
+    if ray.is_initialized():
         yield ray.cluster_resources()
-    finally:
-        ray.shutdown()
+        return
+    where: dict[str, Any] = {"address": cluster or "local", "log_to_driver": False, "logging_level": "ERROR"}
+    with ExitStack() as stack:
+        stack.enter_context(listening(on_loopback_alone=place is None or is_on_loopback_alone(*place)))
+        try:
+            with redirect_stdout(StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # tips on later versions of Ray
+                ray.init(**where, **({} if cluster else {"include_dashboard": False}))
+        except Exception as error:  # Ray raises all kinds, also `Exception` itself where a node takes long to start
+            raise _unanswered(address, reason_of(error)) from None
+        stack.callback(ray.shutdown)
+        yield ray.cluster_resources()
 
 
-def _refuse_silent(address: str) -> None:
-    """Raise a `UsageError` if nothing listens at `HOST:PORT`; Ray itself asks for minutes."""
-    host, _, port = address.rpartition(":")
+def started_before() -> str | None:
+    """Return `HOST:PORT` of the cluster that is meant on this machine; None if there is none.
+
+    It is the one that `RAY_ADDRESS` names, or the one that `ray start` started last, if it still answers. Clusters that
+    other programs run for themselves, as Flower's simulation does, are never meant.
+    """
+    if given := os.environ.get("RAY_ADDRESS"):
+        return given
+    try:
+        latest = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster").read_text().strip()
+        _listening(AUTO, latest)
+    except (OSError, UsageError):
+        return None
+    return latest
+
+
+def _listening(asked: str, cluster: str) -> tuple[str, int]:
+    """Return host and port of a cluster if something listens there; without it Ray itself asks for minutes.
+
+    Args:
+        asked: What `--ray` was given, for the message.
+        cluster: `HOST:PORT`.
+
+    Raises:
+        UsageError: Nothing listens there.
+    """
+    host, _, port = cluster.rpartition(":")
     if not host or not port.isdecimal():
-        raise UsageError(f"--ray {address}: expected HOST:PORT of a Ray cluster, or {AUTO}; {START}")
+        raise UsageError(f"--ray {cluster}: expected HOST:PORT of a Ray cluster, or {AUTO}; {START}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=SOON).close()
+        return host.strip("[]"), int(port)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise _unanswered(address, reason_of(error)) from None
+        raise _unanswered(asked, reason_of(error)) from None
 
 
 def _unanswered(address: str, reason: str) -> UsageError:

@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from unveil.core.errors import UsageError
 from unveil.core.files import reason_of
+from unveil.core.ray_loopback import listening
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
-
-CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Without it a Ray that is started listens on the loopback interface, on every system; read when Ray is imported."""
 
 PULL = 0.01  # seconds between looks for replies
 PATIENCE = 30.0  # seconds in which the engine must have stopped
@@ -55,14 +53,17 @@ def local_ray(processors: int) -> Iterator[None]:
         UsageError: Ray cannot be started, or this process is connected to a cluster.
     """
     quiet()
-    os.environ[CLUSTERS] = "0"
     import ray
 
     if ray.is_initialized():
         raise UsageError(f"Flower's simulation: this process is connected to a Ray cluster already; {FIX}")
     at_termination = signal.getsignal(signal.SIGTERM)  # Ray changes it; its processes end with this one anyway
     try:
-        with redirect_stdout(StringIO()), warnings.catch_warnings():
+        with (
+            redirect_stdout(StringIO()),
+            warnings.catch_warnings(),
+            listening(on_loopback_alone=True),
+        ):
             warnings.simplefilter("ignore")  # tips on later versions of Ray
             ray.init(
                 address="local",
@@ -78,10 +79,7 @@ def local_ray(processors: int) -> Iterator[None]:
         signal.signal(signal.SIGTERM, at_termination)
     try:
         if not ip_address(ray.util.get_node_ip_address()).is_loopback:
-            raise UsageError(
-                f"Flower's simulation: Ray was imported before and would listen beyond this machine; set {CLUSTERS}=0 "
-                f"in the environment, or {FIX}"
-            )
+            raise UsageError(f"Flower's simulation: this Ray would listen beyond this machine; {FIX}")
         yield
     finally:
         ray.shutdown()
