@@ -54,12 +54,14 @@ def reidentification(decoys: Images, embed: Embed) -> Mapping[str, Metric]:
     if len(decoys) == 0:
         raise UsageError("re-identification: expected at least one decoy, got none; 200 are usual")
     points, embed = embed(decoys), remembered(embed)
+    # Three metrics score each reconstruction, and several reconstructions have the same originals.
+    checked = remembered(lambda originals: _check(originals, decoys))
+    to_decoys = remembered(lambda rebuilt: torch.cdist(embed(rebuilt)[None], points[None])[0].square())
 
     def rank(originals: Images, rebuilt: Images) -> Float[Tensor, " n"]:
-        _check(originals, decoys)
-        own, seen = embed(originals), embed(rebuilt)
-        near = (own - seen).square().sum(1, keepdim=True)
-        far = torch.cdist(seen[None], points[None])[0].square()
+        checked(originals)
+        near = (embed(originals) - embed(rebuilt)).square().sum(1, keepdim=True)
+        far = to_decoys(rebuilt)
         # Distances that differ by rounding only count as equal.
         slack = 1e-9 * (near + far)
         closer, equal = far < near - slack, (far - near).abs() <= slack
@@ -93,10 +95,11 @@ def _check(originals: Images, decoys: Float[Tensor, "m _ _ _"]) -> None:
             f"re-identification: expected decoys of {tuple(originals.shape[1:])}, the batch's size, "
             f"got {tuple(decoys.shape[1:])}; resize them"
         )
-    for i, original in enumerate(originals):
-        distance = (decoys - original.to(decoys)).abs().flatten(1).mean(1)
-        if float(distance.min()) < SAME:
-            raise UsageError(
-                f"re-identification: decoy {int(distance.argmin())} is picture {i} of the batch, which would be in the "
-                "gallery twice; take it out of the decoys"
-            )
+    entries = decoys[0].numel()
+    least, nearest = (torch.cdist(originals.to(decoys).flatten(1), decoys.flatten(1), p=1) / entries).min(1)
+    if float(least.min()) < SAME:
+        i = int(least.argmin())
+        raise UsageError(
+            f"re-identification: decoy {int(nearest[i])} is picture {i} of the batch, which would be in the "
+            "gallery twice; take it out of the decoys"
+        )
