@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import socket
 import sys
 import warnings
@@ -25,6 +26,7 @@ from unveil.core.workers import News, Work, portable
 
 AUTO = "auto"
 PATIENCE = 60.0  # seconds in which an actor must find room while none has a job
+VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 START = "start one with `RAY_AUTH_MODE=token ray start --head`"
 
 
@@ -171,7 +173,7 @@ def connected(address: str) -> Iterator[Mapping[str, float]]:
                 warnings.simplefilter("ignore")  # tips on later versions of Ray
                 ray.init(**where, **({} if cluster else {"include_dashboard": False}))
         except Exception as error:  # Ray raises all kinds, also `Exception` itself where a node takes long to start
-            raise _unanswered(address, reason_of(error)) from None
+            raise other_versions(address, error) or _unanswered(address, reason_of(error)) from None
         stack.callback(ray.shutdown)
         yield ray.cluster_resources()
 
@@ -210,6 +212,17 @@ def _listening(asked: str, cluster: str) -> tuple[str, int]:
         return host.strip("[]"), int(port)
     except (OSError, OverflowError, UnicodeError) as error:
         raise _unanswered(asked, reason_of(error)) from None
+
+
+def other_versions(address: str, error: Exception) -> UsageError | None:
+    """Return what to say where Ray refuses a cluster of other versions; None for any other error of `ray.init`."""
+    versions = VERSIONS.findall(str(error))
+    if len(versions) != 2:
+        return None
+    there, here = (f"Ray {ray} on Python {python}" for ray, python in versions)
+    return UsageError(
+        f"--ray {address}: the cluster runs {there}, and this process {here}; install the same on all nodes"
+    )
 
 
 def _unanswered(address: str, reason: str) -> UsageError:

@@ -1,4 +1,4 @@
-"""Whether others reach a port, and which cluster of this machine is meant."""
+"""Whether others reach a port, which cluster of this machine is meant, and one of other versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unveil.core.ray_loopback import is_on_loopback_alone, own_address
-from unveil.core.ray_workers import started_before
+from unveil.core.ray_workers import other_versions, started_before
 
 
 def test_what_listens_on_the_loopback_alone_is_told_from_what_others_reach() -> None:
@@ -21,6 +21,19 @@ def test_what_listens_on_the_loopback_alone_is_told_from_what_others_reach() -> 
             assert not is_on_loopback_alone(str(own_address()), port)
         assert not is_on_loopback_alone("localhost", port)  # nothing listens there
     assert not is_on_loopback_alone("no such host", port)
+
+
+def test_a_cluster_of_other_versions_is_refused_with_both() -> None:
+    ray = RuntimeError(  # as Ray 2.60 says it
+        "Version mismatch: The cluster was started with:\n    Ray: 2.55.1\n    Python: 3.11.7\n"
+        "This process on node 127.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.12.1\n"
+    )
+    says = (
+        "--ray auto: the cluster runs Ray 2.55.1 on Python 3.11.7, and this process Ray 2.60.0 on Python 3.12.1; "
+        "install the same on all nodes"
+    )
+    assert str(other_versions("auto", ray)) == says
+    assert other_versions("auto", RuntimeError("no token")) is None
 
 
 def test_the_cluster_that_is_meant_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
