@@ -193,6 +193,20 @@ def test_rounds_that_cannot_be(changes: list[str], says: str, tmp_path: Path) ->
         load(write(tmp_path, text), changes)
 
 
+def test_layers_are_sent_one_choice_after_the_other(tmp_path: Path) -> None:
+    text = '[[client]]\nname = "a"\nsize = 16\nbatch = 1\n[[attack]]\nname = "rog"\n'
+    named = load(write(tmp_path, text), ['layers=["head", "no-head"]']).obfuscations
+    assert list(map(str, named)) == ["none", "layers:send=head", "layers:send=no-head"]
+    every = load(write(tmp_path, text), ["layers=each"]).obfuscations
+    wanted = ["head", "no-head", "0", "no-0", "3", "no-3"]
+    assert list(map(str, every)) == ["none", *(f"layers:send={choice}" for choice in wanted)]
+    with pytest.raises(UsageError, match=r'layers: expected "each", or a list of what is sent, got "some"; write'):
+        load(write(tmp_path, text), ["layers=some"])
+    other = '[[client]]\nname = "b"\nmodel = "vgg7"\nsize = 16\nbatch = 1\n'
+    with pytest.raises(UsageError, match="the networks of a and b have other blocks; give each an audit file of its"):
+        load(write(tmp_path, text + other), ["layers=each"])
+
+
 def test_clients_of_a_cohort_may_obfuscate_their_own_updates(tmp_path: Path) -> None:
     text = '[[client]]\nname = "a"\nsize = 16\nbatch = 1\ncohort_obfuscates = "each"\n[[attack]]\nname = "rog"\n'
     found = load(write(tmp_path, text), ["client.0.cohort=[1, 2]"]).clients

@@ -13,6 +13,7 @@ from unveil.audits.controls import ANOTHER
 from unveil.audits.scoring import MetricSelection
 from unveil.audits.threat_model import ThreatModel
 from unveil.cli.client_table import clients_of, images_of
+from unveil.cli.layers import choices_of
 from unveil.cli.schema import MetricsTable, checked, given
 from unveil.cli.toml_files import beside, naming, overridden, source_of
 from unveil.core.errors import UsageError, nearest
@@ -39,15 +40,15 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     with naming(source_of(path, overrides)), modules_beside(path.parent):
         table = checked(data)
         metrics = read_metrics(table.metrics, path.parent)
+        clients = [
+            client
+            for number, one in enumerate(table.client)
+            for client in clients_of(number, one, path.parent, decoys=metrics.decoys, others=ANOTHER in table.controls)
+        ]
+        sent = choices_of(table.layers, clients)
         return Audit(
-            clients=[
-                client
-                for number, one in enumerate(table.client)
-                for client in clients_of(
-                    number, one, path.parent, decoys=metrics.decoys, others=ANOTHER in table.controls
-                )
-            ],
-            obfuscations=[obfuscations.parse(spec) for spec in table.obfuscations],
+            clients=clients,
+            obfuscations=[obfuscations.parse(spec) for spec in (*table.obfuscations, *sent)],
             attacks=[_attack(number, settings) for number, settings in enumerate(table.attack)],
             seeds=table.seeds,
             threat_models=[ThreatModel.parse(words) for words in table.threat_models],

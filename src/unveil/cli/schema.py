@@ -124,6 +124,9 @@ class AuditTable:
         client: The clients.
         attack: The attacks, each a name or SPEC, and settings, which win over those of the SPEC.
         obfuscations: SPECs of the obfuscations.
+        layers: What is sent of the layers, one choice after the other, each like one more of `obfuscations`: a list
+            as `layers:send=` takes them, or `each` for the head and every block before it, each sent alone and
+            kept back alone.
         seeds: Seeds of the client's, the obfuscation's and the attack's randomness.
         threat_models: What attackers are granted; see `ThreatModel.parse`.
         metrics: What reconstructions are scored with beside their pixels.
@@ -137,6 +140,7 @@ class AuditTable:
     client: list[ClientTable]
     attack: list[dict[str, Any]]
     obfuscations: list[str] = dataclasses.field(default_factory=lambda: ["none"])
+    layers: Any = dataclasses.field(default_factory=list[str])
     seeds: list[AtLeastZero] = dataclasses.field(default_factory=lambda: [0])
     threat_models: list[str] = dataclasses.field(default_factory=lambda: ["everything known"])
     metrics: MetricsTable = dataclasses.field(default_factory=lambda: MetricsTable())

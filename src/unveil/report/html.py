@@ -15,6 +15,7 @@ from unveil.core.runs import LARGEST, Run, decoded
 from unveil.core.runs import NAME as RUNS
 from unveil.metrics import facts_of
 from unveil.report import formatting, guarantees
+from unveil.report.attribution import attribution_charts
 from unveil.report.bounds import refuse_contradictions
 from unveil.report.cohorts import cohort_charts
 from unveil.report.conclusion import NOT_PROVED, headline, recommendation
@@ -120,7 +121,8 @@ def render(
         threat_model_charts=threat_model_charts(rows),
         cohort_charts=cohort_charts(rows),
         rounds_charts=rounds_charts(rows),
-        kept_back=kept_back(rows),
+        kept_back=(layer_choices := kept_back(rows)),
+        attribution=attribution_charts(layer_choices),
         rate_leakage=rate_leakage(rows),
         agreement=agreed,
         overlooked=looked_at(folder, agreed),

@@ -21,12 +21,14 @@ class Choice:
 
     Args:
         row: Its row in which most came back, over all attacks.
+        layers: The choice itself.
         sent: What the client sends, in words.
         spared: Share of the update's bits that the client does not send, 0 to 1.
         bought: By how much less comes back than of the whole update, in dB of PSNR.
     """
 
     row: Row
+    layers: LayerChoice
     sent: str
     spared: float
     bought: Interval
@@ -93,6 +95,7 @@ def _choice(row: Row, layers: LayerChoice, whole: Row) -> Choice | None:
         return None
     return Choice(
         row=row,
+        layers=layers,
         sent=_words(layers),
         spared=1 - row.wire_bits / row.raw_bits if row.raw_bits else 0.0,
         bought=bootstrap_mean(differences),
@@ -107,5 +110,9 @@ def _above_nothing(row: Row) -> dict[int, float]:
 
 def _words(layers: LayerChoice) -> str:
     """What a client sends, in words."""
-    named = " and ".join(WORDS.get(word, word) for word in layers.named)
-    return f"all but {named}" if layers.kept_back else f"only {named}"
+    return f"{'all but' if layers.kept_back else 'only'} {in_words(layers.named)}"
+
+
+def in_words(named: Sequence[str]) -> str:
+    """Names of layers, as `LayerChoice.named`, in words."""
+    return " and ".join(WORDS.get(word, word) for word in named)
