@@ -109,6 +109,7 @@ class Line:
 
     Args:
         clients: Number of clients.
+        batches: Number of batches that were run.
         pictures: Number of pictures of all clients of one cohort.
         psnr: Over the pictures of all clients and batches, in dB.
         grey: The same of a grey picture made without any update.
@@ -118,6 +119,7 @@ class Line:
     """
 
     clients: int
+    batches: int
     pictures: int
     psnr: Interval
     grey: float
@@ -131,13 +133,14 @@ def lines(results: Results, network: str) -> list[Line]:
     made = []
     for clients in CLIENTS:
         keys = [str(Case(network=network, clients=clients, batch=batch)) for batch in range(BATCHES)]
-        if not all(key in results for key in keys):
+        each = [results[key] for key in keys if key in results]
+        if not each:
             continue
-        each = [results[key] for key in keys]
         first = [value for one in each for value in one["first"]]
         made.append(
             Line(
                 clients=clients,
+                batches=len(each),
                 pictures=EACH[network] * clients,
                 psnr=bootstrap_mean(_values(each, "psnr")),
                 grey=fmean(_values(each, "grey")),
@@ -152,12 +155,14 @@ def lines(results: Results, network: str) -> list[Line]:
 def table(results: Results) -> str:
     """A line for each network and number of clients."""
     rows = [
-        "| network | clients | pictures | PSNR dB | first client's pictures, dB | blind guess | found first | s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network | clients | pictures | batches | PSNR dB | first client's pictures, dB | blind guess | found first "
+        "| s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     rows += [
-        f"| {network} | {line.clients} | {line.pictures} | {_decibels(line.psnr)} | {_decibels(line.of_first)} "
-        f"| {line.grey:.1f} | {line.found.mean:.0%} [{line.found.low:.0%}, {line.found.high:.0%}] "
+        f"| {network} | {line.clients} | {line.pictures} | {line.batches} | {_decibels(line.psnr)} "
+        f"| {_decibels(line.of_first)} | {line.grey:.1f} "
+        f"| {line.found.mean:.0%} [{line.found.low:.0%}, {line.found.high:.0%}] "
         f"| {line.seconds:.0f} |"
         for network in EACH
         for line in lines(results, network)
@@ -170,7 +175,7 @@ def _values(each: Sequence[Result], name: str) -> list[float]:
 
 
 def _decibels(value: Interval) -> str:
-    return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]"
+    return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]" if value.is_known else f"{value.mean:.1f}"
 
 
 BENCHMARK = Benchmark(
