@@ -31,6 +31,7 @@ from unveil.advice.training import train
 from unveil.cli.advising import _say_trainer
 from unveil.core import ray_workers
 from unveil.core.errors import UsageError
+from unveil.core.ray_loopback import VARIABLE
 from unveil.obfuscations import parse
 
 FLOWER, FIX = "Flower 1.42.0 on Ray 2.55.1", "pip install 'unveil[flower]', or set trainer = \"plain\""
@@ -160,7 +161,7 @@ def test_it_is_said_before_the_start_who_trains(capsys: pytest.CaptureFixture[st
 @pytest.fixture
 def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module that stands for Ray, which does nothing."""
-    for name in (engine.CLUSTERS, "FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE"):
+    for name in (VARIABLE, "FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
     ray = SimpleNamespace(
         stopped=0,
@@ -169,7 +170,9 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Any:
         util=SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1"),
     )
     ray.shutdown = lambda: setattr(ray, "stopped", ray.stopped + 1)
+    constants = SimpleNamespace(ray_constants=SimpleNamespace(ENABLE_RAY_CLUSTER=True))
     monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray._private", constants)
     return ray
 
 
@@ -184,7 +187,7 @@ def slow(**options: Any) -> None:
         ({"is_initialized": lambda: True}, "this process is connected to a Ray cluster already"),
         (
             {"util": SimpleNamespace(get_node_ip_address=lambda: "192.0.2.2")},
-            f"Ray was imported before and would listen beyond this machine; set {engine.CLUSTERS}=0 in the environment",
+            'this Ray would listen beyond this machine; set trainer = "plain"',
         ),
     ],
 )
@@ -199,7 +202,7 @@ def test_ray_is_started_here_alone_and_sigterm_ends_the_command_as_before(fake_r
     before, given = signal.getsignal(signal.SIGTERM), dict[str, Any]()
 
     def init(**options: Any) -> None:
-        given.update(options, clusters=os.environ[engine.CLUSTERS], reports=os.environ["FLWR_TELEMETRY_ENABLED"])
+        given.update(options, clusters=os.environ[VARIABLE], reports=os.environ["FLWR_TELEMETRY_ENABLED"])
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     fake_ray.init = init

@@ -56,9 +56,11 @@ def pareto(advice: Advice) -> Markup | None:
         "right)" if facts.leak == "high" else "left)"
     )
     parts = [axes(x, y, title, "accuracy after the last round, %", lambda value: f"{value:g}")]
-    parts.append(_line_at(x(limit), y, f"target {written(advice.question.target)}"))
+    target, beside = _line_at(x(limit), y, f"target {written(advice.question.target)}")
+    parts.append(target)
     parts.append(_front(points, across, [one.accuracy for one, _ in shown], is_low_better=facts.leak == "high"))
     obstacles = [Box(px - r - 3, py - r, px + r + 3, py + r) for (px, py), r in zip(points, radii, strict=True)]
+    obstacles.append(beside)
     labels = [spec_lines(one.obfuscation) for one, _ in shown]
     sizes = [(max(map(len, lines)) * CHARACTER, len(lines) * LINE) for lines in labels]
     boxes = place_labels(points, sizes, Box(LEFT + 2, TOP, WIDTH - 2, HEIGHT - BOTTOM - 2), obstacles)
@@ -103,15 +105,19 @@ def _scale(values: list[float], start: float, end: float) -> Scale:
     return Scale(low - pad, high + pad, start, end)
 
 
-def _line_at(at: float, y: Scale, text: str) -> str:
+def _line_at(at: float, y: Scale, text: str) -> tuple[str, Box]:
+    """A vertical line with a text beside its top, and the box of the text."""
     top, bottom = min(y.start, y.end), max(y.start, y.end)
     anchor = "end" if at > WIDTH / 2 else "start"
     beside = at - 5 if anchor == "end" else at + 5
-    return (
+    width = len(text) * CHARACTER
+    left = beside - width if anchor == "end" else beside
+    line = (
         f'<g class="floor"><title>{escape(text)}</title><line x1="{at:.1f}" x2="{at:.1f}" y1="{top:.1f}" '
         f'y2="{bottom:.1f}"/><text text-anchor="{anchor}" x="{beside:.1f}" y="{top + LINE:.1f}">{escape(text)}</text>'
         "</g>"
     )
+    return line, Box(left, top, left + width, top + 1.3 * LINE)
 
 
 def _front(

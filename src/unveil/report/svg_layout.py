@@ -77,7 +77,7 @@ class Box:
         return (self.right - self.left) * (self.bottom - self.top) - self.overlap(frame)
 
 
-DISTANCES = (10.0, 20.0, 32.0, 46.0, 62.0, 80.0)
+DISTANCES = (10.0, 20.0, 32.0, 46.0, 62.0, 80.0, 104.0, 132.0)
 DIRECTIONS = ((1, 0), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1), (0, -1), (0, 1))
 
 
