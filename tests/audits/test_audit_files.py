@@ -144,6 +144,7 @@ IN_NEED = {
     "class_names": "'astronaut' is not in class_names",
     "rounds": "set server_lr",
     "error_feedback": "set rounds = [1, 3]",
+    "cohort_obfuscates": "set cohort = [1, 4]",
 }
 """Key that needs another one, or other pictures than the built-in ones -> what is said of these."""
 
