@@ -90,7 +90,7 @@ def run(folder: Path, *, kills: int, seed: int = 0, seeds: int = 8, steps: int =
         length = time.monotonic() - begun
         tally = _Tally(folder=folder, reference=kept(folder / "out"))
         shutil.rmtree(folder / "out")
-        while tally.kills < kills or tally.before:
+        while tally.kills < kills or tally.before or not tally.audits:  # the last one is left alone to its end
             ended = _disturbed(tally, ray, started(args, log, folder=folder), log, kills, length, chance)
             if ended.code == 0:
                 tally.check(finished=True)
