@@ -170,12 +170,18 @@ def answers(results: Results) -> str:
         one = results.get(str(Case(network=network)))
         if one is None:
             continue
-        found += [f"**{network}**: {one['answer']}", "", "| setting | found first, at most | accuracy | MB | target |"]
-        found += ["|---|---|---|---|---|"]
+        found += [
+            f"**{network}**: {one['answer']}",
+            "",
+            "| setting | found first, at most | rounds judged | accuracy | MB | target |",
+        ]
+        found += ["|---|---|---|---|---|---|"]
         for setting in one["assessments"]:
-            bounds = [part["bound"] for part in setting["leakage"] if part["bound"] is not None]
+            judged = [part for part in setting["leakage"] if part["verdict"] != "not judged"]
+            bounds = [part["bound"] for part in judged if part["bound"] is not None]
+            phases = f"{len(judged)} of {len(setting['leakage'])}" if setting["leakage"] else "–"
             most, size = f"{max(bounds):.1%}" if bounds else "–", setting["wire_bytes"] / 1e6
-            cells = (f"`{setting['obfuscation']}`", most, f"{setting['accuracy']:.1%}", f"{size:.3g}")
+            cells = (f"`{setting['obfuscation']}`", most, phases, f"{setting['accuracy']:.1%}", f"{size:.3g}")
             found.append(f"| {' | '.join(cells)} | {setting['verdict']} |")
         found.append("")
     return "\n".join(found or ["The study was not run whole yet.", ""])

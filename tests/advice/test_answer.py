@@ -182,3 +182,16 @@ def test_clients_with_nothing_to_attack_are_left_out_and_named(
     assert says in sentences(advice(one))
     bare = replace(BASE, leakage=judged([], {"start": []}, BASELINE, condition, left_out={"start": LEFT}))
     assert headline(advice(baseline=bare)) == f"Nothing could be judged: {LEFT}"
+
+
+def test_a_setting_of_which_some_rounds_were_not_judged_says_so() -> None:
+    target = parse_target("psnr <= 20", list(FACTS), ["psnr"])
+    phases = {"start": ["client 1, start"], "end": ["client 1, end"]}
+    trials = []
+    for (name,), bare in zip(phases.values(), (NOTHING, LEAK), strict=True):
+        trials += [made(BASELINE, bare, client=name), made("fp16", NOTHING, client=name)]
+    leakage = judged(trials, phases, "fp16", target)
+    assert (leakage.ruling, leakage.unjudged_phases) == (Ruling.PASSED, ["start"])
+    said = sentences(advice(replace(CHEAP, leakage=leakage)))
+    (sentence,) = [one for one in said if "nothing was judged there" in one]
+    assert sentence.startswith(f"`{CHEAP.obfuscation}`: at the start of the training no attack finds anything")

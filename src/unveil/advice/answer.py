@@ -76,11 +76,12 @@ def sentences(advice: Advice) -> list[str]:
                 f"Through `{one.obfuscation}` the trained model is no better than a guess: {100 * one.accuracy:.1f} % "
                 "right."
             )
-    if unjudged := _phases(advice):
-        found.append(
-            f"{unjudged} no attack finds anything in the bare update, so nothing was judged there; the target was "
-            "judged in the other rounds."
-        )
+    found += [
+        f"`{one.obfuscation}`: {unjudged} no attack finds anything in the bare update, so nothing was judged there; "
+        "the target was judged in the other rounds."
+        for one in (advice.baseline, *advice.assessments)
+        if one.ruling is not Ruling.UNJUDGED and (unjudged := _phases(one))
+    ]
     found += [
         _group("Left out or not finished, because the budget was used up", [f"`{one.text}`" for one in advice.left_out])
     ]
@@ -168,8 +169,7 @@ def _reason(assessment: Assessment) -> str:
     return "" if assessment.leakage is None else assessment.leakage.reason
 
 
-def _phases(advice: Advice) -> str:
+def _phases(assessment: Assessment) -> str:
     """The phases in which nothing is found in the bare update, as the start of a sentence; empty if there are none."""
-    leakage = advice.baseline.leakage
-    unjudged = [] if leakage is None else leakage.unjudged_phases
-    return f"At the {listed(list(unjudged))} of the training" if unjudged else ""
+    unjudged = [] if assessment.leakage is None else assessment.leakage.unjudged_phases
+    return f"at the {listed(list(unjudged))} of the training" if unjudged else ""

@@ -14,8 +14,21 @@ from unveil.core.batch import Batch
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, Factored, dense, square_norm
 from unveil.core.gradient import Gradient, gradient, thin_weights
-from unveil.core.loss import MEAN, Loss
+from unveil.core.loss import MEAN, Loss, LossName, Reduction
 from unveil.core.network import Draws, fresh_buffers, seed_of
+
+
+class OwnLoss:
+    """A local training with the settings of its loss."""
+
+    loss: LossName
+    label_smoothing: float
+    reduction: Reduction
+
+    @property
+    def local_loss(self) -> Loss:
+        """The loss of each step; see `NamesLoss`."""
+        return Loss(name=self.loss, label_smoothing=self.label_smoothing, reduction=self.reduction)
 
 
 class LocalSteps:

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.clients.local_optimisers import SGD, Slope
-from unveil.clients.local_steps import LocalSteps, draws_of
+from unveil.clients.local_steps import LocalSteps, OwnLoss, draws_of
 from unveil.clients.private_steps import check_privacy, noised
 from unveil.core.batch import Batch
 from unveil.core.bounds import whole
@@ -25,7 +25,7 @@ from unveil.core.clipping import ExampleClipping
 from unveil.core.errors import UsageError
 from unveil.core.factored import Candidate, Factored, dense
 from unveil.core.gradient import Gradient
-from unveil.core.loss import Loss, LossName, Reduction
+from unveil.core.loss import LossName, Reduction
 from unveil.core.network import Draws, Mode, in_mode
 from unveil.core.protocols import BufferSetting, LocalTraining, MayBeShortened, Trained
 from unveil.core.registry import build, spec_of
@@ -33,7 +33,7 @@ from unveil.core.types import Tensors
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedSGD:
+class FedSGD(OwnLoss):
     """Send the gradient of the loss on the whole batch.
 
     Args:
@@ -103,11 +103,6 @@ class FedSGD:
 
     __str__ = spec_of
 
-    @property
-    def local_loss(self) -> Loss:
-        """The loss; see `NamesLoss`."""
-        return Loss(name=self.loss, label_smoothing=self.label_smoothing, reduction=self.reduction)
-
     def _sent(self, client: LocalSteps, batch: Batch, generator: Generator | None) -> Tensors:
         sent = _detached(client.gradient({}, batch))
         return noised(sent, self.noise * (self.clip or 0.0) / client.divisor(len(batch)), generator)
@@ -124,7 +119,7 @@ class FedSGD:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedAvg:
+class FedAvg(OwnLoss):
     """Train locally with SGD and send the received weights minus the local ones.
 
     Args:
@@ -211,11 +206,6 @@ class FedAvg:
         return replace(self, clip=None, noise=0.0, expected=None) if self.noise else None
 
     __str__ = spec_of
-
-    @property
-    def local_loss(self) -> Loss:
-        """The loss of each step; see `NamesLoss`."""
-        return Loss(name=self.loss, label_smoothing=self.label_smoothing, reduction=self.reduction)
 
     @property
     def _optimiser(self) -> SGD:
