@@ -15,7 +15,7 @@ def one(obfuscation: str, verdict: str, accuracy: float, wire_bytes: float = 100
         "verdict": verdict,
         "accuracy": accuracy,
         "wire_bytes": wire_bytes,
-        "leakage": [{"bound": 0.04}, {"bound": None}],
+        "leakage": [{"bound": 0.04, "verdict": "passed"}, {"bound": 0.3, "verdict": "not judged"}],
     }
 
 
@@ -60,5 +60,5 @@ def test_the_answers_are_those_of_the_advice() -> None:
     found = {"answer": "It is sign.", "assessments": [one("sign", "passed", 0.5, 2e6)]}
     text = answers({str(Case(network="quickstart")): found})
     assert text.startswith("**quickstart**: It is sign.\n")
-    assert "| `sign` | 4.0% | 50.0% | 2 | passed |" in text
+    assert "| `sign` | 4.0% | 1 of 2 | 50.0% | 2 | passed |" in text
     assert answers({}) == "The study was not run whole yet.\n"
