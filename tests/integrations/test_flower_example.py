@@ -46,8 +46,9 @@ def test_a_client_of_the_example_is_recorded_as_its_code_is_written(example: Any
     assert (facts["obfuscation"], facts["normalisation"]) == ("topk:density=0.05", normalisation)
     before = read_recording(tmp_path / "mods" / "before" / path.name)
     assert before.manifest.obfuscation.value is None
-    assert sum(int((t != 0).sum()) for t in sent.changes.values()) < 0.06 * 62006
-    assert sum(int((t != 0).sum()) for t in before.changes.values()) > 0.5 * 62006
+    through, whole = (sum(int((t != 0).sum()) for t in one.changes.values()) for one in (sent, before))
+    assert through < 0.06 * 62006
+    assert whole > 3 * through  # how many weights a step changes depends on which gates are open
 
 
 def test_the_tiles_are_many_and_no_two_are_alike(example: Any) -> None:
