@@ -14,8 +14,9 @@ from generated import tried
 from instances import PLAIN
 from seeds import seeded
 from unveil.core.binding import for_receiver
+from unveil.core.errors import UnattackableError
 from unveil.core.protocols import Obfuscation
-from unveil.core.update import Update
+from unveil.core.update import CHECKED, Update
 from unveil.obfuscations import parse
 from unveil.obfuscations.draws import laplace_like
 from unveil.obfuscations.numerics import share_of
@@ -170,6 +171,14 @@ def test_a_channel_means_the_same_at_every_scale(kind: str, spec: str) -> None:
         assert float(got.abs().max()) == (65504 if kind == "large" else 0)
     else:
         torch.testing.assert_close(got / scale, usual, rtol=1e-4, atol=1e-4)
+
+
+def test_an_infinity_is_found_behind_many_numbers() -> None:
+    update = Update({"a": torch.zeros(2, CHECKED)})
+    update.check()
+    update.tensors["a"][1, -1] = torch.inf
+    with pytest.raises(UnattackableError, match="tensor 'a' holds NaN or infinite values"):
+        update.check()
 
 
 def test_nothing_sent_is_zero_and_finite() -> None:

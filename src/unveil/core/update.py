@@ -13,6 +13,8 @@ from torch import Tensor
 from unveil.core.errors import UnattackableError
 from unveil.core.types import Tensors
 
+CHECKED = 1 << 20  # entries that are checked at a time: what is made of them stays in the processor's cache
+
 
 @dataclass(frozen=True, kw_only=True)
 class Coding:
@@ -153,7 +155,7 @@ class Update:
         """Raise `UnattackableError` that names the first tensor with a NaN or an infinity, if there is one."""
         statistics = {} if self.buffers is None else self.buffers.statistics.tensors
         for name, tensor in [*self.tensors.items(), *statistics.items()]:
-            if not bool(torch.isfinite(tensor).all()):
+            if not all(bool(torch.isfinite(some).all()) for some in torch.split(tensor.reshape(-1), CHECKED)):
                 raise UnattackableError(
                     f"update: tensor {name!r} holds NaN or infinite values, so nothing can be matched to it; "
                     "check the client's learning rate and input for overflow, or send a finite update"

@@ -13,6 +13,7 @@ Reference:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,7 @@ from unveil.core.types import Images
 PICTURES = 32  # pictures of dead leaves to which a decoder is fitted
 SAMPLES = 65_536  # places of feature maps to which a decoder is fitted, at most
 WIDEST = 1200  # most inputs of the regression with neighbours; with more, each place is read without its neighbours
+ENTRIES = 1 << 20  # inputs of the regression that are made at a time, or those of one picture if these are more
 RIDGE = 1e-3  # ridge of the regression, in units of a standardised feature's variance
 
 
@@ -70,8 +72,11 @@ class Decoder:
         gram[:-1, :-1] += extra
         weights = torch.linalg.solve(gram, self.cross)
         _, height, width = self.body.image_shape
-        maps = _standardised(self.body.as_maps(features.float()), self.mean, self.scale)
-        patches = _windows(maps, self.reach) @ weights
+        maps = self.body.as_maps(features.float())
+        each = _pictures_at_a_time(maps.shape[1:], size)
+        patches = torch.cat(
+            [_inputs(part, self.mean, self.scale, self.reach) @ weights for part in torch.split(maps, each)]
+        )
         rows, columns = self.body.feature_map[1:]
         blocks = patches.reshape(len(features), rows, columns, -1).permute(0, 3, 1, 2)
         pictures = F.pixel_shuffle(blocks, self.patch)
@@ -99,13 +104,42 @@ def fit_decoder(body: Body, *, generator: Generator) -> Decoder:
     target = leaves
     if (rows * patch, columns * patch) != body.image_shape[1:]:
         target = F.interpolate(leaves, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False)
-    blocks = F.pixel_unshuffle(target, patch).permute(0, 2, 3, 1).reshape(PICTURES * rows * columns, -1)
-    inputs = _windows(_standardised(maps, mean, scale), reach)
-    if len(inputs) > SAMPLES:
-        chosen = torch.randperm(len(inputs), generator=generator, device=generator.device)[:SAMPLES].to(inputs.device)
-        inputs, blocks = inputs[chosen], blocks[chosen]
-    gram, cross = inputs.T @ inputs / len(inputs), inputs.T @ blocks / len(inputs)
-    return Decoder(body, reach, mean, scale, gram, cross, patch, features)
+    pixels = F.pixel_unshuffle(target, patch).permute(0, 2, 3, 1).reshape(PICTURES * rows * columns, -1)
+    chosen = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
+    if len(pixels) > SAMPLES:
+        few = torch.randperm(len(pixels), generator=generator, device=generator.device)[:SAMPLES]
+        chosen = torch.zeros_like(chosen).index_fill_(0, few.to(chosen.device), True)
+    size = channels * (2 * reach + 1) ** 2 + 1
+    each = _pictures_at_a_time(maps.shape[1:], size)
+    gram, cross = maps.new_zeros((size, size)), maps.new_zeros((size, pixels.shape[1]))
+    places = each * rows * columns
+    for part, here, blocks in zip(
+        torch.split(maps, each), torch.split(chosen, places), torch.split(pixels, places), strict=True
+    ):
+        inputs = _inputs(part, mean, scale, reach)
+        if not bool(here.all()):
+            inputs, blocks = inputs[here], blocks[here]
+        gram += inputs.T @ inputs
+        cross += inputs.T @ blocks
+    count = int(chosen.sum())
+    return Decoder(body, reach, mean, scale, gram / count, cross / count, patch, features)
+
+
+def _pictures_at_a_time(feature_map: Sequence[int], inputs: int) -> int:
+    """Return of how many pictures the inputs of the regression are made at a time.
+
+    Args:
+        feature_map: (channels, height, width) of the map of a picture.
+        inputs: Inputs of the regression for each place of the map.
+    """
+    return max(1, ENTRIES // (feature_map[1] * feature_map[2] * inputs))
+
+
+def _inputs(
+    maps: Float[Tensor, "n channels h w"], mean: Float[Tensor, " channels"], scale: float, reach: int
+) -> Float[Tensor, "places inputs"]:
+    """Return the inputs of the regression for each place of the maps of some pictures."""
+    return _windows(_standardised(maps, mean, scale), reach)
 
 
 def _standardised(

@@ -110,7 +110,9 @@ def _weighted(
     n, out = errors.shape
     variance = solution.misfit / max(1 - n / out, 1 / out)
     even = solution.grams.mean(0, keepdim=True)
-    covariance = variance * torch.linalg.inv(ridged(solution.grams, 1e-4) + 1e-6 * even)
+    covariance = solution.grams  # replaced in place: for many images they are as large as the update
+    for some in torch.split(covariance, CHUNK):
+        torch.mul(torch.linalg.inv(ridged(some, 1e-4) + 1e-6 * even), variance, out=some)
     return FeatureEstimate(solution.values, errors, covariance, solution.residual)
 
 
@@ -291,5 +293,7 @@ def with_certainty(separated: FeatureEstimate, floor: float) -> Float[Tensor, "o
     n = separated.features.shape[0]
     spread = separated.features.var()
     eye = torch.eye(n, dtype=separated.features.dtype, device=separated.features.device)
-    precision: Tensor = torch.linalg.inv(separated.covariance + floor**2 * spread * eye)
+    precision = torch.empty_like(separated.covariance)
+    for some, found in zip(torch.split(separated.covariance, CHUNK), torch.split(precision, CHUNK), strict=True):
+        torch.linalg.inv(some + floor**2 * spread * eye, out=found)
     return precision

@@ -73,7 +73,7 @@ def solve_weighted(
     places = places.flatten()
     least = 1e-6 * known.square().mean() * known.shape[1] * torch.eye(n, dtype=known.dtype, device=known.device)
     # The matrix M_f = sum_o w_of k_o k_o^T is linear in the weights, so one product (pairs x rows) serves all columns.
-    products = None if shared else known[upper[0]] * known[upper[1]]
+    products = None if shared else pairwise(known)
     values = torch.empty_like(guess)
     grams = known.new_zeros((1 if shared else size, n, n))
     left = energy = weights = 0.0
@@ -100,6 +100,15 @@ def solve_weighted(
     return Solution(values, grams, left / max(weights, 1e-300), left / max(energy, 1e-300))
 
 
+def pairwise(known: Float[Tensor, "n rows"]) -> Float[Tensor, "pairs rows"]:
+    """Return the product of each row with itself and with each later one, in the order of `torch.triu_indices`."""
+    n = len(known)
+    products = known.new_empty((n * (n + 1) // 2, known.shape[1]))
+    for row, part in enumerate(torch.split(products, list(range(n, 0, -1)))):
+        torch.mul(known[row], known[row:], out=part)
+    return products
+
+
 def solved(grams: Float[Tensor, "columns n n"], right: Float[Tensor, "columns n"]) -> Float[Tensor, "columns n"]:
     """Solve ``gram x = right`` for each column, by Cholesky's factors if rounding left all matrices positive."""
     factors, failed = torch.linalg.cholesky_ex(grams)
@@ -118,6 +127,21 @@ def energy_of(matrix: Float[Tensor, "rows columns"]) -> float:
     """Return the sum of the squares of a matrix, in float64, some rows at a time: no second matrix of its size."""
     rows = max(1, ENTRIES // max(matrix.shape[1], 1))
     return sum(float(some.double().square().sum()) for some in torch.split(matrix, rows))
+
+
+def gram_of(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows rows"]:
+    """Return ``matrix matrix^T`` in float64, some columns at a time: no second matrix of its size."""
+    gram = matrix.new_zeros((len(matrix), len(matrix)), dtype=torch.float64)
+    for some in torch.split(matrix, CHUNK, dim=1):
+        columns = some.double()
+        gram.addmm_(columns, columns.T)
+    return gram
+
+
+def inner_of(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"]) -> float:
+    """Return the sum of the products of two tensors' entries, in float64, some at a time."""
+    parts = zip(torch.split(a.reshape(-1), ENTRIES), torch.split(b.reshape(-1), ENTRIES), strict=True)
+    return sum(float(torch.dot(some.double(), others.double())) for some, others in parts)
 
 
 def explained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"]) -> float:
@@ -157,7 +181,7 @@ def weighted_misfit(
         return entry_model(expected, (block[0], slice(columns.start * stride, columns.stop * stride, stride)))
 
     some = guess[:, : guess.shape[1] // stride * stride : stride]
-    return solve_weighted(errors, some, of_some, ridge=1e-6, chunk=COLUMNS).misfit
+    return solve_weighted(errors, some, of_some, ridge=1e-6, chunk=CHUNK).misfit
 
 
 def ridged(gram: Float[Tensor, "*columns n n"], ridge: float) -> Float[Tensor, "*columns n n"]:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unveil.attacks.separation.heads.head import Head
-from unveil.attacks.separation.weighted_lstsq import solve
+from unveil.attacks.separation.weighted_lstsq import gram_of, solve
 
 ROUNDS, AGAIN = 12, 3  # alternations of errors and features at the first gain, and at each other gain
 WIDTHS = (0.3, 0.1, 0.02, 0.005)  # distances of the outer points of each parabola, in the natural logarithm of the gain
@@ -42,7 +42,7 @@ def consistent_gain(
     Returns:
         That ratio; None if noise hides it, or if other gains explain the gradient about as well.
     """
-    gram = gradient.double() @ gradient.double().T
+    gram = gram_of(gradient)
     energy = float(gram.trace())
     agreed = features * gain
 
