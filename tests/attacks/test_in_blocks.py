@@ -10,7 +10,7 @@ from seeds import seeded, shifted
 from unveil.attacks.separation import decoder, weighted_lstsq
 from unveil.attacks.separation.factorisation import FeatureEstimate, separate, with_certainty
 from unveil.attacks.separation.heads.head import read_head
-from unveil.attacks.separation.weighted_lstsq import CHUNK, ENTRIES, gram_of, inner_of, weighted_misfit
+from unveil.attacks.separation.weighted_lstsq import CHUNK, gram_of, weighted_misfit
 from unveil.clients.training import FedSGD
 from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
@@ -32,11 +32,6 @@ def test_the_products_of_pairs_stand_in_the_order_of_an_upper_triangle() -> None
 def test_a_gram_matrix_is_that_of_the_matrix_in_float64() -> None:
     matrix = drawn(OUT, FEATURES).float()
     torch.testing.assert_close(gram_of(matrix), matrix.double() @ matrix.double().T)
-
-
-def test_a_product_of_more_entries_than_a_block_has() -> None:
-    a, b = drawn(2, ENTRIES // 2 + 3).float(), drawn(2, ENTRIES // 2 + 3, seed=1).float()
-    assert inner_of(a, b) == pytest.approx(float((a.double() * b.double()).sum()), abs=1e-6)
 
 
 def weighing(gradient: torch.Tensor, weight: torch.Tensor) -> EntryModel:
@@ -88,7 +83,7 @@ def test_a_decoder_is_the_same_a_picture_at_a_time(samples: int, monkeypatch: py
     monkeypatch.setattr(decoder, "ENTRIES", 1)
     parts = decoder.fit_decoder(head, generator=seeded())
     assert float(whole.gram[-1, -1]) == 1.0  # the mean of the ones that stand beside the features
-    torch.testing.assert_close(parts.gram, whole.gram)
-    torch.testing.assert_close(parts.cross, whole.cross)
+    torch.testing.assert_close(parts.gram, whole.gram, atol=0, rtol=0)
+    torch.testing.assert_close(parts.cross, whole.cross, atol=0, rtol=0)
     features = whole.examples[:3]
-    torch.testing.assert_close(parts(features, 0.01), whole(features, 0.01), atol=1e-3, rtol=0)
+    torch.testing.assert_close(parts(features, 0.01), whole(features, 0.01), atol=1e-5, rtol=0)

@@ -105,24 +105,19 @@ def fit_decoder(body: Body, *, generator: Generator) -> Decoder:
     if (rows * patch, columns * patch) != body.image_shape[1:]:
         target = F.interpolate(leaves, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False)
     pixels = F.pixel_unshuffle(target, patch).permute(0, 2, 3, 1).reshape(PICTURES * rows * columns, -1)
-    chosen = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
+    chosen = torch.arange(len(pixels), device=pixels.device)
     if len(pixels) > SAMPLES:
         few = torch.randperm(len(pixels), generator=generator, device=generator.device)[:SAMPLES]
-        chosen = torch.zeros_like(chosen).index_fill_(0, few.to(chosen.device), True)
-    size = channels * (2 * reach + 1) ** 2 + 1
-    each = _pictures_at_a_time(maps.shape[1:], size)
-    gram, cross = maps.new_zeros((size, size)), maps.new_zeros((size, pixels.shape[1]))
-    places = each * rows * columns
-    for part, here, blocks in zip(
-        torch.split(maps, each), torch.split(chosen, places), torch.split(pixels, places), strict=True
-    ):
-        inputs = _inputs(part, mean, scale, reach)
-        if not bool(here.all()):
-            inputs, blocks = inputs[here], blocks[here]
-        gram += inputs.T @ inputs
-        cross += inputs.T @ blocks
-    count = int(chosen.sum())
-    return Decoder(body, reach, mean, scale, gram / count, cross / count, patch, features)
+        chosen = few.to(pixels.device)
+        pixels = pixels[chosen]
+    inputs = maps.new_empty((len(chosen), channels * (2 * reach + 1) ** 2 + 1))
+    each = _pictures_at_a_time(maps.shape[1:], inputs.shape[1])
+    for number, part in enumerate(torch.split(maps, each)):
+        found, first = _inputs(part, mean, scale, reach), number * each * rows * columns
+        here = (chosen >= first) & (chosen < first + len(found))
+        inputs[here] = found[chosen[here] - first]
+    gram, cross = inputs.T @ inputs / len(inputs), inputs.T @ pixels / len(inputs)
+    return Decoder(body, reach, mean, scale, gram, cross, patch, features)
 
 
 def _pictures_at_a_time(feature_map: Sequence[int], inputs: int) -> int:

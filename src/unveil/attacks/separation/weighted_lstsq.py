@@ -138,12 +138,6 @@ def gram_of(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows rows"]
     return gram
 
 
-def inner_of(a: Float[Tensor, "*shape"], b: Float[Tensor, "*shape"]) -> float:
-    """Return the sum of the products of two tensors' entries, in float64, some at a time."""
-    parts = zip(torch.split(a.reshape(-1), ENTRIES), torch.split(b.reshape(-1), ENTRIES), strict=True)
-    return sum(float(torch.dot(some.double(), others.double())) for some, others in parts)
-
-
 def explained(errors: Float[Tensor, "n out"], gradient: Float[Tensor, "out features"]) -> float:
     """Return the energy of a gradient that the best features explain with these errors.
 

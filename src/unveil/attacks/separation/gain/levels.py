@@ -15,10 +15,9 @@ from torch import Generator, Tensor
 from torch.nn import Module
 
 from unveil.attacks.dead_leaves import dead_leaves
-from unveil.attacks.separation.weighted_lstsq import inner_of
 from unveil.core.batch import Batch
 from unveil.core.binding import for_receiver
-from unveil.core.factored import dense, scaled
+from unveil.core.factored import Factored, dense
 from unveil.core.protocols import Knowledge
 from unveil.core.types import Tensors
 from unveil.core.update import Update
@@ -66,19 +65,20 @@ def level(
     drawn = dead_leaves(min(len(labels), LEAVES), knowledge.image_shape, generator=generator)
     leaves = drawn.to(received[reference].device)[torch.arange(len(labels)) % len(drawn)]
     simulated = knowledge.simulate(model, Batch(leaves, labels))
-    if not knowledge.scale:  # the effect of noise, for example, depends on the length: use that of the received update
-        length = dense(simulated[reference]).norm().clamp_min(torch.finfo(torch.float32).tiny).detach()
-        simulated = scaled(simulated, received[reference].norm() / length)
     sent = {name: dense(simulated[name]).detach() for name in received}
-    del simulated
+    own = {name for name in received if isinstance(simulated[name], Factored)}  # made here, so changed in place
+    if not knowledge.scale:  # the effect of noise, for example, depends on the length: use that of the received update
+        longer = received[reference].norm() / sent[reference].norm().clamp_min(torch.finfo(torch.float32).tiny)
+        sent = {name: t.mul_(longer) if name in own else t * longer for name, t in sent.items()}
     arrived = for_receiver(obfuscation, update)(Update(sent), generator=generator).tensors
     factor, clear = {}, {}
     for name, before in sent.items():
         after = arrived[name]
-        own, got = float(before.norm()), float(after.norm())
-        cosine = inner_of(before, after) / max(own * got, torch.finfo(torch.float32).tiny)
+        length, got = float(before.norm()), float(after.norm())
+        product = before.mul_(after) if name in own else before * after
+        cosine = float(product.sum()) / max(length * got, torch.finfo(torch.float32).tiny)
         clear[name] = min(max(cosine, FAINT), 1.0)
-        factor[name] = clear[name] * got / own if own and got else 0.0
+        factor[name] = clear[name] * got / length if length and got else 0.0
     unit = factor[reference] or 1.0
     factors = {name: unit / factor[name] if factor[name] else 1.0 for name in received}
     tensors = {name: t if factors[name] == 1 else t * factors[name] for name, t in received.items()}
