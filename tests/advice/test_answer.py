@@ -142,7 +142,7 @@ def test_an_attack_that_works_on_one_client_counts_on_all_of_its_round() -> None
         trials += [made(BASELINE, bare, client=name), made("fp16", NOTHING, client=name)]
     (judgement,) = judged(trials, both, "fp16", target).judgements["start"]
     assert judgement.ruling is Ruling.PASSED
-    assert judgement.pool.pictures == sum(row.pictures for row in judgement.pool.conclusive) == 16
+    assert judgement.pool.pictures == sum(row.pictures for row in judgement.pool.conclusive(target.facts)) == 16
     alone = judged(trials[2:], both, "fp16", target)  # the client on which it fails
     assert (alone.ruling, alone.unjudged_phases) == (Ruling.UNJUDGED, ["start"])
 

@@ -14,7 +14,7 @@ from unveil.core.records import Plausibility, Trial
 from unveil.gate.conditions import parse
 from unveil.gate.judging import Judgement, Ruling, judge
 from unveil.gate.pools import pools
-from unveil.metrics import FACTS
+from unveil.metrics import FACTS, facts_of
 from unveil.report import summarise
 
 PSNR = [14.0, 16.0, 18.0, 20.0, 15.0, 17.0, 19.0, 13.0]
@@ -142,7 +142,7 @@ def test_what_batches_measured_beyond_the_limit_counts_though_their_attack_fails
     nothing = made(scores={**NOTHING, "reid_top1": [1.0] * 4 + [0.0] * 4}, client="a 2")
     everything = [made("none", LEAK, client="a 1"), found, made("none", NOTHING, client="a 2"), nothing]
     (pool,) = pools(summarise(everything), settings_of(everything))
-    assert len(pool.conclusive) == 1
+    assert len(pool.conclusive(facts_of("reid_top1"))) == 1
     judged = judge(parse(condition, list(FACTS)), pool)
     assert judged.ruling is Ruling.EXCEEDED
     assert judged.value == (0.25 if condition.startswith("reid_top1 ") else 1.0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from gate.made import LEAK, NOTHING, beside_baseline, client_table, made, settings_of
-from unveil.core.records import Plausibility
-from unveil.gate.pools import Pool, mean_of, pools, unscored, worst_of
+from unveil.core.records import ATTACK, Plausibility
+from unveil.gate.pools import Pool, finds_by, mean_of, pools, unscored, worst_of
 from unveil.metrics import facts_of
 from unveil.report import summarise
+from unveil.report.levels import Level
 
 
 def found(*trials: Any, chosen: tuple[str, ...] = (), baseline: Any = LEAK, **settings: Any) -> list[Pool]:
@@ -74,9 +78,35 @@ def test_a_recorded_update_is_judged_although_nothing_obfuscates_it() -> None:
 
 def test_rows_of_an_attack_that_finds_nothing_are_not_conclusive() -> None:
     (pool,) = found(made(scores=NOTHING), baseline=NOTHING)
-    assert pool.conclusive == ()
+    assert pool.conclusive(facts_of("psnr")) == ()
     (pool,) = found(made(scores=NOTHING))
-    assert pool.conclusive == pool.rows
+    assert pool.conclusive(facts_of("psnr")) == pool.rows
+
+
+@pytest.mark.parametrize(("hits", "works"), [(4, False), (5, True)])  # p-values 2^-4 and 2^-5
+def test_an_attack_works_if_the_share_itself_says_so_over_the_bare_updates_of_all_batches(
+    hits: int, works: bool
+) -> None:
+    trials = []
+    for client, here in (("a 1", hits - 2), ("a 2", 2)):
+        bare = {**NOTHING, "reid_top1": [1.0] * here + [0.0] * (8 - here)}
+        trials += [made("none", bare, client=client), made("fp16", {**NOTHING, "reid_top1": [0.0] * 8}, client=client)]
+    rows = tuple(row for row in summarise(trials) if row.obfuscation == "fp16")
+    assert all(row.verdict.level is Level.INCONCLUSIVE for row in rows)
+    share = facts_of("reid_top1")
+    assert bool(Pool(rows=rows, together=True).conclusive(share)) is works
+    assert Pool(rows=rows).conclusive(share) == ()  # batches that are judged alone are too small for it
+    # every picture is a little better than a grey one, as anything that looks like a photograph is
+    assert Pool(rows=rows, together=True).conclusive(facts_of("psnr")) == ()
+
+
+def test_other_metrics_count_beside_another_client_too() -> None:
+    controls, trials = {"another client": {"psnr": [11.0] * 8}}, []
+    for client in ("a 1", "a 2"):
+        trial = made("none", NOTHING, client=client)
+        outcome = replace(trial.outcomes[ATTACK], controls=controls)
+        trials.append(replace(trial, outcomes={ATTACK: outcome}))
+    assert finds_by(facts_of("psnr"), summarise(trials))
 
 
 def test_the_worst_picture_counts_under_its_most_leaking_seed_and_the_mean_over_the_seeds() -> None:

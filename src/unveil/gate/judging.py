@@ -96,7 +96,8 @@ def _decisive(condition: Condition, pool: Pool) -> tuple[Row, ...]:
     """The conclusive rows; all where none is, or where all together were measured beyond the limit."""
     measured = _measured_by(condition, pool.rows)
     is_beyond = measured is not None and condition.fails(measured)
-    return pool.rows if is_beyond or not pool.conclusive else pool.conclusive
+    conclusive = pool.conclusive(condition.facts)
+    return pool.rows if is_beyond or not conclusive else conclusive
 
 
 def _measured_by(condition: Condition, rows: tuple[Row, ...]) -> float | None:
@@ -114,18 +115,18 @@ def _leaking_end(interval: Interval, facts: MetricFacts) -> float:
 
 def _why_not(condition: Condition, pool: Pool, rows: tuple[Row, ...], interval: Interval | None) -> str:
     """Why a pool cannot be judged, and what to do; empty where it can."""
-    if reason := untested(pool) or uncomputed(rows, condition.metric):
+    if reason := untested(pool, condition.facts) or uncomputed(rows, condition.metric):
         return reason
     if interval is not None and not interval.is_known:
         return "One picture has no interval; give the client more pictures, or a condition on the worst one."
     return ""
 
 
-def untested(pool: Pool) -> str:
-    """Why the attack on a pool says nothing, and what to do; empty where it does."""
+def untested(pool: Pool, facts: MetricFacts) -> str:
+    """Why the attack on a pool says nothing by a metric, and what to do; empty where it does."""
     if any(without_originals(row) for row in pool.rows):
         return "The pictures of the recorded update are not known, so nothing is scored; audit it with --truth."
-    if pool.conclusive:
+    if pool.conclusive(facts):
         return ""
     return (
         f"{pool.rows[0].verdict.sentence} Audit with an attack that finds something without the obfuscation: more "

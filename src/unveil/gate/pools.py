@@ -12,7 +12,8 @@ from unveil.gate.batches import mean_over_batches, rate_over_batches
 from unveil.report.formatting import listed
 from unveil.report.levels import Level
 from unveil.report.rows import Row, Score
-from unveil.report.statistics import Interval
+from unveil.report.significance import ALPHA, NO_UPDATE
+from unveil.report.statistics import Interval, sign_flip_test
 
 MOST_NAMES = 3
 """Most clients that a name lists."""
@@ -70,11 +71,18 @@ class Pool:
         """What one attack that works is enough for: the clients, their training and the obfuscation."""
         return tuple(row.client for row in self.rows), self.rows[0].training, self.obfuscation
 
-    @property
-    def conclusive(self) -> tuple[Row, ...]:
-        """The rows whose attack finds something in the bare update, or behind the obfuscation; see `together`."""
+    def conclusive(self, facts: MetricFacts) -> tuple[Row, ...]:
+        """The rows whose attack finds something in the bare update, or behind the obfuscation; see `together`.
+
+        Args:
+            facts: The metric that is judged. Where batches count together, an attack also works if the metric itself
+                says so over the bare updates of all of them; see `finds_by`.
+        """
         found = tuple(row for row in self.rows if row.verdict.level is not Level.INCONCLUSIVE)
-        return self.rows if self.together and found else found
+        if not self.together:
+            return found
+        bare = [row.baseline or row for row in self.rows]
+        return self.rows if found or finds_by(facts, bare) else ()
 
     @property
     def pictures(self) -> int:
@@ -115,6 +123,28 @@ def _kinds(settings: Mapping[str, Any]) -> dict[str, str]:
 def scores_of(rows: Sequence[Row], metric: str) -> list[Score]:
     """The metric's score of each row that has it."""
     return [row.scores[metric] for row in rows if metric in row.scores]
+
+
+def finds_by(facts: MetricFacts, rows: Sequence[Row]) -> bool:
+    """Whether a metric of all pictures together is better than what is best without the update, by more than chance.
+
+    A test by sign flips over the pictures, one-sided, at a p-value of `ALPHA`. Beside the blind guess alone only a
+    share counts: against a grey picture, anything that looks like a photograph scores well in other metrics.
+
+    Args:
+        facts: The metric.
+        rows: One row for each batch.
+    """
+    scores = scores_of(rows, facts.name)
+    controls = {contrast.control for score in scores for contrast in score.contrasts} - {NO_UPDATE}
+    sign = 1 if facts.leak == "high" else -1
+    differences = [
+        sign * (value - score.null_best[at])
+        for score in scores
+        for at, value in score.by_picture.items()
+        if at in score.null_best
+    ]
+    return bool(differences) and (facts.is_rate or bool(controls)) and sign_flip_test(differences) <= ALPHA
 
 
 def mean_of(rows: Sequence[Row], facts: MetricFacts) -> Interval | None:

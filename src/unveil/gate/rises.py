@@ -98,7 +98,7 @@ def judge_rise(
         sentence = _sentence(facts, rise, pictures, same_pictures, since)
         if rise.p <= ALPHA and rise.mean >= _least(facts):
             ruling = Ruling.EXCEEDED
-        elif reason := untested(pool):
+        elif reason := untested(pool, facts):
             sentence = reason
         else:
             ruling = Ruling.PASSED
