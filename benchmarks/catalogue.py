@@ -24,6 +24,7 @@ from benchmarks import (
     rounding,
     rounds,
     scoring_cost,
+    sooner,
     sources,
     study,
     sweeps,
@@ -41,6 +42,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
         *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
-        *(rounding, flower, advice, cohorts, rounds, performance, trainers, sweeps),
+        *(rounding, flower, advice, cohorts, rounds, performance, sooner, trainers, sweeps),
     )
 }

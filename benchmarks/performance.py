@@ -1,4 +1,4 @@
-"""Where the time of the own attack goes, how time and memory grow, and what a step costs beside plain passes.
+"""Where the own attack's time goes, how time and memory grow, and what a step and the closed-form parts cost.
 
 Pictures are dead leaves, drawn from a seed, so that anybody can repeat this. One thread, QSGD-16 unless said.
 """
@@ -23,6 +23,7 @@ from torch.nn import Flatten, Sequential
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
 from benchmarks.pages import lines
 from benchmarks.published import QSGD16
+from benchmarks.victims import torchvision_resnet18
 from unveil import attacks, obfuscations
 from unveil.attacks.dead_leaves import dead_leaves
 from unveil.audits.pipeline import Outcome, play
@@ -36,6 +37,9 @@ from unveil.metrics.pixel import psnr
 CLASSES = 1000
 EVERY = 0.005  # seconds between two looks at what runs
 TURNS = 7  # measurements of each plain pass
+CORES = 2  # threads for the parts in closed form
+STAGES = 5  # of an attack; with as many steps each has one, and the closed-form parts take nearly all of the time
+POOLED = "torchvision resnet18"
 PARTS = {
     "minimise": "search, other",
     "closure": "search, forward",
@@ -57,7 +61,7 @@ class Case:
     """One attack.
 
     Args:
-        group: `parts`, `step`, or what grows: `pictures`, `pixels` or `network`.
+        group: `parts`, `step`, `closed form`, or what grows: `pictures`, `pixels` or `network`.
         pictures: Pictures in the batch.
         pixels: Height and width.
     """
@@ -75,6 +79,8 @@ class Case:
 CASES = (
     *(Case(group="parts", obfuscation=sent) for sent in ("none", QSGD16, "topk:density=0.05")),
     *(Case(group="step", model=model) for model in ("lenet", "resnet18")),
+    Case(group="closed form", pictures=128),
+    Case(group="closed form", pictures=4, model=POOLED, obfuscation="none"),
     *(Case(group="pictures", pictures=count, pixels=64) for count in (4, 16, 64, 256)),
     *(Case(group="pixels", pixels=size) for size in (32, 64, 128, 224)),
     *(Case(group="network", model=model, pixels=64) for model in ("lenet", "vgg7", "resnet18")),
@@ -82,12 +88,12 @@ CASES = (
 
 
 def run(case: Case, places: Places) -> Result:
-    """Measure one case with one thread, rough steps in float32."""
+    """Measure one case with one thread, or `CORES` for the parts in closed form, rough steps in float32."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(CORES if case.group == "closed form" else 1)
     try:
         with using("float32"):
-            return {"parts": parts, "step": step}.get(case.group, whole)(case)
+            return {"parts": parts, "step": step, "closed form": closed_form}.get(case.group, whole)(case)
     finally:
         torch.set_num_threads(before)
 
@@ -96,8 +102,12 @@ def client_of(case: Case) -> Client:
     """A client with pictures and weights of seed 0, each picture of a class of its own."""
     generator = torch.Generator().manual_seed(0)
     shape = (3, case.pixels, case.pixels)
+    if case.model == POOLED:
+        model = torchvision_resnet18(CLASSES)
+    else:
+        model = build_model(case.model, image_shape=shape, classes=CLASSES, seed=0)
     return Client(
-        build_model(case.model, image_shape=shape, classes=CLASSES, seed=0),
+        model,
         dead_leaves(case.pictures, shape, generator=generator),
         torch.randperm(CLASSES, generator=generator)[: case.pictures],
         training=FedSGD(),
@@ -108,9 +118,11 @@ def client_of(case: Case) -> Client:
     )
 
 
-def attacked(case: Case, client: Client, watch: Callable[[Progress], None] | None = None) -> Outcome:
+def attacked(
+    case: Case, client: Client, watch: Callable[[Progress], None] | None = None, *, spec: str = "unveil"
+) -> Outcome:
     """The attack on the client."""
-    return play(client, obfuscations.parse(case.obfuscation), attacks.parse("unveil"), seed=0, watch=watch)
+    return play(client, obfuscations.parse(case.obfuscation), attacks.parse(spec), seed=0, watch=watch)
 
 
 def whole(case: Case) -> Result:
@@ -143,6 +155,19 @@ def parts(case: Case) -> Result:
         outcome = attacked(case, client)
     total = sum(seen.values())
     return {"seconds": outcome.seconds, "shares": {part: count / total for part, count in seen.most_common()}}
+
+
+def closed_form(case: Case) -> Result:
+    """Seconds of the parts of an attack with one step a stage: before there are pictures, and for each stage."""
+    client = client_of(case)
+    with looking() as seen:
+        outcome = attacked(case, client, spec=f"unveil:steps={STAGES}")
+    part = {name: outcome.seconds * count / sum(seen.values()) for name, count in seen.items()}
+    return {
+        "first": part.get("first separation", 0.0),
+        "between": part.get("separation between stages", 0.0) / STAGES,
+        "peeling": part.get("peeling", 0.0),
+    }
 
 
 @contextmanager
@@ -242,6 +267,19 @@ def step_table(kept: Results) -> Iterator[str]:
             )
 
 
+def closed_form_table(kept: Results) -> Iterator[str]:
+    """A row for each attack."""
+    yield "| network | pictures | pixels | update sent | first separation, s | separation for a stage, s | peeling, s |"
+    yield "|---|---|---|---|---|---|---|"
+    for case in CASES:
+        if case.group == "closed form" and (r := kept.get(str(case))) is not None:
+            cells = [f"{r[name]:.1f}" if r[name] else "-" for name in ("first", "between", "peeling")]
+            yield (
+                f"| {case.model if case.model == POOLED else f'`{case.model}`'} | {case.pictures} "
+                f"| {case.pixels} x {case.pixels} | `{case.obfuscation}` | {' | '.join(cells)} |"
+            )
+
+
 def growth_table(kept: Results) -> Iterator[str]:
     """A row for each attack."""
     yield (
@@ -250,7 +288,7 @@ def growth_table(kept: Results) -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     for case in CASES:
-        if case.group in ("parts", "step") or (r := kept.get(str(case))) is None:
+        if case.group in ("parts", "step", "closed form") or (r := kept.get(str(case))) is None:
             continue
         above = r["peak_mib"] - r["before_mib"]
         yield (
@@ -263,7 +301,7 @@ def growth_table(kept: Results) -> Iterator[str]:
 PAGE = DOCS / "performance.md"
 BENCHMARK = Benchmark(
     name="performance",
-    title="where the own attack's time goes, how it grows, and a step beside plain passes",
+    title="where the own attack's time goes, how it grows, and what a step and the closed-form parts cost",
     cases=lambda: CASES,
     run=run,
     apart=True,
@@ -271,6 +309,7 @@ BENCHMARK = Benchmark(
     blocks=(
         Block(page=PAGE, marker="performance-parts", table=lines(parts_table)),
         Block(page=PAGE, marker="performance-step", table=lines(step_table)),
+        Block(page=PAGE, marker="performance-closed", table=lines(closed_form_table)),
         Block(page=PAGE, marker="performance-growth", table=lines(growth_table)),
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 import pytest
 import torch
@@ -164,6 +165,23 @@ def test_features_of_a_head_that_is_cut_off_give_the_network_back() -> None:
     simulated = head.simulate(FedSGD(), truth, batch.labels)
     for name in head.weights:
         torch.testing.assert_close(simulated[name], update.tensors[name])
+
+
+def test_alternations_end_where_the_features_no_longer_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = net(1, bias=True)
+    head, truth, batch, update = client(model, [3, 11, 7, 0])
+    gradients = [update.tensors[name] for name in head.weights]
+    turns, layers = [], Head.layers
+
+    def counted(self: Head, *args: Any) -> Any:
+        turns.append(1)
+        return layers(self, *args)
+
+    monkeypatch.setattr(Head, "layers", counted)
+    tuning = FactorisationTuning(first_ridge=1e-14, first_rounds=1000)
+    features, _ = first_guess(head, gradients, batch.labels, gain=1.0, tuning=tuning, generator=rng())
+    torch.testing.assert_close(features, truth, rtol=1e-6, atol=1e-6)
+    assert len(turns) < 100
 
 
 @pytest.mark.parametrize(

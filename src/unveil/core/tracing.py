@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from unveil.core.calls import convolution_call, linear_call, tensors_in
+from unveil.core.calls import ConvolutionCall, convolution_call, linear_call, tensors_in
 
 
 class Reached(BaseException):
@@ -41,6 +41,10 @@ class Cut(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+Maps = list[tuple[tuple[Any, ...], Float[Tensor, " ..."]]]
+"""What the convolutions of a network returned, one after the other, each with the sizes and types of its arguments."""
+
+
 class Feed(TorchFunctionMode):
     """Replaces the input of a Linear layer by the given features.
 
@@ -48,24 +52,49 @@ class Feed(TorchFunctionMode):
         weight: The weight of that layer.
         features: One row for each picture.
         before: Called each time right before that layer runs.
+        maps: What the convolutions before that layer returned in an earlier run; they are not computed again. Filled
+            in the first run. None if they are to be computed each time.
     """
 
     def __init__(
-        self, weight: Float[Tensor, "out in"], features: Float[Tensor, "n in"], before: Callable[[], None]
+        self,
+        weight: Float[Tensor, "out in"],
+        features: Float[Tensor, "n in"],
+        before: Callable[[], None],
+        maps: Maps | None = None,
     ) -> None:
         super().__init__()
         self.weight = weight
         self.features = features
         self.before = before
+        self.maps = maps
+        self.passed = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         call = linear_call(func, args, kwargs)
         if call is not None and call[1] is self.weight:
+            self.maps = None
             self.before()
             kwargs.pop("input", None)
             args = (self.features.to(self.weight.dtype), *args[1:])
+        if self.maps is not None and (convolution := convolution_call(func, args, kwargs)) is not None:
+            return self._convolved(self.maps, convolution, lambda: func(*args, **kwargs))
         return func(*args, **kwargs)
+
+    def _convolved(
+        self, maps: Maps, call: ConvolutionCall, compute: Callable[[], Float[Tensor, " ..."]]
+    ) -> Float[Tensor, " ..."]:
+        """Return a convolution's output, from the earlier run if that was given arguments like these."""
+        settings = (call.stride, call.padding, call.dilation, call.groups)
+        like = (call.inputs.shape, call.inputs.dtype, call.weight.shape, *settings)
+        at = self.passed
+        self.passed += 1
+        if at == len(maps):
+            maps.append((like, compute().detach()))
+        elif maps[at][0] != like:
+            maps[at] = like, compute().detach()
+        return maps[at][1].clone()  # an activation that works in place must not change what is kept
 
 
 class Tape(TorchFunctionMode):

@@ -40,6 +40,8 @@ from unveil.core.factored import Factored
 from unveil.core.protocols import EntryModel
 from unveil.core.types import Block
 
+SETTLED = 1e-15  # relative change of the features from turn to turn that is rounding, in float64
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureEstimate:
@@ -249,9 +251,9 @@ def refine(
 ) -> tuple[Float[Tensor, "n features"], Float[Tensor, "n out"]]:
     """Compute errors from features and features from errors, in turns.
 
-    Without obfuscation the result converges to the exact features. In a head of three layers or more, wrong gates may
-    reproduce themselves. There the errors are also computed by `descend_head`, and those that explain more of the
-    gradient are used.
+    Without obfuscation the result converges to the exact features, and the turns end when they no longer change. In a
+    head of three layers or more, wrong gates may reproduce themselves. There the errors are also computed by
+    `descend_head`, and those that explain more of the gradient are used.
 
     Args:
         head: The head.
@@ -260,7 +262,7 @@ def refine(
         errors: The first errors times the gain; they are returned if `rounds` is 0.
         labels: The class index of each image.
         gain: Ratio of the update's length to that of one gradient.
-        rounds: Number of alternations, at least 0.
+        rounds: Number of alternations at most, at least 0.
         tuning: The constants of the factorisation.
         unknown: See `unknown_columns`; empty if something was sent of every column.
 
@@ -276,7 +278,9 @@ def refine(
             )
             errors = max((errors, downwards), key=lambda d: explained(d, gradients[0]))
         errors = errors * gain
-        features = solve(errors, gradients[0], tuning.first_ridge)
+        features, before = solve(errors, gradients[0], tuning.first_ridge), features
+        if float((features - before).norm()) <= SETTLED * float(features.norm()):
+            break
     return features, errors
 
 

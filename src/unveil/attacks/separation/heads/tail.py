@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.core.network import as_taken, in_mode
-from unveil.core.tracing import Feed
+from unveil.core.tracing import Feed, Maps
 
 
 class Tail(Module):
     """Features -> logits: the body runs on blank pictures, and the features take the place of its output.
 
     The layers behind the features run in the mode of this module. The layers before them run in eval mode on one blank
-    picture, which takes little time, unless `exact` is set.
+    picture, and convolutions only in the first run, which takes little time, unless `exact` is set. What they return
+    has no effect.
 
     Args:
         model: The network.
@@ -34,6 +35,7 @@ class Tail(Module):
         self.weight = weight
         self.image_shape = image_shape
         self.exact = exact
+        self.maps: Maps | None = None if exact else []
 
     def forward(self, features: Float[Tensor, " n *features"]) -> Float[Tensor, " ..."]:
         """Compute the logits of features: n x classes if the network can be cut here.
@@ -53,7 +55,7 @@ class Tail(Module):
             for module in modes:
                 module.training = False
         try:
-            with Feed(named(self.model, self.weight), features.flatten(1), clients_mode):
+            with Feed(named(self.model, self.weight), features.flatten(1), clients_mode, self.maps):
                 logits: Tensor = self.model(pictures)
         finally:
             clients_mode()

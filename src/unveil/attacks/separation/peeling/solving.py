@@ -16,6 +16,7 @@ from unveil.attacks.separation.peeling.watch import Map
 
 RIDGE = 1e-13  # of the equations' mean eigenvalue: keeps directions of no information at zero
 LEFT = 1e-18  # squared norm of what conjugate gradients leave, of that at the start
+ROUGHLY = 1e-8  # the same for a deviation, of which three digits are enough
 DOUBT = 10.0  # margins up to which it is doubtful whether an entry is more than zero
 MARGIN = 12.0  # standard deviations above zero from which on an entry of a map behind ReLU counts as more than zero
 NOISY = 2.5  # the same in an obfuscated update, whose noise is what the deviation says
@@ -154,24 +155,22 @@ class LeastSquares:
         self.equations: list[tuple[float, Linear, Float[Tensor, " ..."]]] = [*self.weighted, *self.passed]
         parts = [w * part.transposed(values) for w, part, values in self.equations]
         self.target = torch.stack(parts).sum(0)
-        gram = torch.stack([w * reading.gram() for w, reading, _ in self.weighted]).sum(0)
-        signs = torch.where(torch.arange(self.target.numel(), device=gram.device) % 3 == 0, -1.0, 1.0)
-        signs = signs.reshape(self.target.shape).to(gram)
+        self.gram = torch.stack([w * reading.gram() for w, reading, _ in self.weighted]).sum(0)
+        signs = torch.where(torch.arange(self.target.numel(), device=self.gram.device) % 3 == 0, -1.0, 1.0)
+        signs = signs.reshape(self.target.shape).to(self.gram)
         behind = [w * p.transposed(p(signs)) for w, p, _ in self.passed]
         spread = float((signs * torch.stack(behind).sum(0)).mean()) if behind else 0.0  # their mean eigenvalue, about
-        self.ridge = RIDGE * (float(gram.diagonal().mean()) + spread)
-        self.factor = _cholesky(gram, max(spread, self.ridge))
+        self.ridge = RIDGE * (float(self.gram.diagonal().mean()) + spread)
+        self.factor = _cholesky(self.gram, max(spread, self.ridge))
 
     def operator(self, x: Map) -> Map:
-        """Return the left side of the normal equations."""
-        parts = [w * part.transposed(part(x)) for w, part, _ in self.equations]
+        """Return the left side of the normal equations; that of the gradients is one matrix for every channel."""
+        parts = [_as_map(self.gram @ _as_columns(x), x), *(w * p.transposed(p(x)) for w, p, _ in self.passed)]
         return torch.stack(parts).sum(0) + self.ridge * x
 
     def preconditioned(self, x: Map) -> Map:
         """Solve the equations of the gradients, which are the same for all channels, directly."""
-        columns = x.transpose(0, 1).flatten(1).T
-        n, channels, *size = x.shape
-        return torch.cholesky_solve(columns, self.factor).T.reshape(channels, n, *size).transpose(0, 1)
+        return _as_map(torch.cholesky_solve(_as_columns(x), self.factor), x)
 
     def solution(self, start: Map) -> Map:
         """Return the map at which the sum is smallest.
@@ -179,7 +178,7 @@ class LeastSquares:
         Args:
             start: A map near the solution.
         """
-        return self._solved(self.target, start)
+        return self._solved(self.target, start, left=LEFT)
 
     def deviation(self, found: Map) -> Map:
         """Return the standard deviation of the error at each place, from what a solution leaves unexplained.
@@ -202,10 +201,10 @@ class LeastSquares:
         for w, part, values in self.equations:
             drawn = torch.randn(values.shape, generator=chance).to(values) * (values != 0)
             parts.append(w * part.transposed(drawn * (noise / w) ** 0.5))
-        error = self._solved(torch.stack(parts).sum(0), torch.zeros_like(found))
+        error = self._solved(torch.stack(parts).sum(0), torch.zeros_like(found), left=ROUGHLY)
         return error.square().mean(1, keepdim=True).sqrt()
 
-    def _solved(self, target: Map, start: Map) -> Map:
+    def _solved(self, target: Map, start: Map, *, left: float) -> Map:
         """Solve the normal equations with this right side by conjugate gradients."""
         found = start
         rest = target - self.operator(found)
@@ -213,7 +212,7 @@ class LeastSquares:
         first = float((target * self.preconditioned(target)).sum())
         product = float((rest * direction).sum())
         for _ in range(ROUNDS):
-            if product <= LEFT * first:
+            if product <= left * first:
                 break
             moved = self.operator(direction)
             step = product / float((direction * moved).sum())
@@ -223,6 +222,17 @@ class LeastSquares:
             product, before = float((rest * again).sum()), product
             direction = again + product / before * direction
         return found
+
+
+def _as_columns(x: Map) -> Float[Tensor, "unknowns channels"]:
+    """Return a map with a column for each channel."""
+    return x.transpose(0, 1).flatten(1).T
+
+
+def _as_map(columns: Float[Tensor, "unknowns channels"], like: Map) -> Map:
+    """Return a map of another one's shape from its columns."""
+    n, channels, *size = like.shape
+    return columns.T.reshape(channels, n, *size).transpose(0, 1)
 
 
 def _cholesky(gram: Float[Tensor, "size size"], ridge: float) -> Float[Tensor, "size size"]:
