@@ -40,7 +40,7 @@ def run(obfuscation: str, places: Places) -> Result:
 
 def table(kept: Results) -> Iterator[str]:
     """A row for each update sent and preset."""
-    yield "| update sent | preset | PSNR, dB: `unveil`, preset | whole, s | mean PSNR of | reached after, s | ratio |"
+    yield "| update sent | preset | `unveil` and preset: PSNR, dB | whole run, s | to this PSNR | takes, s | ratio |"
     yield "|---|---|---|---|---|---|---|"
     for sent in (sent for sent in SENT if sent in kept):
         own = kept[sent]["unveil"]

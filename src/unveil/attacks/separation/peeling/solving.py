@@ -164,7 +164,7 @@ class LeastSquares:
         self.factor = _cholesky(self.gram, max(spread, self.ridge))
 
     def operator(self, x: Map) -> Map:
-        """Return the left side of the normal equations; that of the gradients is one matrix for every channel."""
+        """Return the left side of the normal equations; that of the gradients is one matrix for all channels."""
         parts = [_as_map(self.gram @ _as_columns(x), x), *(w * p.transposed(p(x)) for w, p, _ in self.passed)]
         return torch.stack(parts).sum(0) + self.ridge * x
 
@@ -225,7 +225,7 @@ class LeastSquares:
 
 
 def _as_columns(x: Map) -> Float[Tensor, "unknowns channels"]:
-    """Return a map with a column for each channel."""
+    """Return a map as a matrix whose columns are the channels."""
     return x.transpose(0, 1).flatten(1).T
 
 
