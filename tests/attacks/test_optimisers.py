@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unveil.attacks.matching.descent import StepReport, minimise
+from pretended_card import CARD, CPU, pretended_card
+from unveil.attacks.matching.descent import LOOKED, StepReport, minimise
 from unveil.attacks.matching.optimisers import Adam
 from unveil.core.reconstruction import Stop
 
@@ -69,3 +70,53 @@ def test_a_step_to_nowhere_keeps_the_place_with_the_lowest_loss() -> None:
     assert stop is Stop.DIVERGED
     assert losses == [9.0, 4.0]
     assert float(z.detach()) == 1.0
+
+
+def ended(
+    device: torch.device, places: list[float], tolerance: float
+) -> tuple[list[float], Stop, list[float], list[int]]:
+    """Losses, reason, the two variables and the steps reported of a search that goes through places."""
+    z, beside = (torch.tensor([3.0]).to(device).requires_grad_() for _ in range(2))
+    following, heard = iter(places), list[int]()
+
+    def step(closure: object) -> Tensor:
+        loss = z.detach().square().sum()
+        z.data.fill_(place := next(following))
+        beside.data.fill_(10 * place)
+        return loss
+
+    losses, stop = minimise(
+        z,
+        lambda: z.sum(),
+        step,
+        len(places),
+        project=lambda z: None,
+        images=lambda: torch.zeros(1, 3, 8, 8),
+        report=StepReport(planned=len(places), watch=lambda progress: heard.append(progress.step)),
+        tolerance=tolerance,
+        beside=[beside],
+    )
+    return losses, stop, [float(z.detach()), float(beside.detach())], heard
+
+
+@pytest.mark.parametrize(
+    ("places", "tolerance", "expected"),
+    [
+        ([2.0, 1.0, 0.5, math.inf, *[7.0] * 20], 0.0, ([9.0, 4.0, 1.0], Stop.DIVERGED, [0.5, math.inf])),
+        ([2.0, math.nan, *[7.0] * 20], 0.0, ([9.0], Stop.DIVERGED, [2.0, math.nan])),
+        ([1.0 + i / 1e4 for i in range(40)], 0.1, None),
+        ([3.0 - i / 10 for i in range(23)], 0.0, None),
+    ],
+    ids=["diverges", "not a number", "stalls", "finishes"],
+)
+def test_a_search_on_a_card_ends_as_on_the_processor(
+    places: list[float], tolerance: float, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *here, each = ended(CPU, places, tolerance)
+    with pretended_card(monkeypatch):
+        *there, some = ended(CARD, places, tolerance)
+    assert repr(there) == repr(here)  # of NaN too
+    assert expected is None or repr(here) == repr(list(expected))  # type: ignore[call-overload]
+    assert each == list(range(1, len(here[0]) + 1))
+    last = [] if here[1] is Stop.DIVERGED else each[-1:]
+    assert some == sorted({*[number for number in each if number % LOOKED == 0], *last})

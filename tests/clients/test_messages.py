@@ -34,7 +34,7 @@ def cohort(training: str = "fedsgd", *, size: int = 8, **changes: object) -> Cli
 def by_hand(of: Client, training: str, obfuscation: str) -> list[Update]:
     """What the two clients send: each its own update, obfuscated by draws that follow those of the one before."""
     local, stage = parse_training(training), parse(obfuscation)
-    for_training, for_obfuscation, _ = generators(3, of.images.device)
+    for_training, for_obfuscation, _ = generators(3)
     found = []
     for rows in (slice(0, 3), slice(3, 5)):
         one = replace(of.holding(type(of.batch)(of.images[rows], of.labels[rows])), cohort=1)

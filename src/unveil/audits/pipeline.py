@@ -91,8 +91,7 @@ def play(
     Raises:
         UsageError: The update is all zeros or not finite, or a component cannot work with this client.
     """
-    device = client.images.device
-    for_client, _, for_attack = generators(seed, device)
+    for_client, _, for_attack = generators(seed)
     refuse_rounds(client, obfuscation)
     refuse_each(client, obfuscation)
     with running_others(training=client.training, obfuscation=obfuscation):
@@ -143,7 +142,7 @@ def attacked(
     Raises:
         UsageError: A component cannot work with this model or update.
     """
-    device = generator.device
+    device = next(model.parameters()).device
     with full_precision(device):
         with running_others(attack=attack, obfuscation=knowledge.obfuscation), Profiler(device) as attacking:
             guess = attack(model, received, knowledge, generator=generator, watch=attacking.unmetered(watch))

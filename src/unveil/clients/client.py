@@ -199,7 +199,7 @@ class Client:
             UnattackableError: The update is all zeros or not finite.
             UsageError: The model or the obfuscation raised an error.
         """
-        for_training, for_obfuscation, _ = generators(seed, self.images.device)
+        for_training, for_obfuscation, _ = generators(seed)
         model, sent, memory = self.model, list[Update](), Memory(feedback=self.error_feedback)
         if obfuscation is not None and self.each_obfuscates:
             with full_precision(self.images.device):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Generator
 
 
-def generators(seed: int, device: torch.device) -> tuple[Generator, Generator, Generator]:
+def generators(seed: int) -> tuple[Generator, Generator, Generator]:
     """Return generators for the client, the obfuscation and the attack; the draws of one do not shift another's.
+
+    They draw on the processor, whatever device the client is on: a card's own generators draw other numbers.
 
     Args:
         seed: Seed of the trial, at least 0.
-        device: Device of the client's pictures, on which the generators draw.
     """
     client, obfuscation, attack = np.random.SeedSequence(seed).generate_state(3, np.uint64)
     return (
-        Generator(device).manual_seed(int(client)),
-        Generator(device).manual_seed(int(obfuscation)),
-        Generator(device).manual_seed(int(attack)),
+        Generator().manual_seed(int(client)),
+        Generator().manual_seed(int(obfuscation)),
+        Generator().manual_seed(int(attack)),
     )

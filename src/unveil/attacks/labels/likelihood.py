@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import nnls
 from torch import Tensor
 
+from unveil.core.least_squares import least_squares
+
 TAIL = 6.0  # degrees of freedom of Student's t for the errors: signals of real pictures have more outliers
 TRUSTED = 4.0  # with this many signals of k pictures their mean weighs as much as the straight line through all signals
 
@@ -121,7 +123,7 @@ def learn(signals: list[Signals], counts: list[Int[Tensor, " classes"]], chance:
     weight = sure / (1 + k)  # the signal of a class with more pictures has a larger variance
     design = torch.stack([torch.ones_like(s), k, p], 1)
     root = weight.sqrt()[:, None]
-    line = torch.linalg.lstsq(design * root, s[:, None] * root, driver="gelsd").solution.squeeze(1)
+    line = least_squares(design * root, s[:, None] * root, driver="gelsd").squeeze(1)
     off = s - design @ line
     numbers = torch.arange(num_images + 1, dtype=torch.double)
     bins, sums = (torch.zeros_like(numbers).index_add_(0, k.long(), t) for t in (sure, sure * off))

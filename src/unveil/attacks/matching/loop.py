@@ -100,6 +100,7 @@ class Matching:
             project=self.latent.project,
             images=pictures,
             report=StepReport(planned=self.steps, watch=watch),
+            beside=variables[1:],
         )
         final = believed().detach()
         return Reconstruction(

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unveil.attacks.separation.heads.head import Head
+from unveil.core.least_squares import least_squares
 
 SHORTEST, LENGTHS = -9.0, 901  # logarithm of the smallest s that is tried, and number of those that are
 TURNS = 5  # times that the errors at the classes of the batch are computed anew
@@ -30,12 +31,12 @@ def certain_features(
     """
     n = len(labels)
     space = torch.linalg.svd(gradient, full_matrices=False)[0][:, :n]
-    basis: Tensor = torch.linalg.lstsq(space[labels].T, space.T).solution  # row b is 1 at class b, 0 at the other ones
+    basis: Tensor = least_squares(space[labels].T, space.T)  # row b is 1 at class b, 0 at the other ones
     lengths = torch.logspace(SHORTEST, 0, LENGTHS).to(gradient)
     at_labels = -torch.eye(n).to(gradient) / n  # errors at the classes of the batch, in units of each image's s
     found = gradient.new_zeros((n, gradient.shape[1]))
     for _ in range(TURNS):
-        features: Tensor = torch.linalg.lstsq((at_labels @ basis).T, gradient).solution
+        features: Tensor = least_squares((at_labels @ basis).T, gradient)
         for image, label in enumerate(labels):
             tried = features[image] / lengths[:, None]
             # The head gives the errors of the mean loss over all rows.

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.attacks.separation.heads.tail import Tail
+from unveil.core.least_squares import least_squares
 from unveil.core.network import run
 from unveil.core.tracing import Cut, Reached
 from unveil.core.types import Tensors
@@ -82,7 +83,7 @@ def scales_of(
     inputs, second = behind.inputs(features), behind.second or ""
     following = _bias(second, received)
     if inputs is not None and following is not None and second in received:
-        pulls: Tensor = torch.linalg.lstsq(inputs.T.double(), received[second].double().T).solution
+        pulls: Tensor = least_squares(inputs.T.double(), received[second].double().T)
         scales = _solved(pulls, following)
         if bool((scales > 0).all()):
             return scales.to(errors), "The gradient of the next layer's bias gave the scale of the features."
@@ -98,5 +99,5 @@ def _bias(weight: str, received: Tensors) -> Float[Tensor, " out"] | None:
 
 def _solved(rows: Float[Tensor, "n out"], total: Float[Tensor, " out"]) -> Float[Tensor, " n"]:
     """Return the factors with which the rows add up to the total, by least squares."""
-    factors: Tensor = torch.linalg.lstsq(rows.T.double(), total.double()[:, None]).solution[:, 0]
+    factors: Tensor = least_squares(rows.T.double(), total.double()[:, None])[:, 0]
     return factors.to(rows)

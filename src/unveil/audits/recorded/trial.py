@@ -61,7 +61,7 @@ def run_recorded_trial(
     if learned is not None and client.truth is not None:
         refuse_seen(learned, client.truth)
     device = client.update_device
-    for_client_, for_obfuscation, for_attack = generators(seed, device)
+    for_client_, for_obfuscation, for_attack = generators(seed)
     leaves = _leaves(client, seed)
     rehearsal_blind = scores_of(metrics, leaves, torch.full_like(leaves, GREY))  # first: a metric may refuse them
     outcome = attacked(
@@ -70,7 +70,7 @@ def run_recorded_trial(
     labels = outcome.attack.labels if client.knowledge.labels is None else client.knowledge.labels
     batch = Batch(leaves, labels.to(device).long())
     update = _sent(client, batch, for_client_, for_obfuscation)
-    _, _, again = generators(seed, device)
+    _, _, again = generators(seed)
     null = attacked(client.model, update, client.knowledge, attack, generator=again, watch=part_of(watch, 1, 2))
 
     found, other = as_saved(outcome.attack), as_saved(null.attack)
@@ -167,7 +167,7 @@ def _explained(client: RecordedClient, guess: Reconstruction, seed: int) -> floa
         update=client.update,
         knowledge=client.knowledge,
         labels=guess.labels if client.knowledge.labels is None else client.knowledge.labels,
-        generator=generators(seed, client.update_device)[1],
+        generator=generators(seed)[1],
     )
     return explained_share(problem, guess.images, blank=torch.full_like(guess.images, GREY))
 

@@ -33,7 +33,7 @@ class Attack(Protocol):
             model: The public model.
             update: The received update.
             knowledge: What the attacker knows.
-            generator: Source of all randomness.
+            generator: Source of all randomness; it draws on the processor, so move what is drawn to the tensors.
             watch: Called after each step; None for no reports.
         """
         ...

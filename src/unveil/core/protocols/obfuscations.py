@@ -33,7 +33,7 @@ class Obfuscation(Protocol):
 
         Args:
             update: The update, which does not change.
-            generator: Source of all randomness.
+            generator: Source of all randomness; it draws on the processor, so move what is drawn to the tensors.
 
         Returns:
             A new update with the same names, shapes and types.

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unveil.core.calls import ConvolutionCall, convolution_call, linear_call
+from unveil.core.least_squares import least_squares
 from unveil.core.network import in_mode, run
 from unveil.core.types import Images, Tensors
 from unveil.inspection.doctor.buffers import COUNTER, momentum_of, passes
@@ -83,7 +84,7 @@ def _of_statistics(
     flat = torch.eye(channels)[:, :, None, None].expand(channels, channels, *size).to(weight)
     responses = _convolved(call, flat, bias=False).mean((2, 3)).T.double()
     bias = 0.0 if call.bias is None else call.bias.detach().double()
-    inputs = torch.linalg.lstsq(responses, (mean - bias)[:, None], driver="gelsd").solution.squeeze(1)
+    inputs = least_squares(responses, (mean - bias)[:, None], driver="gelsd").squeeze(1)
     scale = weight.double().square().flatten(1).sum(1).mean().clamp_min(TINY)
     return torch.stack(
         [

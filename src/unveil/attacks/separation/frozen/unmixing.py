@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from unveil.attacks.separation.frozen.coupling import Coupling
 from unveil.attacks.separation.peeling.equations import Kernel
 from unveil.attacks.separation.peeling.watch import Convolution, Map
+from unveil.core.least_squares import least_squares
 from unveil.core.spectra import eigh
 
 
@@ -70,7 +71,7 @@ class Mixture:
             evaluated: The slopes at the output in eval mode, a row for each place.
         """
         rank = self.parts.shape[1]
-        sought = torch.linalg.lstsq(self.basis, (evaluated - self.coupling.shift).T).solution
+        sought = least_squares(self.basis, (evaluated - self.coupling.shift).T)
         slopes = self.parts @ sought[:rank]
         left, sizes, right = torch.linalg.svd(slopes, full_matrices=False)
         kept = [part[..., :rank] for part in (left, sizes, right.T)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import grad
 
 from unveil.attacks.separation.peeling.watch import Convolution, Map
+from unveil.core.least_squares import least_squares
 
 SPARE = 1.25  # equations for one unknown below which none is left out, and no slopes are read
 OUTLYING = 8.0  # what a row leaves unexplained, in units of the median row, from which on its slopes count as wrong
@@ -133,7 +134,7 @@ def read_slopes(reading: Reading, rows: Bool[Tensor, " out"], found: Map) -> Flo
     matrix = patches.transpose(0, 1).flatten(1)
     if matrix.shape[0] < SPARE * matrix.shape[1]:
         return None
-    slopes: Tensor = torch.linalg.lstsq(matrix, reading.gradient[rows].flatten(1).T).solution
+    slopes: Tensor = least_squares(matrix, reading.gradient[rows].flatten(1).T)
     return slopes.reshape(len(found), patches.shape[2], -1).transpose(1, 2)
 
 

@@ -18,6 +18,7 @@ from unveil.attacks.separation.peeling.ordering import ordered
 from unveil.attacks.separation.peeling.slopes import made_by
 from unveil.attacks.separation.peeling.solving import Solved
 from unveil.attacks.separation.peeling.watch import Convolution
+from unveil.core.least_squares import least_squares
 from unveil.core.types import Tensors
 
 Places = Float[Tensor, "n places _"]
@@ -62,7 +63,7 @@ def order_of(
                 _unordered(f"{layer.name} gives {layer.output_shape[0]:,} equations for {n * places:,} unknowns")
             )
         gradient = gradients[layer.name]
-        patches = torch.linalg.lstsq(slopes.flatten(0, 1).T, gradient.flatten(1)).solution
+        patches = least_squares(slopes.flatten(0, 1).T, gradient.flatten(1))
         if not layer.is_pointwise:
             if not overlap(layer):
                 raise CannotPeelError(_unordered(f"the patches of {layer.name} do not overlap"))

@@ -27,6 +27,7 @@ from unveil.attacks.separation.peeling.ordering import ordered
 from unveil.attacks.separation.peeling.pointwise import order_of, overlap
 from unveil.attacks.separation.peeling.slopes import nearest, slope_of
 from unveil.attacks.separation.peeling.watch import Convolution, Map, call_of
+from unveil.core.least_squares import least_squares
 from unveil.core.types import Tensors
 
 ROUNDING = 2.0**-24  # relative rounding of a number in float32
@@ -134,7 +135,7 @@ def last_slopes(
     gates = find_gates(gradient, opened, places=places, generator=generator)
     require_all(gates, places)
     rows = torch.stack([found * row for found, row in zip(gates, opened, strict=True)])
-    patches = torch.linalg.lstsq(rows.flatten(0, 1).T, gradient).solution.reshape(n, places, -1)
+    patches = least_squares(rows.flatten(0, 1).T, gradient).reshape(n, places, -1)
     if layer.is_pointwise:
         orders = order_of(network, layer, patches, rows, gradients, generator=generator)
     else:
