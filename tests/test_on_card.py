@@ -134,7 +134,6 @@ def test_every_attack(spec: str) -> None:
         ("transformer", 2, "none", ()),
         ("a layer twice", 2, "none", ()),
         ("two Linear layers", 4, "topk:density=0.2", ("labels",)),
-        ("two Linear layers", 2, QSGD, ("obfuscation", "training")),
     ],
 )
 def test_every_way_of_the_attack(network: str, n: int, obfuscation: str, unknown: tuple[str, ...]) -> None:
@@ -148,8 +147,8 @@ def test_a_trial_with_controls_and_enhancer() -> None:
         return run_trial(
             client,
             obfuscation_of(QSGD),
-            attack_of("unveil:steps=2"),
-            controls=CONTROLS,
+            attack_of("rog:steps=1"),
+            controls=CONTROLS[-1:],
             enhancer=enhancer_of("faithful"),
         )
 
@@ -187,6 +186,6 @@ def test_a_search_waits_once_in_several_steps_and_takes_none_in_float64(
         assert {where for where in wide if not where.startswith(SOLVED)} == set()
         return card.waits
 
-    more = waits(24) - waits(6)
+    more = waits(15) - waits(6)
     assert {where for _, where in more} == {"attacks/matching/descent.py minimise"}
-    assert more.total() <= (24 - 6) / 3
+    assert more.total() <= (15 - 6) / 3

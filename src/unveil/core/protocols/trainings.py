@@ -32,8 +32,8 @@ class LocalTraining(Protocol):
         Args:
             model: The model before local training.
             batch: The client's batch.
-            generator: Source of the client's noise and of the network's random draws, on the processor; None if there is
-                no noise.
+            generator: Source of the client's noise and the network's random draws; it draws on the processor. None if
+                there is no noise.
         """
         ...
 
