@@ -13,6 +13,7 @@ import torch
 from audits.recorded.recordings import AVERAGED, MODEL, recorded, save_truth, simulated
 from cli.test_app import Answer, Call, call
 from seeds import seeded
+from unveil.audits import memory
 from unveil.audits.results import read_trials
 from unveil.clients.training import FedAvg
 from unveil.core.pixels import png_of
@@ -33,7 +34,7 @@ def update(tmp_path: Path) -> Path:
 def refused(answer: Answer, says: str) -> None:
     assert answer.code == 2
     assert re.search(says, answer.err), answer.err
-    assert answer.err.count("\n") == 1
+    assert sum(not line.startswith("Memory: ") for line in answer.err.splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -88,6 +89,17 @@ def test_originals_are_looked_for_among_decoys(call: Call, update: Path) -> None
     assert set(trial.outcomes["attack"].controls["labels only"]) >= {"reid_rank", "reid_top1"}
     Path("others", "0.png").write_bytes(png_of(torch.zeros(3, 16, 16)))
     refused(call("audit", update.name, *options, "--decoys", "others"), "results of other settings: decoys was")
+
+
+def test_a_recorded_update_that_does_not_fit_is_refused(
+    call: Call, update: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemAvailable:   4 kB\nSwapFree:  0 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    answer = call("audit", update.name, "--model", MODEL, *QUICK)
+    refused(
+        answer, "need about .* of memory with none and unveil.*, and 4 KiB are free; take a machine with more memory"
+    )
 
 
 @pytest.mark.slow

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from unveil.advice.advising import Question
-from unveil.advice.candidates import most_settings
+from unveil.advice.candidates import Fixed, most_settings
 from unveil.advice.federation import Federation
 from unveil.advice.training import train
 from unveil.advice.updates import first_client
+from unveil.audits.memory import Attacked, refuse_too_large
 from unveil.audits.profiling import MIB, Profiler
 from unveil.audits.timing import BUDGET, seconds_of_run
 from unveil.clients.client import Client
@@ -63,10 +65,11 @@ def estimate(
         clock: Returns the time in seconds.
 
     Raises:
-        UsageError: The model or an attack cannot be run.
+        UsageError: The model or an attack cannot be run, or needs more memory than is free.
     """
     federation, auditing = question.federation, question.auditing
     client = first_client(federation)
+    refuse_too_large(_attacked(question, client), client.images.device, at_once=workers or 1)
     peaks, of_attacks = [], 0.0
     with Profiler(client.images.device) as trained:
         training = _seconds_of_training(question, clock)
@@ -84,6 +87,13 @@ def estimate(
         settings=sum(most_settings(candidate, question.steps) for candidate in question.candidates),
         mib=_mib(question, peaks, workers or 0),
     )
+
+
+def _attacked(question: Question, client: Client) -> Iterator[Attacked]:
+    """What is attacked: a client's update through the baseline, and through each candidate at its weaker end."""
+    settings = [one.text if isinstance(one, Fixed) else one.at(one.weak) for one in question.candidates]
+    for setting, attack in itertools.product((BASELINE, *settings), question.auditing.attacks):
+        yield client, client.knowledge(parse(setting)), attack
 
 
 def _seconds_of_training(question: Question, clock: Clock) -> float:

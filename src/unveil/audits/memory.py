@@ -1,23 +1,25 @@
-"""How much memory an audit needs at least, and how much is free, so that one that cannot fit is refused at once."""
+"""How much memory an audit needs, and how much is free, so that one that does not fit is refused at once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Shaped
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call
 
 from unveil.audits.audit import Audit
+from unveil.audits.peak import activation_bytes, peak_bytes
+from unveil.audits.recorded.audit import RecordedAudit
+from unveil.audits.recorded.client import RecordedClient
 from unveil.clients.client import Client
 from unveil.core.errors import UsageError
 from unveil.core.files import amount, shown
-from unveil.core.network import as_taken, fresh_buffers, in_mode, users_code
-from unveil.core.usercode import own_randomness
+from unveil.core.protocols import Attack, Knowledge
+from unveil.core.records import UNKNOWN
 
-TRIED = 2  # pictures of which the activations are measured; a layer of BatchNorm may refuse a single one
+FEWER = "take fewer pictures with `batch`, smaller ones with `size`, or a machine with more memory"
+IF_RECORDED = "take a machine with more memory"
 MEMINFO = Path("/proc/meminfo")
 GROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "anon"),
@@ -26,50 +28,103 @@ GROUPS = (
 """Folder of a container's control group, its file with the limit, and the name of what it uses; version 2, then 1."""
 
 
-def refuse_too_large(audit: Audit) -> None:
-    """Raise a `UsageError` if a client of an audit needs more memory than is free, by `least_bytes` alone."""
-    free = free_bytes(audit.device)
-    for client in audit.clients:
-        needed = least_bytes(client)
-        if free is not None and needed > free:
-            n, *shape = client.images.shape
-            raise UsageError(
-                f"client {shown(client.name)}: {n} pictures of {' x '.join(map(str, shape))} need at least "
-                f"{amount(needed)} of memory for one pass through the model, and {amount(free)} are free; take fewer "
-                "pictures with `batch`, smaller ones with `size`, or a machine with more memory"
-            )
-
-
-def least_bytes(client: Client) -> int:
-    """Return the bytes that each attack on a client needs at least: the activations of the batch, and two updates.
-
-    Attacks differentiate through the model, so that autograd keeps activations of all pictures at once; the received
-    update and the gradients that are compared with it have the size of the trained weights. Attacks that also
-    differentiate through the gradient need several times as much.
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """About how much memory the largest trial of an audit takes.
 
     Args:
-        client: The client.
+        client: Name of its client.
+        batch: What its pictures are, in words.
+        attack: SPEC of its attack.
+        obfuscation: SPEC of its obfuscation, `unknown` if the attacker does not know it.
+        fix: What helps where this is too much.
+        bytes: Bytes at its peak; see `peak_bytes`.
+    """
+
+    client: str
+    batch: str
+    attack: str
+    obfuscation: str
+    fix: str
+    bytes: int
+
+    @property
+    def sentence(self) -> str:
+        """The estimate, for whoever starts the audit."""
+        return (
+            f"Memory: about {amount(self.bytes)} at the peak, beside the program and the network; it is reckoned for "
+            f"client {shown(self.client)} with {self.obfuscation} and {self.attack}."
+        )
+
+
+Attacked = tuple[Client | RecordedClient, Knowledge, Attack]
+"""A client, what is known of it, with the obfuscation of its update, and an attack."""
+
+
+def attacked_in(audit: Audit | RecordedAudit) -> Iterator[Attacked]:
+    """Return what the trials of an audit attack."""
+    if isinstance(audit, RecordedAudit):
+        yield from ((client, client.knowledge, attack) for client in audit.clients for attack in audit.attacks)
+    else:
+        for client, threat_model, obfuscation, attack, _ in audit.trials():
+            yield client, replace(threat_model.knowledge(client, obfuscation), obfuscation=obfuscation), attack
+
+
+def largest_need(trials: Iterable[Attacked]) -> Need:
+    """Return about how much memory the largest of some trials takes.
+
+    Args:
+        trials: What is attacked, and by what; at least one.
 
     Raises:
-        UsageError: The model's code raised an error.
+        UsageError: A model's code raised an error.
     """
-    update = sum(p.numel() * p.element_size() for p in client.model.parameters() if p.requires_grad)
-    tried = client.images[:TRIED]
-    model = in_mode(client.model, client.training.mode)
-    kept: dict[int, int] = {}
+    activations: dict[str, int] = {}
+    found: dict[tuple[str, ...], Need] = {}
+    for client, knowledge, attack in trials:
+        obfuscation = str(knowledge.obfuscation or UNKNOWN)
+        key = (client.name, obfuscation, str(attack), str(knowledge.scale))
+        if key in found:
+            continue
+        if client.name not in activations:
+            activations[client.name] = activation_bytes(client.model, knowledge)
+        found[key] = Need(
+            client=client.name,
+            batch=f"{knowledge.num_images} pictures of {' x '.join(map(str, knowledge.image_shape))}",
+            attack=str(attack),
+            obfuscation=obfuscation,
+            fix=IF_RECORDED if isinstance(client, RecordedClient) else FEWER,
+            bytes=peak_bytes(
+                client.model,
+                knowledge,
+                attack,
+                activations=activations[client.name],
+                updates=max(client.rounds, client.cohort) if isinstance(client, Client) else 1,
+            ),
+        )
+    return max(found.values(), key=lambda need: need.bytes)
 
-    def note(tensor: Shaped[Tensor, ...]) -> Shaped[Tensor, ...]:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
-    # Not `network.run`, which allows no hooks on saved tensors because a checkpointed layer would use them.
-    with users_code("model: its forward"), own_randomness(0), saved_tensors_hooks(note, lambda tensor: tensor):
-        output = functional_call(model, fresh_buffers(model), (as_taken(model, tried),))
-    for tensor in (*model.parameters(), *model.buffers()):
-        kept.pop(tensor.untyped_storage().data_ptr(), None)
-    del output  # until here it holds what autograd keeps, so that no two tensors had the same place
-    return 2 * update + sum(kept.values()) * len(client.images) // len(tried)
+def refuse_too_large(trials: Iterable[Attacked], device: torch.device, *, at_once: int = 1) -> Need:
+    """Return about how much memory the largest of some trials takes.
+
+    Args:
+        trials: What is attacked, and by what; at least one.
+        device: Where attacks are computed.
+        at_once: Number of trials that run at a time.
+
+    Raises:
+        UsageError: So many of them need more than what is free.
+    """
+    need, free = largest_need(trials), free_bytes(device)
+    if free is not None and at_once * need.bytes > free:
+        each = f", in each of {at_once} workers" if at_once > 1 else ""
+        fewer = "run fewer workers, " if at_once > 1 else ""
+        raise UsageError(
+            f"client {shown(need.client)}: {need.batch} need about {amount(need.bytes)} of memory with "
+            f"{need.obfuscation} and {need.attack}{each}, and {amount(free)} are free; {fewer}{need.fix}"
+        )
+    return need
 
 
 def free_bytes(device: torch.device) -> int | None:

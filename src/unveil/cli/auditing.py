@@ -11,7 +11,8 @@ import click
 
 from unveil.cli.options import SEED, float32_option
 from unveil.cli.presenting import results_folder, run_and_present, say_clients
-from unveil.core.errors import UsageError
+from unveil.cli.terminal import say
+from unveil.core.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from unveil.audits.kept_pictures import Kept
@@ -88,7 +89,7 @@ def audit(
     FILE is TOML; `unveil init` writes one to start from. Interrupted and started again, the audit goes on. Each variant
     and each enhancer has a folder of its own. A recorded update, or a folder of them, needs --model.
     """
-    from unveil.audits.memory import refuse_too_large
+    from unveil.audits.memory import attacked_in, refuse_too_large
     from unveil.audits.shard import Shard
     from unveil.cli.described import DescribedAudit, DescribedRecordings
     from unveil.cli.executing import executor_for
@@ -109,6 +110,8 @@ def audit(
         with using("float32" if float32 else None):
             with redirect_stdout(sys.stderr), shares:  # a user's model may print, and standard output is for results
                 of_recordings = recordings()
+                need = refuse_too_large(attacked_in(of_recordings), of_recordings.device, at_once=workers or 1)
+            say(one_line(need.sentence), err=True)
             folder = out or results_folder(file, part=part)
             executor = executor_for(recordings, reads, workers=workers, ray=ray, gpus=gpus_per_trial)
             run_and_present(of_recordings, folder, part, as_json=as_json, author=author or "", executor=executor)
@@ -127,8 +130,9 @@ def audit(
     with using("float32" if float32 else None):
         with redirect_stdout(sys.stderr), shares:
             described = description()
-            refuse_too_large(described)
+            need = refuse_too_large(attacked_in(described), described.device, at_once=workers or 1)
         say_clients(described.clients)
+        say(one_line(need.sentence), err=True)
         named = described.enhancer if enhancer is not None else None
         folder = out or results_folder(file, variant=variant, enhancer=named, part=part)
         author = author or described.author

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unveil.cli.terminal import say
-from unveil.core.errors import UsageError
+from unveil.core.errors import UsageError, one_line
 from unveil.core.files import amount, shown
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def check_file(path: Path, overrides: tuple[str, ...], *, variant: str | None) -
     Raises:
         UsageError: Something in the file cannot be used. All pictures that cannot be read are named before.
     """
-    from unveil.audits.memory import refuse_too_large
+    from unveil.audits.memory import attacked_in, refuse_too_large
     from unveil.audits.profiling import MIB, Profiler
     from unveil.audits.timing import seconds_of_audit
     from unveil.cli.config import load
@@ -56,9 +56,10 @@ def check_file(path: Path, overrides: tuple[str, ...], *, variant: str | None) -
     say(f"{count(len(audit), 'trial')}, each with {controls}: {_product(audit)}")
     say("Trying each attack on the bare update for some seconds ...", err=True)
     with redirect_stdout(sys.stderr):
-        refuse_too_large(audit)
+        need = refuse_too_large(attacked_in(audit), audit.device)
         with Profiler(audit.device) as tried:
             taken = seconds_of_audit(audit)
+    say(one_line(need.sentence))
     memory = "" if tried.peak_mib is None else f" and {amount(round(tried.peak_mib) * MIB)} of memory"
     say(
         f"About {seconds(taken)}{memory} on this machine as it is now, if obfuscated updates take as long as the bare "

@@ -13,7 +13,7 @@ from torch import Tensor
 from unveil.core.errors import UnattackableError
 from unveil.core.types import Tensors
 
-CHECKED = 1 << 20  # entries that are checked at a time: what is made of them stays in the processor's cache
+CHECKED = 1 << 18  # entries that are checked at a time: what is made of them stays in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)

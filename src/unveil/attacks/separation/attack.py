@@ -19,6 +19,7 @@ from unveil.attacks.separation.confidence import confidence
 from unveil.attacks.separation.earlier_layer import SeparateEarlierLayer
 from unveil.attacks.separation.estimate_gain import EstimateGain
 from unveil.attacks.separation.heads.head import NoHeadError, PooledError
+from unveil.attacks.separation.peak_memory import working_bytes
 from unveil.attacks.separation.peeled import LONGER, PeelBatch
 from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
@@ -125,6 +126,10 @@ class FeatureInversion:
     ) -> Reconstruction:
         """Run the attack; see `Attack`."""
         return run_schedule(self.schedule, model, update, knowledge, generator=generator, watch=watch)
+
+    def working_bytes(self, model: Module, knowledge: Knowledge, *, activations: int) -> int:
+        """About how much memory the attack needs; see `EstimatesMemory`."""
+        return working_bytes(model, knowledge, activations=activations)
 
     __str__ = spec_of
 

@@ -26,6 +26,7 @@ from unveil.attacks.separation.body import Body
 from unveil.core.types import Images
 
 PICTURES = 32  # pictures of dead leaves to which a decoder is fitted
+AT_ONCE = 16  # of them that go through the body at a time
 SAMPLES = 65_536  # places of feature maps to which a decoder is fitted, at most
 WIDEST = 1200  # most inputs of the regression with neighbours; with more, each place is read without its neighbours
 ENTRIES = 1 << 20  # inputs of the regression that are made at a time, or those of one picture if these are more
@@ -94,7 +95,7 @@ def fit_decoder(body: Body, *, generator: Generator) -> Decoder:
     """
     leaves = dead_leaves(PICTURES, body.image_shape, generator=generator).to(body.device)
     with torch.no_grad():
-        features = torch.cat([body.without_draws().features(part) for part in torch.split(leaves, 16)])
+        features = torch.cat([body.without_draws().features(part) for part in torch.split(leaves, AT_ONCE)])
     maps = body.as_maps(features.float())
     channels, rows, columns = body.feature_map
     mean = maps.mean((0, 2, 3))

@@ -29,7 +29,7 @@ from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.tuning import FactorisationTuning
 from unveil.attacks.separation.weighted_lstsq import (
     CHUNK,
-    COLUMNS,
+    READ,
     energy_of,
     explained,
     ridged,
@@ -147,7 +147,7 @@ def read_errors(
         target, weight = entry_model(entries.T, (block[1], block[0]))
         return target.T, weight.T
 
-    chunk = max(1, COLUMNS * COLUMNS // (16 * features.shape[1]))
+    chunk = max(1, READ // features.shape[1])
     return solve_weighted(features, expected, transposed, ridge=1e-4, chunk=chunk).values
 
 

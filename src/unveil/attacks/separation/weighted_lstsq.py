@@ -13,6 +13,7 @@ from unveil.core.types import Block
 
 COLUMNS = 4096  # columns that stand for all where a misfit is only compared
 CHUNK = 1024  # columns that are worked on at a time: what is made of them stays in the processor's cache
+READ = 1 << 20  # entries that are worked on at a time where errors are read
 ENTRIES = 1 << 20  # entries that are squared in float64 at a time
 MANY = 32  # in larger batches all columns share one covariance, because one for each column needs too much memory
 

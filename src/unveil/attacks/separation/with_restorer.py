@@ -9,6 +9,7 @@ from torch import Generator
 from torch.nn import Module
 
 from unveil.attacks.separation.attack import Schedule, run_schedule, scheduled, shared_out
+from unveil.attacks.separation.peak_memory import working_bytes
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.tuning import ClosedGatesTuning, FactorisationTuning, SearchTuning
 from unveil.attacks.separation.update_matching import MatchUpdates
@@ -85,5 +86,9 @@ class RestoredFeatureInversion:
     ) -> Reconstruction:
         """Run the attack; see `Attack`."""
         return run_schedule(self.schedule, model, update, knowledge, generator=generator, watch=watch)
+
+    def working_bytes(self, model: Module, knowledge: Knowledge, *, activations: int) -> int:
+        """About how much memory the attack needs; see `EstimatesMemory`."""
+        return working_bytes(model, knowledge, activations=activations)
 
     __str__ = spec_of

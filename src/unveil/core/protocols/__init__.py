@@ -1,6 +1,6 @@
 """The protocols of local trainings, obfuscations, attacks and enhancers, and what an attacker knows."""
 
-from unveil.core.protocols.attacks import Attack, TakesRoughSteps, UsesLearnedPrior
+from unveil.core.protocols.attacks import Attack, EstimatesMemory, TakesRoughSteps, UsesLearnedPrior
 from unveil.core.protocols.enhancers import Enhancer, TrainedOnPictures
 from unveil.core.protocols.knowledge import Knowledge
 from unveil.core.protocols.obfuscations import EntryModel, HasEntryModels, MayRescale, Misfit, NeedsClient, Obfuscation
@@ -21,6 +21,7 @@ __all__ = [
     "BufferSetting",
     "Enhancer",
     "EntryModel",
+    "EstimatesMemory",
     "HasEntryModels",
     "HasOrder",
     "Knowledge",

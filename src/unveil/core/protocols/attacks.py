@@ -50,6 +50,21 @@ class TakesRoughSteps(Protocol):
 
 
 @runtime_checkable
+class EstimatesMemory(Protocol):
+    """An attack that knows about how much memory it needs."""
+
+    def working_bytes(self, model: Module, knowledge: Knowledge, *, activations: int) -> int:
+        """Return the bytes that the attack has at its peak, beside the model and the received update.
+
+        Args:
+            model: The public model.
+            knowledge: What the attacker knows.
+            activations: Bytes that autograd keeps for one pass of the whole batch through the model.
+        """
+        ...
+
+
+@runtime_checkable
 class UsesLearnedPrior(Protocol):
     """An attack that contains a learned prior, and so knows the pictures on which the prior was trained."""
 

@@ -1,0 +1,26 @@
+"""About how much memory an attack needs that matches updates."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch.nn import Module
+
+from unveil.core.protocols import Knowledge
+
+COPIES = 14  # copies of the pictures in a search
+PASSES = 3  # activations of the batch, their slopes, and what the second derivative needs, in units of the activations
+UPDATES = 3  # the gradient of the present pictures, its slope and a temporary, in units of the update
+
+
+def matching_bytes(model: Module, knowledge: Knowledge, *, activations: int) -> int:
+    """Return the bytes that an attack has that differentiates through the gradient; see `EstimatesMemory`.
+
+    Args:
+        model: The public model.
+        knowledge: What the attacker knows.
+        activations: Bytes that autograd keeps for one pass of the whole batch through the model.
+    """
+    update = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    pictures = 4 * knowledge.num_images * prod(knowledge.image_shape)
+    return UPDATES * update + PASSES * activations + COPIES * pictures
