@@ -116,8 +116,8 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_report_says_that_pictures_are_lost_and_the_audit_makes_them_again(call: Call) -> None:
-    # A line a client and a trial; built-in pictures need no notice.
-    assert call("audit", "audit.toml").err.count("\n") == 3
+    # A line a client and a trial, and the memory; built-in pictures need no notice.
+    assert call("audit", "audit.toml").err.count("\n") == 4
     next(Path("audits/audit/images").rglob("attack-00.png")).write_bytes(b"")
     answer = call("report", "audits/audit")
     assert answer.code == 0
@@ -159,8 +159,10 @@ def test_audit_prints_a_table_and_writes_a_report(call: Call) -> None:
     assert "sign" in answer.out
     assert f"Report: {Path('audits/audit/report.html')}" in answer.out
     assert Path("audits/audit/report.html").read_text(encoding="utf-8").startswith("<!")
-    known, *lines = answer.err.splitlines()
+    known, memory, *lines = answer.err.splitlines()
     assert known.startswith("client client: before the attack the model's loss on the batch is ")
+    assert memory.startswith("Memory: about ")
+    assert "client client with " in memory
     assert [line[:5] for line in lines] == ["[1/2]", "[2/2]"]
     assert "none" in lines[0]
     assert "sign" in lines[1]
