@@ -13,6 +13,7 @@ from benchmarks import (
     fingerprint,
     flower,
     gain,
+    gpu,
     iteration,
     labels,
     meaning,
@@ -42,6 +43,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         *(published, iteration, beyond, labels, gain, priors, meaning, sources, verdicts, scoring_cost, study),
         *(tuning, trained, train_mode, transformers, peeling, fingerprint, doctor, bounds, reliability),
-        *(rounding, flower, advice, cohorts, rounds, performance, sooner, trainers, sweeps),
+        *(rounding, flower, advice, cohorts, rounds, performance, sooner, trainers, sweeps, gpu),
     )
 }

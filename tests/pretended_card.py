@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves
 import unveil
 
 CARD, CPU = torch.device("cuda:0"), torch.device("cpu")
-PEAK_MIB = 3
+PEAK_MIB, NAME = 3, "a pretended card"
 SOURCE = Path(unveil.__file__).parent
 FULL_RANK_ONLY = "linalg_lstsq"
 INDEXING = ("aten::index", "aten::_unsafe_index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
@@ -347,5 +347,6 @@ def pretended_card(patch: pytest.MonkeyPatch) -> Iterator[PretendedCard]:
         within.setattr(torch.cuda, "max_memory_allocated", lambda device=None: PEAK_MIB << 20)
         within.setattr(torch.cuda, "mem_get_info", lambda device=None: (1 << 34, 1 << 34))
         within.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+        within.setattr(torch.cuda, "get_device_name", lambda device=None: NAME)
         with card:
             yield card

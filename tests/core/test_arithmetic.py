@@ -8,16 +8,26 @@ import pytest
 import torch
 from torch import nn
 
+from pretended_card import CARD, NAME, pretended_card
 from seeds import seeded, shifted
 from unveil import attacks, obfuscations
 from unveil.attacks.separation.heads.head import read_head
 from unveil.audits.audit import Audit
 from unveil.audits.results import append, prepare, read_trials, trial_key
-from unveil.audits.trial import run_trial
+from unveil.audits.trial import arithmetic_of, run_trial
 from unveil.clients.client import Client
 from unveil.clients.making import make_client
 from unveil.clients.training import FedSGD
-from unveil.core.arithmetic import VARIABLE, arithmetic_on, choice, full_precision, has_bfloat16, machine, using
+from unveil.core.arithmetic import (
+    VARIABLE,
+    Choice,
+    arithmetic_on,
+    choice,
+    chosen_precision,
+    has_bfloat16,
+    machine,
+    using,
+)
 from unveil.core.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -108,9 +118,33 @@ def test_forced_float32_rounds_no_product_and_puts_torch_back() -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        with using("float32"), full_precision(CPU):
+        with using("float32"), chosen_precision(CPU):
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_float32_matmul_precision() == "medium"
         assert machine(CPU)["float32 products"] == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "products", "convolutions"),
+    [("auto", None, "no"), ("bfloat16", None, "no"), ("float32", None, "no"), ("tf32", "high", "yes")],
+)
+def test_a_card_rounds_to_tf32_only_where_that_is_chosen(
+    chosen: Choice, products: str | None, convolutions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with pretended_card(monkeypatch), using(chosen):
+        found = machine(CARD)
+        assert arithmetic_on(CARD) == ("bfloat16" if chosen == "auto" else chosen)
+        assert arithmetic_of(attacks.parse("rog"), CARD) == ("tf32" if chosen == "tf32" else "float32")
+    assert (found.get("float32 products"), found["tf32"], found["card"]) == (products, convolutions, NAME)
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+    with using(chosen):
+        assert "tf32" not in machine(CPU)
+
+
+def test_a_processor_has_no_tf32() -> None:
+    with using("tf32"):
+        assert arithmetic_on(CPU) == "float32"
+        assert arithmetic_of(attacks.parse("rog"), CPU) == "float32"

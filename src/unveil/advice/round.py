@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from unveil.advice.federation import Federation
 from unveil.clients.sending import obfuscated, trained_update
-from unveil.core.arithmetic import full_precision
+from unveil.core.arithmetic import chosen_precision
 from unveil.core.batch import Batch
 from unveil.core.binding import for_client
 from unveil.core.protocols import Obfuscation
@@ -75,7 +75,7 @@ def own_update(federation: Federation, model: Module, batch: Batch, *, generator
     Raises:
         UsageError: The model cannot be run.
     """
-    with full_precision(batch.images.device), running_others(training=federation.training):
+    with chosen_precision(batch.images.device), running_others(training=federation.training):
         return trained_update(federation.training, model, batch, generator=generator)
 
 
@@ -103,7 +103,7 @@ def sent_update(
     """
     if not is_sound(own.tensors.values()):
         return own
-    with full_precision(batch.images.device), running_others(training=federation.training, obfuscation=obfuscation):
+    with chosen_precision(batch.images.device), running_others(training=federation.training, obfuscation=obfuscation):
         bound = for_client(obfuscation, model, batch, federation.training)
         return obfuscated(own, bound, generator=generator, training=federation.training)
 

@@ -15,7 +15,7 @@ from unveil.audits.threat_model import ThreatModel
 from unveil.audits.withheld import without_withheld
 from unveil.clients.client import Client
 from unveil.clients.local_steps import draws_of
-from unveil.core.arithmetic import full_precision
+from unveil.core.arithmetic import chosen_precision
 from unveil.core.protocols import Attack, Enhancer, Knowledge, Obfuscation
 from unveil.core.randomness import generators
 from unveil.core.reconstruction import Reconstruction
@@ -143,7 +143,7 @@ def attacked(
         UsageError: A component cannot work with this model or update.
     """
     device = next(model.parameters()).device
-    with full_precision(device):
+    with chosen_precision(device):
         with running_others(attack=attack, obfuscation=knowledge.obfuscation), Profiler(device) as attacking:
             guess = attack(model, received, knowledge, generator=generator, watch=attacking.unmetered(watch))
         enhanced, enhancement = None, None

@@ -227,8 +227,10 @@ def settings_of(
 
 
 def arithmetic_of(attack: Attack, device: torch.device) -> str:
-    """The type in which the attack takes its rough steps: `bfloat16` or `float32`."""
-    return arithmetic_on(device) if isinstance(attack, TakesRoughSteps) and attack.is_rough else "float32"
+    """The type in which the attack takes its rough steps, `bfloat16` or `float32`; `tf32` is that of all steps."""
+    found = arithmetic_on(device)
+    is_rough = isinstance(attack, TakesRoughSteps) and attack.is_rough
+    return found if is_rough or found == "tf32" else "float32"
 
 
 def shape_of(batch: Batch) -> str:

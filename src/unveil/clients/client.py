@@ -16,7 +16,7 @@ from unveil.clients.messages import BY_EACH, CohortObfuscates, mean_of_each
 from unveil.clients.rounds import moved
 from unveil.clients.sending import obfuscated, refuse_zeros, trained_update
 from unveil.clients.training import FedSGD
-from unveil.core.arithmetic import full_precision
+from unveil.core.arithmetic import chosen_precision
 from unveil.core.batch import Batch
 from unveil.core.binding import for_client
 from unveil.core.errors import UsageError
@@ -202,7 +202,7 @@ class Client:
         for_training, for_obfuscation, _ = generators(seed)
         model, sent, memory = self.model, list[Update](), Memory(feedback=self.error_feedback)
         if obfuscation is not None and self.each_obfuscates:
-            with full_precision(self.images.device):
+            with chosen_precision(self.images.device):
                 mean = mean_of_each(
                     self.training,
                     model,
@@ -214,7 +214,7 @@ class Client:
                 )
             mean.check()
             return mean
-        with full_precision(self.images.device):
+        with chosen_precision(self.images.device):
             for _ in range(self.rounds):
                 trained = trained_update(self.training, model, self.batch, generator=for_training)
                 refuse_zeros([trained])

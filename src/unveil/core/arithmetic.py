@@ -1,8 +1,9 @@
 """The number format in which a trial is computed: float32, or bfloat16 for the steps that need only three digits.
 
 Results name the arithmetic, so that another machine can repeat them. One choice controls it. `float32` never rounds
-further, on a CUDA device not to TF32 either. `bfloat16` takes the rough steps in bfloat16 even if it is emulated.
-`auto` takes them in bfloat16 if the processor has instructions for it, and in float32 if not.
+further. `bfloat16` takes the rough steps in bfloat16 even if it is emulated. `auto` takes them in bfloat16 if the
+processor has instructions for it, and in float32 if not. `tf32` rounds all products on a CUDA device to TF32, which the
+other choices never do; a processor has no TF32 and computes in float32.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from unveil.core.types import Images
 
 VARIABLE = "UNVEIL_ARITHMETIC"
 
-Arithmetic = Literal["float32", "bfloat16"]
-Choice = Literal["auto", "float32", "bfloat16"]
+Arithmetic = Literal["float32", "tf32", "bfloat16"]
+Choice = Literal["auto", "float32", "tf32", "bfloat16"]
 
 _chosen: ContextVar[Choice | None] = ContextVar("arithmetic", default=None)
 
@@ -52,7 +53,7 @@ def choice() -> Choice:
             found: Choice = known
             return found
     hint = nearest(word, list(get_args(Choice)))
-    raise UsageError(f"{VARIABLE}: expected auto, float32 or bfloat16, got {word!r}; {hint}")
+    raise UsageError(f"{VARIABLE}: expected auto, float32, tf32 or bfloat16, got {word!r}; {hint}")
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -63,8 +64,10 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def arithmetic_on(device: torch.device) -> Arithmetic:
-    """Return the arithmetic of rough steps on this device."""
+    """Return the arithmetic of rough steps on this device; `tf32` is that of all others, too."""
     chosen = choice()
+    if chosen == "tf32":
+        return "tf32" if device.type == "cuda" else "float32"
     if chosen == "auto":
         return "bfloat16" if has_bfloat16(device) else "float32"
     return chosen
@@ -82,15 +85,21 @@ def rough_steps(images: Images) -> Iterator[None]:
 
 
 @contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """If `float32` was chosen, turn off the rounding of products to TF32 or bfloat16 inside the `with` block."""
-    if choice() != "float32":
+def chosen_precision(device: torch.device) -> Iterator[None]:
+    """Round products inside the `with` block as was chosen.
+
+    `float32` turns off torch's rounding to TF32 or bfloat16. On a CUDA device `tf32` turns TF32 on, and every other
+    choice turns it off, which torch has on for convolutions.
+    """
+    chosen = choice()
+    if chosen != "float32" and device.type != "cuda":
         yield
         return
     products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
+    if chosen == "tf32" or chosen == "float32":
+        torch.set_float32_matmul_precision("high" if chosen == "tf32" else "highest")
     if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = chosen == "tf32"
     try:
         yield
     finally:
@@ -101,7 +110,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 def machine(device: torch.device) -> dict[str, str]:
     """Return what scores depend on in this machine, in words; `Trial.versions` keeps them. See `circumstances`."""
-    with full_precision(device):
+    with chosen_precision(device):
         products = torch.get_float32_matmul_precision()
         found = {
             "processor": torch.backends.cpu.get_cpu_capability(),
@@ -112,4 +121,5 @@ def machine(device: torch.device) -> dict[str, str]:
             found["float32 products"] = products
         if device.type == "cuda":
             found["tf32"] = "yes" if torch.backends.cudnn.allow_tf32 else "no"
+            found["card"] = torch.cuda.get_device_name(device)
     return found

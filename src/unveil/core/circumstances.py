@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-NAMES = ("processor", "bfloat16", "threads", "float32 products", "tf32", "device", "torch")
+NAMES = ("processor", "bfloat16", "threads", "float32 products", "tf32", "device", "card", "torch")
 """Keys of `Trial.versions` with which scores change."""
 
 

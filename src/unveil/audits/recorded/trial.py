@@ -16,7 +16,7 @@ from unveil.audits.pipeline import Outcome, attacked
 from unveil.audits.recorded.client import RecordedClient
 from unveil.audits.trial import arithmetic_of, as_saved, part_of, scores_of, thinned, versions_on
 from unveil.clients.sending import obfuscated, trained_update
-from unveil.core.arithmetic import full_precision
+from unveil.core.arithmetic import chosen_precision
 from unveil.core.batch import Batch
 from unveil.core.binding import for_client
 from unveil.core.metric import Metric
@@ -151,7 +151,7 @@ def _leaves(client: RecordedClient, seed: int) -> Images:
 def _sent(client: RecordedClient, batch: Batch, for_training: Generator, for_obfuscation: Generator) -> Update:
     """Return the update of other pictures, with the assumed local training and the known obfuscation."""
     training, obfuscation = client.knowledge.training, client.knowledge.obfuscation
-    with full_precision(client.update_device):
+    with chosen_precision(client.update_device):
         sent = trained_update(training, client.model, batch, generator=for_training)
         sent = Update({name: sent.tensors[name] for name in client.update.tensors}, buffers=sent.buffers)
         if obfuscation is None:
