@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cli.test_app import AUDIT, Call, call
+from pretended_card import NAME, PEAK_MIB, pretended_card
 from unveil.attacks import parse as attack_of
 from unveil.audits.pipeline import Outcome, play
 from unveil.audits.results import read_trials
@@ -98,3 +99,14 @@ def test_trials_side_by_side_are_those_of_one_after_the_other(device: torch.devi
     for seed, trial in one.items():
         assert two[seed].versions["device"] == str(device)
         assert two[seed].scores["psnr"] == pytest.approx(trial.scores["psnr"], abs=DECIBELS)
+
+
+@pytest.mark.slow
+def test_the_command_runs_on_a_card_and_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretended_card(monkeypatch):
+        answer = call("audit", "audit.toml", "--device", "cuda:0")
+    assert answer.code == 0, answer.err
+    trials = read_trials(Path("audits/audit"))
+    assert len(trials) == 2
+    for trial in trials:
+        assert (trial.versions["device"], trial.versions["card"], trial.peak_mib) == ("cuda:0", NAME, PEAK_MIB)
