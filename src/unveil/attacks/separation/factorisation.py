@@ -62,9 +62,14 @@ class FeatureEstimate:
     residual: float
 
     @property
+    def variances(self) -> Float[Tensor, "one_or_features n"]:
+        """Variance of the errors of each image's features; a copy, which does not keep the covariances alive."""
+        return self.covariance.diagonal(dim1=-2, dim2=-1).clone()
+
+    @property
     def noise(self) -> float:
         """Mean variance of a feature's error, over the images whose errors are not all zero, or over all images."""
-        variances, known = self.covariance.diagonal(dim1=-2, dim2=-1), (self.errors != 0).any(1)
+        variances, known = self.variances, (self.errors != 0).any(1)
         return float(variances[:, known].mean() if bool(known.any()) else variances.mean())
 
 

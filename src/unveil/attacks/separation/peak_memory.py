@@ -20,7 +20,7 @@ FLOAT, DOUBLE = 4, 8
 SEARCH = 1.6  # activations of the batch and their slopes, at the peak of a backward pass, in units of the activations
 COPIES = 14  # copies of the pictures in a search: the present ones, steps, slopes, Adam's means, the best so far
 FEATURES = 6  # copies of the features of the batch
-COVARIANCES = 3  # matrices for each feature: covariances of two stages and the precision
+COVARIANCES = 2  # matrices for each feature: the covariance, from which the precision is made
 BLOCKS = 8  # temporaries of the size of a block of columns or rows
 
 

@@ -59,7 +59,7 @@ class MatchFeatures:
             near = restore(self.restorer, state, trust=self.trust)
             state = replace(state, pictures=near.pictures)
         refiner, separated = refiner(state.pictures)
-        target, body = separated.features, refiner.body
+        target, body, variance = separated.features, refiner.body, separated.variances
         precision = with_certainty(separated, self.floor * state.floors)
         adapted = noise_adapted_weight(separated.noise / float(target.var()), tuning=self.tuning)
         regulariser = near or ColourVariation(
@@ -67,6 +67,7 @@ class MatchFeatures:
             chroma=self.tuning.colour_weight,
             softness=self.tuning.edge_softness,
         )
+        del separated  # its covariances take as much memory as the precisions, and the search does not need them
 
         def loss(images: Images) -> Float[Tensor, ""]:
             off = body.features(images, rough=True) - target
@@ -77,7 +78,7 @@ class MatchFeatures:
         )
         with torch.no_grad():
             missed = (body.features(state.pictures) - target).square().mean(1)
-        spread, variance = target.var(), separated.covariance.diagonal(dim1=-2, dim2=-1)
+        spread = target.var()
         least = self.tuning.least_error**2 * spread
 
         def chi_squared(images: Images) -> Float[Tensor, " n"]:
