@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 from pretended_card import CARD, CPU, pretended_card
+from seeds import seeded
 from unveil.attacks.matching.descent import LOOKED, StepReport, minimise
 from unveil.attacks.matching.optimisers import Adam
 from unveil.core.reconstruction import Stop
@@ -44,6 +47,28 @@ def test_the_learning_rate_falls_after_three_five_and_seven_eighths_and_never_be
     steps: int, rates: list[float]
 ) -> None:
     assert moves(steps) == pytest.approx(rates, rel=1e-6)
+
+
+@pytest.mark.parametrize("decay", ["cosine", "steps"])
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_steps_are_those_of_torch_to_the_bit(decay: Literal["cosine", "steps"], steps: int) -> None:
+    start, pulls = torch.randn(4, generator=seeded()), torch.randn((steps, 4), generator=seeded(1))
+    own, other = start.clone().requires_grad_(), start.clone().requires_grad_()
+    step = Adam(lr=0.3, decay=decay, final_lr=0.01, memory=0.9).start([own], steps)
+    adam = torch.optim.Adam([other], lr=0.3, betas=(0.9, 0.9))
+    milestones = [at for at in (steps * k // 8 for k in (3, 5, 7)) if at > 0]
+    schedule = CosineAnnealingLR(adam, steps, 0.01) if decay == "cosine" else MultiStepLR(adam, milestones)
+
+    def closure() -> Tensor:
+        own.grad = pull.clone()
+        return own.sum()
+
+    for pull in pulls:
+        step(closure)
+        other.grad = pull.clone()
+        adam.step()
+        schedule.step()
+        assert torch.equal(own, other)
 
 
 def test_a_step_to_nowhere_keeps_the_place_with_the_lowest_loss() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -10,7 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.optim import LBFGS as TorchLBFGS  # noqa: N811  (an abbreviation, not a constant)
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+from torch.optim.adam import adam
+
+EPSILON = 1e-8  # added to the root of Adam's mean square, as torch does by default
 
 Closure = Callable[[], Float[Tensor, ""]]
 """Computes the loss, writes its gradients to the variables, and returns the loss."""
@@ -57,25 +62,53 @@ class Adam:
 
     def start(self, variables: list[Float[Tensor, " ..."]], steps: int) -> Step:
         """Return the step function of a new run; see `Optimiser`."""
-        adam = torch.optim.Adam(variables, lr=self.lr, betas=(0.9, self.memory))
-        schedule: LRScheduler
-        if self.decay == "cosine":
-            schedule = CosineAnnealingLR(adam, T_max=max(steps, 1), eta_min=self.final_lr)
-        else:
-            milestones = [steps * k // 8 for k in (3, 5, 7)]  # torch would apply a milestone of 0 before the first step
-            schedule = MultiStepLR(adam, milestones=[at for at in milestones if at > 0], gamma=0.1)
+        means, squares = ([torch.zeros_like(variable) for variable in variables] for _ in range(2))
+        counts = [torch.zeros(()) for _ in variables]
+        rates = self._rates(steps)
 
         def step(closure: Closure) -> Float[Tensor, ""]:
             loss = closure()
+            moved = [number for number, variable in enumerate(variables) if variable.grad is not None]
             if self.signed:
-                for variable in variables:
-                    if variable.grad is not None:
-                        variable.grad.sign_()
-            adam.step()
-            schedule.step()
+                for number in moved:
+                    torch.as_tensor(variables[number].grad).sign_()
+            # Not `torch.optim.Adam`, which imports torch's compiler: more memory than a small attack, and a second.
+            with torch.no_grad():
+                adam(
+                    [variables[number] for number in moved],
+                    [torch.as_tensor(variables[number].grad) for number in moved],
+                    [means[number] for number in moved],
+                    [squares[number] for number in moved],
+                    [],
+                    [counts[number] for number in moved],
+                    amsgrad=False,
+                    beta1=0.9,
+                    beta2=self.memory,
+                    lr=next(rates),
+                    weight_decay=0.0,
+                    eps=EPSILON,
+                    maximize=False,
+                )
             return loss
 
         return step
+
+    def _rates(self, steps: int) -> Iterator[float]:
+        """The learning rate of each step, without end; rounded as `torch.optim.lr_scheduler` rounds it."""
+        if self.decay == "steps":
+            # A milestone of 0 would be one before the first step.
+            milestones = Counter(at for at in (steps * k // 8 for k in (3, 5, 7)) if at > 0)
+            lr = self.lr
+            for number in itertools.count():
+                lr *= 0.1 ** milestones[number]
+                yield lr
+        period, lr = max(steps, 1), self.lr
+        yield lr
+        for number in range(1, period + 1):
+            share = (1 + math.cos(math.pi * number / period)) / (1 + math.cos(math.pi * (number - 1) / period))
+            lr = share * (lr - self.final_lr) + self.final_lr
+            yield lr
+        yield from itertools.repeat(lr)
 
 
 @dataclass(frozen=True, kw_only=True)
