@@ -94,11 +94,15 @@ def test_trials_side_by_side_are_those_of_one_after_the_other(device: torch.devi
     for folder, options in (("one", ()), ("two", ("--workers", "2"))):
         answer = call("audit", "audit.toml", "--device", str(device), "--out", folder, *options)
         assert answer.code == 0, answer.err
-    one, two = ({trial.seed: trial for trial in read_trials(Path(folder))} for folder in ("one", "two"))
-    assert one.keys() == two.keys() == {0, 1}
-    for seed, trial in one.items():
-        assert two[seed].versions["device"] == str(device)
-        assert two[seed].scores["psnr"] == pytest.approx(trial.scores["psnr"], abs=DECIBELS)
+    one, two = (
+        {(trial.settings["obfuscation"], trial.seed): trial for trial in read_trials(Path(folder))}
+        for folder in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    assert {seed for _, seed in one} == {0, 1}
+    for key, trial in one.items():
+        assert two[key].versions["device"] == str(device)
+        assert two[key].scores["psnr"] == pytest.approx(trial.scores["psnr"], abs=DECIBELS)
 
 
 @pytest.mark.slow

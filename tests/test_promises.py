@@ -110,6 +110,10 @@ def test_the_commands_of_the_readme(folder: Path, call: Call, monkeypatch: pytes
                 parted = call("audit", "audit.toml", "--shard", f"{number}/2", "--out", f"part-{number}", *sets)
                 assert parted[0] == 0, parted[2]
         code, out, err = call(*args)
+        if "--device" in args and not torch.cuda.is_available():
+            assert code == 2
+            assert "--device cuda:0 cannot be used" in err
+            continue
         if "--ray" in args and importlib.util.find_spec("ray") is None:
             assert code == 2
             assert "--ray needs Ray" in err
