@@ -19,6 +19,7 @@ from unveil.attacks.matching.latents import Pyramid
 from unveil.attacks.matching.regularisers import ColourVariation
 from unveil.attacks.separation.decoder import fit_decoder
 from unveil.attacks.separation.factorisation import (
+    FeatureEstimate,
     decide_patterns,
     first_guess,
     read_errors,
@@ -28,6 +29,7 @@ from unveil.attacks.separation.factorisation import (
 )
 from unveil.attacks.separation.head_descent import lift, unknown_columns
 from unveil.attacks.separation.heads.head import Head, NoHeadError, read_head
+from unveil.attacks.separation.refinement import FeatureRefiner, between
 from unveil.attacks.separation.relu_patterns import find_patterns, row_space
 from unveil.attacks.separation.stages import half_square, noise_adapted_weight
 from unveil.attacks.separation.tuning import FactorisationTuning, SearchTuning
@@ -411,3 +413,40 @@ def test_half_the_square_of_an_error_has_the_slope_of_the_formula(shared: bool) 
     found = half_square(off, precision)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(*(torch.autograd.grad(value, off)[0] for value in (found, expected)))
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(0.5, 0.5), (0.25, 0.75), (0.0, 1.0), (2.0, 0.0)])
+def test_guessed_and_separated_features_are_weighed_by_their_errors(noise: float, expected: float) -> None:
+    # They differ by 1: with a variance of 1/2 on one side, 1/2 is left for the other.
+    found = FeatureEstimate(torch.ones(3, 4), torch.ones(3, 2), noise * torch.eye(3)[None], 0.0)
+    assert torch.equal(between(torch.zeros(3, 4), found), torch.full((3, 4), expected))
+
+
+def test_a_large_batch_behind_an_obfuscation_is_separated_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    guesses: list[Tensor] = []
+    chosen = FeatureRefiner._with_errors
+
+    def noted(self: FeatureRefiner, guess: Tensor, *args: Any) -> Any:
+        guesses.append(guess)
+        return chosen(self, guess, *args)
+
+    monkeypatch.setattr(FeatureRefiner, "_with_errors", noted)
+    for n, turns in ((32, 1), (33, 2)):
+        head, _, batch, update = client(net(2, bias=False, classes=40), list(range(n)))
+        obfuscation = obfuscation_of("qsgd:levels=16,norm=max")
+        assert isinstance(obfuscation, HasEntryModels)
+        received = obfuscation(update, generator=rng())
+        refiner = FeatureRefiner(
+            head=head,
+            gradient=received.tensors[head.weights[0]],
+            entry_model=obfuscation.entry_models(received)[head.weights[0]],
+            labels=batch.labels,
+            training=FedSGD(),
+            gain=1.0,
+            once=1.0,
+            estimated=False,
+            tuning=FactorisationTuning(),
+        )
+        guesses.clear()
+        refiner(batch.images)
+        assert len(guesses) == turns

@@ -12,7 +12,7 @@ from unveil.attacks.separation.alike import said, separate_alike
 from unveil.attacks.separation.factorisation import FeatureEstimate, decide_patterns, read_errors, separate
 from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.tuning import FactorisationTuning
-from unveil.attacks.separation.weighted_lstsq import explained, weighted_misfit
+from unveil.attacks.separation.weighted_lstsq import MANY, explained, weighted_misfit
 from unveil.core.protocols import EntryModel, LocalTraining
 from unveil.core.types import Images
 
@@ -58,6 +58,9 @@ class FeatureRefiner:
     def __call__(self, pictures: Images) -> tuple[FeatureRefiner, FeatureEstimate]:
         """Separate the batch with the present pictures.
 
+        Behind an obfuscation many images mix in each entry, so that a large batch is separated a second time, from a
+        mean of the pictures' features and the separated ones.
+
         Args:
             pictures: The present pictures, n x c x h x w in [0, 1].
 
@@ -66,9 +69,15 @@ class FeatureRefiner:
         """
         with torch.no_grad():
             guess = self.head.features(pictures)
-        refiner, errors = self._with_errors(guess, self.entry_model)
-        separated = self._separated(errors, guess)
+        refiner, separated = self._from(guess)
+        if len(guess) > MANY and self.entry_model is not None:
+            refiner, separated = refiner._from(self.head.allowed(between(guess, separated)))
         return replace(refiner, residual=separated.residual), separated
+
+    def _from(self, guess: Float[Tensor, "n features"]) -> tuple[FeatureRefiner, FeatureEstimate]:
+        """Choose errors with a guess of the features, and separate the features with them."""
+        refiner, errors = self._with_errors(guess, self.entry_model)
+        return refiner, self._separated(errors, guess)
 
     def _separated(self, errors: Float[Tensor, "n out"], guess: Float[Tensor, "n features"]) -> FeatureEstimate:
         """Separate the features with chosen errors, with one row for all images that share a picture."""
@@ -194,3 +203,18 @@ class FeatureRefiner:
                 "Images of one class have the same errors behind a single Linear layer, so they were not told apart."
             )
         return tuple(notes)
+
+
+def between(guess: Float[Tensor, "n features"], separated: FeatureEstimate) -> Float[Tensor, "n features"]:
+    """Return the mean of guessed and separated features, each weighed by the inverse variance of its errors.
+
+    What the two differ by, beyond the errors of the separated ones, is taken for the error of the guess.
+
+    Args:
+        guess: The features of the present pictures, one row for each image.
+        separated: The separated features, with the covariance of their errors.
+    """
+    noise = separated.noise
+    wrong = max(float((guess - separated.features).square().mean()) - noise, 0.0)
+    share = noise / (noise + wrong) if noise + wrong > 0 else 0.0
+    return share * guess + (1 - share) * separated.features
