@@ -6,9 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.measuring import on_threads
 from benchmarks.planting import FAULTS, plant, sound
 from unveil.inspection.doctor.checks import diagnose
 
@@ -41,9 +40,7 @@ CASES: Sequence[Case] = (
 
 def run(case: Case, places: Places) -> Result:
     """The faults that were named, notes apart, and whether this one is among them; on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):
         if case.fault == SOUND:
             planted = sound(case.number, places.data)
         else:
@@ -51,8 +48,6 @@ def run(case: Case, places: Places) -> Result:
         started = time.process_time()
         found = diagnose(planted.recording, planted.network, planted.setting.obfuscation)
         used = time.process_time() - started
-    finally:
-        torch.set_num_threads(threads)
     return {
         "network": planted.setting.network,
         "images": planted.setting.pictures,

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.measuring import on_threads
 from benchmarks.random_updates import client_of, kinds, network_of, sent_by
 from unveil.core.update import Update
 from unveil.inspection.fingerprint.equals import same_families, same_settings
@@ -44,9 +43,7 @@ CASES: Sequence[Case] = (
 
 def run(case: Case, places: Places) -> Result:
     """What was sent and found, and whether families and settings agree but for what cannot be told; on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):
         client = client_of(network_of(case.number), case.number, places.data)
         sent = sent_by(client, case.number)
         received, before = sent.received, None
@@ -56,8 +53,6 @@ def run(case: Case, places: Places) -> Result:
         started = time.process_time()
         found = fingerprint(received, before=before)
         used = time.process_time() - started
-    finally:
-        torch.set_num_threads(threads)
     return {
         "sent": sent.spec,
         "found": found.spec,

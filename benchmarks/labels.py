@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.measuring import on_threads
 from unveil.attacks.labels.inference import infer_labels
 from unveil.clients.models import build_model
 from unveil.clients.pictures import load_pictures
@@ -189,12 +190,8 @@ CASES: Sequence[Case] = [
 
 def run(case: Case, places: Places) -> Result:
     """Shares of the labels found, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with on_threads(1):
         return scored(case.network, case.images, case.sent, case.seed)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def tables(results: Results) -> str:

@@ -21,6 +21,7 @@ import torch
 from torch.nn import Flatten, Sequential
 
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.measuring import on_threads
 from benchmarks.pages import lines
 from benchmarks.published import QSGD16
 from benchmarks.victims import torchvision_resnet18
@@ -89,13 +90,8 @@ CASES = (
 
 def run(case: Case, places: Places) -> Result:
     """Measure one case with one thread, or `CORES` for the parts in closed form, rough steps in float32."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(CORES if case.group == "closed form" else 1)
-    try:
-        with using("float32"):
-            return {"parts": parts, "step": step, "closed form": closed_form}.get(case.group, whole)(case)
-    finally:
-        torch.set_num_threads(before)
+    with on_threads(CORES if case.group == "closed form" else 1), using("float32"):
+        return {"parts": parts, "step": step, "closed form": closed_form}.get(case.group, whole)(case)
 
 
 def client_of(case: Case) -> Client:

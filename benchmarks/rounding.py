@@ -14,6 +14,7 @@ from functools import partial
 import torch
 
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
+from benchmarks.measuring import on_threads
 from benchmarks.pages import lines
 from unveil import obfuscations
 from unveil.attacks.separation.attack import FeatureInversion, run_schedule
@@ -100,12 +101,8 @@ def played(case: Case, *, threads: int = 1, nudge: int = 0) -> tuple[list[Images
     first, *others = schedule.separated
     noted = [Noted(stage=stage, seen=seen) if isinstance(stage, MatchFeatures) else stage for stage in others]
     schedule = replace(schedule, separated=(first, Nudge(seed=nudge), *noted))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         outcome = play(client, obfuscations.parse(case.obfuscation), partial(run_schedule, schedule), seed=0)
-    finally:
-        torch.set_num_threads(before)
     return seen, psnr(client.images, outcome.attack.images).tolist()
 
 

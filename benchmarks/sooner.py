@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import torch
-
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
-from benchmarks.measuring import measured, published_client
+from benchmarks.measuring import measured, on_threads, published_client
 from benchmarks.pages import lines
 from benchmarks.published import QSGD16
 from unveil.core.arithmetic import using
@@ -23,18 +21,13 @@ REACHED: Mapping[str, str] = {"rog": "22", "inverting_gradients": "25"}
 
 def run(obfuscation: str, places: Places) -> Result:
     """PSNR in dB, seconds of the whole attack, and seconds until each PSNR of `REACHED`, for three attacks in turn."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     client = published_client(places.anchor)
     found = {}
-    try:
-        with using("float32"):
-            for attack in ("unveil", *REACHED):
-                (one,) = measured(client, attack=attack, obfuscation=obfuscation)
-                first = {level: one["seconds_to"][level] for level in REACHED.values()}
-                found[attack] = {"psnr": one["psnr"], "seconds": one["seconds"], "first": first}
-    finally:
-        torch.set_num_threads(before)
+    with on_threads(1), using("float32"):
+        for attack in ("unveil", *REACHED):
+            (one,) = measured(client, attack=attack, obfuscation=obfuscation)
+            first = {level: one["seconds_to"][level] for level in REACHED.values()}
+            found[attack] = {"psnr": one["psnr"], "seconds": one["seconds"], "first": first}
     return found
 
 
