@@ -16,7 +16,7 @@ from unveil.attacks.dead_leaves import dead_leaves
 from unveil.audits import memory
 from unveil.audits.audit import Audit
 from unveil.audits.memory import attacked_in, free_bytes, largest_need, refuse_too_large
-from unveil.audits.peak import activation_bytes, update_bytes
+from unveil.audits.peak import activation_bytes
 from unveil.audits.pipeline import play
 from unveil.cli.app import main
 from unveil.clients.client import Client
@@ -25,7 +25,7 @@ from unveil.clients.training import FedSGD
 from unveil.core.errors import UsageError
 from unveil.core.files import amount
 from unveil.core.live_bytes import LiveBytes
-from unveil.core.obfuscation_memory import MOST, obfuscating_copies
+from unveil.core.obfuscation_memory import MOST, obfuscating_copies, update_bytes
 from unveil.core.update import Update
 from unveil.obfuscations.none import Identity
 

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from unveil.attacks.matching.memory import matching_bytes
 from unveil.core.network import as_taken, fresh_buffers, in_mode, users_code
-from unveil.core.obfuscation_memory import obfuscating_copies
+from unveil.core.obfuscation_memory import obfuscating_copies, update_bytes
 from unveil.core.protocols import Attack, EstimatesMemory, Knowledge
 from unveil.core.types import Images
 from unveil.core.usercode import own_randomness
@@ -20,11 +20,6 @@ TRIED = 2  # pictures of which the activations are measured; a layer of BatchNor
 TRAINING = 1.5  # activations of the batch and their slopes while a client trains, in units of the activations
 SPARE = 4 << 20
 MASK = 0.25  # size of the mask of the entries that were sent, in units of the update
-
-
-def update_bytes(model: Module) -> int:
-    """Return the size of an update, which is that of the trained weights, in bytes."""
-    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def activation_bytes(model: Module, knowledge: Knowledge) -> int:

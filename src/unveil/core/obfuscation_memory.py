@@ -1,9 +1,10 @@
-"""About how much memory an obfuscation needs beside the update that it is given."""
+"""The size of an update, and about how much memory an obfuscation needs beside the one that it is given."""
 
 from __future__ import annotations
 
 import torch
 from torch import Generator
+from torch.nn import Module
 
 from unveil.core.binding import for_receiver
 from unveil.core.live_bytes import LiveBytes
@@ -15,6 +16,11 @@ TRIED = (512, 256)
 
 MOST = 5.0
 """Copies that are taken for true of an obfuscation that cannot be tried on a matrix alone."""
+
+
+def update_bytes(model: Module) -> int:
+    """Return the size of an update, which is that of the trained weights, in bytes."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def obfuscating_copies(obfuscation: Obfuscation | None) -> float:

@@ -6,6 +6,7 @@ from math import prod
 
 from torch.nn import Module
 
+from unveil.core.obfuscation_memory import update_bytes
 from unveil.core.protocols import Knowledge
 
 COPIES = 14  # copies of the pictures in a search
@@ -21,6 +22,5 @@ def matching_bytes(model: Module, knowledge: Knowledge, *, activations: int) -> 
         knowledge: What the attacker knows.
         activations: Bytes that autograd keeps for one pass of the whole batch through the model.
     """
-    update = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     pictures = 4 * knowledge.num_images * prod(knowledge.image_shape)
-    return UPDATES * update + PASSES * activations + COPIES * pictures
+    return UPDATES * update_bytes(model) + PASSES * activations + COPIES * pictures

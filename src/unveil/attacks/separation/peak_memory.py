@@ -13,7 +13,7 @@ from unveil.attacks.separation import decoder
 from unveil.attacks.separation.gain.likelihood import is_known
 from unveil.attacks.separation.heads.head import NoHeadError, read_head
 from unveil.attacks.separation.weighted_lstsq import CHUNK, ENTRIES, MANY, READ
-from unveil.core.obfuscation_memory import obfuscating_copies
+from unveil.core.obfuscation_memory import obfuscating_copies, update_bytes
 from unveil.core.protocols import HasEntryModels, Knowledge
 
 FLOAT, DOUBLE = 4, 8
@@ -95,5 +95,4 @@ def _simulated_bytes(model: Module, knowledge: Knowledge) -> int:
     """Return the bytes of a simulated update and its obfuscation, which an unknown length of the update calls for."""
     if knowledge.obfuscation is None or is_known(knowledge):
         return 0
-    update = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return int((1 + obfuscating_copies(knowledge.obfuscation)) * update)
+    return int((1 + obfuscating_copies(knowledge.obfuscation)) * update_bytes(model))
