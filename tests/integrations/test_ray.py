@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # other people's
 
 from audits.parallel import DEATHS, mortal, result, searching  # noqa: E402
 from cli.test_app import AUDIT  # noqa: E402
+from heard import heard  # noqa: E402
 from unveil.audits.progress import AuditProgress  # noqa: E402
 from unveil.audits.results import read_trials  # noqa: E402
 from unveil.audits.running import run  # noqa: E402
@@ -135,9 +136,7 @@ def test_nothing_finished_is_lost_with_the_command_and_the_same_one_goes_on(tmp_
     running = subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, encoding="utf-8", env=environment
     )
-    assert running.stderr is not None
-    while not (line := running.stderr.readline()).startswith("[1/12]"):
-        assert line
+    heard(running, "[1/12]")
     running.send_signal(signal.SIGKILL)
     running.wait(60)
     kept = (tmp_path / "out" / "results.jsonl").read_bytes()

@@ -22,6 +22,7 @@ from benchmarks.ray_cluster import Cluster, cluster  # noqa: E402
 
 from audits.parallel import result  # noqa: E402
 from cli.test_killed_advice import SMALL  # noqa: E402
+from heard import heard  # noqa: E402
 from unveil.audits.results import read_trials  # noqa: E402
 
 AUDIT = """
@@ -73,16 +74,6 @@ def begun(*args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*UNVEIL, *args], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, encoding="utf-8", bufsize=1
     )
-
-
-def heard(running: subprocess.Popen[str], start: str) -> str:
-    """Wait for a line that starts so, and return all lines until then."""
-    assert running.stderr is not None
-    said = ""
-    while not (line := running.stderr.readline()).startswith(start):
-        assert line, said
-        said += line
-    return said + line
 
 
 def test_workers_need_no_pictures_of_their_own(here: Path, nodes: Cluster) -> None:
