@@ -23,7 +23,8 @@ from unveil.attacks.separation.frozen.unmixing import Mixture, are_determined, m
 from unveil.attacks.separation.heads.head import PooledError, read_head
 from unveil.attacks.separation.peeling.equations import weight_gradient
 from unveil.attacks.separation.peeling.errors import CannotPeelError
-from unveil.attacks.separation.peeling.peel import PeeledMap, Peeling
+from unveil.attacks.separation.peeling.peel import Peeling
+from unveil.attacks.separation.peeling.peeled_map import PeeledMap
 from unveil.attacks.separation.peeling.watch import Convolution, convolutions_of
 from unveil.audits.pipeline import play
 from unveil.clients.client import Client
@@ -250,11 +251,11 @@ def peeled(client: Client) -> tuple[PeeledMap, nn.Module]:
 def test_maps_are_exact_down_to_the_first_convolution_behind_another() -> None:
     client = client_of()
     found, net = peeled(client)
-    assert found.before == "blocks.0.first.weight"
+    assert found.deepest.before == "blocks.0.first.weight"
     assert found.off < 1e-4
     with torch.no_grad():
         truth = net.get_submodule("stem")(client.images)
-    assert float((found.values - truth).norm() / truth.norm()) < 1e-3
+    assert float((found.deepest.values - truth).norm() / truth.norm()) < 1e-3
 
 
 @pytest.mark.slow

@@ -210,11 +210,11 @@ def test_maps_are_exact_down_to_the_first_convolution_behind_another(
         read_head(net, SHAPE, training=FedSGD())
     head = pooled.value.head
     found = peeling_of(net, batch).deepest(head.features(batch.images), head)
-    assert found.before == found.expected == deepest
+    assert found.deepest.before == found.expected == deepest
     assert found.off < 1e-9
-    body = MapBody(model=net, convolution=deepest, image_shape=SHAPE, feature_map=tuple(found.values.shape[1:]))  # type: ignore[arg-type]
+    body = MapBody(model=net, convolution=deepest, image_shape=SHAPE, feature_map=tuple(found.deepest.values.shape[1:]))  # type: ignore[arg-type]
     truth = body.features(batch.images)
-    assert float((found.values.flatten(1) - truth).norm() / truth.norm()) < 1e-5
+    assert float((found.deepest.values.flatten(1) - truth).norm() / truth.norm()) < 1e-5
 
 
 @pytest.mark.slow

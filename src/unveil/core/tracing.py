@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -17,19 +17,27 @@ class Reached(BaseException):
 
     Args:
         features: The input of the layer that was about to run.
+        passed: The inputs of the convolutions before that were to be kept.
     """
 
-    def __init__(self, features: Float[Tensor, " ..."]) -> None:
+    def __init__(self, features: Float[Tensor, " ..."], passed: Sequence[Float[Tensor, " ..."]] = ()) -> None:
         super().__init__()
         self.features = features
+        self.passed = passed
 
 
 class Cut(TorchFunctionMode):
-    """Raises `Reached` when a Linear layer or a convolution is about to use the given weight."""
+    """Raises `Reached` when a Linear layer or a convolution is about to use the given weight.
 
-    def __init__(self, weight: Float[Tensor, "out ..."]) -> None:
+    Args:
+        weight: The weight.
+        passed: Weights of convolutions before, whose inputs are kept too.
+    """
+
+    def __init__(self, weight: Float[Tensor, "out ..."], passed: Sequence[Float[Tensor, "_ ..."]] = ()) -> None:
         super().__init__()
         self.weight = weight
+        self.passed: dict[int, Tensor | None] = {id(other): None for other in passed}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -37,7 +45,10 @@ class Cut(TorchFunctionMode):
         if linear is not None and linear[1] is self.weight:
             raise Reached(linear[0])
         if convolution is not None and convolution.weight is self.weight:
-            raise Reached(convolution.inputs)
+            raise Reached(convolution.inputs, [kept for kept in self.passed.values() if kept is not None])
+        if convolution is not None and id(convolution.weight) in self.passed:
+            # A clone: an activation that works in place must not change what is kept.
+            self.passed[id(convolution.weight)] = convolution.inputs.clone()
         return func(*args, **kwargs)
 
 

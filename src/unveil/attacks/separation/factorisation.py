@@ -25,6 +25,7 @@ from torch import Generator, Tensor
 
 from unveil.attacks.separation.head_descent import Unknown, descend_head
 from unveil.attacks.separation.heads.head import Head
+from unveil.attacks.separation.inner_maps import InnerEstimate
 from unveil.attacks.separation.relu_patterns import find_patterns
 from unveil.attacks.separation.tuning import FactorisationTuning
 from unveil.attacks.separation.weighted_lstsq import (
@@ -54,12 +55,14 @@ class FeatureEstimate:
             one for all features.
         residual: Share of the gradient's energy that the product does not explain, 0 to 1; noise and wrong errors
             cause it.
+        inner: Maps that the body computes on the way to the features, known besides these.
     """
 
     features: Float[Tensor, "n features"]
     errors: Float[Tensor, "n out"]
     covariance: Float[Tensor, "one_or_features n n"]
     residual: float
+    inner: tuple[InnerEstimate, ...] = ()
 
     @property
     def variances(self) -> Float[Tensor, "one_or_features n"]:

@@ -22,11 +22,13 @@ from unveil.attacks.separation.frozen.freezing import frozen
 from unveil.attacks.separation.frozen.statistics import frozen_statistics
 from unveil.attacks.separation.gain.likelihood import is_known
 from unveil.attacks.separation.heads.head import Head, PooledError, read_head
+from unveil.attacks.separation.inner_maps import MOST, InnerEstimate
 from unveil.attacks.separation.mixing_matrix import exact_features
 from unveil.attacks.separation.peeling.errors import CannotPeelError
-from unveil.attacks.separation.peeling.map_body import MapBody
+from unveil.attacks.separation.peeling.map_body import InnerMap, MapBody
 from unveil.attacks.separation.peeling.noise import distance_of
-from unveil.attacks.separation.peeling.peel import PeeledMap, Peeling
+from unveil.attacks.separation.peeling.peel import Peeling
+from unveil.attacks.separation.peeling.peeled_map import InputMap, PeeledMap
 from unveil.attacks.separation.peeling.watch import convolutions_of
 from unveil.attacks.separation.stages import feature_sensitivity_of
 from unveil.attacks.separation.state import Problem, State
@@ -35,7 +37,7 @@ from unveil.core.errors import UsageError
 from unveil.core.network import in_mode, run
 from unveil.core.types import Images
 
-LONGER = 5  # factor of the steps of a search: exact maps give away more the longer it takes
+LONGER = 10  # factor of the steps of a search: exact maps give away more the longer it takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +88,8 @@ class PeelBatch:
             noise=distance.noise,
         )
         found = peeling.deepest(head.allowed(features), head)
-        body = MapBody(
-            model=single,
-            convolution=found.before,
-            image_shape=knowledge.image_shape,
-            feature_map=(found.values.shape[1], found.values.shape[2], found.values.shape[3]),
-            padded=found.padded,
-        )
+        body, estimate = _body_of(single, found, knowledge.image_shape), _estimate(found)
         decoder = fit_decoder(body, generator=generator)
-        estimate = _estimate(found)
         pictures = decoder(estimate.features, estimate.noise)
         state = replace(
             state,
@@ -176,25 +171,58 @@ def _require_rank(gradients: list[Float[Tensor, "_ _"]], n: int) -> None:
         )
 
 
+def _body_of(model: Module, found: PeeledMap, image_shape: tuple[int, int, int]) -> MapBody:
+    """Return the network up to the deepest map."""
+
+    def shape_of(one: InputMap) -> tuple[int, int, int]:
+        return one.values.shape[1], one.values.shape[2], one.values.shape[3]
+
+    inner = [InnerMap(convolution=one.before, feature_map=shape_of(one), padded=one.padded) for one in found.inner]
+    deepest = found.deepest
+    return MapBody(
+        model=model,
+        convolution=deepest.before,
+        image_shape=image_shape,
+        feature_map=shape_of(deepest),
+        padded=deepest.padded,
+        inner=tuple(inner),
+    )
+
+
 def _estimate(found: PeeledMap) -> FeatureEstimate:
-    """Return the flattened map, with the covariance of its errors."""
-    values = found.values.flatten(1).float()
+    """Return the deepest map, flattened, and the maps on the way, with the covariances of their errors."""
+    deepest = found.deepest
+    values = deepest.values.flatten(1).float()
     covariance = values.new_zeros(1, len(values), len(values))
-    if found.deviation is not None:
-        deviation = found.deviation.expand_as(found.values).flatten(1).to(values)
+    if deepest.deviation is not None:
+        deviation = deepest.deviation.expand_as(deepest.values).flatten(1).to(values)
         covariance = torch.diag_embed(deviation.square().T)
-    return FeatureEstimate(values, values.new_zeros(len(values), 0), covariance, found.off)
+    inner = tuple(_inner(one) for one in found.inner)
+    return FeatureEstimate(values, values.new_zeros(len(values), 0), covariance, found.off, inner)
+
+
+def _inner(one: InputMap) -> InnerEstimate:
+    """Return a map on the way to the deepest one, with the covariance of its errors."""
+    values = one.values.float()
+    if one.covariance is not None and len(one.covariance) <= MOST:
+        return InnerEstimate(values=values, covariance=one.covariance.float())
+    deviation = torch.zeros_like(values[:, :1]) if one.deviation is None else one.deviation.to(values)
+    return InnerEstimate(values=values, covariance=deviation.square().flatten())
 
 
 def _sentence(found: PeeledMap) -> str:
-    channels, height, width = found.values.shape[1:]
-    noisy = more = ""
-    if found.deviation is not None:
-        noisy = f" Noise leaves errors of about {found.unsure:.1g} of the map's spread."
-    if found.before != found.expected:
+    deepest = found.deepest
+    channels, height, width = deepest.values.shape[1:]
+    inner = noisy = more = ""
+    if found.inner:
+        names = " and ".join(f"{one.before} to {one.unsure:.1g} of its spread" for one in found.inner)
+        inner = f" On the way to it, the input of {names} was found too."
+    if deepest.deviation is not None:
+        noisy = f" Noise leaves errors of about {deepest.unsure:.1g} of the map's spread."
+    if deepest.before != found.expected:
         more = f" From the shapes of its layers the input of {found.expected} was expected."
     return (
         "The batch was separated at every place of the network's pooled map, and the network was peeled down to the "
-        f"input of {found.before}, a map of {channels} x {height} x {width}, which explains the gradients behind it "
-        f"to {found.off:.0e}.{noisy} It ended there because {found.reason}.{more}"
+        f"input of {deepest.before}, a map of {channels} x {height} x {width}, which explains the gradients behind it "
+        f"to {found.off:.0e}.{noisy}{inner} It ended there because {found.reason}.{more}"
     )

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from unveil.attacks.matching.regularisers import ColourVariation, NearRestored
 from unveil.attacks.separation.body import Body
 from unveil.attacks.separation.factorisation import with_certainty
+from unveil.attacks.separation.inner_maps import ComputesInnerMaps
 from unveil.attacks.separation.state import Problem, State, descend
 from unveil.attacks.separation.tuning import SearchTuning
 from unveil.core.gradient import slopes_of
@@ -25,8 +26,9 @@ class MatchFeatures:
     """Separate the batch with the present pictures, then search smooth pictures that have the separated features.
 
     Minimises ``1/2 sum_f r_f^T P_f r_f + regulariser(x)`` over the pictures x, where ``r = features(x) - A`` and P is
-    the inverse covariance of the errors of A. Because P is computed from the errors D and the obfuscation's noise, the
-    first term is the negative log-likelihood of the update. Its gradient takes one backward pass through the body.
+    the inverse covariance of the errors of A. Maps on the way to the features that are known too add such a sum of
+    their own. Because P is computed from the errors D and the obfuscation's noise, the first term is the negative
+    log-likelihood of the update. Its gradient takes one backward pass through the body.
 
     Args:
         steps: Steps of Adam, at least 0.
@@ -60,7 +62,8 @@ class MatchFeatures:
             state = replace(state, pictures=near.pictures)
         refiner, separated = refiner(state.pictures)
         target, body, variance = separated.features, refiner.body, separated.variances
-        precision = with_certainty(separated, self.floor * state.floors)
+        floor = self.floor * state.floors
+        precision, misfits = with_certainty(separated, floor), [one.misfit(floor) for one in separated.inner]
         adapted = noise_adapted_weight(separated.noise / float(target.var()), tuning=self.tuning)
         regulariser = near or ColourVariation(
             weight=self.smoothness * state.feature_sensitivity * adapted,
@@ -70,6 +73,10 @@ class MatchFeatures:
         del separated  # its covariances take as much memory as the precisions, and the search does not need them
 
         def loss(images: Images) -> Float[Tensor, ""]:
+            if misfits and isinstance(body, ComputesInnerMaps):
+                features, maps = body.features_and_inner(images, rough=True)
+                further = torch.stack([misfit(found) for misfit, found in zip(misfits, maps, strict=True)]).sum()
+                return half_square(features - target, precision) + further + regulariser(images)
             off = body.features(images, rough=True) - target
             return half_square(off, precision) + regulariser(images)
 

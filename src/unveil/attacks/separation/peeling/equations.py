@@ -61,6 +61,13 @@ class Reading:
         rows = kept[:, None, None]
         return replace(self, gradient=self.gradient * rows[..., None], slopes=self.slopes * rows)
 
+    @property
+    def evenly(self) -> Float[Tensor, " out"]:
+        """Weights with which all rows of the gradient count alike: a client's rounding is relative to a row's size."""
+        size = self.gradient.flatten(1).norm(dim=1)
+        usable = size > ROUNDING * size.max()
+        return torch.where(usable, size.max() / size.masked_fill(~usable, 1.0), 0.0)
+
     def gram(self) -> Float[Tensor, "unknowns unknowns"]:
         """Return the normal equations of one channel of the map, which are those of every channel."""
         layer = self.layer

@@ -13,6 +13,7 @@ from unveil.attacks.separation.peeling.equations import Passing, Reading, input_
 from unveil.attacks.separation.peeling.network import Network
 from unveil.attacks.separation.peeling.plan import Link, Step
 from unveil.attacks.separation.peeling.watch import Map
+from unveil.attacks.separation.peeling.wrong_gates import flipped
 from unveil.core.types import Tensors
 
 CLEARLY = 0.3  # ratio of the distances from a slope that was read up to which the other gate is taken
@@ -88,17 +89,21 @@ def slopes_at(step: Step, known: Sequence[KnownMap], readings: Sequence[Reading]
     return torch.stack(parts).sum(0)
 
 
-def corrected(step: Step, known: Sequence[KnownMap], readings: Sequence[Reading], found: Map) -> list[KnownMap]:
+def corrected(
+    step: Step, known: Sequence[KnownMap], readings: Sequence[Reading], found: Map, *, exactly: bool
+) -> list[KnownMap]:
     """Return the known maps with other gates where the gradients contradict them.
 
-    A wrong gate of an output spoils one row of the gradient, and hardly the map that all rows give. With that map the
-    slopes at each output are read from its row. A doubtful gate changes if the other one's slope is clearly nearer.
+    A wrong gate of an output spoils one row of the gradient, and hardly the map that all rows give. Where the gradient
+    is exact, the doubtful gates change that explain what is left of their row. Through noise the slopes at each output
+    are read from its row, and a doubtful gate changes if the other one's slope is clearly nearer.
 
     Args:
         step: The step that found the map.
         known: The known maps behind.
         readings: The convolutions that read the map.
         found: The map.
+        exactly: Whether nothing was obfuscated.
     """
     if step.crossing is not None:
         return list(known)
@@ -107,20 +112,29 @@ def corrected(step: Step, known: Sequence[KnownMap], readings: Sequence[Reading]
         behind = [link for link in step.links if link.slopes[index] is not None]
         slope = behind[0].slopes[index]
         kept = maps[behind[0].known]
-        rows = kept.is_doubtful.any(0).flatten(1).any(1)
-        if not bool(rows.any()) or len(behind) > 1 or slope is None or not slope.is_gated:
+        if len(behind) > 1 or slope is None or not slope.is_gated:
             continue
-        read = read_slopes(reading, rows, found)
-        if read is None:
-            continue
-        opened = (slope.values[:, None, None] * kept.slopes)[:, rows].flatten(2)
-        is_open = kept.is_open.clone()
-        before = is_open[:, rows].flatten(2)
-        flipped = (read - (1 - before) * opened).abs() < CLEARLY * (read - before * opened).abs()
-        flipped = flipped & kept.is_doubtful[:, rows].flatten(2)
-        is_open[:, rows] = torch.where(flipped, 1 - before, before).reshape(is_open[:, rows].shape)
-        maps[kept.call] = replace(kept, is_open=is_open)
+        opened = slope.values[:, None, None] * kept.slopes
+        if exactly:
+            gates = flipped(reading, opened, kept.is_open, kept.is_doubtful, found)
+        else:
+            gates = _read(reading, opened, kept, found)
+        maps[kept.call] = replace(kept, is_open=gates)
     return [maps[kept.call] for kept in known]
+
+
+def _read(reading: Reading, opened: Map, kept: KnownMap, found: Map) -> Map:
+    """Return the gates of a known map, with those changed of which the slopes that are read say so clearly."""
+    rows = kept.is_doubtful.any(0).flatten(1).any(1)
+    read = read_slopes(reading, rows, found) if bool(rows.any()) else None
+    if read is None:
+        return kept.is_open
+    is_open = kept.is_open.clone()
+    before, opened = is_open[:, rows].flatten(2), opened[:, rows].flatten(2)
+    changes = (read - (1 - before) * opened).abs() < CLEARLY * (read - before * opened).abs()
+    changes = changes & kept.is_doubtful[:, rows].flatten(2)
+    is_open[:, rows] = torch.where(changes, 1 - before, before).reshape(is_open[:, rows].shape)
+    return is_open
 
 
 def passings_of(network: Network, step: Step, known: Sequence[KnownMap]) -> list[Passing]:

@@ -12,7 +12,6 @@ Reference:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -28,11 +27,13 @@ from unveil.attacks.separation.heads.head import Head
 from unveil.attacks.separation.peeling.depthwise import across
 from unveil.attacks.separation.peeling.equations import Passing, Reading
 from unveil.attacks.separation.peeling.errors import CannotPeelError
+from unveil.attacks.separation.peeling.forward import End, run_from
 from unveil.attacks.separation.peeling.known import KnownMap, corrected, passings_of, readings_of, slopes_at
 from unveil.attacks.separation.peeling.network import Network
+from unveil.attacks.separation.peeling.peeled_map import InputMap, PeeledMap
 from unveil.attacks.separation.peeling.plan import Plan, Step, planned
 from unveil.attacks.separation.peeling.slopes import open_gates
-from unveil.attacks.separation.peeling.solving import MARGIN, NOISY, Solved, solve_input
+from unveil.attacks.separation.peeling.solving import Solved, solve_input
 from unveil.attacks.separation.peeling.top import LastConvolution, last_convolution, last_slopes, read_slopes
 from unveil.attacks.separation.peeling.watch import Convolution, Map
 from unveil.core.types import Tensors
@@ -41,43 +42,10 @@ POLISHED = 20  # times that a map is solved again with the slopes that it gives 
 CORRECTED = 3  # times that gates which the gradients contradict are put right, at most
 EXACT = 1e-3  # difference of the gradients at which it is not solved again
 ROUNDED = 1e-5  # the same in train mode
+EQUAL = 1e-5  # difference of slopes, relative, up to which they count as the same
 AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
-FINE = 1e-2  # deviation relative to a map's spread below which a picture hardly gains
+SAYS = 0.8  # deviation of a map beside the deepest one, relative to its spread, up to which it is used
 UNSURE = 0.3  # deviation of a map from an obfuscated update, relative to its spread, up to which the map counts
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PeeledMap:
-    """A map of the network that was found for every image.
-
-    Args:
-        before: Name of the weight of the convolution that reads it.
-        padded: Zeros that the network adds left, right, above and below before it is read.
-        values: The map, one for each image, float64.
-        deviation: Standard deviation of the error at each place, n x 1 x height x width; None if the map is exact.
-        unsure: Deviation of an entry relative to the spread of the map; 0 if the map is exact.
-        off: Difference of the received gradients behind it from those that it gives, relative to their length.
-        expected: Name of the weight of the convolution whose input the walk was expected to find, from the network's
-            shapes alone.
-        reason: Why the walk ended here.
-    """
-
-    before: str
-    padded: tuple[int, int, int, int]
-    values: Map
-    deviation: Map | None
-    unsure: float
-    off: float
-    expected: str
-    reason: str = ""
-
-    @property
-    def says(self) -> float:
-        """How much the map says of the pictures, in nats: its size times the logarithm of spread over deviation.
-
-        Deviations below `FINE` count as that. Of exact maps a deeper one says as much, whatever its size.
-        """
-        return -self.values.numel() * math.log(max(self.unsure, FINE)) if self.unsure else math.inf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,23 +61,6 @@ class Found:
     solved: Solved
     readings: list[Reading]
     passings: list[Passing] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class End:
-    """The network, and what is known at its end, where the walk begins.
-
-    Args:
-        network: The network.
-        call: Number of the call whose result, flattened, is the pooled features.
-        features: The pooled features.
-        slopes: Slopes of the loss at them.
-    """
-
-    network: Network
-    call: int
-    features: Float[Tensor, "n features"]
-    slopes: Float[Tensor, "n features"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,7 +114,7 @@ class Peeling:
         if coupling is None:
             slopes = last_slopes(end.network, last, end.slopes, self.gradients, generator=self.generator)
             reading = Reading(layer=layer, gradient=gradient, slopes=slopes)
-            return Found(solved=solve_input([reading], [], sure=self._sure), readings=[reading])
+            return Found(solved=solve_input([reading], [], noisy=bool(self.noise)), readings=[reading])
         values, evaluated = last_normalised_map(last, gradient, end.slopes, coupling, generator=self.generator)
         return self._coupled(layer, evaluated, values)
 
@@ -182,7 +133,8 @@ class Peeling:
             start = map_of_patches(layer, patches, len(evaluated))
         values, slopes = solve_coupled(layer, gradient, evaluated, coupling, start=start)
         reading = Reading(layer=layer, gradient=gradient, slopes=slopes)
-        return Found(solved=Solved.by_gap(values), readings=[reading])
+        off = float((reading(values) - gradient).norm() / gradient.norm())
+        return Found(solved=Solved.by_gap(values, off=off), readings=[reading])
 
     def _walked(self, plan: Plan, first: Found, end: End) -> PeeledMap:
         """Take the steps of a plan, while the maps explain the update.
@@ -201,29 +153,33 @@ class Peeling:
                 return _ended(best, f"the depthwise convolution before {layer.name} is crossed without noise only")
             known, found = self._best_of(step, ways, end.network) if ways else ([], first)
             values, is_open = found.solved.values, found.solved.is_open(step.closed_at)
-            slopes = [slopes_at(step, known, found.readings)]
             if step.is_cut:
-                values, run_back, off = self._polished(step, found, end)
-                if self.noise and not found.solved.unsure <= UNSURE:
-                    return _ended(best, f"the map before {layer.name} is lost in the noise")
-                if not self.noise and not off <= AGREE:
-                    return _ended(best, f"the map before {layer.name} does not explain the update ({off:.1%})")
-                here = PeeledMap(
+                known, found, (values, run_back, off) = self._agreed(step, known, found, end)
+                slopes = [slopes_at(step, known, found.readings)]
+                counts = found.solved.unsure <= UNSURE if self.noise else off <= AGREE
+                if not counts:
+                    best = best and self._beside(best, step, found)
+                    lost = "is lost in the noise" if self.noise else f"does not explain the update ({off:.1%})"
+                    return _ended(best, f"the map before {layer.name} {lost}")
+                here = InputMap(
                     before=layer.name,
                     padded=layer.padded,
                     values=values,
                     deviation=found.solved.deviation if self.noise else None,
-                    unsure=found.solved.unsure if self.noise else 0.0,
-                    off=off,
-                    expected=expected,
                 )
-                best = here if best is None or here.says >= best.says else best
+                if best is None or here.says >= best.deepest.says:
+                    best = PeeledMap(deepest=here, off=off, expected=expected)
+                else:
+                    best = best.beside(here)
                 is_open = open_gates(values, step.closed_at)
                 # A run from the map flips gates that are nearly zero; without one, ways around known maps are missing.
                 if self.couplings:
                     slopes = [run_back]
-                elif float((slopes[0] - run_back).norm()) > AGREE * float(run_back.norm()):
+                elif float((slopes[0] - run_back).norm()) > EQUAL * float(run_back.norm()):
                     slopes.append(run_back)
+            else:
+                slopes = [slopes_at(step, known, found.readings)]
+                best = best and self._beside(best, step, found)
             doubtful = found.solved.is_doubtful(step.closed_at)
             maps = [
                 KnownMap(call=layer.source, values=values, slopes=back, is_open=is_open, is_doubtful=doubtful)
@@ -232,10 +188,23 @@ class Peeling:
             ways = [[one] if step.is_cut else [one, *known] for one in maps]
         return _ended(best, plan.reason)
 
-    @property
-    def _sure(self) -> float:
-        """Standard deviations from which on an entry of a map is not taken for that of a closed gate."""
-        return NOISY if self.noise else MARGIN
+    def _beside(self, best: PeeledMap, step: Step, found: Found) -> PeeledMap:
+        """Return the deepest map with that of a step beside it, as far as the equations determine that."""
+        solved = found.solved
+        if solved.equations is not None:
+            values, deviation, covariance = solved.equations.most_probable(solved.values)
+        elif solved.off <= AGREE:
+            values, deviation, covariance = solved.rectified(step.closed_at), None, None
+        else:
+            return best
+        one = InputMap(
+            before=step.layer.name,
+            padded=step.layer.padded,
+            values=values,
+            deviation=deviation,
+            covariance=covariance,
+        )
+        return best.beside(one) if one.unsure <= SAYS else best
 
     def _best_of(self, step: Step, ways: list[list[KnownMap]], network: Network) -> tuple[list[KnownMap], Found]:
         """Solve for the map of a step with each of several slopes at the known maps, and keep what explains most."""
@@ -253,7 +222,7 @@ class Peeling:
             return known, self._coupled(step.layer, reading.slopes, None)
         found = self._solved(step, known, network)
         for _ in range(CORRECTED):
-            again = corrected(step, known, found.readings, found.solved.values)
+            again = corrected(step, known, found.readings, found.solved.values, exactly=not self.noise)
             if all(torch.equal(a.is_open, b.is_open) for a, b in zip(again, known, strict=True)):
                 break
             better = self._solved(step, again, network)
@@ -269,7 +238,31 @@ class Peeling:
             reading, solved = across(network, step, known, passings, self.gradients)
             return Found(solved=solved, readings=[reading], passings=passings)
         readings = readings_of(step, known, self.gradients)
-        return Found(solved=solve_input(readings, passings, sure=self._sure), readings=readings, passings=passings)
+        return Found(
+            solved=solve_input(readings, passings, noisy=bool(self.noise)), readings=readings, passings=passings
+        )
+
+    def _agreed(
+        self, step: Step, known: list[KnownMap], found: Found, end: End
+    ) -> tuple[list[KnownMap], Found, tuple[Map, Map, float]]:
+        """Polish a map, and put gates right that it contradicts, in turns.
+
+        Returns:
+            The known maps behind with their last gates, the map, and what `_polished` returns.
+        """
+        polished = self._polished(step, found, end)
+        if self.noise or self.couplings or not known:
+            return known, found, polished
+        for _ in range(CORRECTED):
+            again = corrected(step, known, readings_of(step, known, self.gradients), polished[0], exactly=True)
+            if all(torch.equal(a.is_open, b.is_open) for a, b in zip(again, known, strict=True)):
+                break
+            solved = self._solved(step, again, end.network)
+            better = self._polished(step, solved, end)
+            if not better[2] <= max(polished[2], EXACT):
+                break
+            known, found, polished = again, solved, better
+        return known, found, polished
 
     def _polished(self, step: Step, found: Found, end: End) -> tuple[Map, Map, float]:
         """Solve for a map again, with the slopes that it gives itself, while that explains more.
@@ -298,35 +291,8 @@ class Peeling:
         return values, back, off
 
     def _forward(self, step: Step, values: Map, end: End) -> tuple[Map, list[Reading], float]:
-        """Run the network from a map to the pooled features.
-
-        Returns:
-            The slopes of the loss at the map, the equations of the convolutions that read it, and how far the
-            gradients and the features behind it are off.
-        """
-        running = self.running or self.model
-        calls = tuple(reader.call for reader in step.readers)
-        with torch.enable_grad():
-            start = values.detach().requires_grad_()
-            replaced = {step.layer.source: start}
-            kept = end.network.results((*calls, end.call), replace=replaced, count=len(start), model=running)
-            pooled = kept[end.call].flatten(1)
-            loss = (pooled * end.slopes).sum()
-            behind = {n: p for n, p in running.named_parameters() if n in self.gradients and p.requires_grad}
-            wanted = [start, *(kept[call] for call in calls), *behind.values()]
-            found = torch.autograd.grad(loss, wanted, allow_unused=True)
-        back, slopes, off, whole = found[0], found[1 : 1 + len(calls)], 0.0, 0.0
-        for name, slope in zip(behind, found[1 + len(calls) :], strict=True):
-            if slope is not None and bool(slope.any()):
-                received = self.gradients[name]
-                off += float((slope - received).square().sum())
-                whole += float(received.square().sum())
-        readings = [
-            Reading(layer=reader, gradient=self.gradients[reader.name], slopes=at)
-            for reader, at in zip(step.readers, slopes, strict=True)
-        ]
-        missed = float((pooled.detach() - end.features).square().sum() / end.features.square().sum())
-        return back, readings, (off / max(whole, 1e-300) + missed) ** 0.5
+        """Run the network from a map to the pooled features; see `run_from`."""
+        return run_from(step, values, end, self.running or self.model, self.gradients)
 
 
 def _ended(found: PeeledMap | None, reason: str) -> PeeledMap:

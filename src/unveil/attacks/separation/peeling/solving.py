@@ -21,6 +21,8 @@ DOUBT = 10.0  # margins up to which it is doubtful whether an entry is more than
 MARGIN = 12.0  # standard deviations above zero from which on an entry of a map behind ReLU counts as more than zero
 NOISY = 2.5  # the same in an obfuscated update, whose noise is what the deviation says
 LEAST = 1e-9  # smallest entry that counts as more than zero, relative to the largest one
+PESSIMISM = 30.0  # factor of that noise in a map drawn to zero: what wrong gates leave is not normal
+SHRUNK = 2  # times that a map's variance is taken from the map that it gives
 TIMES = 4  # most times that a map is solved for, each time without the rows that stood out
 ROUNDS = 300  # most steps of conjugate gradients for one map
 
@@ -34,17 +36,19 @@ class Solved:
         deviation: Standard deviation of the error at each place, n x 1 x height x width, in the map's unit.
         off: What all equations leave unexplained, relative to what was received; 0 if that was not computed.
         sure: Standard deviations from which on an entry is not taken for that of a closed gate.
+        equations: The equations that were solved last; None if it was found in another way.
     """
 
     values: Map
     deviation: Map
     off: float = 0.0
     sure: float = MARGIN
+    equations: LeastSquares | None = None
 
     @property
     def unsure(self) -> float:
         """Deviation of an entry relative to the spread of the map, root mean square of both."""
-        return float(self.deviation.square().mean().sqrt() / self.values.std().clamp_min(1e-300))
+        return relative(self.deviation, self.values)
 
     @property
     def margin(self) -> Map:
@@ -60,7 +64,7 @@ class Solved:
         return open_gates(self.values, closed_at, self.margin)
 
     @classmethod
-    def by_gap(cls, values: Map) -> Solved:
+    def by_gap(cls, values: Map, *, off: float = 0.0) -> Solved:
         """Return a map behind ReLU whose deviation is told by its entries.
 
         Entries that are zero were found with an error, whose size the negative ones show. The threshold lies in the
@@ -68,6 +72,7 @@ class Solved:
 
         Args:
             values: The map.
+            off: What all equations leave unexplained, relative to what was received; 0 if that was not computed.
         """
         error, largest = float((-values).clamp_min(0).max()), float(values.max())
         threshold = LEAST * largest
@@ -77,7 +82,8 @@ class Solved:
             logs = torch.cat([near, ends]).log().sort().values
             at = int((logs[1:] - logs[:-1]).argmax())
             threshold = float(((logs[at] + logs[at + 1]) / 2).exp())
-        return cls(values=values, deviation=torch.full_like(values[:, :1], max(threshold, 0.0) / MARGIN))
+        deviation = torch.full_like(values[:, :1], max(threshold, 0.0) / MARGIN)
+        return cls(values=values, deviation=deviation, off=off)
 
     def rectified(self, closed_at: tuple[float, ...]) -> Map:
         """Return the map with the values of closed gates where gates are closed."""
@@ -94,7 +100,7 @@ class Solved:
 
 
 def solve_input(
-    readings: list[Reading], passings: list[Passing], *, start: Map | None = None, sure: float = MARGIN
+    readings: list[Reading], passings: list[Passing], *, start: Map | None = None, noisy: bool = False
 ) -> Solved:
     """Solve for the map that all readings and passings share, by least squares.
 
@@ -105,14 +111,14 @@ def solve_input(
         readings: The convolutions that read the map, at least one.
         passings: The known maps behind it.
         start: A map near the solution; None for zeros.
-        sure: See `Solved`.
+        noisy: Whether the update was obfuscated. The errors of an exact gradient are those of rounding.
     """
     n, shape = len(readings[0].slopes), readings[0].layer.input_shape
     found = readings[0].slopes.new_zeros((n, *shape)) if start is None else start
     kept = [torch.ones_like(reading.gradient[:, 0, 0, 0]) for reading in readings]
     behind = sum(float(passing.is_open.sum()) for passing in passings) / shape[0]
     for again in reversed(range(TIMES)):
-        used = [reading.restricted(rows) for reading, rows in zip(readings, kept, strict=True)]
+        used = [r.restricted(rows * (1 if noisy else r.evenly)) for r, rows in zip(readings, kept, strict=True)]
         equations = LeastSquares(used, passings)
         found = equations.solution(found)
         fits = [
@@ -128,8 +134,14 @@ def solve_input(
         values=found,
         deviation=equations.deviation(found),
         off=_unexplained(readings, passings, found),
-        sure=sure,
+        sure=NOISY if noisy else MARGIN,
+        equations=equations,
     )
+
+
+def relative(deviation: Map, values: Map) -> float:
+    """Return a map's deviation relative to its spread, root mean square of both."""
+    return float(deviation.square().mean().sqrt() / values.std().clamp_min(1e-300))
 
 
 def _unexplained(readings: list[Reading], passings: list[Passing], found: Map) -> float:
@@ -180,18 +192,61 @@ class LeastSquares:
         """
         return self._solved(self.target, start, left=LEFT)
 
+    def noise(self, found: Map) -> float:
+        """Return the mean square that a solution leaves of an equation for each one beyond the unknowns.
+
+        Args:
+            found: The solution.
+        """
+        left = sum(float(w * (part(found) - values).square().sum()) for w, part, values in self.equations)
+        n, _, height, width = found.shape
+        alive = self.target.square().sum((0, 2, 3))  # channels that are zero give no equations
+        unknowns = float((alive > LEAST**2 * alive.max()).sum()) * n * height * width
+        return left / max(self.used - unknowns, 1.0)
+
+    @property
+    def used(self) -> float:
+        """How many equations there are: entries of rows and columns of a gradient that are not all zero, open gates."""
+        known = sum(float((values != 0).sum()) for _, _, values in self.passed)
+        for _, _, kernel in self.weighted:
+            rows, columns = kernel.flatten(1).any(1), kernel.transpose(0, 1).flatten(1).any(1)
+            known += float(rows.sum() * columns.sum()) * kernel[0, 0].numel()
+        return known
+
+    def most_probable(self, found: Map) -> tuple[Map, Map, Float[Tensor, "places places"] | None]:
+        """Return the most probable map if its entries are normal with one variance, and how far it may be off.
+
+        Wrong gates behind are noise that few equations more than unknowns make large. What the equations hardly
+        determine is drawn to zero here. The variance is that of the map itself.
+
+        Args:
+            found: The solution, from which the noise of the equations is taken.
+
+        Returns:
+            The map, the deviation of its errors, and their covariance between the places of all images, which is the
+            same for all channels; None where known maps behind tie the channels together.
+        """
+        if self.passed:
+            return found, self.deviation(found), None
+        noise = PESSIMISM * self.noise(found)
+        received = sum(float(w * values.square().sum()) for w, _, values in self.equations)
+        explained = max(received - self.used * noise, 0.0) / (found.shape[1] * float(self.gram.trace()))
+        variance = min(explained, float(found.square().mean()))  # both are mostly too large
+        for _ in range(SHRUNK):
+            factor = _cholesky(self.gram, max(noise / max(variance, 1e-300), self.ridge))
+            values = _as_map(torch.cholesky_solve(_as_columns(self.target), factor), found)
+            covariance = noise * torch.cholesky_inverse(factor)
+            variance = min(variance, float(values.square().mean() + covariance.diagonal().mean()))
+        n, _, height, width = found.shape
+        return values, covariance.diagonal().sqrt().reshape(n, 1, height, width), covariance
+
     def deviation(self, found: Map) -> Map:
         """Return the standard deviation of the error at each place, from what a solution leaves unexplained.
 
         Args:
             found: The solution.
         """
-        left = sum(float(w * (part(found) - values).square().sum()) for w, part, values in self.equations)
-        used = sum(float((values != 0).sum()) for _, _, values in self.equations)
-        n, _, height, width = found.shape
-        alive = found.square().sum((0, 2, 3))  # channels that are zero give no equations
-        unknowns = float((alive > LEAST**2 * alive.max()).sum()) * n * height * width
-        noise = left / max(used - unknowns, 1.0)
+        noise, (n, _, height, width) = self.noise(found), found.shape
         if not self.passed:
             variances = noise * torch.cholesky_inverse(self.factor).diagonal()
             return variances.sqrt().reshape(n, 1, height, width)
