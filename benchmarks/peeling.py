@@ -1,14 +1,20 @@
-"""Networks that pool their last map, peeled: ResNets and EfficientNet-Lite0 on ImageNet pictures."""
+"""Networks that pool their last map, peeled: ResNets and EfficientNet-Lite0 on ImageNet pictures, one on CIFAR-10."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
 
 from benchmarks.frame import DOCS, Benchmark, Block, Places, Result, Results
 from benchmarks.imagenet import CLASSES, PICTURES, by_line, imagenet_client, means
 from benchmarks.measuring import measured
-from benchmarks.victims import Lite0, torchvision_resnet18, torchvision_resnet50
+from benchmarks.reading import read, tensor
+from benchmarks.victims import Lite0, enlarged, torchvision_resnet18, torchvision_resnet50, trained_resnet18
+from unveil.clients.client import Client
 
 SEEDS = (0, 1, 2)
 UNVEIL, OTHER = "unveil", "inverting_gradients:steps=400"
@@ -16,7 +22,7 @@ UNVEIL, OTHER = "unveil", "inverting_gradients:steps=400"
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One run on one batch of ImageNet pictures with different labels.
+    """One run on one batch of pictures with different labels: ImageNet's, or CIFAR-10's behind `TRAINED`.
 
     Args:
         network: One of `NETWORKS`.
@@ -43,15 +49,18 @@ class Case:
         return "; ".join([*map(str, parts), *(["one class"] if one_class else [])])
 
 
-NETWORKS = {
-    "ResNet-18": lambda: torchvision_resnet18(CLASSES),
-    "ResNet-50": lambda: torchvision_resnet50(CLASSES),
-    "EfficientNet-Lite0": Lite0,
+TRAINED, FEDAVG = "ResNet-18 trained", "fedavg:steps=5,lr=0.003"
+NETWORKS: dict[str, Callable[[Path], nn.Module]] = {
+    "ResNet-18": lambda data: torchvision_resnet18(CLASSES),
+    "ResNet-50": lambda data: torchvision_resnet50(CLASSES),
+    "EfficientNet-Lite0": lambda data: Lite0(),
+    TRAINED: trained_resnet18,
 }
 NAMES = {
     "ResNet-18": "torchvision ResNet-18, random weights",
     "ResNet-50": "torchvision ResNet-50, random weights",
     "EfficientNet-Lite0": "EfficientNet-Lite0, pretrained",
+    TRAINED: "torchvision ResNet-18, trained on CIFAR-10",
 }
 CASES: Sequence[Case] = (
     *(
@@ -66,6 +75,8 @@ CASES: Sequence[Case] = (
         for seed in SEEDS
     ),
     Case(size=64, batch=4, one_class=True),
+    *(Case(size=64, batch=4, training=FEDAVG, seed=seed) for seed in SEEDS),
+    *(Case(network=TRAINED, size=64, batch=4, seed=seed) for seed in SEEDS),
     *(Case(network="EfficientNet-Lite0", size=128, batch=batch, seed=seed) for batch in (1, 4) for seed in SEEDS),
     *(Case(network="ResNet-50", size=224, batch=1, seed=seed) for seed in SEEDS),
     *(Case(size=size, batch=batch, attack=OTHER) for size, batch in ((128, 4), (128, 1), (64, 4), (64, 16))),
@@ -74,20 +85,43 @@ CASES: Sequence[Case] = (
 
 def run(case: Case, places: Places) -> Result:
     """One run of one attack."""
-    # Sorted by class, the pictures of a batch lie far apart, and each seed has its own.
-    stride = PICTURES // case.batch
-    client = imagenet_client(
-        places,
-        [(case.seed + stride * number) % PICTURES for number in range(case.batch)],
-        size=case.size,
-        name=NAMES[case.network],
-        model_name=case.network,
-        model=NETWORKS[case.network](),
-        training=case.training,
-    )
+    model = NETWORKS[case.network](places.data)
+    if case.network == TRAINED:
+        client = _cifar_client(case, model, places.data)
+    else:
+        # Sorted by class, the pictures of a batch lie far apart, and each seed has its own.
+        stride = PICTURES // case.batch
+        client = imagenet_client(
+            places,
+            [(case.seed + stride * number) % PICTURES for number in range(case.batch)],
+            size=case.size,
+            name=NAMES[case.network],
+            model_name=case.network,
+            model=model,
+            training=case.training,
+        )
     if case.one_class:
         client = replace(client, labels=client.labels[:1].repeat(case.batch))
     return measured(client, attack=case.attack, obfuscation=case.obfuscation, seed=case.seed)[0]
+
+
+def _cifar_client(case: Case, model: nn.Module, data: Path) -> Client:
+    """Return a client with test pictures of CIFAR-10, enlarged, each of another class."""
+    pictures, labels, names, _ = read(data, "cifar10_test4k.npz")
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(case.seed)).tolist()
+    first: dict[int, int] = {}
+    for row in order:
+        first.setdefault(int(labels[row]), row)
+    rows = list(first.values())[: case.batch]
+    return Client(
+        model,
+        enlarged(tensor([pictures[row] for row in rows], 32), case.size),
+        torch.from_numpy(labels[rows]),
+        classes=len(names),
+        name=NAMES[case.network],
+        model_name=case.network,
+        source="cifar",
+    )
 
 
 def line(case: Case) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from unveil.attacks.separation.peeling.equations import Reading
+from unveil.attacks.separation.peeling.known import KnownMap
 from unveil.attacks.separation.peeling.network import Network
 from unveil.attacks.separation.peeling.plan import Step
-from unveil.attacks.separation.peeling.watch import Map
+from unveil.attacks.separation.peeling.watch import Gated, Map
 from unveil.core.types import Tensors
 
 
@@ -34,13 +36,14 @@ class End:
 
 
 def run_from(
-    step: Step, values: Map, end: End, running: Module, gradients: Tensors
+    step: Step, values: Map, known: Sequence[KnownMap], end: End, running: Module, gradients: Tensors
 ) -> tuple[Map, list[Reading], float]:
     """Run the network from a map to the pooled features.
 
     Args:
         step: The step that found the map.
         values: The map.
+        known: The known maps behind, whose gates the run has.
         end: What is known at the network's end.
         running: The network with the slopes of the client's mode.
         gradients: The received gradient of each parameter, float64.
@@ -53,7 +56,13 @@ def run_from(
     with torch.enable_grad():
         start = values.detach().requires_grad_()
         replaced = {step.layer.source: start}
-        kept = end.network.results((*calls, end.call), replace=replaced, count=len(start), model=running)
+        kept = end.network.results(
+            (*calls, end.call),
+            replace=replaced,
+            count=len(start),
+            model=running,
+            gated={one.call: Gated(values=one.values, is_open=one.is_open) for one in known},
+        )
         pooled = kept[end.call].flatten(1)
         loss = (pooled * end.slopes).sum()
         behind = {n: p for n, p in running.named_parameters() if n in gradients and p.requires_grad}

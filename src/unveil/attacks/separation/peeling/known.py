@@ -105,8 +105,6 @@ def corrected(
         found: The map.
         exactly: Whether nothing was obfuscated.
     """
-    if step.crossing is not None:
-        return list(known)
     maps = {kept.call: kept for kept in known}
     for index, reading in enumerate(readings):
         behind = [link for link in step.links if link.slopes[index] is not None]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
-from unveil.attacks.separation.peeling.watch import Convolution, Map, convolutions_of, results_of, watched
+from unveil.attacks.separation.peeling.watch import Convolution, Gated, Map, convolutions_of, results_of, watched
 from unveil.core.types import Images, Tensors
 
 
@@ -61,6 +61,7 @@ class Network:
         replace: Mapping[int, Float[Tensor, " ..."]],
         count: int | None = None,
         model: Module | None = None,
+        gated: Mapping[int, Gated] | None = None,
     ) -> dict[int, Float[Tensor, " ..."]]:
         """Return some results with others replaced; differentiable.
 
@@ -69,12 +70,13 @@ class Network:
             replace: Number of a call -> the result that it shall have, at least one.
             count: How often the first picture is taken; None for all pictures, each once.
             model: A network with the same calls that is run instead; None for the network itself.
+            gated: Number of a call of an activation -> its known result and gates.
         """
         images, before = self.images, self.before(min(replace))
         if count is not None:
             images = images[:1].expand(count, *images.shape[1:])
             before = {call: made[:1].expand(count, *made.shape[1:]) for call, made in before.items()}
-        return results_of(model or self.model, images, calls, replace={**before, **replace})
+        return results_of(model or self.model, images, calls, replace={**before, **replace}, gated=gated)
 
 
 def cut_at(network: Network, call: int) -> tuple[bool, bool]:

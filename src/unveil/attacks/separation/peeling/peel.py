@@ -146,6 +146,7 @@ class Peeling:
         """
         best: PeeledMap | None = None
         ways: list[list[KnownMap]] = []
+        seen: dict[int, KnownMap] = {}
         expected = plan.deepest.layer.name if plan.deepest else ""
         for step in plan.steps:
             layer = step.layer
@@ -154,7 +155,7 @@ class Peeling:
             known, found = self._best_of(step, ways, end.network) if ways else ([], first)
             values, is_open = found.solved.values, found.solved.is_open(step.closed_at)
             if step.is_cut:
-                known, found, (values, run_back, off) = self._agreed(step, known, found, end)
+                known, found, (values, run_back, off) = self._agreed(step, known, found, end, seen)
                 slopes = [slopes_at(step, known, found.readings)]
                 counts = found.solved.unsure <= UNSURE if self.noise else off <= AGREE
                 if not counts:
@@ -186,6 +187,7 @@ class Peeling:
                 for back in slopes
             ]
             ways = [[one] if step.is_cut else [one, *known] for one in maps]
+            seen |= {one.call: one for one in (*known, maps[0])}
         return _ended(best, plan.reason)
 
     def _beside(self, best: PeeledMap, step: Step, found: Found) -> PeeledMap:
@@ -217,22 +219,40 @@ class Peeling:
         Returns:
             The known maps behind with their last gates, and the map.
         """
-        if step.layer.name in self.couplings:
-            (reading,) = readings_of(step, known, self.gradients)
-            return known, self._coupled(step.layer, reading.slopes, None)
         found = self._solved(step, known, network)
         for _ in range(CORRECTED):
-            again = corrected(step, known, found.readings, found.solved.values, exactly=not self.noise)
-            if all(torch.equal(a.is_open, b.is_open) for a, b in zip(again, known, strict=True)):
+            again = self._corrected(step, known, found.solved.values)
+            if again is None:
                 break
-            better = self._solved(step, again, network)
+            better = self._solved(step, again, network, start=found.solved.values)
             if not better.solved.off < found.solved.off:
                 break
             known, found = again, better
         return known, found
 
-    def _solved(self, step: Step, known: list[KnownMap], network: Network) -> Found:
-        """Solve for the map of a step, with the gates of the known maps as they are."""
+    def _corrected(self, step: Step, known: list[KnownMap], values: Map) -> list[KnownMap] | None:
+        """Return the known maps with other gates where the gradients contradict them; None if they do so nowhere."""
+        if step.crossing is not None or not known:
+            return None
+        readings, coupling = readings_of(step, known, self.gradients), self.couplings.get(step.layer.name)
+        if coupling is not None:
+            readings = [replace(one, slopes=coupling.slopes(one.layer, values, one.slopes)) for one in readings]
+        again = corrected(step, known, readings, values, exactly=not self.noise)
+        is_same = all(torch.equal(a.is_open, b.is_open) for a, b in zip(again, known, strict=True))
+        return None if is_same else again
+
+    def _solved(self, step: Step, known: list[KnownMap], network: Network, *, start: Map | None = None) -> Found:
+        """Solve for the map of a step, with the gates of the known maps as they are.
+
+        Args:
+            step: The step.
+            known: The known maps behind.
+            network: The network.
+            start: A map near its own, where a map in train mode starts; None if there is none.
+        """
+        if step.layer.name in self.couplings:
+            (one,) = readings_of(step, known, self.gradients)
+            return self._coupled(step.layer, one.slopes, start)
         passings = passings_of(network, step, known) if step.is_tight else []
         if step.crossing is not None:
             reading, solved = across(network, step, known, passings, self.gradients)
@@ -243,28 +263,38 @@ class Peeling:
         )
 
     def _agreed(
-        self, step: Step, known: list[KnownMap], found: Found, end: End
+        self, step: Step, known: list[KnownMap], found: Found, end: End, seen: Mapping[int, KnownMap]
     ) -> tuple[list[KnownMap], Found, tuple[Map, Map, float]]:
         """Polish a map, and put gates right that it contradicts, in turns.
+
+        Args:
+            step: The step that found it.
+            known: The known maps right behind.
+            found: The map.
+            end: Where the walk began.
+            seen: All maps that were found so far, by the number of their call.
 
         Returns:
             The known maps behind with their last gates, the map, and what `_polished` returns.
         """
-        polished = self._polished(step, found, end)
-        if self.noise or self.couplings or not known:
-            return known, found, polished
-        for _ in range(CORRECTED):
-            again = corrected(step, known, readings_of(step, known, self.gradients), polished[0], exactly=True)
-            if all(torch.equal(a.is_open, b.is_open) for a, b in zip(again, known, strict=True)):
+
+        def polish(known: list[KnownMap], found: Found) -> tuple[Map, Map, float]:
+            behind = {} if self.noise else {**seen, **{one.call: one for one in known}}
+            return self._polished(step, list(behind.values()), found, end)
+
+        polished = polish(known, found)
+        for _ in range(0 if self.noise else CORRECTED):
+            again = self._corrected(step, known, polished[0])
+            if again is None:
                 break
-            solved = self._solved(step, again, end.network)
-            better = self._polished(step, solved, end)
+            solved = self._solved(step, again, end.network, start=polished[0])
+            better = polish(again, solved)
             if not better[2] <= max(polished[2], EXACT):
                 break
             known, found, polished = again, solved, better
         return known, found, polished
 
-    def _polished(self, step: Step, found: Found, end: End) -> tuple[Map, Map, float]:
+    def _polished(self, step: Step, known: list[KnownMap], found: Found, end: End) -> tuple[Map, Map, float]:
         """Solve for a map again, with the slopes that it gives itself, while that explains more.
 
         Where the first gates are wrong, those that the network computes from the map are mostly right.
@@ -274,7 +304,7 @@ class Peeling:
         """
         coupling = self.couplings.get(step.layer.name)
         values = found.solved.rectified(step.closed_at)
-        back, readings, off = self._forward(step, values, end)
+        back, readings, off = self._forward(step, values, known, end)
         for _ in range(POLISHED):
             if self.noise or off <= (ROUNDED if self.couplings else EXACT):
                 break
@@ -284,15 +314,15 @@ class Peeling:
                 evaluated = coupling.evaluated(step.layer, values, readings[0].slopes)
                 solved = self._coupled(step.layer, evaluated, values).solved
             again = solved.rectified(step.closed_at)
-            results = self._forward(step, again, end)
+            results = self._forward(step, again, known, end)
             if not results[2] < 0.9 * off:
                 break
             values, (back, readings, off) = again, results
         return values, back, off
 
-    def _forward(self, step: Step, values: Map, end: End) -> tuple[Map, list[Reading], float]:
+    def _forward(self, step: Step, values: Map, known: list[KnownMap], end: End) -> tuple[Map, list[Reading], float]:
         """Run the network from a map to the pooled features; see `run_from`."""
-        return run_from(step, values, end, self.running or self.model, self.gradients)
+        return run_from(step, values, known, end, self.running or self.model, self.gradients)
 
 
 def _ended(found: PeeledMap | None, reason: str) -> PeeledMap:
