@@ -14,6 +14,7 @@ ALIKE = 1e-5  # share of the squared slopes in which two patterns may differ and
 FITS = 1e-4  # distance of a pattern from the space, relative to its length, up to which it is taken for exact
 BEYOND = 3.0  # the same, in units of the distance that noise makes
 LOOSEST = 0.4  # most distance at which a pattern is taken for one of the client's, whatever the noise
+ROUNDED = 1e-2  # the same, where there is no noise but rounding
 
 TRIES, TIMES = 500, 72  # random patterns at a time, and times that they are tried for one image, at most
 PUSHED, TURNS = 25, 80  # turns of projecting and rounding with a push away from known patterns, and without
@@ -21,7 +22,12 @@ IDLE = 12  # times without a new pattern of any image after which the search end
 
 
 def find_gates(
-    gradient: Float[Tensor, "out patch"], opened: Float[Tensor, "n out"], *, places: int, generator: Generator
+    gradient: Float[Tensor, "out patch"],
+    opened: Float[Tensor, "n out"],
+    *,
+    places: int,
+    generator: Generator,
+    noisy: bool = True,
 ) -> list[Float[Tensor, "found out"]]:
     """Find the open gates of each place of each image.
 
@@ -35,6 +41,7 @@ def find_gates(
         opened: Slopes of the loss at an output of the convolution if its gate is open, one row for each image.
         places: Places of the map of one image.
         generator: Randomness of the patterns.
+        noisy: Whether the update was obfuscated.
 
     Returns:
         For each image the different patterns that were found, at most `places`; each with gates of 0 and 1.
@@ -49,7 +56,7 @@ def find_gates(
             if len(found[image]) == places:
                 continue
             known = torch.cat([patterns * slopes for patterns, slopes in zip(found, opened, strict=True)])
-            more, more_off = _search(space, row, known, generator)
+            more, more_off = _search(space, row, known, generator, loosest=LOOSEST if noisy else ROUNDED)
             patterns, distances = torch.cat([found[image], more]), torch.cat([off[image], more_off])
             chosen = _best_of_each(patterns, distances, row)[:places]
             found[image], off[image] = patterns[chosen], distances[chosen]
@@ -112,6 +119,8 @@ def _search(
     opened: Float[Tensor, " out"],
     known: Float[Tensor, "known out"],
     generator: Generator,
+    *,
+    loosest: float,
 ) -> tuple[Float[Tensor, "found out"], Float[Tensor, " found"]]:
     """Return the patterns that random starts lead to and that lie in the space, and their distances from it."""
     shares = 0.1 + 0.8 * torch.rand((1, TRIES), generator=generator, device=generator.device)
@@ -121,7 +130,7 @@ def _search(
         patterns = _pushed(space.basis, opened, known, patterns, generator)
     patterns, off = settled(space.basis, opened, torch.unique(patterns, dim=1), rounds=TURNS)
     share = patterns.mean(0)
-    fits = (FITS + BEYOND * space.expected(opened[:, None] * patterns)).clamp_max(LOOSEST)
+    fits = (FITS + BEYOND * space.expected(opened[:, None] * patterns)).clamp_max(loosest)
     good = (off < fits) & (share > 0.01) & (share < 0.999)
     unique, where = torch.unique(patterns[:, good].T, dim=0, return_inverse=True)
     distances = off.new_zeros(len(unique)).scatter_reduce(0, where, off[good], "amin", include_self=False)

@@ -112,7 +112,9 @@ class Peeling:
         layer = last.layer
         gradient, coupling = self.gradients[layer.name], self.couplings.get(layer.name)
         if coupling is None:
-            slopes = last_slopes(end.network, last, end.slopes, self.gradients, generator=self.generator)
+            slopes = last_slopes(
+                end.network, last, end.slopes, self.gradients, generator=self.generator, noisy=bool(self.noise)
+            )
             reading = Reading(layer=layer, gradient=gradient, slopes=slopes)
             return Found(solved=solve_input([reading], [], noisy=bool(self.noise)), readings=[reading])
         values, evaluated = last_normalised_map(last, gradient, end.slopes, coupling, generator=self.generator)
@@ -321,8 +323,12 @@ class Peeling:
         return values, back, off
 
     def _forward(self, step: Step, values: Map, known: list[KnownMap], end: End) -> tuple[Map, list[Reading], float]:
-        """Run the network from a map to the pooled features; see `run_from`."""
-        return run_from(step, values, known, end, self.running or self.model, self.gradients)
+        """Run the network from a map to the pooled features, with the known gates or its own; see `run_from`."""
+        running = self.running or self.model
+        kept = run_from(step, values, known, end, running, self.gradients)
+        if not known or kept[2] <= ROUNDED:
+            return kept
+        return min(kept, run_from(step, values, [], end, running, self.gradients), key=lambda results: results[2])
 
 
 def _ended(found: PeeledMap | None, reason: str) -> PeeledMap:

@@ -107,6 +107,7 @@ def last_slopes(
     gradients: Tensors,
     *,
     generator: Generator,
+    noisy: bool,
 ) -> Map:
     """Return the slopes of the loss at the output of the last convolution for every image.
 
@@ -116,6 +117,7 @@ def last_slopes(
         slopes: Slopes of the loss at the pooled features, one row for each image.
         gradients: The received gradient of each parameter, float64.
         generator: Randomness of the search for gates.
+        noisy: Whether the update was obfuscated.
 
     Raises:
         CannotPeelError: The gates of some places, or their order, were not found, or cannot be.
@@ -132,7 +134,7 @@ def last_slopes(
             f"{gradient.shape[1]:,} equations each: its gates are not determined."
         )
     opened = slopes * last.slope
-    gates = find_gates(gradient, opened, places=places, generator=generator)
+    gates = find_gates(gradient, opened, places=places, generator=generator, noisy=noisy)
     require_all(gates, places)
     rows = torch.stack([found * row for found, row in zip(gates, opened, strict=True)])
     patches = least_squares(rows.flatten(0, 1).T, gradient).reshape(n, places, -1)
