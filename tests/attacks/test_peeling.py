@@ -20,6 +20,7 @@ from unveil.attacks.separation.peeling.map_body import MapBody
 from unveil.attacks.separation.peeling.network import Network, cut_at
 from unveil.attacks.separation.peeling.ordering import ordered
 from unveil.attacks.separation.peeling.peel import Peeling
+from unveil.attacks.separation.peeling.top import last_convolution
 from unveil.clients.training import FedSGD
 from unveil.core.batch import Batch
 from unveil.core.protocols import Knowledge, LocalTraining, Obfuscation
@@ -384,3 +385,29 @@ def test_features_without_errors_have_the_noise_of_their_covariance() -> None:
         torch.ones(2, 5), torch.tensor([[0.0], [1.0]]), torch.diag(torch.tensor([9.0, 4.0]))[None], 0.0
     )
     assert noisy.noise == 4.0
+
+
+class Narrow(nn.Module):
+    """ReLU6 behind BatchNorm whose channels are open in ranges that are wide, narrow and far away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 9, 3, 2, 1), nn.BatchNorm2d(9), nn.Linear(9, CLASSES)
+        nn.init.constant_(self.norm.weight, 1.0)
+        with torch.no_grad():
+            self.norm.weight[:3] = torch.tensor([200.0, 0.01, -300.0])
+            self.norm.bias[:4] = torch.tensor([-50.0, -6.0, 3000.0, 20.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu6(self.norm(self.conv(x))).mean((2, 3)))
+
+
+def test_the_slope_of_a_gate_is_found_however_narrow_or_far_away_it_is_open() -> None:
+    torch.manual_seed(0)
+    net = Narrow().double().eval()
+    network = Network.of(net, torch.rand((2, *SHAPE), generator=seeded(1)).double(), dict(net.named_parameters()))
+    with pytest.raises(PooledError) as pooled:
+        read_head(net, SHAPE, training=FedSGD())
+    last = last_convolution(network, pooled.value.head)
+    norm = net.norm
+    torch.testing.assert_close(last.slope, (norm.weight / (norm.running_var + norm.eps).sqrt()).detach() / 64)

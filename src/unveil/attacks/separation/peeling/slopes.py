@@ -13,7 +13,7 @@ from unveil.attacks.separation.peeling.network import Network
 from unveil.attacks.separation.peeling.watch import Convolution, Map, results_of
 
 SEEN = 24  # places at which a slope is looked for, at least: a third of the gates there are open, or more
-MORE = 3  # times that is done again, at most, while some map has shown no open gate
+MORE = 12  # times that is done again, at most, while some map has shown no open gate
 SCALE = 1e-3  # share of a gate's upper value by which a map may be off as a whole: its entries there count as closed
 SAME = 1e-6  # relative difference of slopes that are taken for one slope and its gates
 
@@ -86,7 +86,8 @@ def slope_of(
     results: list[Tensor] = []
     for time in range(times + MORE):
         # Numbers of a tenth to a hundred times the size of the network's own, of both signs, move every gate.
-        size = output.std() * 10 ** (3 * torch.rand(output.shape, generator=chance).to(output) - 1)
+        wide = 3 if time < times else 6  # a gate of two sides may be narrow, or far away
+        size = output.std() * 10 ** (wide * (torch.rand(output.shape, generator=chance).to(output) - 0.5) + 0.5)
         start = output + size * torch.randn(output.shape, generator=chance).to(output)
         seen = _observed(network, varied, start, call, kept, pooled=pooled, chance=chance)
         if seen is None:
