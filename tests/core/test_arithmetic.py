@@ -26,6 +26,7 @@ from unveil.core.arithmetic import (
     chosen_precision,
     has_bfloat16,
     machine,
+    rough_steps,
     using,
 )
 from unveil.core.errors import UsageError
@@ -148,3 +149,10 @@ def test_a_processor_has_no_tf32() -> None:
     with using("tf32"):
         assert arithmetic_on(CPU) == "float32"
         assert arithmetic_of(attacks.parse("rog"), CPU) == "float32"
+
+
+def test_norms_in_rough_steps_give_no_warning() -> None:
+    images = torch.rand(2, 3, 4, 4, requires_grad=True)
+    with using("bfloat16"), rough_steps(images):
+        found = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.RMSNorm([3, 4, 4]))(images)
+    assert found.isfinite().all()

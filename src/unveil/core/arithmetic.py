@@ -9,6 +9,7 @@ other choices never do; a processor has no TF32 and computes in float32.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -80,7 +81,13 @@ def rough_steps(images: Images) -> Iterator[None]:
     Pictures of another type than float32 are computed in their own type.
     """
     roughly = images.dtype == torch.float32 and arithmetic_on(images.device) == "bfloat16"
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=roughly), BlockedSlopes():
+    with (
+        warnings.catch_warnings(),
+        torch.autocast(images.device.type, torch.bfloat16, enabled=roughly),
+        BlockedSlopes(),
+    ):
+        # torch says this of norms whose weights stay in float32, which is what is meant.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         yield
 
 

@@ -25,7 +25,8 @@ from unveil.attacks.dead_leaves import dead_leaves
 from unveil.attacks.separation.body import Body
 from unveil.core.types import Images
 
-PICTURES = 32  # pictures of dead leaves to which a decoder is fitted
+PICTURES, MOST = 32, 256  # pictures of dead leaves to which a decoder is fitted, at least and at most
+PLENTY = 8  # places of feature maps for one input of the regression, for which more pictures are taken
 AT_ONCE = 16  # of them that go through the body at a time
 SAMPLES = 65_536  # places of feature maps to which a decoder is fitted, at most
 WIDEST = 1200  # most inputs of the regression with neighbours; with more, each place is read without its neighbours
@@ -93,19 +94,21 @@ def fit_decoder(body: Body, *, generator: Generator) -> Decoder:
         body: The body whose features are decoded.
         generator: Randomness of the dead leaves and of the choice of places.
     """
-    leaves = dead_leaves(PICTURES, body.image_shape, generator=generator).to(body.device)
+    channels, rows, columns = body.feature_map
+    reach = 1 if 9 * channels <= WIDEST and min(rows, columns) > 1 else 0
+    wanted = PLENTY * channels * (2 * reach + 1) ** 2
+    pictures = min(max(PICTURES, math.ceil(wanted / (rows * columns))), MOST)
+    leaves = dead_leaves(pictures, body.image_shape, generator=generator).to(body.device)
     with torch.no_grad():
         features = torch.cat([body.without_draws().features(part) for part in torch.split(leaves, AT_ONCE)])
     maps = body.as_maps(features.float())
-    channels, rows, columns = body.feature_map
     mean = maps.mean((0, 2, 3))
     scale = float((maps - mean[:, None, None]).std().clamp_min(1e-12))
-    reach = 1 if 9 * channels <= WIDEST and min(rows, columns) > 1 else 0
     patch = math.ceil(max(body.image_shape[1] / rows, body.image_shape[2] / columns))
     target = leaves
     if (rows * patch, columns * patch) != body.image_shape[1:]:
         target = F.interpolate(leaves, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False)
-    pixels = F.pixel_unshuffle(target, patch).permute(0, 2, 3, 1).reshape(PICTURES * rows * columns, -1)
+    pixels = F.pixel_unshuffle(target, patch).permute(0, 2, 3, 1).reshape(pictures * rows * columns, -1)
     chosen = torch.arange(len(pixels), device=pixels.device)
     if len(pixels) > SAMPLES:
         few = torch.randperm(len(pixels), generator=generator, device=generator.device)[:SAMPLES]

@@ -75,5 +75,5 @@ class _Misfit:
 
 
 def _rows(values: Map) -> Float[Tensor, "channels places"]:
-    """Return a row for each channel, with the places of all images in it."""
+    """Return the channels as rows, with the places of all images in each."""
     return values.transpose(0, 1).flatten(1)

@@ -62,5 +62,5 @@ def flipped(reading: Reading, opened: Map, is_open: Map, is_doubtful: Bool[Tenso
 
 
 def _as_rows(values: Map) -> Float[Tensor, "out places"]:
-    """Return maps with a row for each channel, the places of all images in it."""
+    """Return the channels as rows, with the places of all images in each."""
     return values.transpose(0, 1).flatten(1)
