@@ -45,6 +45,7 @@ ROUNDED = 1e-5  # the same in train mode
 EQUAL = 1e-5  # difference of slopes, relative, up to which they count as the same
 AGREE = 1e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
 SAYS = 0.8  # deviation of a map beside the deepest one, relative to its spread, up to which it is used
+LOST = 0.6  # difference of received gradients from those that a map gives through noise, up to which the map counts
 UNSURE = 0.3  # deviation of a map from an obfuscated update, relative to its spread, up to which the map counts
 
 
@@ -159,7 +160,7 @@ class Peeling:
             if step.is_cut:
                 known, found, (values, run_back, off) = self._agreed(step, known, found, end, seen)
                 slopes = [slopes_at(step, known, found.readings)]
-                counts = found.solved.unsure <= UNSURE if self.noise else off <= AGREE
+                counts = found.solved.unsure <= UNSURE and off <= LOST if self.noise else off <= AGREE
                 if not counts:
                     best = best and self._beside(best, step, found)
                     lost = "is lost in the noise" if self.noise else f"does not explain the update ({off:.1%})"
