@@ -87,16 +87,17 @@ class Decoder:
         return pictures.clamp(0, 1)
 
 
-def fit_decoder(body: Body, *, generator: Generator) -> Decoder:
+def fit_decoder(body: Body, *, generator: Generator, plenty: bool = False) -> Decoder:
     """Fit a decoder to the features that the body computes from dead leaves.
 
     Args:
         body: The body whose features are decoded.
         generator: Randomness of the dead leaves and of the choice of places.
+        plenty: Whether more pictures are taken where maps have few places.
     """
     channels, rows, columns = body.feature_map
     reach = 1 if 9 * channels <= WIDEST and min(rows, columns) > 1 else 0
-    wanted = PLENTY * channels * (2 * reach + 1) ** 2
+    wanted = PLENTY * channels * (2 * reach + 1) ** 2 if plenty else 0
     pictures = min(max(PICTURES, math.ceil(wanted / (rows * columns))), MOST)
     leaves = dead_leaves(pictures, body.image_shape, generator=generator).to(body.device)
     with torch.no_grad():

@@ -89,7 +89,7 @@ class PeelBatch:
         )
         found = peeling.deepest(head.allowed(features), head)
         body, estimate = _body_of(single, found, knowledge.image_shape), _estimate(found)
-        decoder = fit_decoder(body, generator=generator)
+        decoder = fit_decoder(body, generator=generator, plenty=True)
         pictures = decoder(estimate.features, estimate.noise)
         state = replace(
             state,
