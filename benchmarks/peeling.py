@@ -14,6 +14,7 @@ from benchmarks.imagenet import CLASSES, PICTURES, by_line, imagenet_client, mea
 from benchmarks.measuring import measured
 from benchmarks.reading import read, tensor
 from benchmarks.victims import Lite0, enlarged, torchvision_resnet18, torchvision_resnet50, trained_resnet18
+from unveil.clients import training as trainings
 from unveil.clients.client import Client
 
 SEEDS = (0, 1, 2)
@@ -117,6 +118,7 @@ def _cifar_client(case: Case, model: nn.Module, data: Path) -> Client:
         model,
         enlarged(tensor([pictures[row] for row in rows], 32), case.size),
         torch.from_numpy(labels[rows]),
+        training=trainings.parse(case.training),
         classes=len(names),
         name=NAMES[case.network],
         model_name=case.network,

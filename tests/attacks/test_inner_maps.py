@@ -73,6 +73,17 @@ def test_wrong_gates_do_less_harm_to_the_most_probable_map_where_equations_are_f
     assert math.sqrt(float(weighed.mean(1).mean()) / 60) < 1.5
 
 
+def test_a_map_that_drowns_in_noise_is_drawn_to_zero_and_counts_as_unsure() -> None:
+    layer = convolution(3, 1, 1, side=5, out=8)
+    x = drawn(2, *layer.input_shape, seed=3)
+    right = reading(layer, x)
+    noise = 10 * float(right.gradient.std()) * drawn(*right.gradient.shape, seed=8)
+    equations = solve_input([Reading(layer=layer, gradient=noise, slopes=right.slopes)], [], noisy=True).equations
+    assert equations is not None
+    values, deviation, _ = equations.most_probable(equations.solution(torch.zeros_like(x)))
+    assert float(values.std()) < 0.5 * float(deviation.mean())
+
+
 class Narrow(Residual):
     """A ResNet whose first convolution of a block gives too few equations for its input."""
 

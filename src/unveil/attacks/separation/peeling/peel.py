@@ -209,7 +209,7 @@ class Peeling:
             deviation=deviation,
             covariance=covariance,
         )
-        return best.beside(one) if one.unsure <= SAYS else best
+        return best.beside(one) if bool(values.any()) and one.unsure <= SAYS else best
 
     def _best_of(self, step: Step, ways: list[list[KnownMap]], network: Network) -> tuple[list[KnownMap], Found]:
         """Solve for the map of a step with each of several slopes at the known maps, and keep what explains most."""

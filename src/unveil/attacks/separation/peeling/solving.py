@@ -230,8 +230,9 @@ class LeastSquares:
             return found, self.deviation(found), None
         noise = PESSIMISM * self.noise(found)
         received = sum(float(w * values.square().sum()) for w, _, values in self.equations)
-        explained = max(received - self.used * noise, 0.0) / (found.shape[1] * float(self.gram.trace()))
-        variance = min(explained, float(found.square().mean()))  # both are mostly too large
+        explained = (received - self.used * noise) / max(found.shape[1] * float(self.gram.trace()), 1e-300)
+        largest = float(found.square().mean())
+        variance = max(min(explained, largest), LEAST * largest)  # both are mostly too large
         for _ in range(SHRUNK):
             factor = _cholesky(self.gram, max(noise / max(variance, 1e-300), self.ridge))
             values = _as_map(torch.cholesky_solve(_as_columns(self.target), factor), found)
