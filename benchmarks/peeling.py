@@ -81,6 +81,14 @@ CASES: Sequence[Case] = (
     *(Case(network="EfficientNet-Lite0", size=128, batch=batch, seed=seed) for batch in (1, 4) for seed in SEEDS),
     *(Case(network="ResNet-50", size=224, batch=1, seed=seed) for seed in SEEDS),
     *(Case(size=size, batch=batch, attack=OTHER) for size, batch in ((128, 4), (128, 1), (64, 4), (64, 16))),
+    *(
+        Case(size=64, batch=4, attack=OTHER, obfuscation=obfuscation)
+        for obfuscation in ("fp16", "gaussian:relative=0.1", "qsgd:levels=16,norm=max")
+    ),
+    Case(size=64, batch=4, attack=OTHER, training=FEDAVG),
+    Case(network=TRAINED, size=64, batch=4, attack=OTHER),
+    *(Case(network="EfficientNet-Lite0", size=128, batch=batch, attack=OTHER) for batch in (1, 4)),
+    Case(network="ResNet-50", size=224, batch=1, attack=OTHER),
 )
 
 

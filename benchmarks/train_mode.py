@@ -12,7 +12,7 @@ from benchmarks.victims import torchvision_resnet18
 
 SEEDS = (0, 1, 2)
 SENT, KEPT = "fedsgd:mode=train,buffers=sent", "fedsgd:mode=train"
-UNVEIL = "unveil"
+UNVEIL, OTHER = "unveil", "inverting_gradients:steps=400"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,13 @@ class Case:
         return "; ".join(map(str, astuple(self)))
 
 
-CASES: Sequence[Case] = tuple(
-    Case(batch=batch, size=size, training=local, seed=seed)
-    for seed in SEEDS
-    for batch, size, local in ((4, 64, SENT), (8, 64, SENT), (4, 128, SENT), (4, 64, KEPT))
+CASES: Sequence[Case] = (
+    *(
+        Case(batch=batch, size=size, training=local, seed=seed)
+        for seed in SEEDS
+        for batch, size, local in ((4, 64, SENT), (8, 64, SENT), (4, 128, SENT), (4, 64, KEPT))
+    ),
+    *(Case(batch=4, size=64, attack=OTHER, training=local) for local in (SENT, KEPT)),
 )
 
 
@@ -59,17 +62,17 @@ def run(case: Case, places: Places) -> Result:
 
 
 def table(results: Results) -> str:
-    """A line for each size of the batch and local training, over the seeds."""
+    """A line for each size of the batch, local training and attack, over the seeds."""
     rows = [
-        "| pictures | local training | batches | PSNR dB | worst | blind guess | SSIM | s / picture |",
-        "|---|---|---|---|---|---|---|---|",
+        "| pictures | local training | attack | batches | PSNR dB | worst | blind guess | SSIM | s / picture |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    grouped = by_line(CASES, results, lambda case: (f"{case.batch} of {case.size} px", f"`{case.training}`"))
-    for (pictures, local), found in grouped.items():
+    grouped = by_line(CASES, results, lambda case: (f"{case.batch} of {case.size} px", case.training, case.attack))
+    for (pictures, local, attack), found in grouped.items():
         mean = means(found)
         count, worst = int(pictures.split()[0]), min(run["psnr_min"] for run in found)
         rows.append(
-            f"| {pictures} | {local} | {len(found)} | {mean['psnr']:.1f} | {worst:.1f} "
+            f"| {pictures} | `{local}` | `{attack}` | {len(found)} | {mean['psnr']:.1f} | {worst:.1f} "
             f"| {mean['psnr_blind']:.1f} | {mean['ssim']:.3f} | {mean['seconds'] / count:.0f} |"
         )
     return "\n".join(rows) + "\n"

@@ -132,10 +132,11 @@ CASES: Sequence[Case] = tuple(
     for seed in SEEDS
 )
 SEVERAL = 4  # pictures of a batch
+OTHER = "inverting_gradients:steps=1000"
 SEVERAL_CASES: Sequence[Case] = tuple(
     Case(size=64, patch=8, attack=attack, seed=seed, pictures=SEVERAL)
-    for attack in ("unveil", "inverting_gradients")
-    for seed in SEEDS
+    for attack, seeds in (("unveil", SEEDS), (OTHER, SEEDS[:1]))
+    for seed in seeds
 )
 
 
