@@ -16,6 +16,7 @@ from torch.nn import Module
 from unveil.attacks.labels.inference import infer_labels
 from unveil.attacks.matching.loop import blind_guess
 from unveil.attacks.separation.confidence import confidence
+from unveil.attacks.separation.determined import SearchDetermined
 from unveil.attacks.separation.earlier_layer import SeparateEarlierLayer
 from unveil.attacks.separation.estimate_gain import EstimateGain
 from unveil.attacks.separation.heads.head import NoHeadError, PooledError
@@ -25,7 +26,7 @@ from unveil.attacks.separation.peeling.errors import CannotPeelError
 from unveil.attacks.separation.separating import SeparateBatch
 from unveil.attacks.separation.smoothness import ChooseSmoothness
 from unveil.attacks.separation.stages import MatchFeatures
-from unveil.attacks.separation.state import Problem, Stage, State
+from unveil.attacks.separation.state import Conditional, Problem, Stage, State
 from unveil.attacks.separation.suspected_copies import TryAsCopies, shortened
 from unveil.attacks.separation.tokens.gradients import NoTokensError
 from unveil.attacks.separation.tokens.several import DecodeTokens
@@ -174,11 +175,12 @@ def scheduled(
     peel = PeelBatch(factorisation=separate.factorisation, search=separate.search)
     earlier = SeparateEarlierLayer(search=separate.search)
     longer = [replace(stage, steps=stage.steps * LONGER) for stage in stages]
+    further = [SearchDetermined(search=stage) for stage in longer if stage.restorer is None][-1:]
     return Schedule(
         tokens=tokens,
         separated=(separate, TryAsCopies(trial=shortened(stages)), *between),
         earlier=(earlier, *stages),
-        peeled=(peel, *longer),
+        peeled=(peel, *longer, *further),
         matched=(KeepIfExplained(search=ChooseSmoothness(search=matched)),),
     )
 
@@ -281,7 +283,13 @@ def fold(stages: Sequence[Stage], problem: Problem, state: State) -> State:
     Returns:
         The state after the last stage.
     """
-    problem = replace(problem, planned=sum(stage.steps for stage in stages))
-    for stage in stages:
-        state = stage(problem, state)
+    for number, stage in enumerate(stages):
+        if not _applies(stage, state):
+            continue
+        left = sum(later.steps for later in stages[number:] if _applies(later, state))
+        state = stage(replace(problem, planned=len(state.losses) + left), state)
     return state
+
+
+def _applies(stage: Stage, state: State) -> bool:
+    return not isinstance(stage, Conditional) or stage.applies(state)

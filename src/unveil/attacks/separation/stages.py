@@ -41,6 +41,7 @@ class MatchFeatures:
         restorer: Restores the pictures before the search; `NearRestored` is then the regulariser, and `smoothness` is
             not used. None for no restorer.
         trust: Weight of `NearRestored`, at least 0.
+        is_rough: Whether the features of a step need three digits only; see `rough_steps`.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class MatchFeatures:
     tuning: SearchTuning
     restorer: Learned | None = None
     trust: float = 0.0
+    is_rough: bool = True
 
     def __call__(self, problem: Problem, state: State) -> State:
         """Search the pictures; see `Stage`."""
@@ -74,10 +76,10 @@ class MatchFeatures:
 
         def loss(images: Images) -> Float[Tensor, ""]:
             if misfits and isinstance(body, ComputesInnerMaps):
-                features, maps = body.features_and_inner(images, rough=True)
+                features, maps = body.features_and_inner(images, rough=self.is_rough)
                 further = torch.stack([misfit(found) for misfit, found in zip(misfits, maps, strict=True)]).sum()
                 return half_square(features - target, precision) + further + regulariser(images)
-            off = body.features(images, rough=True) - target
+            off = body.features(images, rough=self.is_rough) - target
             return half_square(off, precision) + regulariser(images)
 
         state = descend(

@@ -122,6 +122,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class Conditional(Protocol):
+    """A stage that is left out after some states."""
+
+    def applies(self, state: State) -> bool:
+        """Return whether the stage is run after this state; False while that is not known."""
+        ...
+
+
 def descend(
     problem: Problem,
     state: State,
