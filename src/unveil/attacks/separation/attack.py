@@ -20,6 +20,7 @@ from unveil.attacks.separation.determined import SearchDetermined
 from unveil.attacks.separation.earlier_layer import SeparateEarlierLayer
 from unveil.attacks.separation.estimate_gain import EstimateGain
 from unveil.attacks.separation.heads.head import NoHeadError, PooledError
+from unveil.attacks.separation.learning_rate import ChooseLearningRate
 from unveil.attacks.separation.peak_memory import working_bytes
 from unveil.attacks.separation.peeled import LONGER, PeelBatch
 from unveil.attacks.separation.peeling.errors import CannotPeelError
@@ -180,7 +181,7 @@ def scheduled(
         tokens=tokens,
         separated=(separate, TryAsCopies(trial=shortened(stages)), *between),
         earlier=(earlier, *stages),
-        peeled=(peel, *longer, *further),
+        peeled=(peel, *(ChooseLearningRate(search=first) for first in longer[:1]), *longer[1:], *further),
         matched=(KeepIfExplained(search=ChooseSmoothness(search=matched)),),
     )
 

@@ -82,9 +82,8 @@ class MatchFeatures:
             off = body.features(images, rough=self.is_rough) - target
             return half_square(off, precision) + regulariser(images)
 
-        state = descend(
-            problem, replace(state, refiner=refiner), loss, steps=self.steps, lr=self.lr, tuning=self.tuning
-        )
+        lr = self.lr * state.learning_rates
+        state = descend(problem, replace(state, refiner=refiner), loss, steps=self.steps, lr=lr, tuning=self.tuning)
         with torch.no_grad():
             missed = (body.features(state.pictures) - target).square().mean(1)
         spread = target.var()

@@ -92,6 +92,7 @@ class State:
         gain_likelihood: Compares gains by their pictures; None if the gain is known or settled.
         feature_sensitivity: Factor of the regulariser's weight for this network; see `feature_sensitivity_of`.
         floors: Factor of the feature floors of every stage; 1 unless the batch was separated by closed gates.
+        learning_rates: Factor of the learning rate of every stage that matches features; see `ChooseLearningRate`.
         evidence: Noise and misses of the pictures' features after the last stage that matched features; None before.
         stop: Why the last search ended.
         notes: What stages have to say about the result, a sentence or more each.
@@ -103,6 +104,7 @@ class State:
     gain_likelihood: GainLikelihood | None = None
     feature_sensitivity: float = 1.0
     floors: float = 1.0
+    learning_rates: float = 1.0
     evidence: FeatureFit | None = None
     stop: Stop = Stop.FINISHED
     notes: tuple[str, ...] = ()
