@@ -336,6 +336,7 @@ class Tokens(nn.Module):
         (Residual, [0, 1, 2, 3, 4, 5], {}, "tells at most 5 images apart, and the batch has 6"),
         (lambda: Residual(last=6), [0, 3], {}, "has 8 places in the batch and only 6 channels with 54 equations each"),
         (lambda: Residual(middle=nn.Tanh()), [0, 3], {}, "not the mean over a map behind gates of 0 and 1"),
+        (lambda: Residual(middle=nn.Hardswish()), [0, 3], {}, "not the mean over a map behind gates of 0 and 1"),
         (Overlapless, [0, 3], {}, "but not their order: the patches of body.2.weight do not overlap"),
         (lambda: Overlapless(2), [0, 3], {}, "patches of the last convolution (body.4.weight) do not overlap"),
         (lambda: Overlapless(1, 16), [0, 3], {}, "what comes before body.4.weight is no convolution with gates"),

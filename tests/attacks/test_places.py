@@ -112,6 +112,7 @@ MAPPED = {
     "sigmoid": lambda: nn.Sequential(*body(), nn.Flatten(), nn.Sigmoid(), *tail()),
     "dropout": lambda: nn.Sequential(*body(), nn.Flatten(), nn.Dropout(0.5), *tail()),
     "in place": lambda: nn.Sequential(*body(), nn.Flatten(), nn.ReLU(inplace=True), *tail()),
+    "adaptive pooling": lambda: nn.Sequential(*body(), nn.AdaptiveAvgPool2d(7), nn.Flatten(), *tail(CHANNELS * 49)),
     "joined branches": Joined,
     "no convolution": lambda: nn.Sequential(nn.Flatten(), *tail(192)),
 }

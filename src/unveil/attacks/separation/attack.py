@@ -210,9 +210,9 @@ def run_schedule(
     start = State(pictures=blind_guess(knowledge, device).images)
     state, more = first_that_applies(schedule, problem, start)
     notes += more
-    notes += state.notes
     if state.refiner is not None:
         notes += state.refiner.notes
+    notes += state.notes
     return Reconstruction(
         images=state.pictures,
         labels=problem.labels,
