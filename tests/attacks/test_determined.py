@@ -39,7 +39,7 @@ def victim(channels: int) -> Client:
     return Client(model, PICTURES, torch.tensor([0, 2]))
 
 
-def problem_and_state(channels: int = 24, *, noise: float = 0.0) -> tuple[Problem, State]:
+def problem_and_state(channels: int = 24, *, noise: float = 0.0, residual: float = 0.0) -> tuple[Problem, State]:
     """The problem, and the state with the exact map before the second convolution, 8 px a side."""
     client, known = victim(channels), obfuscation_of("none")
     problem = Problem(
@@ -54,7 +54,7 @@ def problem_and_state(channels: int = 24, *, noise: float = 0.0) -> tuple[Proble
     )
     features = body.features(PICTURES).detach()
     covariance = noise * torch.eye(2)[None]
-    estimate = FeatureEstimate(features, torch.zeros(2, 0), covariance, 0.0)
+    estimate = FeatureEstimate(features, torch.zeros(2, 0), covariance, residual)
     refiner = KnownMaps(body=body, estimate=estimate, notes=())
     return problem, State(pictures=torch.full_like(PICTURES, 0.5), refiner=refiner)
 
@@ -67,10 +67,15 @@ def fit(*misses: float) -> FeatureFit:
     return FeatureFit(noise=torch.zeros(len(misses)), miss=torch.tensor(misses))
 
 
-@pytest.mark.parametrize(("channels", "noise", "expected"), [(12, 0.0, True), (11, 0.0, False), (24, 1e-9, False)])
-def test_it_is_for_exact_features_that_are_as_many_as_pixels(channels: int, noise: float, *, expected: bool) -> None:
+@pytest.mark.parametrize(
+    ("channels", "noise", "residual", "expected"),
+    [(12, 0.0, 1e-4, True), (11, 0.0, 0.0, False), (24, 1e-9, 0.0, False), (24, 0.0, 3e-3, False)],
+)
+def test_it_is_for_exact_features_that_are_as_many_as_pixels(
+    channels: int, noise: float, residual: float, *, expected: bool
+) -> None:
     # A map of 12 channels of 8 x 8 has as many numbers as a picture of 3 channels of 16 x 16.
-    _, state = problem_and_state(channels, noise=noise)
+    _, state = problem_and_state(channels, noise=noise, residual=residual)
     assert SearchDetermined(search=search()).applies(state) is expected
 
 

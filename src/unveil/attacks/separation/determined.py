@@ -28,6 +28,7 @@ EASED = ((0.3, 1.0), (0.1, 0.5), (0.03, 0.3))
 HOP = ((1.0, 2.0), (0.3, 1.0), (0.03, 0.3))
 HOPS = 8  # times that the pictures are disturbed
 SHARE = 0.5  # steps of a search after a hop, relative to those of the search before this stage
+EXACT = 1e-3  # share of the received gradients that an exact map leaves unexplained, at most
 REGION = 2  # side of a region that is disturbed as one, in pixels
 DISTURBED = 0.15  # largest standard deviation of the change of a region, in pixel values
 
@@ -52,7 +53,8 @@ class SearchDetermined:
         if state.refiner is None:
             return False
         estimate = state.refiner(state.pictures)[1]
-        return estimate.noise == 0 and estimate.features.shape[1] >= state.pictures[0].numel()
+        is_exact = estimate.noise == 0 and estimate.residual <= EXACT
+        return is_exact and estimate.features.shape[1] >= state.pictures[0].numel()
 
     def __call__(self, problem: Problem, state: State) -> State:
         """Search the pictures with less and less smoothness, then again from disturbed ones; see `Stage`."""
