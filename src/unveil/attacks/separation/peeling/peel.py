@@ -40,11 +40,10 @@ from unveil.core.types import Tensors
 
 POLISHED = 20  # times that a map is solved again with the slopes that it gives itself, at most
 CORRECTED = 3  # times that gates which the gradients contradict are put right, at most
-EXACT = 1e-3  # difference of the gradients at which it is not solved again
+EXACT = 1e-3  # difference of the gradients at which it is not solved again, and up to which it counts as exact
 ROUNDED = 1e-5  # the same in train mode
 EQUAL = 1e-5  # difference of slopes, relative, up to which they count as the same
 AGREE = 5e-2  # difference of received gradients from those that a map gives, relative, up to which the map counts
-BESIDE = 1e-2  # the same for a map beside the deepest one whose errors are not known
 SAYS = 0.8  # deviation of a map beside the deepest one, relative to its spread, up to which it is used
 LOST = 0.6  # difference of received gradients from those that a map gives through noise, up to which the map counts
 UNSURE = 0.3  # deviation of a map from an obfuscated update, relative to its spread, up to which the map counts
@@ -199,7 +198,7 @@ class Peeling:
         solved = found.solved
         if solved.equations is not None:
             values, deviation, covariance = solved.equations.most_probable(solved.values)
-        elif solved.off <= BESIDE:
+        elif max(solved.off, best.off) <= EXACT:  # behind a map that is off, its errors are not known
             values, deviation, covariance = solved.rectified(step.closed_at), None, None
         else:
             return best
