@@ -15,7 +15,12 @@ from unveil.attacks.separation.heads.head import PooledError, read_head
 from unveil.attacks.separation.inner_maps import ComputesInnerMaps, InnerEstimate
 from unveil.attacks.separation.peeled import _body_of
 from unveil.attacks.separation.peeling.equations import Reading
-from unveil.attacks.separation.peeling.solving import solve_input
+from unveil.attacks.separation.peeling.network import Network
+from unveil.attacks.separation.peeling.peel import Found
+from unveil.attacks.separation.peeling.peeled_map import InputMap, PeeledMap
+from unveil.attacks.separation.peeling.plan import planned
+from unveil.attacks.separation.peeling.solving import Solved, solve_input
+from unveil.attacks.separation.peeling.top import last_convolution
 from unveil.clients.training import FedSGD
 
 
@@ -119,3 +124,21 @@ def test_maps_inside_a_block_are_found_and_computed_by_the_body() -> None:
         assert float((one.values - computed).norm() / computed.norm()) < 1e-3
     other = torch.rand(pictures.shape, generator=seeded(5)).double()
     assert not torch.allclose(body.features_and_inner(other)[1][0], maps[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("off", "behind", "expected"), [(1e-6, 1e-6, 1), (1e-6, 5e-3, 0), (5e-3, 1e-6, 0)])
+def test_a_map_whose_errors_are_not_known_is_used_beside_an_exact_one_alone(
+    off: float, behind: float, expected: int
+) -> None:
+    net, batch = made(Residual).double(), batch_of([0, 3])
+    with pytest.raises(PooledError) as pooled:
+        read_head(net, SHAPE, training=FedSGD())
+    head, peeling = pooled.value.head, peeling_of(net, batch)
+    network = Network.of(net, peeling.images, peeling.gradients)
+    step = planned(network, last_convolution(network, head).layer, count=2).steps[-1]
+    values = torch.rand((2, *step.layer.input_shape), generator=seeded(5)).double()
+    deepest = InputMap(before="blocks.1.second.weight", padded=(0, 0, 0, 0), values=values, deviation=None)
+    best = PeeledMap(deepest=deepest, off=behind, expected="")
+    found = Found(solved=Solved.by_gap(values, off=off), readings=[])
+    assert len(peeling._beside(best, step, found).inner) == expected
