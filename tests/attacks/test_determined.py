@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.test_smoothness import problem_of
 from seeds import seeded
 from unveil.attacks import FeatureInversion
 from unveil.attacks.dead_leaves import dead_leaves
@@ -22,7 +23,6 @@ from unveil.attacks.separation.state import Problem, State
 from unveil.clients.client import Client
 from unveil.core.reconstruction import FeatureFit
 from unveil.core.watch import Progress
-from unveil.obfuscations import parse as obfuscation_of
 
 SIDE = 16
 PICTURES = dead_leaves(2, (3, SIDE, SIDE), generator=seeded(3))
@@ -41,14 +41,8 @@ def victim(channels: int) -> Client:
 
 def problem_and_state(channels: int = 24, *, noise: float = 0.0, residual: float = 0.0) -> tuple[Problem, State]:
     """The problem, and the state with the exact map before the second convolution, 8 px a side."""
-    client, known = victim(channels), obfuscation_of("none")
-    problem = Problem(
-        model=client.model,
-        update=client.update(known),
-        knowledge=client.knowledge(known),
-        labels=client.labels,
-        generator=seeded(3),
-    )
+    client = victim(channels)
+    problem = problem_of(client)
     body = MapBody(
         model=client.model, convolution="3.weight", image_shape=(3, SIDE, SIDE), feature_map=(channels, 8, 8)
     )

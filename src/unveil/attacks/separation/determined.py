@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from unveil.attacks.separation.peeling.peel import EXACT
 from unveil.attacks.separation.stages import MatchFeatures
 from unveil.attacks.separation.state import Problem, State
 from unveil.core.types import Images
@@ -28,7 +29,6 @@ EASED = ((0.3, 1.0), (0.1, 0.5), (0.03, 0.3))
 HOP = ((1.0, 2.0), (0.3, 1.0), (0.03, 0.3))
 HOPS = 8  # times that the pictures are disturbed
 SHARE = 0.5  # steps of a search after a hop, relative to those of the search before this stage
-EXACT = 1e-3  # share of the received gradients that an exact map leaves unexplained, at most
 REGION = 2  # side of a region that is disturbed as one, in pixels
 DISTURBED = 0.15  # largest standard deviation of the change of a region, in pixel values
 
